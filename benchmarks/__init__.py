@@ -1,0 +1,1 @@
+"""One module a question that people ask of such a system."""

@@ -1,0 +1,1 @@
+"""OpenAI's and our own wire formats (pydantic), and server-sent events."""

@@ -1,0 +1,1 @@
+"""The context store: node outputs, run state and KV handles, in Redis or Valkey."""

@@ -1,0 +1,113 @@
+"""The contract of the context store: what a run leaves behind for others to use.
+
+The store is off the hot path: decoding never waits for it. Writes are handed to a bounded
+background writer; reads have short deadlines; when the store is away, `degraded` says so and
+everything goes on.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from plato.graph import Node
+from plato.runs import Mode
+
+
+@dataclass(frozen=True, slots=True)
+class NodeRecord:
+    """A finished node's output: enough to rebuild every prompt that needs it."""
+
+    run: str
+    tenant: str
+    number: int
+    tokens: tuple[int, ...]
+    text: str
+    finish: str
+    replica: str
+    epoch: str
+
+
+@dataclass(frozen=True, slots=True)
+class RunRecord:
+    """A run's state: enough for another scheduler to finish it."""
+
+    run: str
+    tenant: str
+    owner: str
+    """The scheduler replica that drives the run."""
+    fence: int
+    """Fencing token of the owner's lease; a write with a smaller one is refused."""
+    mode: Mode
+    state: str
+    """`running`, `done`, `failed` or `cancelled`."""
+    nodes: tuple[Node, ...]
+    plan_complete: bool
+    request: bytes
+    """The packed `RunRequest`."""
+    created_unix_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class KVHandle:
+    """Which replica, in which life of it, holds the KV of which chain of segments. A hint."""
+
+    chain: bytes
+    """Chained hash of the prefix's last segment."""
+    tokens: int
+    """Length of the prefix."""
+    replica: str
+    epoch: str
+
+
+class ContextStore(Protocol):
+    """Node outputs, run state and KV handles.
+
+    Methods never raise because the store is away: writes are dropped and counted, reads return
+    nothing, and `available` turns False until the store answers again.
+    """
+
+    @property
+    def available(self) -> bool:
+        """Whether the store answered last time, or has not been asked yet."""
+        ...
+
+    async def put_run(self, record: RunRecord) -> bool:
+        """Write a run's state; False if it could not be written or the fence is stale."""
+        ...
+
+    async def get_run(self, tenant: str, run: str) -> RunRecord | None:
+        """Read a run's state."""
+        ...
+
+    async def put_node(self, record: NodeRecord) -> bool:
+        """Write a finished node's output."""
+        ...
+
+    async def get_nodes(self, tenant: str, run: str) -> dict[int, NodeRecord]:
+        """All finished nodes of a run, by number."""
+        ...
+
+    async def put_handles(self, tenant: str, handles: tuple[KVHandle, ...]) -> bool:
+        """Announce prefixes that a replica holds. `tenant` is empty for public prefixes."""
+        ...
+
+    async def get_handles(self, tenant: str, chains: tuple[bytes, ...]) -> tuple[KVHandle, ...]:
+        """Who holds these chains, as far as the store knows."""
+        ...
+
+    async def acquire(self, tenant: str, run: str, owner: str, ttl_s: float) -> int | None:
+        """Become the run's owner: the new fencing token, or None if somebody else is."""
+        ...
+
+    async def extend(self, tenant: str, run: str, owner: str, fence: int, ttl_s: float) -> bool:
+        """Keep the ownership; False if it is lost."""
+        ...
+
+    async def release(self, tenant: str, run: str, owner: str, fence: int) -> None:
+        """Give the ownership up."""
+        ...
+
+    async def close(self) -> None:
+        """Write what is queued, within a short deadline, and disconnect."""
+        ...

@@ -1,0 +1,43 @@
+"""Engines: token ids in, tokens out, with a KV cache.
+
+`protocol` is the contract, `prompt` the chained segments, `torch` the built-in engine. Nothing
+here imports the rest of `plato`.
+"""
+
+from plato.engine.errors import (
+    EngineClosedError,
+    EngineError,
+    ModelNotSupportedError,
+    RequestRefusedError,
+)
+from plato.engine.prompt import Prompt, Segment, chain_hash
+from plato.engine.protocol import (
+    Chunk,
+    Engine,
+    EngineStats,
+    FinishReason,
+    GenerateRequest,
+    Lease,
+    Load,
+    SamplingParams,
+    StopConditions,
+)
+
+__all__ = [
+    "Chunk",
+    "Engine",
+    "EngineClosedError",
+    "EngineError",
+    "EngineStats",
+    "FinishReason",
+    "GenerateRequest",
+    "Lease",
+    "Load",
+    "ModelNotSupportedError",
+    "Prompt",
+    "RequestRefusedError",
+    "SamplingParams",
+    "Segment",
+    "StopConditions",
+    "chain_hash",
+]

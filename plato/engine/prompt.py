@@ -1,0 +1,90 @@
+"""Prompts as chains of immutable segments.
+
+A segment is tokenised once, on its own. Equal segments therefore give equal tokens, and two
+prompts share a prefix exactly when they share leading segments.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from array import array
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
+
+HASH_BYTES = 16
+ROOT_HASH = bytes(HASH_BYTES)
+"""The hash before the first segment: parent of every chain."""
+
+
+def chain_hash(parent: bytes, tokens: Iterable[int], tenant: str | None = None) -> bytes:
+    """Name the prefix that ends with `tokens` and continues the prefix named `parent`.
+
+    blake2b over the parent's hash, the tenant where the chain enters its scope, and the token ids
+    as 32-bit little-endian integers.
+    """
+    digest = hashlib.blake2b(parent, digest_size=HASH_BYTES)
+    if tenant is not None:
+        # The length in front keeps tenant and tokens apart.
+        name = tenant.encode()
+        digest.update(b"tenant" + len(name).to_bytes(4, "little") + name)
+    digest.update(array("i", tokens).tobytes())
+    return digest.digest()
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """A piece of a prompt, tokenised on its own.
+
+    `public` segments hold nothing a user wrote and are shared between tenants. They can only
+    stand at the start of a prompt: everything after the first private segment is private.
+    """
+
+    tokens: tuple[int, ...]
+    public: bool = False
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """Segments in order, and the tenant whose private text they hold."""
+
+    segments: tuple[Segment, ...]
+    tenant: str = ""
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+    @cached_property
+    def tokens(self) -> tuple[int, ...]:
+        """All token ids in order."""
+        return tuple(token for segment in self.segments for token in segment.tokens)
+
+    @cached_property
+    def public_tokens(self) -> int:
+        """How many leading tokens every tenant may share."""
+        count = 0
+        for segment in self.segments:
+            if not segment.public:
+                break
+            count += len(segment.tokens)
+        return count
+
+    @cached_property
+    def hashes(self) -> tuple[bytes, ...]:
+        """One chained hash a segment; the last one names the whole prompt.
+
+        The tenant enters the chain at the first private segment, so that no private prefix of
+        one tenant has the name of another's.
+        """
+        hashes: list[bytes] = []
+        parent, private = ROOT_HASH, False
+        for segment in self.segments:
+            enters = not private and not segment.public
+            private = private or enters
+            parent = chain_hash(parent, segment.tokens, self.tenant if enters else None)
+            hashes.append(parent)
+        return tuple(hashes)
+
+    def extended(self, *segments: Segment) -> Prompt:
+        """This prompt with more segments at its end."""
+        return Prompt((*self.segments, *segments), self.tenant)

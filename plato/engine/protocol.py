@@ -1,0 +1,202 @@
+"""The contract between what runs a model and what asks it to.
+
+An engine turns token ids into tokens with a KV cache. Everything above it (planner, scheduler,
+deployments) speaks only these types. They are plain frozen dataclasses: they cross process
+boundaries, and a test can write one down.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Protocol
+
+from plato.engine.prompt import Prompt
+
+
+class FinishReason(StrEnum):
+    """Why a sequence ended."""
+
+    STOP = "stop"
+    """The model ended its turn, a stop string matched, or the grammar was complete."""
+    LENGTH = "length"
+    """The token budget was used up."""
+    CANCELLED = "cancelled"
+    """The consumer cancelled, or its lease ran out."""
+
+
+@dataclass(frozen=True, slots=True)
+class SamplingParams:
+    """How a token is chosen. The defaults are greedy.
+
+    Random numbers are keyed by (`seed`, `GenerateRequest.node`, position), so a request gives the
+    same text alone, batched, or continued elsewhere.
+    """
+
+    temperature: float = 0.0
+    """0 is greedy."""
+    top_p: float = 1.0
+    seed: int = 0
+    repetition_penalty: float = 1.0
+    """Divides positive and multiplies negative logits of tokens already in the *output*
+    (Keskar et al., 2019, CTRL, section 4.1); the prompt is not penalised."""
+    penalty_exempt: frozenset[int] = frozenset()
+    """Token ids that `repetition_penalty` leaves alone (separators of a plan, for example)."""
+    first_token_bias: tuple[tuple[int, float], ...] = ()
+    """(token id, value added to its logit) at output position 0 only."""
+
+
+@dataclass(frozen=True, slots=True)
+class StopConditions:
+    """What ends a sequence besides its token budget."""
+
+    end_tokens: bool = True
+    """Stop at the model's end-of-turn tokens. False decodes on to the budget (benchmarks)."""
+    strings: tuple[str, ...] = ()
+    """Stop when one of these appears in the output text; the text is cut before it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """Who consumes a sequence. Without renewal for `ttl_s` seconds the engine cancels it.
+
+    `owner` names a consumer process, not a request: one renewal serves all of its sequences.
+    """
+
+    owner: str
+    ttl_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class GenerateRequest:
+    """One sequence to decode."""
+
+    run: str
+    node: int
+    prompt: Prompt
+    max_tokens: int
+    """Budget of output tokens, `emitted` included."""
+    attempt: int = 0
+    """Counts the times this node was started; a later attempt brings `emitted`."""
+    emitted: tuple[int, ...] = ()
+    """Output tokens of an earlier attempt. They count as *output*: penalties, grammar, budget,
+    stop matching, random numbers and the detokeniser go on from there."""
+    sampling: SamplingParams = field(default_factory=SamplingParams)
+    stop: StopConditions = field(default_factory=StopConditions)
+    grammar: str | None = None
+    """A Lark grammar (llguidance dialect) the output must match."""
+    priority: int = 0
+    """Higher is admitted first."""
+    lease: Lease | None = None
+    report_first: int = 0
+    """How many alternatives of the first output token to report, most likely first."""
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """What a replica has to do, in tokens and sequences."""
+
+    running: int = 0
+    """Sequences decoding."""
+    waiting: int = 0
+    """Sequences admitted by nobody yet."""
+    prefill_tokens: int = 0
+    """Prompt tokens still to be computed."""
+    kv_free: int = 0
+    """Tokens of KV that are free or can be evicted."""
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """A piece of a sequence's output.
+
+    The first chunk of every stream is an acknowledgement without tokens, sent at once: it tells
+    the consumer where its sequence lives. `offset + len(tokens)` of one chunk is the `offset` of
+    the next; an attempt that brought `emitted` starts at `offset == len(emitted)`.
+    """
+
+    run: str
+    node: int
+    attempt: int
+    offset: int
+    """Position of the first token of this chunk in the node's output."""
+    tokens: tuple[int, ...]
+    text: str
+    """Text that these tokens completed. Bytes of an unfinished character and what could become a
+    stop string are held back, so text may trail the tokens."""
+    finish: FinishReason | None = None
+    prompt_tokens: int = 0
+    cached_tokens: int = 0
+    """Prompt tokens whose KV this request did not have to compute."""
+    replica: str = ""
+    epoch: str = ""
+    """Which life of the replica; KV handles of another epoch are void."""
+    load: Load = field(default_factory=Load)
+    first: tuple[tuple[int, float], ...] = ()
+    """(token id, log probability) of the first token's alternatives, after grammar and before
+    `first_token_bias`, in the chunk with offset 0, if asked for."""
+    steps: int = 0
+    """Model steps this sequence took part in for its output so far; fewer than its tokens where
+    the grammar forced some."""
+
+
+@dataclass(frozen=True, slots=True)
+class EngineStats:
+    """Counters since the engine started, and its state now."""
+
+    model: str
+    epoch: str
+    dtype: str
+    context_length: int
+    kv_capacity: int
+    """Tokens of KV the budget holds."""
+    kv_used: int
+    """Tokens of KV in use or cached."""
+    load: Load
+    steps: int
+    prompt_tokens: int
+    cached_tokens: int
+    output_tokens: int
+    live: tuple[tuple[str, int], ...] = ()
+    """(run, node) of every sequence that waits or decodes."""
+
+
+class Engine(Protocol):
+    """Runs one model.
+
+    All methods may be called from any asyncio task; an engine computes in a thread of its own.
+    """
+
+    @property
+    def epoch(self) -> str:
+        """Random name of this life of the engine."""
+        ...
+
+    def generate(self, request: GenerateRequest) -> AsyncIterator[Chunk]:
+        """Decode one sequence.
+
+        Closing the iterator cancels the sequence. Raises `RequestRefusedError` where the request
+        can never be served and `EngineClosedError` when the engine stops.
+        """
+        ...
+
+    def renew(self, owner: str) -> None:
+        """Extend the lease of every sequence that `owner` consumes."""
+        ...
+
+    def cancel(self, run: str, node: int | None = None) -> int:
+        """Cancel a run's sequences (or one node's); returns how many there were."""
+        ...
+
+    def cached_prefix(self, prompt: Prompt) -> int:
+        """How many leading tokens of `prompt` have their KV here now."""
+        ...
+
+    def stats(self) -> EngineStats:
+        """Counters and state."""
+        ...
+
+    async def close(self) -> None:
+        """Cancel everything and free the model. Idempotent."""
+        ...

@@ -1,0 +1,106 @@
+"""Errors of the layers above the engine.
+
+Each carries what an HTTP client needs: a status, OpenAI's `type`, `code` and `param`, and a
+message that says what to change.
+"""
+
+from __future__ import annotations
+
+
+class PlatoError(Exception):
+    """Base of everything a client can be told."""
+
+    status = 500
+    type = "server_error"
+    code: str | None = "internal_error"
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        param: str | None = None,
+        code: str | None = None,
+        retry_after_s: float | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.param = param
+        if code is not None:
+            self.code = code
+        self.retry_after_s = retry_after_s
+
+    def __reduce__(self) -> tuple[object, ...]:
+        # Exceptions with keyword arguments do not survive pickling otherwise.
+        return _rebuild, (type(self), self.message, self.param, self.code, self.retry_after_s)
+
+
+def _rebuild(
+    kind: type[PlatoError],
+    message: str,
+    param: str | None,
+    code: str | None,
+    retry_after_s: float | None,
+) -> PlatoError:
+    return kind(message, param=param, code=code, retry_after_s=retry_after_s)
+
+
+class InvalidRequestError(PlatoError):
+    """The request is wrong; the message says what to change."""
+
+    status = 400
+    type = "invalid_request_error"
+    code = "invalid_value"
+
+
+class InvalidPlanError(InvalidRequestError):
+    """A plan that is no plan graph: unknown, forward or repeated dependency, and so on."""
+
+    code = "invalid_plan"
+
+
+class ContextLengthError(InvalidRequestError):
+    """The question alone is longer than the model's context."""
+
+    code = "context_length_exceeded"
+
+
+class OverloadedError(PlatoError):
+    """More runs in flight than the settings allow."""
+
+    status = 429
+    type = "rate_limit_error"
+    code = "overloaded"
+
+
+class UnavailableError(PlatoError):
+    """A part of the system cannot be reached now."""
+
+    status = 503
+    type = "server_error"
+    code = "unavailable"
+
+
+class DeadlineError(PlatoError):
+    """A run or a node took longer than its deadline."""
+
+    status = 504
+    type = "server_error"
+    code = "deadline_exceeded"
+
+
+class NodeFailedError(PlatoError):
+    """A node could not be decoded."""
+
+    code = "node_failed"
+
+
+class ModelError(PlatoError):
+    """The model is missing, broken or not supported."""
+
+    code = "model_error"
+
+
+class SettingsError(PlatoError):
+    """The settings contradict each other or the machine."""
+
+    code = "settings_error"

@@ -1,0 +1,110 @@
+"""The plan graph: parts of an answer and what each part needs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+import networkx as nx
+
+from plato.errors import InvalidPlanError
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """One part of the answer."""
+
+    number: int
+    """1-based, in plan order."""
+    title: str
+    dependencies: tuple[int, ...] = ()
+    """Numbers of the nodes whose text this one needs, ascending; all smaller than `number`."""
+    max_tokens: int | None = None
+    """A budget of its own, in tokens, where the caller gave one."""
+
+
+class PlanGraph:
+    """Nodes in plan order, and their dependencies; acyclic by construction.
+
+    Nodes are added while the plan is still being decoded, so every query answers for the nodes
+    known so far.
+    """
+
+    def __init__(self, nodes: Iterable[Node] = ()) -> None:
+        self._graph: nx.DiGraph[int] = nx.DiGraph()
+        self._nodes: dict[int, Node] = {}
+        for node in nodes:
+            self.add(node)
+
+    def add(self, node: Node) -> None:
+        """Append `node`. Raises `InvalidPlanError` if it does not fit behind the nodes so far."""
+        expected = len(self._nodes) + 1
+        if node.number in self._nodes:
+            raise InvalidPlanError(
+                f"part {node.number} appears twice; number the parts 1, 2, 3, ... in order",
+                param="plato.plan",
+            )
+        if node.number != expected:
+            raise InvalidPlanError(
+                f"part {node.number} stands where part {expected} should; "
+                "number the parts 1, 2, 3, ... in order",
+                param="plato.plan",
+            )
+        if not node.title.strip():
+            raise InvalidPlanError(f"part {node.number} has no title", param="plato.plan")
+        for dependency in node.dependencies:
+            if dependency >= node.number:
+                raise InvalidPlanError(
+                    f"part {node.number} depends on part {dependency}, which does not come "
+                    "before it; a part may need only parts with smaller numbers",
+                    param="plato.plan",
+                )
+            if dependency not in self._nodes:
+                raise InvalidPlanError(
+                    f"part {node.number} depends on part {dependency}, which does not exist",
+                    param="plato.plan",
+                )
+        if len(set(node.dependencies)) != len(node.dependencies):
+            raise InvalidPlanError(
+                f"part {node.number} names a dependency twice", param="plato.plan"
+            )
+        self._nodes[node.number] = node
+        self._graph.add_node(node.number)
+        self._graph.add_edges_from((dependency, node.number) for dependency in node.dependencies)
+
+    def __len__(self) -> int:
+        return len(self._nodes)
+
+    def __iter__(self) -> Iterator[Node]:
+        return iter(self._nodes.values())
+
+    def __contains__(self, number: int) -> bool:
+        return number in self._nodes
+
+    def __getitem__(self, number: int) -> Node:
+        return self._nodes[number]
+
+    @property
+    def graph(self) -> nx.DiGraph[int]:
+        """The dependencies as a networkx graph over node numbers; do not change it."""
+        return self._graph
+
+    def ancestors(self, number: int) -> frozenset[int]:
+        """All nodes that `number` needs, directly or through others."""
+        return frozenset(nx.ancestors(self._graph, number))
+
+    def dependents(self, number: int) -> tuple[int, ...]:
+        """The nodes that need `number` directly, ascending."""
+        return tuple(sorted(self._graph.successors(number)))
+
+    def heights(self) -> dict[int, int]:
+        """For every node the number of nodes on the longest path that starts at it.
+
+        The critical-path priority of list scheduling (Graham, 1969): a node with more work
+        behind it goes first.
+        """
+        heights: dict[int, int] = {}
+        for number in reversed(self._nodes):
+            below = (heights[successor] for successor in self._graph.successors(number))
+            heights[number] = 1 + max(below, default=0)
+        return heights

@@ -1,0 +1,1 @@
+"""The plan language: grammar, incremental parser, planning prompt, and the planner itself."""

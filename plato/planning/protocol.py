@@ -1,0 +1,67 @@
+"""The contract between the scheduler and a planner."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import Protocol
+
+from plato.engine import Lease
+from plato.graph import Node
+from plato.runs import Message
+
+
+@dataclass(frozen=True, slots=True)
+class PlanRequest:
+    """Ask for the plan of one question."""
+
+    run: str
+    tenant: str
+    messages: tuple[Message, ...]
+    max_nodes: int
+    decide: bool
+    """Whether the model may answer `[ONE]`, do not split (mode `auto`)."""
+    lease: Lease | None = None
+    """The scheduler's lease, passed on to the engine: when the scheduler dies, so does the plan."""
+    deadline_s: float = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class PlanStarted:
+    """The planning prompt was accepted by this replica."""
+
+    replica: str
+    epoch: str
+
+
+@dataclass(frozen=True, slots=True)
+class PlanLine:
+    """A line of the plan is complete."""
+
+    node: Node
+
+
+@dataclass(frozen=True, slots=True)
+class PlanEnded:
+    """The plan is over. Always the last event of a plan that did not raise."""
+
+    split: bool
+    """False: the model chose `[ONE]`; no line was sent."""
+    tokens: int
+    steps: int
+    prompt_tokens: int
+    cached_tokens: int
+    one_probability: float | None = None
+    reason: str | None = None
+    """Why the plan ended early (token budget, deadline, a line that does not parse), if it did."""
+
+
+PlanEvent = PlanStarted | PlanLine | PlanEnded
+
+
+class Planner(Protocol):
+    """Turns a question into nodes, while the plan is still being decoded."""
+
+    def plan(self, request: PlanRequest) -> AsyncIterator[PlanEvent]:
+        """Decode a plan. Closing the iterator cancels the decoding."""
+        ...

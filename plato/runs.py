@@ -1,0 +1,227 @@
+"""A run: one question on its way through the system, and what it reports as it goes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from plato.engine import FinishReason, SamplingParams
+from plato.graph import Node
+
+
+class Mode(StrEnum):
+    """How a question is answered."""
+
+    PLATO = "plato"
+    """Planned; dependent parts see each other's text."""
+    SKELETON = "skeleton"
+    """Planned; every part is independent (Skeleton-of-Thought, arXiv 2307.15337)."""
+    SEQUENTIAL = "sequential"
+    """Ordinary decoding."""
+    AUTO = "auto"
+    """`plato` or `sequential`, by the model's own probability that splitting helps."""
+
+
+class NodeState(StrEnum):
+    """Where a node is on its way."""
+
+    PLANNED = "planned"
+    RUNNING = "running"
+    DONE = "done"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One message of the conversation; `role` is system, user or assistant."""
+
+    role: str
+    content: str
+
+
+@dataclass(frozen=True, slots=True)
+class RunRequest:
+    """What the ingress hands to the scheduler: checked, complete, with a seed."""
+
+    run: str
+    messages: tuple[Message, ...]
+    """The conversation; the last message is the user's question."""
+    tenant: str = ""
+    mode: Mode = Mode.AUTO
+    sampling: SamplingParams = field(default_factory=SamplingParams)
+    stop: tuple[str, ...] = ()
+    max_tokens: int | None = None
+    """Bounds the composed answer, in tokens."""
+    max_nodes: int = 8
+    plan: tuple[Node, ...] | None = None
+    """A plan handed in by the caller; the planner is not asked then."""
+    exact_lengths: bool = False
+    """Decode every node to exactly its `max_tokens`, past the model's end of turn (benchmarks)."""
+    include_prompts: bool = False
+    """Report the text of every node's prompt."""
+    deadline_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PlanReport:
+    """How the plan came about. Times are seconds since the run started."""
+
+    source: str
+    """`model` (decoded), `request` (handed in) or `none` (sequential)."""
+    nodes: int = 0
+    tokens: int = 0
+    steps: int = 0
+    prompt_tokens: int = 0
+    cached_tokens: int = 0
+    one_probability: float | None = None
+    """The model's probability of `[ONE]`, do not split, at the plan's first token."""
+    started_s: float = 0.0
+    finished_s: float = 0.0
+    replica: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class NodeReport:
+    """What became of one node. Times are seconds since the run started."""
+
+    number: int
+    title: str
+    dependencies: tuple[int, ...]
+    state: NodeState
+    planned_s: float = 0.0
+    started_s: float | None = None
+    """When it was dispatched."""
+    first_token_s: float | None = None
+    finished_s: float | None = None
+    continues: int | None = None
+    """The dependency whose conversation its prompt continues."""
+    sees: tuple[int, ...] = ()
+    """Every node whose text stands in its prompt."""
+    shortened: tuple[int, ...] = ()
+    """Nodes whose text was cut in the middle to fit the model's context."""
+    prompt_tokens: int = 0
+    cached_tokens: int = 0
+    predicted_cached_tokens: int = 0
+    """What placement expected the replica to hold."""
+    tokens: int = 0
+    attempts: int = 0
+    finish: FinishReason | None = None
+    replica: str = ""
+    epoch: str = ""
+    prompt: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """Base of what a run reports; `at_s` is seconds since it started."""
+
+    run: str
+    at_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class ModeChosen(Event):
+    """The run is answered in `mode` from here on; `reason` says why, if it is not what was asked.
+
+    Sent before the first text of the answer, exactly once.
+    """
+
+    mode: Mode
+    reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class NodePlanned(Event):
+    """A line of the plan is complete."""
+
+    node: Node
+
+
+@dataclass(frozen=True, slots=True)
+class PlanFinished(Event):
+    """No more nodes will come."""
+
+    report: PlanReport
+    reason: str | None = None
+    """Why the plan ended early, if it did."""
+
+
+@dataclass(frozen=True, slots=True)
+class NodeStarted(Event):
+    """A node was dispatched."""
+
+    number: int
+    attempt: int
+
+
+@dataclass(frozen=True, slots=True)
+class NodeOutput(Event):
+    """Tokens of a node. `offset` as in `Chunk`: a repeated offset is a repetition."""
+
+    number: int
+    attempt: int
+    offset: int
+    tokens: tuple[int, ...]
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class NodeFinished(Event):
+    """A node ended."""
+
+    number: int
+    finish: FinishReason
+    report: NodeReport
+
+
+@dataclass(frozen=True, slots=True)
+class RunReport:
+    """The whole run: what the response's `plato` object shows."""
+
+    run: str
+    requested_mode: Mode
+    mode: Mode
+    reason: str | None
+    plan: PlanReport
+    nodes: tuple[NodeReport, ...]
+    prompt_tokens: int
+    """Prompt tokens of the question's nodes and plan, cached ones included."""
+    cached_tokens: int
+    output_tokens: int
+    """Tokens of all nodes; the plan's are in `plan.tokens`."""
+    duration_s: float
+    degraded: tuple[str, ...] = ()
+    """What the run had to do without (the context store, for example)."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunFinished(Event):
+    """The run ended well; nothing follows."""
+
+    report: RunReport
+
+
+@dataclass(frozen=True, slots=True)
+class RunFailed(Event):
+    """The run ended with an error; nothing follows."""
+
+    status: int
+    type: str
+    code: str | None
+    message: str
+    param: str | None = None
+    retry_after_s: float | None = None
+    report: RunReport | None = None
+
+
+RunEvent = (
+    ModeChosen
+    | NodePlanned
+    | PlanFinished
+    | NodeStarted
+    | NodeOutput
+    | NodeFinished
+    | RunFinished
+    | RunFailed
+)
