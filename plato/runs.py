@@ -153,6 +153,7 @@ class NodeStarted(Event):
 
     number: int
     attempt: int
+    report: NodeReport
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,6 +5,7 @@ here imports the rest of `plato`.
 """
 
 from plato.engine.errors import (
+    EngineBusyError,
     EngineClosedError,
     EngineError,
     ModelNotSupportedError,
@@ -26,6 +27,7 @@ from plato.engine.protocol import (
 __all__ = [
     "Chunk",
     "Engine",
+    "EngineBusyError",
     "EngineClosedError",
     "EngineError",
     "EngineStats",

@@ -13,5 +13,9 @@ class RequestRefusedError(EngineError):
     """A request that can never be served: too long for the context or the KV budget."""
 
 
+class EngineBusyError(EngineError):
+    """The queue is full; the same request may be served later or elsewhere."""
+
+
 class EngineClosedError(EngineError):
     """The engine is shutting down or its loop has died."""

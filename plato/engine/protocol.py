@@ -7,7 +7,7 @@ boundaries, and a test can write one down.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Protocol
@@ -173,7 +173,7 @@ class Engine(Protocol):
         """Random name of this life of the engine."""
         ...
 
-    def generate(self, request: GenerateRequest) -> AsyncIterator[Chunk]:
+    def generate(self, request: GenerateRequest) -> AsyncGenerator[Chunk]:
         """Decode one sequence.
 
         Closing the iterator cancels the sequence. Raises `RequestRefusedError` where the request
@@ -181,12 +181,12 @@ class Engine(Protocol):
         """
         ...
 
-    def renew(self, owner: str) -> None:
-        """Extend the lease of every sequence that `owner` consumes."""
+    def renew(self, owner: str, ttl_s: float) -> None:
+        """Extend the lease of every sequence that `owner` consumes to `ttl_s` from now."""
         ...
 
-    def cancel(self, run: str, node: int | None = None) -> int:
-        """Cancel a run's sequences (or one node's); returns how many there were."""
+    def cancel(self, run: str, node: int | None = None) -> None:
+        """Cancel a run's sequences, or one node's."""
         ...
 
     def cached_prefix(self, prompt: Prompt) -> int:

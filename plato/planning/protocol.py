@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -62,6 +62,6 @@ PlanEvent = PlanStarted | PlanLine | PlanEnded
 class Planner(Protocol):
     """Turns a question into nodes, while the plan is still being decoded."""
 
-    def plan(self, request: PlanRequest) -> AsyncIterator[PlanEvent]:
+    def plan(self, request: PlanRequest) -> AsyncGenerator[PlanEvent]:
         """Decode a plan. Closing the iterator cancels the decoding."""
         ...

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -25,7 +25,7 @@ class DecoderPool(Protocol):
 
     def generate(
         self, request: GenerateRequest, replica: str | None = None
-    ) -> AsyncIterator[Chunk]:
+    ) -> AsyncGenerator[Chunk]:
         """Decode on `replica` if it is there and has room, else on another.
 
         Closing the iterator cancels the sequence. Raises `RequestRefusedError` for a request that
@@ -33,6 +33,6 @@ class DecoderPool(Protocol):
         """
         ...
 
-    async def renew(self, owner: str, replica: str) -> None:
+    async def renew(self, owner: str, ttl_s: float, replica: str) -> None:
         """Renew `owner`'s lease at one replica."""
         ...

@@ -1,0 +1,153 @@
+"""Attention over the KV pool, in the place of transformers' own.
+
+A step computes a flat row of tokens that belong to many sequences. First come the sequences with
+one new token, computed together on a padded batch; then those with several (prefill, forced
+tokens), one by one under a causal mask.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch.nn.functional import scaled_dot_product_attention as sdpa
+from transformers import AttentionInterface
+
+from plato.engine.torch.pool import KVPool
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+ATTENTION_NAME = "plato_tree"
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """New tokens of one sequence: `count` of them, that end at position `end`."""
+
+    slots: NDArray[np.int64]
+    """Slot of every position in [0, end)."""
+    count: int
+
+    @property
+    def end(self) -> int:
+        """One past the position of the last new token."""
+        return len(self.slots)
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """A sequence with several new tokens: rows [start, stop) of the step."""
+
+    start: int
+    stop: int
+    slots: torch.Tensor
+    """int64 [length]: slots of all its positions, new ones included."""
+    mask: torch.Tensor | None
+    """bool [stop - start, length], True where a row may look; `None`: plainly causal."""
+
+
+class StepBatch:
+    """Where the tokens of one step lie: built once, used by every layer."""
+
+    def __init__(self, pool: KVPool, rows: list[Rows], device: torch.device) -> None:
+        self.pool = pool
+        self.singles = sum(row.count == 1 for row in rows)
+        """Leading rows that are one token of a sequence each."""
+        if any(row.count == 1 for row in rows[self.singles :]):
+            raise AssertionError("sequences with one new token come first")
+        self.new_slots = _tensor(np.concatenate([row.slots[-row.count :] for row in rows]), device)
+        self.positions = _tensor(
+            np.concatenate([np.arange(row.end - row.count, row.end) for row in rows]), device
+        )
+        self.single_slots, self.single_mask = self._pad(rows[: self.singles], device)
+        self.spans = self._spans(rows[self.singles :], device)
+
+    @staticmethod
+    def _pad(
+        rows: list[Rows], device: torch.device
+    ) -> tuple[torch.Tensor | None, torch.Tensor | None]:
+        """Slots [n, longest] and a mask [n, 1, 1, longest] of the single-token sequences."""
+        if not rows:
+            return None, None
+        lengths = np.array([row.end for row in rows])
+        slots = np.empty((len(rows), lengths.max()), np.int64)
+        for index, row in enumerate(rows):
+            slots[index, : row.end] = row.slots
+            # The mask multiplies padding by 0, which is NaN where a slot never written holds NaN:
+            # pad with a slot that is computed.
+            slots[index, row.end :] = row.slots[0]
+        if lengths.min() == lengths.max():
+            return _tensor(slots, device), None
+        mask = np.arange(lengths.max())[None, :] < lengths[:, None]
+        return _tensor(slots, device), _tensor(mask, device)[:, None, None, :]
+
+    def _spans(self, rows: list[Rows], device: torch.device) -> list[Span]:
+        spans: list[Span] = []
+        start = self.singles
+        for row in rows:
+            mask = None
+            if row.count < row.end:
+                positions = np.arange(row.end)
+                mask = _tensor(positions[None, :] <= positions[-row.count :, None], device)
+            spans.append(Span(start, start + row.count, _tensor(row.slots, device), mask))
+            start += row.count
+        return spans
+
+
+def _tensor(array: NDArray[Any], device: torch.device) -> torch.Tensor:
+    return torch.from_numpy(np.ascontiguousarray(array)).to(device, non_blocking=True)
+
+
+def tree_attention(
+    module: torch.nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    scaling: float,
+    dropout: float = 0.0,
+    *,
+    step_batch: StepBatch,
+    **_: Any,
+) -> tuple[torch.Tensor, None]:
+    """Write the new KV into the pool and attend over it.
+
+    Shapes: `query` [1, heads, tokens, dim], `key` and `value` [1, KV heads, tokens, dim]; the
+    result is [1, tokens, heads, dim], as transformers expects it.
+    """
+    layer: int = module.layer_idx  # type: ignore[assignment]
+    keys, values = step_batch.pool.keys[layer], step_batch.pool.values[layer]
+    keys.index_copy_(0, step_batch.new_slots, key[0].transpose(0, 1))
+    values.index_copy_(0, step_batch.new_slots, value[0].transpose(0, 1))
+
+    heads, tokens, dim = query.shape[1:]
+    kv_heads = key.shape[1]
+    output = query.new_empty(tokens, heads, dim)
+    singles = step_batch.singles
+    if step_batch.single_slots is not None:
+        # With one new token each, the query heads that share a KV head act as its queries.
+        output[:singles] = sdpa(
+            query[0, :, :singles].transpose(0, 1).reshape(singles, kv_heads, -1, dim),
+            keys[step_batch.single_slots].transpose(1, 2),
+            values[step_batch.single_slots].transpose(1, 2),
+            attn_mask=step_batch.single_mask,
+            scale=scaling,
+        ).reshape(singles, heads, dim)
+    for span in step_batch.spans:
+        output[span.start : span.stop] = sdpa(
+            query[:, :, span.start : span.stop],
+            keys[span.slots].transpose(0, 1)[None],
+            values[span.slots].transpose(0, 1)[None],
+            attn_mask=span.mask,
+            is_causal=span.mask is None,
+            scale=scaling,
+            enable_gqa=kv_heads != heads,
+        )[0].transpose(0, 1)
+    return output[None], None
+
+
+# No mask function is registered under this name, so transformers passes no mask: masks are ours.
+AttentionInterface.register(ATTENTION_NAME, tree_attention)

@@ -1,0 +1,29 @@
+"""Configuration of the built-in engine."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class TorchEngineConfig:
+    """What the built-in engine needs to know."""
+
+    model_folder: str
+    """Local folder with configuration, weights and tokenizer."""
+    name: str = "local"
+    """Name of the replica, as chunks carry it."""
+    device: str = "auto"
+    """`cpu`, `cuda`, or `auto`: a GPU where there is one."""
+    dtype: str = "auto"
+    """`float32`, `bfloat16`, or `auto`: float32 on a CPU, bfloat16 on a GPU."""
+    kv_budget_bytes: int = 1 << 30
+    """Hard budget for KV."""
+    max_sequences: int = 16
+    """Sequences computed side by side."""
+    max_waiting: int = 256
+    """Sequences that wait for a place; past it requests are refused."""
+    prefill_chunk: int = 256
+    """Prompt tokens computed in one step, at the most, all sequences together."""
+    threads: int | None = None
+    """Threads of one operation; `None` leaves torch's own choice."""

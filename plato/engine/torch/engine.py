@@ -1,0 +1,210 @@
+"""The built-in engine: `EngineCore` in a thread of its own, behind the `Engine` protocol."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import queue
+import threading
+import uuid
+from collections.abc import AsyncGenerator, Callable
+
+import torch
+
+from plato.engine.errors import EngineClosedError, EngineError
+from plato.engine.prompt import Prompt
+from plato.engine.protocol import Chunk, EngineStats, GenerateRequest
+from plato.engine.torch.config import TorchEngineConfig
+from plato.engine.torch.core import EngineCore
+from plato.engine.torch.mailbox import Mailbox
+from plato.engine.torch.model import LanguageModel
+from plato.engine.torch.sequence import Sequence
+
+logger = logging.getLogger(__name__)
+
+IDLE_TICK_S = 0.1
+"""How often an idle engine looks for expired leases."""
+CLOSE_DEADLINE_S = 10.0
+
+
+class TorchEngine:
+    """Any causal language model of transformers, continuously batched on one KV tree."""
+
+    def __init__(self, config: TorchEngineConfig) -> None:
+        """Load the model and start computing.
+
+        Takes seconds; call it outside of an event loop's thread. Raises `EngineError` if the
+        model cannot be loaded and `ModelNotSupportedError` if it cannot be computed correctly.
+        """
+        self._config = config
+        self._epoch = uuid.uuid4().hex[:12]
+        self._model = LanguageModel(config)
+        self._core = EngineCore(self._model, config, self._epoch)
+        # Bounded by the live consumers: each adds a few commands in its life.
+        self._inbox: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
+        self._mailboxes: dict[Sequence, Callable[[BaseException], None]] = {}
+        """How to fail each live sequence; an entry goes when its sequence ends."""
+        self._failure: BaseException | None = None
+        self._closing = threading.Event()
+        self._thread = threading.Thread(target=self._loop, name="plato-engine", daemon=True)
+        self._thread.start()
+
+    @property
+    def epoch(self) -> str:
+        """Random name of this life of the engine."""
+        return self._epoch
+
+    @property
+    def context_length(self) -> int:
+        """Positions that the model can tell apart."""
+        return self._model.context_length
+
+    @property
+    def core(self) -> EngineCore:
+        """The loop body, for tests of an idle engine."""
+        return self._core
+
+    async def generate(self, request: GenerateRequest) -> AsyncGenerator[Chunk]:
+        """Decode one sequence; see `Engine.generate`."""
+        self._require_alive()
+        self._core.check(request)
+        loop = asyncio.get_running_loop()
+        mailbox = Mailbox()
+
+        def post(item: Chunk | BaseException) -> None:
+            # A closed loop has no consumers left.
+            with contextlib.suppress(RuntimeError):
+                loop.call_soon_threadsafe(mailbox.put, item)
+
+        added: list[Sequence] = []
+
+        def add() -> None:
+            try:
+                sequence = self._core.add(request, sink)
+            except Exception as error:
+                post(error)
+                return
+            added.append(sequence)
+            self._mailboxes[sequence] = post
+
+        def sink(item: Chunk | Exception) -> None:
+            if isinstance(item, Exception) or item.finish is not None:
+                self._mailboxes.pop(added[0], None)
+            post(item)
+
+        def cancel() -> None:
+            self._core.cancel(lambda sequence: sequence in added)
+
+        self._inbox.put(add)
+        # The loop may have ended just before; nobody would have looked into the inbox again.
+        self._require_alive()
+        finished = False
+        try:
+            yield Chunk(
+                run=request.run,
+                node=request.node,
+                attempt=request.attempt,
+                offset=len(request.emitted),
+                tokens=(),
+                text="",
+                prompt_tokens=len(request.prompt),
+                replica=self._config.name,
+                epoch=self._epoch,
+                load=self._core.load,
+            )
+            while not finished:
+                chunk = await mailbox.get()
+                finished = chunk.finish is not None
+                yield chunk
+        finally:
+            if not finished:
+                self._inbox.put(cancel)
+
+    def renew(self, owner: str, ttl_s: float) -> None:
+        """Extend the lease of every sequence that `owner` consumes to `ttl_s` from now."""
+        self._inbox.put(lambda: self._core.renew(owner, ttl_s))
+
+    def cancel(self, run: str, node: int | None = None) -> None:
+        """Cancel a run's sequences, or one node's."""
+        self._inbox.put(
+            lambda: self._core.cancel(
+                lambda s: s.request.run == run and node in (None, s.request.node)
+            )
+        )
+
+    def cached_prefix(self, prompt: Prompt) -> int:
+        """Leading tokens of `prompt` whose KV is here: a hint, read while the tree may change."""
+        return self._core.tree.cached_prefix(prompt)
+
+    def stats(self) -> EngineStats:
+        """Counters and state as of the last step. Raises `EngineClosedError` if it has died."""
+        self._require_alive()
+        core = self._core
+        return EngineStats(
+            model=self._config.model_folder,
+            epoch=self._epoch,
+            dtype=str(self._model.dtype).removeprefix("torch."),
+            context_length=self._model.context_length,
+            kv_capacity=core.pool.capacity,
+            kv_used=core.pool.capacity - core.pool.free_count,
+            load=core.load,
+            steps=core.steps,
+            prompt_tokens=core.prompt_tokens,
+            cached_tokens=core.cached_tokens,
+            output_tokens=core.output_tokens,
+            live=core.live,
+        )
+
+    async def close(self) -> None:
+        """Cancel everything and stop the thread. Idempotent."""
+        self._closing.set()
+        self._inbox.put(lambda: None)
+        await asyncio.to_thread(self._thread.join, CLOSE_DEADLINE_S)
+
+    def _require_alive(self) -> None:
+        if self._failure is not None:
+            raise EngineClosedError(f"the engine has died: {self._failure}") from self._failure
+        if self._closing.is_set():
+            raise EngineClosedError("the engine is shutting down")
+
+    def _loop(self) -> None:
+        if self._config.threads is not None:
+            # OpenMP keeps this per calling thread.
+            torch.set_num_threads(self._config.threads)
+        try:
+            while not self._closing.is_set():
+                self._drain()
+                self._core.expire()
+                if self._core.has_work:
+                    self._core.step()
+        except Exception as error:
+            logger.exception("the engine's loop has died")
+            self._failure = error
+        self._drain_closed()
+
+    def _drain(self) -> None:
+        """Run the commands that have come in; wait a tick for one when there is no work."""
+        try:
+            self._inbox.get(block=not self._core.has_work, timeout=IDLE_TICK_S)()
+            while True:
+                self._inbox.get_nowait()()
+        except queue.Empty:
+            pass
+
+    def _drain_closed(self) -> None:
+        """Fail whatever is still waiting, after the loop has ended."""
+        error: EngineError = EngineClosedError("the engine is shutting down")
+        if self._failure is not None:
+            error = EngineClosedError(f"the engine has died: {self._failure}")
+        with contextlib.suppress(queue.Empty):
+            while True:
+                command = self._inbox.get_nowait()
+                try:
+                    command()
+                except Exception:
+                    # A core that died in mid-step may not bear it; consumers must hear of it.
+                    logger.exception("a command to an engine that has ended failed")
+        for fail in list(self._mailboxes.values()):
+            fail(error)
+        self._mailboxes.clear()

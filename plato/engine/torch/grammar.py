@@ -1,0 +1,74 @@
+"""Grammar-constrained decoding with llguidance, which is imported only when asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from plato.engine.errors import EngineError, RequestRefusedError
+
+
+class GrammarCompiler:
+    """Turns grammars into matchers for one tokenizer."""
+
+    def __init__(self, tokenizer: Any, vocabulary: int) -> None:
+        self._tokenizer = tokenizer
+        self._vocabulary = vocabulary
+        self._ll: Any = None
+        """llguidance's view of the tokenizer; takes about a second to build."""
+
+    def matcher(self, grammar: str, emitted: Sequence[int]) -> Matcher:
+        """A matcher that has consumed `emitted` already."""
+        try:
+            import llguidance
+            import llguidance.hf
+        except ImportError as error:
+            raise EngineError(
+                "a grammar was asked for, but llguidance is not installed; pip install llguidance"
+            ) from error
+        if self._ll is None:
+            self._ll = llguidance.hf.from_tokenizer(self._tokenizer, n_vocab=self._vocabulary)
+        matcher = Matcher(llguidance.LLMatcher(self._ll, grammar))
+        matcher.consume(emitted)
+        return matcher
+
+
+class Matcher:
+    """The state of one sequence in its grammar."""
+
+    def __init__(self, matcher: Any) -> None:
+        self._matcher = matcher
+        self._check()
+
+    @property
+    def complete(self) -> bool:
+        """Whether nothing can follow."""
+        return bool(self._matcher.is_stopped())
+
+    def mask(self) -> bytes:
+        """One bit a token, little-endian, 1 where it may come next.
+
+        Raises `RequestRefusedError` if the grammar turns out to allow nothing at all.
+        """
+        mask = bytes(self._matcher.compute_bitmask())
+        self._check()
+        return mask
+
+    def consume(self, tokens: Sequence[int]) -> None:
+        """Advance by tokens of the output."""
+        if tokens:
+            self._matcher.consume_tokens(list(tokens))
+            self._check()
+
+    def forced(self) -> list[int]:
+        """Tokens that the grammar leaves no choice about, consumed already."""
+        if self.complete:
+            return []
+        tokens: list[int] = self._matcher.compute_ff_tokens()
+        self.consume(tokens)
+        return tokens
+
+    def _check(self) -> None:
+        error = self._matcher.get_error()
+        if error:
+            raise RequestRefusedError(f"the grammar cannot be followed: {error}")

@@ -1,0 +1,95 @@
+"""From a run's events to the report of the run: for responses, logs and the command line."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from plato.runs import (
+    Mode,
+    ModeChosen,
+    NodeFinished,
+    NodePlanned,
+    NodeReport,
+    NodeStarted,
+    NodeState,
+    PlanFinished,
+    PlanReport,
+    RunEvent,
+    RunReport,
+)
+
+NO_PLAN = PlanReport(source="none")
+
+
+class RunTracker:
+    """Follows the events of one run; can report at any time, also when the rest was cancelled."""
+
+    def __init__(self, run: str, requested_mode: Mode) -> None:
+        self._run = run
+        self._requested = requested_mode
+        self._mode: Mode | None = None
+        self._reasons: list[str] = []
+        self._plan = NO_PLAN
+        self._nodes: dict[int, NodeReport] = {}
+        self._at_s = 0.0
+
+    @property
+    def mode(self) -> Mode:
+        """How the question is answered, as far as it is known."""
+        return self._mode or self._requested
+
+    @property
+    def reason(self) -> str | None:
+        """Why it is not answered as it was asked to be."""
+        return "; ".join(self._reasons) or None
+
+    def feed(self, event: RunEvent) -> None:
+        """Take an event."""
+        self._at_s = max(self._at_s, event.at_s)
+        match event:
+            case ModeChosen(mode=mode, reason=reason):
+                if mode is Mode.SEQUENTIAL:
+                    self._nodes.clear()
+                self._mode = mode
+                self._add_reason(reason)
+            case NodePlanned(node=node, at_s=at_s):
+                self._nodes[node.number] = NodeReport(
+                    number=node.number,
+                    title=node.title,
+                    dependencies=node.dependencies,
+                    state=NodeState.PLANNED,
+                    planned_s=at_s,
+                )
+            case PlanFinished(report=report, reason=reason):
+                self._plan = report
+                self._add_reason(reason)
+            case NodeStarted(number=number, report=report):
+                self._nodes[number] = report
+            case NodeFinished(number=number, report=report):
+                self._nodes[number] = report
+            case _:
+                pass
+
+    def report(self, degraded: tuple[str, ...] = ()) -> RunReport:
+        """The run as it stands; what has not ended counts as cancelled."""
+        nodes = tuple(
+            node if node.finished_s is not None else replace(node, state=NodeState.CANCELLED)
+            for _, node in sorted(self._nodes.items())
+        )
+        return RunReport(
+            run=self._run,
+            requested_mode=self._requested,
+            mode=self.mode,
+            reason=self.reason,
+            plan=self._plan,
+            nodes=nodes,
+            prompt_tokens=self._plan.prompt_tokens + sum(node.prompt_tokens for node in nodes),
+            cached_tokens=self._plan.cached_tokens + sum(node.cached_tokens for node in nodes),
+            output_tokens=sum(node.tokens for node in nodes),
+            duration_s=self._at_s,
+            degraded=degraded,
+        )
+
+    def _add_reason(self, reason: str | None) -> None:
+        if reason is not None and reason not in self._reasons:
+            self._reasons.append(reason)

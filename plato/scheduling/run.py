@@ -1,0 +1,381 @@
+"""One run: the plan and its nodes as tasks of one owner, and the events that come of them."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncGenerator, Callable, Coroutine
+from contextlib import ExitStack, aclosing
+from dataclasses import replace
+from typing import Any
+
+from plato.engine import Chunk, GenerateRequest, Lease, Prompt, StopConditions
+from plato.errors import ContextLengthError, DeadlineError, PlatoError
+from plato.graph import Node, PlanGraph
+from plato.planning.protocol import PlanEnded, PlanLine, Planner, PlanRequest, PlanStarted
+from plato.prompting.layout import Layout, NodePrompt, NodeText
+from plato.reporting import NO_PLAN, RunTracker
+from plato.runs import (
+    Mode,
+    ModeChosen,
+    NodeFinished,
+    NodeOutput,
+    NodePlanned,
+    NodeStarted,
+    NodeState,
+    PlanFinished,
+    PlanReport,
+    RunEvent,
+    RunFailed,
+    RunFinished,
+    RunRequest,
+)
+from plato.scheduling.budget import node_budget, sequential_budget
+from plato.scheduling.config import SchedulerConfig
+from plato.scheduling.decoding import NodeDecoder, NodeProgress
+from plato.scheduling.journal import Journal
+from plato.scheduling.leases import LeaseKeeper
+
+logger = logging.getLogger(__name__)
+
+MAX_EVENTS = 1024
+"""Events that wait for the consumer; past it decoding waits."""
+CANCEL_DEADLINE_S = 5.0
+REST_TITLE = "The rest of the answer"
+ANSWER_TITLE = "Answer"
+
+
+class Run:
+    """Drives one question. Every task it starts belongs to one task group, which it cancels.
+
+    Nothing polls: the plan's lines and the ends of nodes start what they make ready.
+    """
+
+    def __init__(
+        self,
+        request: RunRequest,
+        *,
+        config: SchedulerConfig,
+        layout: Layout,
+        planner: Planner,
+        decoder: NodeDecoder,
+        leases: LeaseKeeper,
+        lease: Lease,
+        journal: Journal,
+        decode_text: Callable[[tuple[int, ...]], str],
+        now: Callable[[], float],
+    ) -> None:
+        self._request = request
+        self._config = config
+        self._layout = layout
+        self._planner = planner
+        self._decoder = decoder
+        self._leases = leases
+        self._lease = lease
+        self._journal = journal
+        self._decode_text = decode_text
+        self._now = now
+        self._started = now()
+        self._tracker = RunTracker(request.run, request.mode)
+        self._events: asyncio.Queue[RunEvent] = asyncio.Queue(MAX_EVENTS)
+        self._tasks: asyncio.TaskGroup | None = None
+        self._mode: Mode | None = None
+        # All of these are bounded by `max_nodes`.
+        self._graph = PlanGraph()
+        self._planned_s: dict[int, float] = {}
+        self._nodes: dict[int, asyncio.Task[None]] = {}
+        self._finished: dict[int, NodeText] = {}
+
+    async def events(self) -> AsyncGenerator[RunEvent]:
+        """Answer the question; the last event is `RunFinished` or `RunFailed`.
+
+        Closing the iterator cancels the plan and every node.
+        """
+        task = asyncio.create_task(self._drive(), name=f"run-{self._request.run}")
+        try:
+            while True:
+                event = await self._events.get()
+                yield event
+                if isinstance(event, RunFinished | RunFailed):
+                    return
+        finally:
+            task.cancel()
+            _, late = await asyncio.wait([task], timeout=CANCEL_DEADLINE_S)
+            if late:
+                logger.error("a run did not end when cancelled", extra={"run": self._request.run})
+
+    async def _drive(self) -> None:
+        deadline_s = min(
+            self._request.deadline_s or self._config.run_deadline_s, self._config.run_deadline_s
+        )
+        failure: PlatoError | None = None
+        await self._journal.opened(self._request)
+        try:
+            async with asyncio.timeout(deadline_s), asyncio.TaskGroup() as tasks:
+                self._tasks = tasks
+                tasks.create_task(self._answer())
+        except asyncio.CancelledError:
+            self._journal.closed(self._graph, "cancelled")
+            raise
+        except TimeoutError:
+            failure = DeadlineError(
+                f"the answer took longer than its deadline of {deadline_s:g} s; ask for fewer "
+                "tokens or raise deadline_s",
+                param="plato.deadline_s",
+            )
+        except ExceptionGroup as group:
+            failure = _first_failure(group)
+        self._journal.closed(self._graph, "failed" if failure else "done")
+        degraded = self._journal.degraded
+        report = self._tracker.report(degraded)
+        if failure is None:
+            await self._emit(RunFinished(self._request.run, self._at(), report))
+            return
+        await self._emit(
+            RunFailed(
+                run=self._request.run,
+                at_s=self._at(),
+                status=failure.status,
+                type=failure.type,
+                code=failure.code,
+                message=failure.message,
+                param=failure.param,
+                retry_after_s=failure.retry_after_s,
+                report=report,
+            )
+        )
+
+    async def _answer(self) -> None:
+        """Find out how to answer, and start it."""
+        request = self._request
+        if request.mode is Mode.SEQUENTIAL:
+            await self._answer_sequentially(None)
+            return
+        self._conversation = self._layout.start(
+            request.messages, request.tenant, request.mode is Mode.SKELETON
+        )
+        if request.plan is not None:
+            await self._follow_given_plan(request.plan)
+        else:
+            await self._follow_planner()
+
+    async def _follow_given_plan(self, plan: tuple[Node, ...]) -> None:
+        if len(plan) < 2:
+            await self._answer_sequentially("the plan has fewer than two parts")
+            return
+        for node in plan:
+            await self._add_node(node)
+        await self._end_plan(PlanReport(source="request", nodes=len(plan)), None)
+        self._start_ready()
+
+    async def _follow_planner(self) -> None:
+        """Take the plan line by line, and start what each line makes ready."""
+        request = self._request
+        started_s = self._at()
+        plan_request = PlanRequest(
+            run=request.run,
+            tenant=request.tenant,
+            messages=request.messages,
+            max_nodes=request.max_nodes,
+            decide=request.mode is Mode.AUTO,
+            lease=self._lease,
+            deadline_s=self._config.plan_deadline_s,
+        )
+        ended: PlanEnded | None = None
+        replica = ""
+        reason: str | None = None
+        try:
+            # The planner keeps the deadline; the margin is for one that hangs.
+            async with asyncio.timeout(self._config.plan_deadline_s + 1.0):
+                with ExitStack() as held:
+                    async with aclosing(self._planner.plan(plan_request)) as events:
+                        async for event in events:
+                            match event:
+                                case PlanStarted():
+                                    replica = event.replica
+                                    held.enter_context(self._leases.holding(replica))
+                                case PlanLine():
+                                    await self._add_node(event.node)
+                                    self._start_ready()
+                                case PlanEnded():
+                                    ended = event
+        except ContextLengthError:
+            # A part that does not fit is the caller's to mend, not the planner's failure.
+            raise
+        except TimeoutError:
+            reason = f"the plan took longer than {self._config.plan_deadline_s:g} s"
+        except PlatoError as error:
+            reason = f"the planner failed: {error.message}"
+        except Exception as error:
+            logger.exception("the planner failed", extra={"run": request.run})
+            reason = f"the planner failed: {error}"
+        report = PlanReport(
+            source="model",
+            nodes=len(self._graph),
+            started_s=started_s,
+            finished_s=self._at(),
+            replica=replica,
+        )
+        if ended is not None:
+            reason = ended.reason
+            report = replace(
+                report,
+                tokens=ended.tokens,
+                steps=ended.steps,
+                prompt_tokens=ended.prompt_tokens,
+                cached_tokens=ended.cached_tokens,
+                one_probability=ended.one_probability,
+            )
+            if not ended.split:
+                reason = self._not_split(ended.one_probability)
+        await self._settle_plan(report, reason)
+
+    def _not_split(self, probability: float | None) -> str:
+        stated = "" if probability is None else f" (probability {probability:.2f})"
+        return f"the model expects one piece of text to serve better{stated}"
+
+    async def _settle_plan(self, report: PlanReport, reason: str | None) -> None:
+        """No more lines will come: go on with the graph, or answer sequentially."""
+        if len(self._graph) >= 2:
+            await self._end_plan(report, reason)
+        elif self._mode is None:
+            await self._answer_sequentially(reason or "the plan has fewer than two parts", report)
+        else:
+            # The text of the only part has been shown already; the rest continues it.
+            await self._add_node(Node(2, REST_TITLE, (1,)))
+            await self._end_plan(
+                replace(report, nodes=2),
+                f"{reason or 'the plan broke off'}; cut short to two parts",
+            )
+            self._start_ready()
+
+    async def _end_plan(self, report: PlanReport, reason: str | None) -> None:
+        await self._choose_mode(
+            Mode.SKELETON if self._request.mode is Mode.SKELETON else Mode.PLATO
+        )
+        await self._emit(PlanFinished(self._request.run, self._at(), report, reason))
+        self._journal.planned(self._graph)
+
+    async def _choose_mode(self, mode: Mode, reason: str | None = None) -> None:
+        """Say how the question is answered, once, before the first text."""
+        if self._mode is None:
+            self._mode = mode
+            await self._emit(ModeChosen(self._request.run, self._at(), mode, reason))
+
+    async def _answer_sequentially(self, reason: str | None, plan: PlanReport = NO_PLAN) -> None:
+        request = self._request
+        for task in self._nodes.values():
+            task.cancel()
+        if self._nodes:
+            await asyncio.wait(self._nodes.values())
+        self._nodes.clear()
+        self._finished.clear()
+        self._graph = PlanGraph()
+        prompt = self._layout.sequential(request.messages, request.tenant)
+        await self._choose_mode(Mode.SEQUENTIAL, reason)
+        node = Node(1, ANSWER_TITLE)
+        await self._add_node(node)
+        await self._emit(PlanFinished(request.run, self._at(), plan))
+        room = self._config.context_length - len(prompt)
+        budget = sequential_budget(request, self._config.sequential_max_tokens, room)
+        self._start(node, NodePrompt(prompt, None, (), ()), budget, height=1)
+
+    async def _add_node(self, node: Node) -> None:
+        if self._request.mode is Mode.SKELETON:
+            node = replace(node, dependencies=())
+        self._graph.add(node)
+        self._planned_s[node.number] = self._at()
+        await self._emit(NodePlanned(self._request.run, self._at(), node))
+
+    def _start_ready(self) -> None:
+        """Start every node whose dependencies are done, the one with most behind it first."""
+        heights = self._graph.heights()
+        ready = [
+            node
+            for node in self._graph
+            if node.number not in self._nodes and self._finished.keys() >= set(node.dependencies)
+        ]
+        for node in sorted(ready, key=lambda node: (-heights[node.number], node.number)):
+            budget = node_budget(self._request, node, self._config.node_max_tokens)
+            prompt = self._conversation.node_prompt(
+                self._graph, node.number, self._finished, budget
+            )
+            self._start(node, prompt, budget, heights[node.number])
+
+    def _start(self, node: Node, prompt: NodePrompt, budget: int, height: int) -> None:
+        request = GenerateRequest(
+            run=self._request.run,
+            node=node.number,
+            prompt=prompt.prompt,
+            max_tokens=budget,
+            sampling=self._request.sampling,
+            stop=StopConditions(end_tokens=not self._request.exact_lengths),
+            priority=height,
+            lease=self._lease,
+        )
+        progress = NodeProgress(
+            node, prompt, started_s=self._at(), planned_s=self._planned_s[node.number]
+        )
+        self._nodes[node.number] = self._spawn(self._decode(request, progress))
+
+    async def _decode(self, request: GenerateRequest, progress: NodeProgress) -> None:
+        """Decode one node, and start what it makes ready."""
+        run, number = self._request.run, progress.node.number
+        text = self._prompt_text(request.prompt)
+        await self._emit(
+            NodeStarted(
+                run,
+                self._at(),
+                number,
+                progress.attempt,
+                progress.report(NodeState.RUNNING, text),
+            )
+        )
+
+        async def show(chunk: Chunk) -> None:
+            if chunk.text:
+                await self._choose_mode(
+                    Mode.SKELETON if self._request.mode is Mode.SKELETON else Mode.PLATO
+                )
+            await self._emit(
+                NodeOutput(
+                    run, self._at(), number, chunk.attempt, chunk.offset, chunk.tokens, chunk.text
+                )
+            )
+
+        await self._decoder.decode(
+            request, progress, self._config.node_deadline_s, self._started, show
+        )
+        assert progress.finish is not None
+        report = progress.report(NodeState.DONE, text)
+        self._finished[number] = NodeText(number, tuple(progress.emitted), progress.text)
+        self._journal.node_done(request, progress)
+        await self._emit(NodeFinished(run, self._at(), number, progress.finish, report))
+        if self._mode is not Mode.SEQUENTIAL:
+            self._start_ready()
+
+    def _prompt_text(self, prompt: Prompt) -> str | None:
+        return self._decode_text(prompt.tokens) if self._request.include_prompts else None
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        assert self._tasks is not None
+        return self._tasks.create_task(work)
+
+    async def _emit(self, event: RunEvent) -> None:
+        self._tracker.feed(event)
+        await self._events.put(event)
+
+    def _at(self) -> float:
+        return self._now() - self._started
+
+
+def _first_failure(group: BaseExceptionGroup[BaseException]) -> PlatoError:
+    """The error to report of those that ended a run together."""
+    for error in group.exceptions:
+        if isinstance(error, BaseExceptionGroup):
+            return _first_failure(error)
+        if isinstance(error, PlatoError):
+            return error
+    error = group.exceptions[0]
+    logger.error("a run failed unexpectedly", exc_info=error)
+    return PlatoError(f"the run failed: {type(error).__name__}: {error}")
