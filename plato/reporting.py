@@ -30,6 +30,7 @@ class RunTracker:
         self._mode: Mode | None = None
         self._reasons: list[str] = []
         self._plan = NO_PLAN
+        self._plan_finished = False
         self._nodes: dict[int, NodeReport] = {}
         self._at_s = 0.0
 
@@ -42,6 +43,13 @@ class RunTracker:
     def reason(self) -> str | None:
         """Why it is not answered as it was asked to be."""
         return "; ".join(self._reasons) or None
+
+    @property
+    def settled(self) -> bool:
+        """Whether every node is finished and no more can come."""
+        return self._plan_finished and all(
+            node.finished_s is not None for node in self._nodes.values()
+        )
 
     def feed(self, event: RunEvent) -> None:
         """Take an event."""
@@ -62,6 +70,7 @@ class RunTracker:
                 )
             case PlanFinished(report=report, reason=reason):
                 self._plan = report
+                self._plan_finished = True
                 self._add_reason(reason)
             case NodeStarted(number=number, report=report):
                 self._nodes[number] = report

@@ -22,70 +22,92 @@ class Settings(BaseSettings):
 
     # Model
     model: str = Field(
-        DEFAULT_MODEL, min_length=1, description="Name on the Hugging Face hub, or a local folder."
+        default=DEFAULT_MODEL,
+        min_length=1,
+        description="Name on the Hugging Face hub, or a local folder.",
     )
     served_model_name: str | None = Field(
-        None, description="What `GET /v1/models` calls the model; default: the model's name."
+        default=None,
+        description="What `GET /v1/models` calls the model; default: the model's name.",
     )
     cache_dir: str | None = Field(
-        None, description="Where converted models are kept; default: ~/.cache/plato."
+        default=None, description="Where converted models are kept; default: ~/.cache/plato."
     )
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     device: Literal["auto", "cpu", "cuda"] = "auto"
 
     # Engine
-    kv_budget_mb: int = Field(1024, ge=1, description="KV cache of one decoder, in MiB.")
-    max_sequences: int = Field(16, ge=1, description="Sequences that decode side by side.")
+    kv_budget_mb: int = Field(default=1024, ge=1, description="KV cache of one decoder, in MiB.")
+    max_sequences: int = Field(default=16, ge=1, description="Sequences that decode side by side.")
     prefill_chunk: int = Field(
-        256, ge=16, description="Prompt tokens computed in one step, at the most."
+        default=256, ge=16, description="Prompt tokens computed in one step, at the most."
     )
-    max_waiting: int = Field(256, ge=1, description="Sequences that wait in one decoder.")
+    max_waiting: int = Field(default=256, ge=1, description="Sequences that wait in one decoder.")
 
     # Deployments
-    decoders: int = Field(1, ge=1, description="Decoder replicas.")
-    decoder_cpus: float = Field(1.0, ge=0, description="CPUs that Ray reserves for a decoder.")
-    decoder_gpus: float = Field(0.0, ge=0, description="GPUs that Ray reserves for a decoder.")
-    decoder_threads: int | None = Field(
-        None, ge=1, description="Threads of a decoder's engine; default: cores over decoders."
+    decoders: int = Field(default=1, ge=1, description="Decoder replicas.")
+    decoder_cpus: float = Field(
+        default=1.0, ge=0, description="CPUs that Ray reserves for a decoder."
     )
-    planners: int = Field(1, ge=1, description="Planner replicas.")
-    schedulers: int = Field(1, ge=1, description="Scheduler replicas.")
-    ingresses: int = Field(1, ge=1, description="Ingress replicas.")
+    decoder_gpus: float = Field(
+        default=0.0, ge=0, description="GPUs that Ray reserves for a decoder."
+    )
+    decoder_threads: int | None = Field(
+        default=None,
+        ge=1,
+        description="Threads of a decoder's engine; default: cores over decoders.",
+    )
+    planners: int = Field(default=1, ge=1, description="Planner replicas.")
+    schedulers: int = Field(default=1, ge=1, description="Scheduler replicas.")
+    ingresses: int = Field(default=1, ge=1, description="Ingress replicas.")
     service_cpus: float = Field(
-        0.1, ge=0, description="CPUs that Ray reserves for each ingress, planner and scheduler."
+        default=0.1,
+        ge=0,
+        description="CPUs that Ray reserves for each ingress, planner and scheduler.",
     )
 
     # Context store
     redis_url: str | None = Field(
-        None, description="A shared Redis or Valkey; default: an embedded Valkey."
+        default=None, description="A shared Redis or Valkey; default: an embedded Valkey."
     )
-    redis_timeout_s: float = Field(0.5, gt=0)
-    redis_ttl_s: int = Field(3600, ge=1, description="How long runs are kept in the store.")
+    redis_timeout_s: float = Field(default=0.5, gt=0)
+    redis_ttl_s: int = Field(default=3600, ge=1, description="How long runs are kept in the store.")
 
     # Planning
-    max_nodes: int = Field(8, ge=2, le=32, description="Parts of an answer, at the most.")
-    max_title_chars: int = Field(60, ge=8, le=200)
+    max_nodes: int = Field(default=8, ge=2, le=32, description="Parts of an answer, at the most.")
+    max_title_chars: int = Field(default=60, ge=8, le=200)
     split_threshold: float = Field(
-        0.5,
+        default=0.5,
         ge=0,
         le=1,
         description="`auto` splits when the model's probability of not splitting is below this.",
     )
-    node_max_tokens: int = Field(256, ge=1, description="Tokens of one part, unless asked else.")
+    node_max_tokens: int = Field(
+        default=256, ge=1, description="Tokens of one part, unless asked else."
+    )
     sequential_max_tokens: int = Field(
-        1024, ge=1, description="Tokens of a sequential answer, unless asked else."
+        default=1024, ge=1, description="Tokens of a sequential answer, unless asked else."
+    )
+
+    repetition_penalty: float = Field(
+        default=1.0,
+        gt=0,
+        le=2,
+        description="Of the answers; above 1 keeps small models from going round in circles.",
     )
 
     # Deadlines
-    plan_deadline_s: float = Field(30.0, gt=0)
-    node_deadline_s: float = Field(120.0, gt=0)
-    run_deadline_s: float = Field(300.0, gt=0)
+    plan_deadline_s: float = Field(default=30.0, gt=0)
+    node_deadline_s: float = Field(default=120.0, gt=0)
+    run_deadline_s: float = Field(default=300.0, gt=0)
     lease_ttl_s: float = Field(
-        1.5, gt=0.2, description="A decoder drops sequences whose consumer is silent for this."
+        default=1.5,
+        gt=0.2,
+        description="A decoder drops sequences whose consumer is silent for this.",
     )
 
     # Admission
-    max_runs: int = Field(64, ge=1, description="Runs in flight in one scheduler.")
+    max_runs: int = Field(default=64, ge=1, description="Runs in flight in one scheduler.")
 
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
 

@@ -17,4 +17,5 @@ class SchedulerConfig:
     run_deadline_s: float = 300.0
     lease_ttl_s: float = 1.5
     max_runs: int = 64
-    split_threshold: float = 0.5
+    group_s: float = 0.02
+    """Tokens within this time are sent together: a cluster carries only so many messages."""

@@ -86,17 +86,21 @@ class Run:
         self._nodes: dict[int, asyncio.Task[None]] = {}
         self._finished: dict[int, NodeText] = {}
 
-    async def events(self) -> AsyncGenerator[RunEvent]:
+    async def events(self) -> AsyncGenerator[tuple[RunEvent, ...]]:
         """Answer the question; the last event is `RunFinished` or `RunFailed`.
+
+        Events that wait together come together.
 
         Closing the iterator cancels the plan and every node.
         """
         task = asyncio.create_task(self._drive(), name=f"run-{self._request.run}")
         try:
             while True:
-                event = await self._events.get()
-                yield event
-                if isinstance(event, RunFinished | RunFailed):
+                events = [await self._events.get()]
+                while not self._events.empty():
+                    events.append(self._events.get_nowait())
+                yield tuple(events)
+                if isinstance(events[-1], RunFinished | RunFailed):
                     return
         finally:
             task.cancel()
@@ -312,6 +316,7 @@ class Run:
             stop=StopConditions(end_tokens=not self._request.exact_lengths),
             priority=height,
             lease=self._lease,
+            group_s=self._config.group_s,
         )
         progress = NodeProgress(
             node, prompt, started_s=self._at(), planned_s=self._planned_s[node.number]

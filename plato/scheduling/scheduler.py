@@ -6,6 +6,7 @@ import logging
 import time
 import uuid
 from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
 
 from plato.context import ContextStore, WriteBehind
 from plato.engine import Lease
@@ -69,8 +70,10 @@ class GraphScheduler:
         """Runs in flight."""
         return frozenset(self._runs)
 
-    async def run(self, request: RunRequest) -> AsyncGenerator[RunEvent]:
+    async def run(self, request: RunRequest) -> AsyncGenerator[tuple[RunEvent, ...]]:
         """Answer one question; the last event is `RunFinished` or `RunFailed`.
+
+        Events that wait together come together: a cluster carries only so many messages.
 
         Closing the iterator cancels the plan and every node of the run, in every engine.
         """
@@ -78,7 +81,7 @@ class GraphScheduler:
             error = OverloadedError(
                 f"{len(self._runs)} questions are being answered already; try again in a moment"
             )
-            yield RunFailed(
+            failed = RunFailed(
                 run=request.run,
                 at_s=0.0,
                 status=error.status,
@@ -87,6 +90,7 @@ class GraphScheduler:
                 message=error.message,
                 retry_after_s=RETRY_AFTER_S,
             )
+            yield (failed,)
             return
         journal = Journal(
             self._store,
@@ -110,14 +114,13 @@ class GraphScheduler:
         )
         self._runs.add(request.run)
         outcome = "cancelled"
-        events = run.events()
         try:
-            async for event in events:
-                if isinstance(event, RunFinished | RunFailed):
-                    outcome = type(event).__name__
-                yield event
+            async with aclosing(run.events()) as batches:
+                async for events in batches:
+                    if isinstance(events[-1], RunFinished | RunFailed):
+                        outcome = type(events[-1]).__name__
+                    yield events
         finally:
-            await events.aclose()
             self._runs.discard(request.run)
             logger.info("run ended", extra={"run": request.run, "outcome": outcome})
 

@@ -113,9 +113,11 @@ class TorchEngine:
                 epoch=self._epoch,
                 load=self._core.load,
             )
+            pause_s = 0.0
             while not finished:
-                chunk = await mailbox.get()
+                chunk = await mailbox.get(pause_s)
                 finished = chunk.finish is not None
+                pause_s = request.group_s
                 yield chunk
         finally:
             if not finished:

@@ -1,0 +1,47 @@
+# Everything a newcomer needs; the first of these installs into .venv, which takes a few minutes.
+#
+#   make demo    a question answered sequentially and by Plato, next to each other
+#   make serve   the server, on http://127.0.0.1:8000
+#   make test    lint, format, types, layers, all tests
+#   make quick   the same without the slow tests
+#   make lint    lint, format, types, layers
+#   make clean   remove .venv and what tools have left
+
+PYTHON ?= python3
+BIN := .venv/bin
+INSTALLED := .venv/installed
+
+.PHONY: demo serve test quick lint clean
+
+demo: $(INSTALLED)
+	@$(BIN)/python -m deployments.demo
+
+serve: $(INSTALLED)
+	@$(BIN)/plato serve
+
+test: lint
+	$(BIN)/python -m pytest
+
+quick: lint
+	$(BIN)/python -m pytest -m "not slow"
+
+lint: $(INSTALLED)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+$(INSTALLED): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "Plato needs Python 3.11 or newer; name one: make PYTHON=/path/to/python3.11" >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' || \
+		{ echo "$(PYTHON) has no venv module; install it (on Debian and Ubuntu: python3-venv)" >&2; exit 1; }
+	@echo "Installing into .venv; this takes a few minutes"
+	@$(PYTHON) -m venv --clear .venv
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[test]'
+	@touch $@
+
+clean:
+	rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache \
+		.hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,57 @@
+"""`plato serve`: the application on this machine until it is told to stop.
+
+    python -m deployments [--host HOST] [--port PORT] [key=value ...]
+
+Keys are those of `plato.settings.Settings`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import sys
+import threading
+
+from pydantic import ValidationError
+
+from deployments.local import LocalApp
+from plato.errors import PlatoError
+from plato.logs import configure_logs
+from plato.settings import Settings
+
+
+def main() -> int:
+    """Serve until SIGINT or SIGTERM; returns the exit status."""
+    parser = argparse.ArgumentParser(prog="plato serve", description="Serve Plato on this machine.")
+    parser.add_argument("--host", default="127.0.0.1")
+    parser.add_argument("--port", type=int, default=8000)
+    parser.add_argument("settings", nargs="*", metavar="key=value")
+    arguments = parser.parse_args()
+    given: dict[str, str] = {}
+    for item in arguments.settings:
+        key, equals, value = item.partition("=")
+        if not equals:
+            parser.error(f"'{item}' is no setting; write key=value")
+        given[key] = value
+    try:
+        settings = Settings.model_validate(given)
+    except ValidationError as error:
+        parser.error(str(error))
+    configure_logs(settings.log_level, deployment="serve")
+    stop = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stop.set())
+    app = LocalApp(settings, host=arguments.host, port=arguments.port, logs=True)
+    try:
+        with app:
+            sys.stderr.write(f"plato serves {settings.model_name} at {app.url}/v1\n")
+            sys.stderr.flush()
+            stop.wait()
+    except PlatoError as error:
+        sys.stderr.write(f"plato serve: {error.message}\n")
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

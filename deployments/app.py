@@ -1,0 +1,75 @@
+"""The application: `serve run deployments.app:build key=value ...`.
+
+`build` takes `plato.settings.Settings` as arguments; `app` is the application with settings from
+the environment, for `serve build deployments.app:app`.
+"""
+
+# No postponed annotations here: Serve reads the builder's own to know what it takes.
+from typing import Any
+
+from ray.serve import Application
+from ray.serve.config import RequestRouterConfig
+
+from deployments.decoder import Decoder
+from deployments.ingress import Ingress
+from deployments.planner import PlannerService
+from deployments.routing import PlacedRouter
+from deployments.scheduler import SchedulerService
+from deployments.store import StoreOwner
+from plato.assembly import engine_threads
+from plato.settings import Settings
+
+CONTROL_CALLS = 64
+"""Room for renewals and questions about state beside the streams."""
+
+
+def _deployment(kind: Any, **options: Any) -> Any:
+    """A deployment with options; Serve's decorator hides from type checkers that it has any."""
+    return kind.options(**options)
+
+
+def build(settings: Settings) -> Application:
+    """Put the application together."""
+    runs = settings.max_runs * settings.schedulers
+    service = {"num_cpus": settings.service_cpus}
+    threads = str(engine_threads(settings))
+    decoder = _deployment(
+        Decoder,
+        num_replicas=settings.decoders,
+        max_ongoing_requests=settings.max_sequences + settings.max_waiting + CONTROL_CALLS,
+        ray_actor_options={
+            "num_cpus": settings.decoder_cpus,
+            "num_gpus": settings.decoder_gpus,
+            # Ray gives a process as many threads as it reserves whole CPUs.
+            "runtime_env": {"env_vars": {"OMP_NUM_THREADS": threads}},
+        },
+        request_router_config=RequestRouterConfig(request_router_class=PlacedRouter),
+    ).bind(settings)
+    planner = _deployment(
+        PlannerService,
+        num_replicas=settings.planners,
+        max_ongoing_requests=runs + CONTROL_CALLS,
+        ray_actor_options=service,
+    ).bind(settings, decoder)
+    parts: list[Any] = [settings, planner, decoder]
+    if settings.redis_url is None:
+        parts.append(_deployment(StoreOwner, ray_actor_options=service).bind(settings))
+    scheduler = _deployment(
+        SchedulerService,
+        num_replicas=settings.schedulers,
+        max_ongoing_requests=settings.max_runs + CONTROL_CALLS,
+        ray_actor_options=service,
+    ).bind(*parts)
+    app: Application = _deployment(
+        Ingress,
+        num_replicas=settings.ingresses,
+        max_ongoing_requests=runs + CONTROL_CALLS,
+        ray_actor_options=service,
+    ).bind(settings, scheduler)
+    return app
+
+
+def __getattr__(name: str) -> Application:
+    if name == "app":
+        return build(Settings())
+    raise AttributeError(name)

@@ -1,0 +1,104 @@
+"""The application on this machine: a Ray of its own, which leaves nothing behind."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import tempfile
+from types import TracebackType
+from typing import Self
+
+# Before Ray is imported: it reads these once.
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+
+import ray
+from ray import serve
+
+from deployments.app import build
+from plato.models import resolve_model
+from plato.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+APP_NAME = "plato"
+
+
+def reserved_cpus(settings: Settings) -> float:
+    """CPUs that the application's replicas reserve from Ray."""
+    stores = 1 if settings.redis_url is None else 0
+    services = settings.ingresses + settings.schedulers + settings.planners + stores
+    return settings.decoders * settings.decoder_cpus + services * settings.service_cpus
+
+
+class LocalApp:
+    """Starts Ray and the application, and stops both.
+
+    Ray's files lie in a temporary folder that goes with it. What Ray reserves are numbers, not
+    cores, so it is told to have what the settings ask for.
+    """
+
+    def __init__(
+        self, settings: Settings, *, host: str = "127.0.0.1", port: int = 8000, logs: bool = False
+    ) -> None:
+        """`logs` forwards the logs of all replicas to standard error."""
+        self._settings = settings
+        self._host = host
+        self._port = port
+        self._logs = logs
+        self._folder: str | None = None
+
+    @property
+    def url(self) -> str:
+        """Where the endpoint listens."""
+        return f"http://{self._host}:{self._port}"
+
+    def start(self) -> None:
+        """Fetch the model, start Ray, deploy, and wait until questions can be answered."""
+        # Here and not in a replica: a first download shows its progress.
+        resolve_model(self._settings.model, self._settings.cache_dir)
+        # Short: Ray puts sockets into it, whose paths may have 107 characters.
+        self._folder = tempfile.mkdtemp(prefix="plato-")
+        cores = os.cpu_count() or 1
+        try:
+            ray.init(
+                address="local",
+                num_cpus=max(cores, -(-reserved_cpus(self._settings) // 1)),
+                include_dashboard=False,
+                log_to_driver=self._logs,
+                logging_level=logging.WARNING,
+                _temp_dir=self._folder,
+            )
+            serve.start(
+                http_options={"host": self._host, "port": self._port},
+                logging_config={"log_level": "WARNING", "encoding": "JSON"},
+            )
+            serve.run(build(self._settings), name=APP_NAME, route_prefix="/")
+        except BaseException:
+            self.stop()
+            raise
+
+    def stop(self) -> None:
+        """Stop the application and Ray, and remove Ray's files. Idempotent."""
+        if ray.is_initialized():
+            try:
+                serve.shutdown()
+            except Exception:
+                logger.exception("the application did not shut down cleanly")
+            ray.shutdown()
+        if self._folder is not None:
+            shutil.rmtree(self._folder, ignore_errors=True)
+            self._folder = None
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.stop()

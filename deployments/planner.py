@@ -1,0 +1,34 @@
+"""The planner: turns questions into nodes, line by line."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from typing import Any
+
+from ray import serve
+from ray.serve.handle import DeploymentHandle
+
+from deployments.handles import ServeDecoderPool
+from deployments.replica import start_replica
+from plato.assembly import ModelTools, new_planner
+from plato.planning.protocol import PlanEvent, PlanRequest
+from plato.settings import Settings
+
+
+@serve.deployment
+class PlannerService:
+    """Asks a decoder to continue the planning prompt, and yields lines as they are complete."""
+
+    async def __init__(self, settings: Settings, decoder: DeploymentHandle[Any]) -> None:  # type: ignore[misc]
+        """Load the tokenizer."""
+        start_replica(settings)
+        tools = await asyncio.to_thread(ModelTools.load, settings)
+        self._planner = new_planner(settings, tools, ServeDecoderPool(decoder))
+
+    async def plan(self, request: PlanRequest) -> AsyncGenerator[PlanEvent]:
+        """Decode a plan; see `Planner.plan`."""
+        async with aclosing(self._planner.plan(request)) as events:
+            async for event in events:
+                yield event

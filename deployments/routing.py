@@ -1,0 +1,54 @@
+"""Routing to decoders: to the replica that the scheduler's placement has chosen."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+from ray.serve.request_router import PendingRequest, RequestRouter, RunningReplica
+
+_lock = threading.Lock()
+_known: dict[str, tuple[str, ...]] = {}
+"""Running replicas by deployment, as this process's routers see them; one entry a deployment."""
+
+
+def known_replicas(deployment: str) -> tuple[str, ...]:
+    """Names of a deployment's running replicas; empty until its router has heard of them."""
+    with _lock:
+        return _known.get(deployment, ())
+
+
+class PlacedRouter(RequestRouter):
+    """Takes the replica named by the call's `replica` argument; without one, the least busy.
+
+    When the named replica is gone or full, another is taken: a placement is an optimisation.
+    Deliberately without Serve's FIFO mixin, which hands a replica that was found for one request
+    to another.
+    """
+
+    def update_replicas(self, replicas: list[RunningReplica]) -> None:
+        """Keep the list that placement chooses from."""
+        super().update_replicas(replicas)
+        names = tuple(sorted(replica.replica_id.unique_id for replica in replicas))
+        with _lock:
+            _known[self._deployment_id.name] = names
+
+    async def choose_replicas(
+        self,
+        candidate_replicas: list[RunningReplica],
+        pending_request: PendingRequest | None = None,
+    ) -> list[list[RunningReplica]]:
+        """Rank the named replica first, then all others. Awaits nothing: it would serialise."""
+        if pending_request is None:
+            return [candidate_replicas]
+        # Without this Serve asks again at once, and spins while every replica is full.
+        pending_request.routing_context.should_backoff = True
+        wanted = _wanted(pending_request.kwargs)
+        named = [r for r in candidate_replicas if r.replica_id.unique_id == wanted]
+        others = [r for r in candidate_replicas if r.replica_id.unique_id != wanted]
+        return [ranked for ranked in (named, others) if ranked]
+
+
+def _wanted(kwargs: dict[Any, Any]) -> str | None:
+    replica = kwargs.get("replica")
+    return replica if isinstance(replica, str) else None

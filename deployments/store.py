@@ -1,0 +1,49 @@
+"""The owner of the embedded Valkey, for an app that is given no shared one."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+import ray
+from ray import serve
+
+from deployments.replica import start_replica
+from plato.context.embedded import EmbeddedValkey
+from plato.errors import SettingsError
+from plato.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+
+@serve.deployment(health_check_period_s=2.0)
+class StoreOwner:
+    """Starts a Valkey on the loopback interface; it dies with this replica."""
+
+    async def __init__(self, settings: Settings) -> None:  # type: ignore[misc]
+        """Start the server. Raises `SettingsError` where others could not reach it."""
+        start_replica(settings)
+        nodes = sum(1 for node in ray.nodes() if node["Alive"])
+        if nodes > 1:
+            raise SettingsError(
+                f"the cluster has {nodes} nodes, and the embedded Valkey can be reached from one "
+                "only; set PLATO_REDIS_URL to a Redis or Valkey that all of them reach"
+            )
+        self._server = EmbeddedValkey()
+        self._url = await asyncio.to_thread(self._server.start)
+
+    async def url(self) -> str:
+        """Where the server listens, password included."""
+        return self._url
+
+    async def check_health(self) -> None:
+        """Start the server again, empty and under the same URL, if it has died."""
+        if self._server.pid is None:
+            logger.warning("the embedded Valkey has died; starting it again")
+            await asyncio.to_thread(self._server.start)
+
+    def __del__(self) -> None:
+        """Serve calls this on a graceful shutdown."""
+        server = getattr(self, "_server", None)
+        if server is not None:
+            server.close()

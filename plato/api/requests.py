@@ -1,0 +1,121 @@
+"""From a body to a `RunRequest`: everything is checked here, nothing after it."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable, Sequence
+
+from pydantic import ValidationError
+
+from plato.api.errors import ModelNotFoundError, invalid_request
+from plato.api.schemas import ChatCompletionRequest, ChatMessage, PlanNode, PlatoOptions
+from plato.engine import SamplingParams
+from plato.errors import InvalidRequestError
+from plato.graph import Node
+from plato.planning.given import validate_plan
+from plato.runs import Message, RunRequest
+from plato.settings import Settings
+
+SEED_BITS = 63
+
+
+def random_seed() -> int:
+    """A seed for a request that brings none."""
+    return secrets.randbits(SEED_BITS)
+
+
+def parse_request(body: bytes | str) -> ChatCompletionRequest:
+    """Read the body of a request. Raises `InvalidRequestError`."""
+    try:
+        return ChatCompletionRequest.model_validate_json(body)
+    except ValidationError as error:
+        raise invalid_request(error) from error
+
+
+def to_run_request(
+    body: ChatCompletionRequest,
+    *,
+    settings: Settings,
+    tenant: str,
+    run_id: str,
+    seed_source: Callable[[], int] = random_seed,
+) -> RunRequest:
+    """What the scheduler is asked to do.
+
+    Args:
+        body: The request.
+        settings: The deployment's limits and defaults.
+        tenant: Whose private text this is.
+        run_id: Name of the new run.
+        seed_source: Draws a seed for a request that brings none.
+
+    Raises:
+        InvalidRequestError: The deployment cannot honour the request.
+    """
+    if body.model != settings.model_name:
+        raise ModelNotFoundError(
+            f"the model '{body.model}' does not exist here; use '{settings.model_name}'",
+            param="model",
+        )
+    options = body.options
+    max_nodes = _max_nodes(options, settings)
+    seed = seed_source() if body.seed is None else body.seed
+    return RunRequest(
+        run=run_id,
+        messages=tuple(map(_message, body.messages)),
+        tenant=tenant,
+        mode=options.mode,
+        sampling=SamplingParams(
+            temperature=0.0 if body.temperature is None else body.temperature,
+            top_p=1.0 if body.top_p is None else body.top_p,
+            seed=seed % 2**SEED_BITS,
+            repetition_penalty=settings.repetition_penalty,
+        ),
+        stop=tuple(body.stop or ()),
+        max_tokens=body.answer_tokens,
+        max_nodes=max_nodes,
+        plan=None if options.plan is None else validate_plan(_nodes(options.plan), max_nodes),
+        exact_lengths=options.exact_lengths,
+        include_prompts=options.prompts,
+        deadline_s=_deadline(options, settings),
+    )
+
+
+def _message(message: ChatMessage) -> Message:
+    role = "system" if message.role == "developer" else message.role
+    return Message(role, message.content)
+
+
+def _max_nodes(options: PlatoOptions, settings: Settings) -> int:
+    if options.max_nodes is None:
+        return settings.max_nodes
+    if options.max_nodes > settings.max_nodes:
+        raise InvalidRequestError(
+            f"'plato.max_nodes' is {options.max_nodes}, and this deployment allows "
+            f"{settings.max_nodes}; ask for fewer parts",
+            param="plato.max_nodes",
+        )
+    return options.max_nodes
+
+
+def _deadline(options: PlatoOptions, settings: Settings) -> float | None:
+    if options.deadline_s is not None and options.deadline_s > settings.run_deadline_s:
+        raise InvalidRequestError(
+            f"'plato.deadline_s' is {options.deadline_s:g}, and this deployment allows "
+            f"{settings.run_deadline_s:g}; ask for less, or leave it out",
+            param="plato.deadline_s",
+        )
+    return options.deadline_s
+
+
+def _nodes(plan: Sequence[PlanNode]) -> list[Node]:
+    """The parts as sent; a part without a number has its place in the list as one."""
+    return [
+        Node(
+            number=place if node.number is None else node.number,
+            title=node.title,
+            dependencies=tuple(sorted(node.dependencies)),
+            max_tokens=node.max_tokens,
+        )
+        for place, node in enumerate(plan, start=1)
+    ]

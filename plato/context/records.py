@@ -1,0 +1,61 @@
+"""How records look in the store: msgpack, with a version in front.
+
+A packed record is the list `[version, kind, fields]`. The version is raised whenever the fields
+of a kind change their meaning; what carries another one is unreadable, never guessed at. So two
+releases can share a store, each blind to the other's records.
+"""
+
+from __future__ import annotations
+
+from typing import Any, TypeVar
+
+import msgpack
+from pydantic import TypeAdapter
+
+from plato.context.protocol import KVHandle, NodeRecord, RunRecord
+from plato.runs import RunRequest
+
+VERSION = 1
+
+Record = TypeVar("Record", RunRecord, NodeRecord, KVHandle, RunRequest)
+
+_ADAPTERS: dict[type, TypeAdapter[Any]] = {
+    kind: TypeAdapter(kind) for kind in (RunRecord, NodeRecord, KVHandle, RunRequest)
+}
+
+
+class UnreadableRecordError(ValueError):
+    """Bytes that are no record of this version and kind."""
+
+
+def pack(record: RunRecord | NodeRecord | KVHandle | RunRequest) -> bytes:
+    """The bytes of `record`; equal records give equal bytes."""
+    kind = type(record)
+    fields = _ADAPTERS[kind].dump_python(record)
+    packed: bytes = msgpack.packb([VERSION, kind.__name__, fields], default=_plain)
+    return packed
+
+
+def unpack(kind: type[Record], data: bytes) -> Record:
+    """The record of `kind` in `data`. Raises `UnreadableRecordError` for anything else."""
+    try:
+        version, name, fields = msgpack.unpackb(data)
+        if (version, name) != (VERSION, kind.__name__):
+            raise UnreadableRecordError(
+                f"{name!r} of version {version!r} instead of {kind.__name__!r} of {VERSION}"
+            )
+        record: Record = _ADAPTERS[kind].validate_python(fields)
+    except UnreadableRecordError:
+        raise
+    except (ValueError, TypeError) as error:
+        # ValueError also covers msgpack's format errors and pydantic's validation errors.
+        raise UnreadableRecordError(
+            f"no readable {kind.__name__}: {type(error).__name__}"
+        ) from error
+    return record
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, frozenset):
+        return sorted(value)
+    raise TypeError(f"{type(value).__name__} cannot be packed")

@@ -1,0 +1,79 @@
+"""Lua scripts of the Redis store: each reads and writes one key in one atomic step.
+
+A run's key is a hash with the fields `record`, `fence`, and, while it is owned, `owner` and
+`until` (the lease's end, server time in ms). The lease is a field and not a key of its own: with
+`volatile-ttl` a store short of memory would throw out the shortest-lived keys first, and those
+would be the leases. Every script ends with the key's TTL set.
+"""
+
+from __future__ import annotations
+
+_NOW = """
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+"""
+
+PUT_RUN = """
+-- ARGV: record, fence, ttl in ms. Returns 0 when the fence is stale.
+local fence = tonumber(redis.call('HGET', KEYS[1], 'fence') or '0')
+if tonumber(ARGV[2]) < fence then return 0 end
+redis.call('HSET', KEYS[1], 'record', ARGV[1], 'fence', ARGV[2])
+redis.call('PEXPIRE', KEYS[1], ARGV[3])
+return 1
+"""
+
+PUT_NODE = """
+-- ARGV: number, record, ttl in ms.
+redis.call('HSET', KEYS[1], ARGV[1], ARGV[2])
+redis.call('PEXPIRE', KEYS[1], ARGV[3])
+return 1
+"""
+
+PUT_HANDLE = (
+    _NOW
+    + """
+-- ARGV: handle, ttl in ms, most handles a chain keeps. The score is the time of announcement, so
+-- that a chain in constant use still forgets replicas that are long gone.
+redis.call('ZADD', KEYS[1], now, ARGV[1])
+redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', now - tonumber(ARGV[2]))
+redis.call('ZREMRANGEBYRANK', KEYS[1], 0, -1 - tonumber(ARGV[3]))
+redis.call('PEXPIRE', KEYS[1], ARGV[2])
+return 1
+"""
+)
+
+ACQUIRE = (
+    _NOW
+    + """
+-- ARGV: owner, lease in ms, ttl in ms. Returns the new fence, 0 when somebody else is the owner.
+local owner = redis.call('HGET', KEYS[1], 'owner')
+local ends = tonumber(redis.call('HGET', KEYS[1], 'until') or '0')
+if owner and owner ~= ARGV[1] and ends > now then return 0 end
+-- Never below the clock: fences go on rising even if the store has lost the last one.
+local fence = math.max(tonumber(redis.call('HGET', KEYS[1], 'fence') or '0') + 1, now)
+redis.call('HSET', KEYS[1], 'fence', fence, 'owner', ARGV[1], 'until', now + tonumber(ARGV[2]))
+redis.call('PEXPIRE', KEYS[1], ARGV[3])
+return fence
+"""
+)
+
+EXTEND = (
+    _NOW
+    + """
+-- ARGV: owner, fence, lease in ms, ttl in ms. Returns 0 when the ownership is lost. A lease that
+-- ran out and that nobody has taken is still its owner's: the fence proves it.
+if redis.call('HGET', KEYS[1], 'owner') ~= ARGV[1] then return 0 end
+if redis.call('HGET', KEYS[1], 'fence') ~= ARGV[2] then return 0 end
+redis.call('HSET', KEYS[1], 'until', now + tonumber(ARGV[3]))
+redis.call('PEXPIRE', KEYS[1], ARGV[4])
+return 1
+"""
+)
+
+RELEASE = """
+-- ARGV: owner, fence. The fence stays, so that later ones are greater.
+if redis.call('HGET', KEYS[1], 'owner') ~= ARGV[1] then return 0 end
+if redis.call('HGET', KEYS[1], 'fence') ~= ARGV[2] then return 0 end
+redis.call('HDEL', KEYS[1], 'owner', 'until')
+return 1
+"""

@@ -1,0 +1,96 @@
+"""Writes that nobody waits for."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Awaitable, Callable
+
+from plato.context.protocol import ContextStore, KVHandle, NodeRecord, RunRecord
+
+logger = logging.getLogger(__name__)
+
+Write = Callable[[], Awaitable[object]]
+
+
+class WriteBehind:
+    """A bounded queue of writes in front of a context store, and the one task that drains it.
+
+    Putting never waits and never raises. Writes reach the store in order, one after the other.
+    When `capacity` writes are waiting the oldest is dropped: the newest state of a run matters
+    most. The task lives only while there is something to write.
+    """
+
+    def __init__(self, store: ContextStore, *, capacity: int = 1024) -> None:
+        self._store = store
+        self._capacity = capacity
+        self._queue: deque[Write] = deque()
+        """Bounded by `capacity`, in `submit`."""
+        self._task: asyncio.Task[None] | None = None
+        self._closed = False
+        self._dropped = 0
+
+    @property
+    def pending(self) -> int:
+        """Writes that wait, without the one that is being written."""
+        return len(self._queue)
+
+    @property
+    def dropped(self) -> int:
+        """Writes lost here: the queue was full, or closed, or the write raised."""
+        return self._dropped
+
+    def put_run(self, record: RunRecord) -> None:
+        """Write a run's state."""
+        self.submit(lambda: self._store.put_run(record))
+
+    def put_node(self, record: NodeRecord) -> None:
+        """Write a finished node's output."""
+        self.submit(lambda: self._store.put_node(record))
+
+    def put_handles(self, tenant: str, handles: tuple[KVHandle, ...]) -> None:
+        """Announce prefixes that a replica holds."""
+        self.submit(lambda: self._store.put_handles(tenant, handles))
+
+    def release(self, tenant: str, run: str, owner: str, fence: int) -> None:
+        """Give a run's ownership up, after the writes so far."""
+        self.submit(lambda: self._store.release(tenant, run, owner, fence))
+
+    def submit(self, write: Write) -> None:
+        """Queue any other write. Call it inside the event loop."""
+        if self._closed:
+            self._dropped += 1
+            return
+        if len(self._queue) >= self._capacity:
+            self._queue.popleft()
+            self._dropped += 1
+        self._queue.append(write)
+        if self._task is None or self._task.done():
+            self._task = asyncio.create_task(self._drain(), name="context-write-behind")
+
+    async def close(self, deadline_s: float = 1.0) -> None:
+        """Write what is queued, for `deadline_s` at the most, and drop the rest. Idempotent.
+
+        The store stays open: whoever made it closes it.
+        """
+        self._closed = True
+        if self._task is not None:
+            _, late = await asyncio.wait((self._task,), timeout=deadline_s)
+            for task in late:
+                task.cancel()
+                await asyncio.wait((task,), timeout=deadline_s)
+        self._dropped += len(self._queue)
+        self._queue.clear()
+
+    async def _drain(self) -> None:
+        while self._queue:
+            write = self._queue.popleft()
+            try:
+                await write()
+            except Exception:
+                self._dropped += 1
+                logger.exception("a write to the context store failed")
+            except asyncio.CancelledError:
+                self._dropped += 1
+                raise

@@ -1,0 +1,6 @@
+"""Where model weights come from: from a name to a local folder that loads quickly."""
+
+from plato.models.progress import Progress
+from plato.models.resolve import resolve_model
+
+__all__ = ["Progress", "resolve_model"]

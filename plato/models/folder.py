@@ -1,0 +1,77 @@
+"""What a model folder must hold."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from plato.errors import ModelError
+
+CONTENTS = "config.json, tokenizer.json and safetensors weights"
+_TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json")
+
+
+def check_model_folder(folder: Path) -> None:
+    """Raise `ModelError` that names what `folder` lacks, or what in it is broken."""
+    problem = find_problem(folder)
+    if problem is not None:
+        raise ModelError(f"the model folder {folder} {problem}")
+
+
+def find_problem(folder: Path) -> str | None:
+    """The first thing that keeps `folder` from being loaded, and what to do about it.
+
+    Reads file headers only, so that it costs milliseconds whatever the size of the model.
+    """
+    weights = any(folder.glob("*.safetensors"))
+    if not weights and any(folder.glob("*.gguf")):
+        return f"holds a GGUF file, which is not served; give a folder with {CONTENTS}"
+    try:
+        json.loads((folder / "config.json").read_bytes())["model_type"]
+    except FileNotFoundError:
+        return "has no config.json; copy it from where the weights come from"
+    except (ValueError, KeyError, TypeError):
+        return "has a broken config.json (it must be JSON with a model_type); fetch it again"
+    if not any((folder / file).is_file() for file in _TOKENIZERS):
+        return "has no tokenizer; add tokenizer.json and tokenizer_config.json"
+    if not weights:
+        return "has no *.safetensors; download them, or write them with save_pretrained"
+    try:
+        wanted = _weight_files(folder)
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return "has a broken model.safetensors.index.json; fetch it again"
+    for file in wanted:
+        if not file.is_file():
+            return f"lacks {file.name}; download it"
+        if not _is_whole(file):
+            return f"has a broken {file.name} (cut short, or not safetensors); fetch it again"
+    return None
+
+
+def _weight_files(folder: Path) -> list[Path]:
+    """What transformers will read."""
+    index = folder / "model.safetensors.index.json"
+    if (folder / "model.safetensors").is_file() or not index.is_file():
+        return [folder / "model.safetensors"]
+    names = set(json.loads(index.read_bytes())["weight_map"].values())
+    return [folder / name for name in sorted(names)]
+
+
+def _is_whole(file: Path) -> bool:
+    """Whether a safetensors file has the length that its header promises.
+
+    The format: the header's length (8 bytes, little endian), the header (JSON, with the end of
+    every tensor in the data), the data.
+    """
+    size = file.stat().st_size
+    with file.open("rb") as stream:
+        length = int.from_bytes(stream.read(8), "little")
+        if length > size:
+            return False
+        header = stream.read(length)
+    try:
+        tensors = [entry for key, entry in json.loads(header).items() if key != "__metadata__"]
+        data = max((entry["data_offsets"][1] for entry in tensors), default=0)
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError):
+        return False
+    return bool(size == 8 + length + data)

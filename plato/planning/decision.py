@@ -1,0 +1,56 @@
+"""The split decision: the model's own probability of `[ONE]` against a threshold."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+from plato.errors import ModelError
+from plato.planning.grammar import ONE
+from plato.prompting import Tokenizer
+
+_NEVER = 1e4
+"""Beyond every difference of logits: a bias that decides alone."""
+
+
+class SplitDecision:
+    """Reads and biases the first token of a plan, which is `[` or `1`.
+
+    Greedy decoding splits at a probability of one half. Adding -logit(threshold) to the logit of
+    `[ONE]` moves that to the threshold, in the same step and without another pass.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, threshold: float) -> None:
+        """`threshold` is a probability; 0 never splits unless `[ONE]` is impossible, 1 always.
+
+        Raises `ModelError` if the tokenizer begins both with the same token.
+        """
+        self._one = tokenizer.text(ONE)[0]
+        self._split = tokenizer.text("1 | - | Title")[0]
+        if self._one == self._split:
+            raise ModelError(
+                "this model's tokenizer begins `[ONE]` and a plan with the same token, so the "
+                "model cannot decide between them; choose another model"
+            )
+        self.bias = ((self._one, -_logit(threshold)),)
+        """For `SamplingParams.first_token_bias`."""
+
+    def probability(self, first: Mapping[int, float]) -> float:
+        """The model's probability of `[ONE]` rather than a plan.
+
+        `first` are log probabilities of the first token's alternatives; one that is not among
+        them is taken as impossible.
+        """
+        one = first.get(self._one, -math.inf)
+        split = first.get(self._split, -math.inf)
+        if one == -math.inf:
+            return 0.0
+        return 1 / (1 + math.exp(min(split - one, 700)))
+
+
+def _logit(probability: float) -> float:
+    if probability <= 0:
+        return -_NEVER
+    if probability >= 1:
+        return _NEVER
+    return math.log(probability / (1 - probability))

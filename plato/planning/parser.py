@@ -1,0 +1,141 @@
+"""Reads the plan language, in whatever pieces it comes."""
+
+from __future__ import annotations
+
+import re
+
+from plato.errors import InvalidPlanError
+from plato.graph import Node, PlanGraph
+from plato.planning.grammar import END, ONE
+
+MAX_NODES = 32
+"""The most parts that any plan may have."""
+MAX_TITLE_CHARS = 200
+"""The longest title that any plan may have."""
+
+_LINE = re.compile(r"([1-9][0-9]{0,2}) \| (-|[1-9][0-9]{0,2}(?:,[1-9][0-9]{0,2})*) \| (.*)")
+_BREAKS = re.compile(r"[\x00-\x1f\x7f\x85\u2028\u2029]")
+_MAX_LINE_CHARS = MAX_TITLE_CHARS + 4 * MAX_NODES + 16
+"""Bounds what the parser holds back; a title at its longest fits, whatever its dependencies."""
+
+
+class PlanParser:
+    """Turns pieces of text into nodes, each the moment its line is complete.
+
+    Pieces may be cut anywhere. The parser is as strict as the grammar, for texts that were not
+    decoded under it; after an error it only repeats the error.
+    """
+
+    def __init__(
+        self, *, max_nodes: int = MAX_NODES, max_title_chars: int = MAX_TITLE_CHARS
+    ) -> None:
+        self.one = False
+        """Whether the text was `[ONE]`."""
+        self.ended = False
+        """Whether `[END]` or `[ONE]` was read: nothing but white space may follow."""
+        self._max_nodes = max_nodes
+        self._max_title_chars = max_title_chars
+        self._graph = PlanGraph()
+        self._buffer = ""
+        self._line = 1
+        self._error: InvalidPlanError | None = None
+
+    @property
+    def nodes(self) -> tuple[Node, ...]:
+        """All nodes so far, those before an error included."""
+        return tuple(self._graph)
+
+    def feed(self, text: str) -> list[Node]:
+        """Add `text`; returns the nodes whose lines it completed.
+
+        Raises `InvalidPlanError` with the number of the line that is wrong; the nodes of the
+        lines before it are in `nodes`.
+        """
+        if self._error is not None:
+            raise self._error
+        known = len(self._graph)
+        self._buffer += text
+        try:
+            self._read()
+        except InvalidPlanError as error:
+            self._error, self._buffer = error, ""
+            raise
+        return list(self._graph)[known:]
+
+    def finish(self) -> None:
+        """The text is over. Raises `InvalidPlanError` unless it was a whole plan or `[ONE]`."""
+        if self._error is not None:
+            raise self._error
+        if not self.ended:
+            raise self._wrong(f"the plan stops here; end it with a line that says {END}")
+
+    def _read(self) -> None:
+        """Take from the buffer what can be decided already."""
+        while not self.ended:
+            line, newline, rest = self._buffer.partition("\n")
+            if line.startswith((END, ONE)):
+                # Decided without a line end, which decoding under the grammar never writes.
+                self._mark(line[: len(END)])
+                self._buffer = self._buffer[len(END) :]
+                break
+            if len(line) > _MAX_LINE_CHARS:
+                raise self._wrong(f"the line is too long; titles have up to {self._title_limit}")
+            if not newline:
+                return
+            self._node(line)
+            self._buffer = rest
+            self._line += 1
+        if self._buffer.strip():
+            raise self._wrong("something follows the end of the plan; leave it out")
+        self._buffer = ""
+
+    def _mark(self, marker: str) -> None:
+        self.one = marker == ONE
+        self.ended = True
+        if self.one and len(self._graph):
+            raise self._wrong(f"{ONE} stands alone, in place of a plan; end a plan with {END}")
+        if not self.one and not len(self._graph):
+            raise self._wrong("the plan has no parts; write a line like `1 | - | Title`")
+
+    def _node(self, line: str) -> None:
+        match = _LINE.fullmatch(line)
+        if match is None:
+            raise self._wrong(
+                f"{line[:60]!r} is not `number | dependencies | title`; write for example "
+                "`3 | 1,2 | Conclusion`, or `1 | - | Title` for a part that needs no other"
+            )
+        number, needs, title = match.groups()
+        dependencies = () if needs == "-" else tuple(int(part) for part in needs.split(","))
+        if len(self._graph) == self._max_nodes:
+            raise self._wrong(f"the plan has more than {self._max_nodes} parts; merge some")
+        problem = title_problem(title, self._max_title_chars)
+        if problem is not None:
+            raise self._wrong(problem)
+        if title != title.strip():
+            raise self._wrong("the title begins or ends with a space too many")
+        try:
+            self._graph.add(Node(int(number), title, dependencies))
+        except InvalidPlanError as error:
+            raise self._wrong(error.message) from error
+        if dependencies != tuple(sorted(dependencies)):
+            raise self._wrong("name the dependencies in ascending order")
+
+    @property
+    def _title_limit(self) -> str:
+        return f"{self._max_title_chars} characters"
+
+    def _wrong(self, problem: str) -> InvalidPlanError:
+        return InvalidPlanError(f"plan, line {self._line}: {problem}", param="plato.plan")
+
+
+def title_problem(title: str, max_chars: int) -> str | None:
+    """What is wrong with a title, or None. Line ends, `|` and the markers are the plan's own."""
+    if not title.strip():
+        return "the title is empty; say what the part is about"
+    if len(title) > max_chars:
+        return f"the title has {len(title)} characters; the most is {max_chars}"
+    if "|" in title or _BREAKS.search(title):
+        return "the title holds `|`, a line end or a control character; leave it out"
+    if END in title or ONE in title:
+        return f"the title holds {END} or {ONE}; these stand on lines of their own"
+    return None

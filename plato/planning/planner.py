@@ -1,0 +1,196 @@
+"""The planner: has the model write a plan, and turns its tokens into nodes as they come."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
+from typing import Protocol, cast
+
+from plato.engine import Chunk, FinishReason, GenerateRequest, SamplingParams
+from plato.errors import InvalidPlanError
+from plato.graph import Node
+from plato.planning.decision import SplitDecision
+from plato.planning.grammar import plan_grammar, plan_token_budget
+from plato.planning.parser import PlanParser
+from plato.planning.prompt import PlanningPrompt
+from plato.planning.protocol import PlanEnded, PlanEvent, PlanLine, PlanRequest, PlanStarted
+from plato.planning.vocabulary import structure_tokens
+from plato.prompting import ChatTemplate, Tokenizer
+
+PLAN_NODE = 0
+"""The plan's place among the nodes of a run, which are numbered from 1."""
+REPETITION_PENALTY = 1.2
+"""Keeps the titles of a plan different from each other; the plan's structure is exempt."""
+
+
+class Decodes(Protocol):
+    """What a planner needs of `plato.scheduling.protocol.DecoderPool`."""
+
+    def generate(
+        self, request: GenerateRequest, replica: str | None = None
+    ) -> AsyncIterator[Chunk]:
+        """Decode on some replica; closing the iterator cancels."""
+        ...
+
+
+class ModelPlanner:
+    """Plans with the model that also answers, under the grammar of the plan language.
+
+    Implements `plato.planning.protocol.Planner`. It keeps nothing between requests, so one
+    planner serves any number of runs at once.
+    """
+
+    def __init__(
+        self,
+        pool: Decodes,
+        tokenizer: Tokenizer,
+        template: ChatTemplate,
+        *,
+        max_title_chars: int,
+        split_threshold: float,
+    ) -> None:
+        """Prepare prompt and token sets; takes about a second.
+
+        Args:
+            pool: decodes the plans.
+            tokenizer: of the model that `pool` runs.
+            template: its chat template.
+            max_title_chars: the longest title the model may write.
+            split_threshold: where the model may decide, it splits unless its probability of
+                `[ONE]` is above this.
+        """
+        self._pool = pool
+        self._prompt = PlanningPrompt(tokenizer, template)
+        self._decision = SplitDecision(tokenizer, split_threshold)
+        self._structure = structure_tokens(tokenizer)
+        self._max_title_chars = max_title_chars
+
+    async def plan(self, request: PlanRequest) -> AsyncGenerator[PlanEvent, None]:
+        """Decode a plan; see `Planner.plan`.
+
+        What the pool raises goes through. A plan that is cut short by its deadline, its budget or
+        an error in it ends with the lines before that, and the reason.
+        """
+        progress = _Progress(request, self._decision, self._max_title_chars)
+        deadline = asyncio.get_running_loop().time() + request.deadline_s
+        # Iterators over replicas in other processes close like generators do.
+        stream = cast(
+            "AsyncGenerator[Chunk, None]", self._pool.generate(self._generate_request(request))
+        )
+        started = False
+        async with aclosing(stream):
+            while not progress.over:
+                # Not around the whole loop: while this generator is suspended in a `yield`, a
+                # timeout would hit whatever its consumer waits for.
+                try:
+                    async with asyncio.timeout_at(deadline) as timer:
+                        chunk = await anext(stream, None)
+                except TimeoutError:
+                    if not timer.expired():
+                        raise
+                    progress.stop(f"the plan passed its deadline of {request.deadline_s:g} s")
+                    break
+                if chunk is None:
+                    progress.stop("the plan stopped before its end")
+                    break
+                if not started:
+                    started = True
+                    yield PlanStarted(chunk.replica, chunk.epoch)
+                for node in progress.take(chunk):
+                    yield PlanLine(node)
+        yield progress.summary()
+
+    def _generate_request(self, request: PlanRequest) -> GenerateRequest:
+        return GenerateRequest(
+            run=request.run,
+            node=PLAN_NODE,
+            prompt=self._prompt.build(request.messages, request.tenant),
+            max_tokens=plan_token_budget(request.max_nodes, self._max_title_chars),
+            sampling=SamplingParams(
+                repetition_penalty=REPETITION_PENALTY,
+                penalty_exempt=self._structure,
+                first_token_bias=self._decision.bias if request.decide else (),
+            ),
+            grammar=plan_grammar(
+                request.max_nodes,
+                max_title_chars=self._max_title_chars,
+                allow_one=request.decide,
+            ),
+            lease=request.lease,
+            report_first=8 if request.decide else 0,
+        )
+
+
+class _Progress:
+    """What has come of one plan."""
+
+    def __init__(self, request: PlanRequest, decision: SplitDecision, max_title_chars: int) -> None:
+        self._decision = decision if request.decide else None
+        self._parser = PlanParser(max_nodes=request.max_nodes, max_title_chars=max_title_chars)
+        self._sent = 0
+        self._titles: set[str] = set()
+        self._probability: float | None = None
+        self._tokens = self._steps = self._prompt_tokens = self._cached_tokens = 0
+        self._reason: str | None = None
+        self.over = False
+        """Whether nothing that follows is of interest."""
+
+    def stop(self, reason: str | None) -> None:
+        """End the plan here."""
+        self.over, self._reason = True, reason
+
+    def take(self, chunk: Chunk) -> list[Node]:
+        """Account for `chunk`; returns the nodes of the lines it completed."""
+        self._tokens = chunk.offset + len(chunk.tokens)
+        self._steps = max(self._steps, chunk.steps)
+        self._prompt_tokens = max(self._prompt_tokens, chunk.prompt_tokens)
+        self._cached_tokens = max(self._cached_tokens, chunk.cached_tokens)
+        if self._decision is not None and chunk.first:
+            self._probability = self._decision.probability(dict(chunk.first))
+        try:
+            self._parser.feed(chunk.text)
+        except InvalidPlanError as error:
+            self.stop(error.message)
+        else:
+            if self._parser.ended:
+                self.stop(None)
+            elif chunk.finish is not None:
+                self.stop(_EARLY[chunk.finish])
+        return self._new_nodes()
+
+    def _new_nodes(self) -> list[Node]:
+        """Nodes that were not returned yet.
+
+        A title that was there before ends the plan, as `[END]` would: small models go round in
+        circles when they run out of parts.
+        """
+        new: list[Node] = []
+        for node in self._parser.nodes[self._sent :]:
+            title = node.title.casefold()
+            if title in self._titles:
+                self.stop(None)
+                break
+            self._titles.add(title)
+            new.append(node)
+        self._sent += len(new)
+        return new
+
+    def summary(self) -> PlanEnded:
+        """The last event of the plan."""
+        return PlanEnded(
+            split=not self._parser.one,
+            tokens=self._tokens,
+            steps=self._steps,
+            prompt_tokens=self._prompt_tokens,
+            cached_tokens=self._cached_tokens,
+            one_probability=self._probability,
+            reason=self._reason,
+        )
+
+
+_EARLY = {
+    FinishReason.STOP: "the plan stopped before its end",
+    FinishReason.LENGTH: "the plan used up its token budget",
+    FinishReason.CANCELLED: "the plan was cancelled",
+}

@@ -1,0 +1,74 @@
+"""The planning prompt: an instruction and examples that every tenant shares, then the question."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from plato.engine import Prompt, Segment
+from plato.planning import wording
+from plato.prompting import ChatTemplate, Tokenizer, Turn
+from plato.runs import Message
+
+QUESTION_HEAD_TOKENS = 192
+QUESTION_TAIL_TOKENS = 96
+"""Of a longer question, these many tokens at its start and its end are shown: what is asked
+stands in one of the two."""
+HISTORY_TOKENS = 128
+"""Of the conversation before the question, this many tokens at its end are shown."""
+
+
+class PlanningPrompt:
+    """Builds planning prompts.
+
+    All that is the same for everybody is one public segment, so its KV is computed once a replica.
+    The caller's system message is left out: it says how to write, and what it says to all of a
+    caller's questions would shift the split decision.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, template: ChatTemplate) -> None:
+        self._tokenizer = tokenizer
+
+        def turn(role: str, text: str) -> Turn:
+            return Turn(role, (Segment(tokenizer.text(text), public=True),))
+
+        turns = [turn("system", wording.INSTRUCTION)]
+        for question, plan in wording.EXAMPLES:
+            turns += (turn("user", question), turn("assistant", plan))
+        asked = Segment(tokenizer.text("?"))
+        segments = template.open([*turns, Turn("user", (asked,))])
+        # The markup around the question does not depend on it, so it is rendered only once.
+        place = segments.index(asked)
+        self._before = Segment(_joined(segments[:place]), public=True)
+        self._after = Segment(_joined(segments[place + 1 :]))
+        self._cut = tokenizer.text(wording.CUT)
+        self._history = tokenizer.text(wording.HISTORY)
+        self._asks = tokenizer.text(wording.QUESTION)
+
+    def build(self, messages: Sequence[Message], tenant: str) -> Prompt:
+        """The prompt for the last of `messages`, of bounded length."""
+        *earlier, question = messages
+        shown = (*self._conversation(earlier), *self._question(question.content))
+        return Prompt((self._before, Segment(shown), self._after), tenant)
+
+    def _question(self, text: str) -> tuple[int, ...]:
+        tokens = self._tokenizer.text(text.strip())
+        if len(tokens) <= QUESTION_HEAD_TOKENS + len(self._cut) + QUESTION_TAIL_TOKENS:
+            return tokens
+        return (*tokens[:QUESTION_HEAD_TOKENS], *self._cut, *tokens[-QUESTION_TAIL_TOKENS:])
+
+    def _conversation(self, messages: Sequence[Message]) -> tuple[int, ...]:
+        """The end of the conversation before the question, as text in front of it."""
+        tokens: tuple[int, ...] = ()
+        for message in reversed(messages):
+            if message.role == "system":
+                continue
+            line = wording.message(message.role, message.content.strip())
+            tokens = (*self._tokenizer.text(line), *tokens)
+            if len(tokens) >= HISTORY_TOKENS:
+                tokens = (*self._cut, *tokens[-HISTORY_TOKENS:])
+                break
+        return (*self._history, *tokens, *self._asks) if tokens else ()
+
+
+def _joined(segments: Sequence[Segment]) -> tuple[int, ...]:
+    return tuple(token for segment in segments for token in segment.tokens)

@@ -1,0 +1,235 @@
+"""The `transcript` layout: a fresh conversation in which the parts are written.
+
+The first user turn holds the question, the titles so far and the node's instruction. A node with
+a dependency goes on with the dependency's conversation, whose KV is there already:
+
+    system     instruction, the caller's system prompt
+    (history)
+    user       question, titles 1..d, "write part d"
+    assistant  the decoded tokens of part d
+    user       titles d+1..n, the other dependencies' texts, "write part n"
+    assistant
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Mapping, Sequence
+from itertools import takewhile
+
+from plato.engine import Prompt, Segment
+from plato.errors import ContextLengthError
+from plato.graph import PlanGraph
+from plato.prompting import wording
+from plato.prompting.layout import NodePrompt, NodeText
+from plato.prompting.quoting import cut_middle, fair_share
+from plato.prompting.template import ChatTemplate, Turn
+from plato.prompting.tokenizer import Tokenizer
+from plato.runs import Message
+
+
+class TranscriptLayout:
+    """The default layout, for one model."""
+
+    def __init__(self, tokenizer: Tokenizer, template: ChatTemplate, context_length: int) -> None:
+        self._tokenizer = tokenizer
+        self._template = template
+        self._context_length = context_length
+        self._instruction = Segment(tokenizer.text(wording.SYSTEM), public=True)
+
+    def sequential(self, messages: Sequence[Message], tenant: str) -> Prompt:
+        """The ordinary chat prompt of `messages`. Raises `ContextLengthError`."""
+        prompt = Prompt(self._template.open([self._turn(message) for message in messages]), tenant)
+        _require_room(prompt, 1, self._context_length)
+        return prompt
+
+    def start(
+        self, messages: Sequence[Message], tenant: str, skeleton: bool = False
+    ) -> TranscriptConversation:
+        """Begin a run; the last message is the question. Raises `ContextLengthError`."""
+        *earlier, question = messages
+        leading = list(takewhile(lambda message: message.role == "system", earlier))
+        system = [self._instruction]
+        for message in leading:
+            text = self._template.content("system", message.content)
+            system.append(self._private(f"\n\n{text}"))
+        history = [self._turn(message) for message in earlier[len(leading) :]]
+        asked = self._template.content("user", question.content)
+        return TranscriptConversation(
+            self._tokenizer,
+            self._template,
+            self._context_length,
+            turns=(Turn("system", tuple(system)), *history),
+            question=(self._private(asked), self._private(wording.HEADING)),
+            tenant=tenant,
+            skeleton=skeleton,
+        )
+
+    def public_prefix(self) -> Prompt:
+        """The segments in front of the first private one, with any caller's system prompt."""
+        private = self._private("x")
+        segments = self._template.open(
+            [Turn("system", (self._instruction, private)), Turn("user", (private,))]
+        )
+        return Prompt(tuple(takewhile(lambda segment: segment.public, segments)))
+
+    def _turn(self, message: Message) -> Turn:
+        text = self._template.content(message.role, message.content)
+        return Turn(message.role, (self._private(text),))
+
+    def _private(self, text: str) -> Segment:
+        return Segment(self._tokenizer.text(text))
+
+
+class TranscriptConversation:
+    """The prompts of one run; keeps one for every node asked for, as long as the run lives."""
+
+    def __init__(
+        self,
+        tokenizer: Tokenizer,
+        template: ChatTemplate,
+        context_length: int,
+        *,
+        turns: tuple[Turn, ...],
+        question: tuple[Segment, ...],
+        tenant: str,
+        skeleton: bool,
+    ) -> None:
+        self._tokenizer = tokenizer
+        self._template = template
+        self._context_length = context_length
+        self._turns = turns
+        self._question = question
+        self._tenant = tenant
+        self._skeleton = skeleton
+        self._prompts: dict[int, NodePrompt] = {}
+        _require_room(self._fresh(()), 1, context_length)
+
+    def node_prompt(
+        self,
+        graph: PlanGraph,
+        number: int,
+        finished: Mapping[int, NodeText],
+        max_tokens: int,
+    ) -> NodePrompt:
+        """The prompt of node `number`; see `Conversation.node_prompt`."""
+        if number not in self._prompts:
+            self._prompts[number] = self._build(graph, number, finished, max_tokens)
+        return self._prompts[number]
+
+    def _build(
+        self, graph: PlanGraph, number: int, finished: Mapping[int, NodeText], max_tokens: int
+    ) -> NodePrompt:
+        fresh = self._fresh(self._ask(graph, 0, number))
+        _require_room(fresh, max_tokens, self._context_length)
+        dependencies = () if self._skeleton else tuple(sorted(graph[number].dependencies))
+        if not dependencies:
+            return NodePrompt(fresh, None, (), ())
+        limit = self._context_length - max_tokens
+        best: tuple[int, NodePrompt] | None = None
+        for dependency in dependencies if self._template.continues else ():
+            budget = graph[dependency].max_tokens or max_tokens
+            earlier = self.node_prompt(graph, dependency, finished, budget)
+            new, candidate = self._continue(graph, number, dependency, earlier, finished)
+            # Strictly fewer: a tie goes to the smallest number.
+            if len(candidate.prompt) <= limit and (best is None or new < best[0]):
+                best = new, candidate
+        if best is not None:
+            return best[1]
+        return self._quote_all(graph, number, finished, limit - len(fresh))
+
+    def _continue(
+        self,
+        graph: PlanGraph,
+        number: int,
+        dependency: int,
+        earlier: NodePrompt,
+        finished: Mapping[int, NodeText],
+    ) -> tuple[int, NodePrompt]:
+        """Go on with `dependency`'s conversation; also how many tokens that adds to it."""
+        decoded, closed = self._decoded(finished[dependency])
+        seen = {*earlier.sees, dependency}
+        others = [other for other in graph[number].dependencies if other not in seen]
+        quotes = [self._quote(graph, finished[other]) for other in sorted(others)]
+        turn = self._template.follow_up(self._ask(graph, dependency, number, quotes), closed=closed)
+        prompt = earlier.prompt.extended(*([Segment(decoded)] if decoded else []), *turn)
+        new = sum(len(segment.tokens) for segment in turn)
+        sees = tuple(sorted(seen.union(others)))
+        shortened = tuple(cut for cut in earlier.shortened if cut not in others)
+        return new, NodePrompt(prompt, dependency, sees, shortened)
+
+    def _quote_all(
+        self, graph: PlanGraph, number: int, finished: Mapping[int, NodeText], room: int
+    ) -> NodePrompt:
+        """Start from the question and quote the dependencies, in `room` tokens altogether."""
+        dependencies = sorted(graph[number].dependencies)
+        quotes = {other: self._quote(graph, finished[other]) for other in dependencies}
+        share = fair_share([len(quote.tokens) for quote in quotes.values()], room)
+        shortened = tuple(other for other in dependencies if len(quotes[other].tokens) > share)
+        for other in shortened:
+            quotes[other] = self._quote(graph, finished[other], share)
+        sees = tuple(other for other in dependencies if quotes[other].tokens)
+        prompt = self._fresh(self._ask(graph, 0, number, list(quotes.values())))
+        return NodePrompt(prompt, None, sees, shortened)
+
+    def _fresh(self, ask: Sequence[Segment]) -> Prompt:
+        """A conversation that starts with the question, its last user turn ending in `ask`."""
+        last = Turn("user", (*self._question, *ask))
+        return Prompt(self._template.open([*self._turns, last]), self._tenant)
+
+    def _ask(
+        self, graph: PlanGraph, shown: int, number: int, quotes: Sequence[Segment] = ()
+    ) -> list[Segment]:
+        """The titles behind the `shown` ones up to `number`, then quotes, then the instruction."""
+        titles = [
+            self._segment(wording.title(n, graph[n].title)) for n in range(shown + 1, number + 1)
+        ]
+        instruction = self._segment(wording.instruction(number, graph[number].title))
+        return [*titles, *quotes, instruction]
+
+    def _quote(self, graph: PlanGraph, node: NodeText, length: int | None = None) -> Segment:
+        """A finished text under its title, cut to `length` tokens; empty if that is too few."""
+        head = self._tokenizer.text(wording.quote(node.number, graph[node.number].title))
+        text = self._tokenizer.text(node.text.strip())
+        tail = self._tokenizer.text("\n")
+        if length is not None:
+            mark = self._tokenizer.text(wording.CUT)
+            text = cut_middle(text, mark, length - len(head) - len(tail))
+            if not text:
+                return Segment(())
+        return Segment((*head, *text, *tail))
+
+    def _decoded(self, node: NodeText) -> tuple[tuple[int, ...], bool]:
+        """A node's tokens as its turn in a conversation, and whether they close it.
+
+        What was decoded behind the node's text (a stop string, half a character) is dropped, and
+        so is an end token that is not the template's own.
+        """
+        body = node.tokens
+        while body and body[-1] in self._tokenizer.end_tokens:
+            body = body[:-1]
+        text = self._tokenizer.decode(body)
+        if len(text) > len(node.text) and text.startswith(node.text):
+            kept = bisect_right(
+                range(len(body) + 1),
+                len(node.text),
+                key=lambda count: len(self._tokenizer.decode(body[:count])),
+            )
+            return body[: kept - 1], False
+        end = node.tokens[len(body) : len(body) + 1]
+        closed = bool(end) and end[0] == self._template.end_token
+        return (*body, *end) if closed else body, closed
+
+    def _segment(self, text: str) -> Segment:
+        return Segment(self._tokenizer.text(text))
+
+
+def _require_room(prompt: Prompt, max_tokens: int, context_length: int) -> None:
+    """Raise `ContextLengthError` unless `max_tokens` fit behind `prompt`."""
+    if len(prompt) + max_tokens > context_length:
+        raise ContextLengthError(
+            f"the conversation takes {len(prompt)} tokens and the answer to it may take "
+            f"{max_tokens}, but the model's context is {context_length} tokens; "
+            "shorten the messages or lower max_tokens",
+            param="messages",
+        )

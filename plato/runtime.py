@@ -1,0 +1,127 @@
+"""The whole pipeline in one process, without Ray: for embedding, tests and GPU benchmarks."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
+from typing import Any, Self
+
+from plato.answering import Answer, Answering
+from plato.assembly import ModelTools, engine_config, new_planner, new_scheduler
+from plato.context import ContextStore, MemoryContextStore
+from plato.engine import Chunk, Engine, GenerateRequest
+from plato.engine.torch import TorchEngine
+from plato.errors import UnavailableError
+from plato.runs import Message, RunEvent, RunRequest
+from plato.scheduling.protocol import Replica
+from plato.settings import Settings
+
+
+class LocalPool:
+    """Engines of this process, as the scheduler sees them."""
+
+    def __init__(self, engines: dict[str, Engine]) -> None:
+        self._engines = engines
+
+    def replicas(self) -> tuple[Replica, ...]:
+        """One for each engine."""
+        return tuple(Replica(name) for name in self._engines)
+
+    async def generate(
+        self, request: GenerateRequest, replica: str | None = None
+    ) -> AsyncGenerator[Chunk]:
+        """Decode on `replica`, or on the engine with the least to do."""
+        engine = self._engines.get(replica or "")
+        if engine is None:
+            engine = min(self._engines.values(), key=_load)
+        async with aclosing(engine.generate(request)) as chunks:
+            async for chunk in chunks:
+                yield chunk
+
+    async def renew(self, owner: str, ttl_s: float, replica: str) -> None:
+        """Renew `owner`'s lease at one engine."""
+        if replica not in self._engines:
+            raise UnavailableError(f"there is no engine {replica}")
+        self._engines[replica].renew(owner, ttl_s)
+
+
+def _load(engine: Engine) -> int:
+    load = engine.stats().load
+    return load.running + load.waiting
+
+
+class Runtime:
+    """Answers questions in this process.
+
+    Use it as an asynchronous context manager:
+
+        async with await Runtime.open(Settings()) as runtime:
+            answer = await runtime.ask("How do I choose my first road bicycle?")
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        tools: ModelTools,
+        engines: dict[str, Engine],
+        store: ContextStore | None = None,
+    ) -> None:
+        """Put the parts together; `open` makes them from settings."""
+        self.tools = tools
+        self.engines = engines
+        self._store = store or MemoryContextStore()
+        pool = LocalPool(engines)
+        self.scheduler = new_scheduler(
+            settings,
+            tools,
+            planner=new_planner(settings, tools, pool),
+            pool=pool,
+            store=self._store,
+            name="runtime",
+        )
+
+    @classmethod
+    async def open(cls, settings: Settings, store: ContextStore | None = None) -> Self:
+        """Load the model into `settings.decoders` engines; takes seconds."""
+
+        tools = await asyncio.to_thread(ModelTools.load, settings)
+        engines: dict[str, Engine] = {}
+        for index in range(settings.decoders):
+            name = f"local-{index}"
+            config = engine_config(settings, tools.folder, name)
+            engines[name] = await asyncio.to_thread(TorchEngine, config)
+        return cls(settings, tools, engines, store)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Stop the scheduler, the store and the engines. Idempotent."""
+        await self.scheduler.close()
+        await self._store.close()
+        for engine in self.engines.values():
+            await engine.close()
+
+    def run(self, request: RunRequest) -> AsyncGenerator[tuple[RunEvent, ...]]:
+        """Answer one question, event by event; closing the generator cancels it."""
+        return self.scheduler.run(request)
+
+    async def ask(
+        self, question: str | Sequence[Message], *, headings: bool = False, **options: Any
+    ) -> Answer:
+        """Answer a question and wait for all of it.
+
+        `options` are fields of `RunRequest`. Raises a `PlatoError` if the run fails.
+        """
+        messages = (Message("user", question),) if isinstance(question, str) else tuple(question)
+        request = RunRequest(run=uuid.uuid4().hex, messages=messages, **options)
+        answering = Answering(request, self.tools.text, headings=headings)
+        async with aclosing(answering.follow(self.run(request))) as events:
+            async for _ in events:
+                pass
+        return answering.answer()

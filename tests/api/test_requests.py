@@ -1,0 +1,117 @@
+"""From a body to what the scheduler is asked to do."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from plato.api.requests import parse_request, to_run_request
+from plato.engine import SamplingParams
+from plato.errors import InvalidPlanError, InvalidRequestError
+from plato.graph import Node
+from plato.runs import Message, Mode, RunRequest
+from plato.settings import Settings
+
+QUESTION = {"role": "user", "content": "Why?"}
+SETTINGS = Settings(served_model_name="tiny", max_nodes=6, run_deadline_s=60)
+
+
+def run_request(**fields: Any) -> RunRequest:
+    body = parse_request(json.dumps({"model": "tiny", "messages": [QUESTION], **fields}))
+    return to_run_request(
+        body, settings=SETTINGS, tenant="t", run_id="r1", seed_source=lambda: 2**64 + 7
+    )
+
+
+def test_a_bare_request_gets_the_deployments_defaults_and_a_drawn_seed() -> None:
+    assert run_request() == RunRequest(
+        run="r1",
+        messages=(Message("user", "Why?"),),
+        tenant="t",
+        mode=Mode.AUTO,
+        sampling=SamplingParams(temperature=0.0, top_p=1.0, seed=7),
+        max_nodes=6,
+    )
+
+
+def test_everything_that_is_asked_for_arrives() -> None:
+    request = run_request(
+        messages=[{"role": "developer", "content": "Be brief."}, QUESTION],
+        temperature=0.7,
+        top_p=0.9,
+        seed=-1,
+        stop=["END", "\n\n\n"],
+        max_completion_tokens=50,
+        plato={
+            "mode": "skeleton",
+            "max_nodes": 3,
+            "prompts": True,
+            "exact_lengths": True,
+            "deadline_s": 5,
+            "plan": [
+                {"title": "A", "max_tokens": 9},
+                {"title": "B", "dependencies": [1], "max_tokens": 8},
+                {"title": "C", "dependencies": [2, 1], "number": 3, "max_tokens": 7},
+            ],
+        },
+    )
+    assert request == RunRequest(
+        run="r1",
+        messages=(Message("system", "Be brief."), Message("user", "Why?")),
+        tenant="t",
+        mode=Mode.SKELETON,
+        sampling=SamplingParams(temperature=0.7, top_p=0.9, seed=2**63 - 1),
+        stop=("END", "\n\n\n"),
+        max_tokens=50,
+        max_nodes=3,
+        plan=(Node(1, "A", (), 9), Node(2, "B", (1,), 8), Node(3, "C", (1, 2), 7)),
+        exact_lengths=True,
+        include_prompts=True,
+        deadline_s=5,
+    )
+
+
+def test_seeds_differ_between_requests_that_bring_none() -> None:
+    body = parse_request(json.dumps({"model": "tiny", "messages": [QUESTION]}))
+    seeds = {
+        to_run_request(body, settings=SETTINGS, tenant="", run_id="r").sampling.seed
+        for _ in range(8)
+    }
+    assert len(seeds) == 8
+
+
+def test_another_model_is_not_found() -> None:
+    with pytest.raises(
+        InvalidRequestError, match="'big' does not exist here; use 'tiny'"
+    ) as caught:
+        run_request(model="big")
+    assert (caught.value.status, caught.value.code) == (404, "model_not_found")
+    assert caught.value.param == "model"
+
+
+@pytest.mark.parametrize(
+    ("options", "param"),
+    [({"max_nodes": 7}, "plato.max_nodes"), ({"deadline_s": 61}, "plato.deadline_s")],
+)
+def test_more_than_the_deployment_allows_is_refused(options: dict[str, Any], param: str) -> None:
+    with pytest.raises(InvalidRequestError, match="this deployment allows") as caught:
+        run_request(plato=options)
+    assert caught.value.param == param
+
+
+@pytest.mark.parametrize(
+    "plan",
+    [
+        [{"title": "A"}, {"title": "B", "dependencies": [3]}],
+        [{"title": "A"}, {"title": "B", "dependencies": [2]}],
+        [{"title": "A"}, {"title": "B", "number": 1}],
+        [{"title": "A"}, {"title": "B", "dependencies": [1, 1]}],
+        [{"title": "A"}] * 7,
+    ],
+)
+def test_a_plan_that_is_no_plan_is_refused(plan: list[dict[str, Any]]) -> None:
+    with pytest.raises(InvalidPlanError) as caught:
+        run_request(plato={"plan": plan})
+    assert str(caught.value.param).startswith("plato.plan")

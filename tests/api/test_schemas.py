@@ -1,0 +1,174 @@
+"""What a chat completion request may hold, and what is said about the rest."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from plato.api.requests import parse_request
+from plato.errors import InvalidRequestError
+
+QUESTION = {"role": "user", "content": "Why?"}
+
+
+def body(**fields: Any) -> str:
+    return json.dumps({"model": "m", "messages": [QUESTION], **fields})
+
+
+def refusal(**fields: Any) -> InvalidRequestError:
+    with pytest.raises(InvalidRequestError) as caught:
+        parse_request(body(**fields))
+    assert caught.value.status == 400
+    return caught.value
+
+
+def test_text_parts_are_joined() -> None:
+    parts = [{"type": "text", "text": "Look."}, {"type": "text", "text": "Why?"}]
+    request = parse_request(body(messages=[{"role": "user", "content": parts}]))
+    assert request.messages[0].content == "Look.\nWhy?"
+
+
+def test_an_answer_of_an_earlier_turn_can_be_sent_back_as_the_client_dumps_it() -> None:
+    earlier = {
+        "role": "assistant",
+        "content": "Because.",
+        "refusal": None,
+        "annotations": [],
+        "audio": None,
+        "function_call": None,
+        "tool_calls": None,
+    }
+    request = parse_request(body(messages=[QUESTION, earlier, QUESTION]))
+    assert request.messages[1].content == "Because."
+
+
+@pytest.mark.parametrize(
+    "neutral",
+    [
+        {"n": 1},
+        {"tools": []},
+        {"tools": [], "tool_choice": "auto"},
+        {"tool_choice": "none"},
+        {"frequency_penalty": 0, "presence_penalty": 0.0},
+        {"logit_bias": {}},
+        {"logprobs": False, "top_logprobs": 0},
+        {"top_logprobs": None},
+        {"response_format": {"type": "text"}},
+        {"parallel_tool_calls": True},
+        {"service_tier": "auto"},
+        {"service_tier": "default"},
+        {"reasoning_effort": None},
+        {"modalities": ["text"]},
+        {"store": False},
+        {"user": "u1", "safety_identifier": "s1", "metadata": {"k": "v"}},
+        {"stream": None, "stream_options": None, "plato": None, "stop": None},
+        {"max_tokens": 5, "max_completion_tokens": 5},
+        {"stream": True, "stream_options": {"include_usage": True, "include_obfuscation": False}},
+    ],
+)
+def test_neutral_values_are_accepted(neutral: dict[str, Any]) -> None:
+    parse_request(body(**neutral))
+
+
+@pytest.mark.parametrize(
+    ("fields", "param", "code"),
+    [
+        ({"n": 2}, "n", "unsupported_value"),
+        ({"tools": [{"type": "function"}]}, "tools", "unsupported_value"),
+        ({"tool_choice": "required"}, "tool_choice", "unsupported_value"),
+        ({"frequency_penalty": 0.5}, "frequency_penalty", "unsupported_value"),
+        ({"logit_bias": {"5": 1}}, "logit_bias", "unsupported_value"),
+        ({"logprobs": True}, "logprobs", "unsupported_value"),
+        ({"response_format": {"type": "json_object"}}, "response_format", "unsupported_value"),
+        ({"reasoning_effort": "low"}, "reasoning_effort", "unsupported_value"),
+        ({"store": True}, "store", "unsupported_value"),
+        ({"service_tier": "flex"}, "service_tier", "unsupported_value"),
+        ({"top_k": 5}, "top_k", "unknown_parameter"),
+        ({"body": 5}, "body", "unknown_parameter"),
+        ({"plato": {"speed": 11}}, "plato.speed", "unknown_parameter"),
+        ({"plato": {"mode": "fast"}}, "plato.mode", "invalid_value"),
+        ({"plato": {"max_nodes": 1}}, "plato.max_nodes", "invalid_value"),
+        ({"plato": {"max_nodes": 33}}, "plato.max_nodes", "invalid_value"),
+        ({"plato": {"plan": [{"titel": "x"}]}}, "plato.plan.0.title", "missing_required_parameter"),
+        ({"plato": {"events": True}}, "plato.events", "invalid_value"),
+        ({"plato": {"exact_lengths": True}}, "plato.exact_lengths", "invalid_value"),
+        ({"temperature": 2.5}, "temperature", "invalid_value"),
+        ({"temperature": "0.5"}, "temperature", "invalid_type"),
+        ({"temperature": float("nan")}, "temperature", "invalid_value"),
+        ({"top_p": 0}, "top_p", "invalid_value"),
+        ({"seed": 2**63}, "seed", "invalid_value"),
+        ({"max_tokens": 0}, "max_tokens", "invalid_value"),
+        ({"max_tokens": 5, "max_completion_tokens": 6}, "max_tokens", "invalid_value"),
+        ({"stop": ""}, "stop.0", "invalid_value"),
+        ({"stop": ["a", "b", "c", "d", "e"]}, "stop", "invalid_value"),
+        ({"stream_options": {"include_usage": True}}, "stream_options", "invalid_value"),
+        ({"messages": []}, "messages", "invalid_value"),
+        ({"messages": [QUESTION, {"role": "assistant", "content": "B"}]}, "messages", None),
+        ({"messages": [{"role": "user", "content": " \n"}]}, "messages", "invalid_value"),
+        ({"messages": [{"role": "user", "content": None}]}, "messages.0.content", "invalid_type"),
+        ({"messages": [{"role": "user", "content": 5}]}, "messages.0.content", "invalid_type"),
+        ({"messages": [{"role": "user"}]}, "messages.0.content", "missing_required_parameter"),
+        ({"messages": [{**QUESTION, "name": "Ann"}]}, "messages.0.name", "unsupported_value"),
+        ({"messages": [{"role": "robot", "content": "?"}]}, "messages.0.role", "invalid_value"),
+    ],
+)
+def test_what_cannot_be_honoured_is_refused(
+    fields: dict[str, Any], param: str, code: str | None
+) -> None:
+    error = refusal(**fields)
+    assert error.param == param
+    assert error.code == code or code is None
+    assert error.message.startswith(f"'{param}' ")
+
+
+def test_the_modes_that_exist_are_named() -> None:
+    message = refusal(plato={"mode": "fast"}).message
+    assert message == "'plato.mode' should be 'plato', 'skeleton', 'sequential' or 'auto'"
+
+
+def test_images_are_refused_in_words() -> None:
+    image = {"type": "image_url", "image_url": {"url": "https://example.org/a.png"}}
+    error = refusal(messages=[{"role": "user", "content": [{"type": "text", "text": "?"}, image]}])
+    assert error.param == "messages.0.content"
+    assert "part 1 is of type 'image_url'" in error.message
+    assert "text only" in error.message
+
+
+def test_tool_messages_and_calls_are_refused_in_words() -> None:
+    result = {"role": "tool", "tool_call_id": "c", "content": "5"}
+    assert "tools are not supported" in refusal(messages=[result, QUESTION]).message
+    call = {"role": "assistant", "content": None, "tool_calls": [{"id": "c"}]}
+    error = refusal(messages=[QUESTION, call, QUESTION])
+    assert error.param == "messages.1.tool_calls"
+    assert "calls no tools" in error.message
+
+
+def test_a_sequential_answer_has_no_plan() -> None:
+    error = refusal(plato={"mode": "sequential", "plan": [{"title": "A"}, {"title": "B"}]})
+    assert error.param == "plato.plan"
+
+
+def test_exact_lengths_need_a_length_for_everything() -> None:
+    plan: list[dict[str, Any]] = [{"title": "A", "max_tokens": 5}, {"title": "B", "max_tokens": 5}]
+    parse_request(body(plato={"plan": plan, "exact_lengths": True}))
+    parse_request(body(plato={"mode": "sequential", "exact_lengths": True}, max_tokens=5))
+    del plan[1]["max_tokens"]
+    assert refusal(plato={"plan": plan, "exact_lengths": True}).param == "plato.exact_lengths"
+    error = refusal(plato={"mode": "sequential", "exact_lengths": True})
+    assert error.param == "max_tokens"
+
+
+@pytest.mark.parametrize("text", ["", "{", "[1]", "5", b"\xff", '{"model": "\\ud800"}'])
+def test_a_body_that_is_no_json_object_is_refused(text: str | bytes) -> None:
+    with pytest.raises(InvalidRequestError, match="the body") as caught:
+        parse_request(text)
+    assert caught.value.param is None
+
+
+def test_everything_that_is_wrong_is_named_in_one_error() -> None:
+    error = refusal(temperature=3, top_p=0, foo=1)
+    assert error.param == "temperature"
+    assert error.message.endswith("(also wrong: foo, top_p)")
+    assert str(error) == error.message

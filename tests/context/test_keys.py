@@ -1,0 +1,27 @@
+from hypothesis import given
+from hypothesis import strategies as st
+
+from plato.context.keys import handles_key, nodes_key, run_key
+
+names = st.text(st.characters(exclude_categories=["Cs"]) | st.sampled_from(":{}%*/"), max_size=8)
+
+
+@given(names, names, names, names)
+def test_two_runs_never_share_a_key(tenant, run, other_tenant, other_run):
+    if (tenant, run) != (other_tenant, other_run):
+        assert run_key(tenant, run) != run_key(other_tenant, other_run)
+        assert nodes_key(tenant, run) != nodes_key(other_tenant, other_run)
+
+
+@given(names, names)
+def test_the_third_part_of_a_key_is_its_only_hash_tag(tenant, run):
+    prefix, escaped_tenant, tag, kind = run_key(tenant, run).split(":")
+    assert (prefix, kind) == ("plato", "state")
+    assert not set("{}*?[") & set(escaped_tenant)
+    assert (tag[0], tag[-1]) == ("{", "}")
+    assert not set("{}") & set(tag[1:-1])
+    assert nodes_key(tenant, run).split(":")[2] == tag
+
+
+def test_public_handles_have_a_prefix_of_their_own():
+    assert handles_key("", b"\x01\xff") == "plato::{01ff}:kv"

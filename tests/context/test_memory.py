@@ -1,0 +1,39 @@
+from plato.context import MemoryContextStore
+
+from .examples import handle, node, run
+
+
+async def test_the_run_written_longest_ago_is_forgotten():
+    store = MemoryContextStore(max_runs=2)
+    for name in ("one", "two"):
+        await store.put_run(run(name))
+    await store.put_node(node("one"))
+    await store.put_run(run("three"))
+    assert await store.get_run("acme", "two") is None
+    assert await store.get_run("acme", "one") is not None
+    assert list(await store.get_nodes("acme", "one")) == [1]
+
+
+async def test_a_forgotten_run_still_gets_a_greater_fence():
+    store = MemoryContextStore(max_runs=1)
+    first = await store.acquire("acme", "one", "a", 10)
+    await store.put_run(run("two"))
+    assert await store.acquire("acme", "one", "b", 10) > first
+
+
+async def test_the_chain_announced_longest_ago_is_forgotten():
+    store = MemoryContextStore(max_chains=2)
+    one, two, three = (handle(bytes([number]) * 16) for number in range(3))
+    await store.put_handles("acme", (one, two))
+    await store.put_handles("acme", (one, three))
+    assert await store.get_handles("acme", (one.chain, two.chain, three.chain)) == (one, three)
+
+
+async def test_a_lease_runs_out_by_the_clock():
+    now = 0.0
+    store = MemoryContextStore(clock=lambda: now)
+    assert await store.acquire("acme", "one", "a", 1.0)
+    now = 0.9
+    assert await store.acquire("acme", "one", "b", 1.0) is None
+    now = 1.0
+    assert await store.acquire("acme", "one", "b", 1.0)

@@ -1,0 +1,153 @@
+"""Valkey goes away in the middle and comes back; nothing raises and nothing waits for long."""
+
+import asyncio
+import os
+import signal
+import time
+from collections.abc import AsyncIterator
+from urllib.parse import urlsplit
+
+import pytest
+
+from plato.context import CircuitBreaker
+from plato.context.embedded import EmbeddedValkey
+from plato.context.redis import RedisContextStore
+
+from .examples import handle, node, run
+
+TIMEOUT_S = 0.3
+SLACK_S = 0.3
+
+
+class Clock:
+    now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+async def store(valkey: EmbeddedValkey, clock: Clock) -> AsyncIterator[RedisContextStore]:
+    breaker = CircuitBreaker(threshold=3, cooldown_s=1.0, clock=clock)
+    store = RedisContextStore(valkey.url, timeout_s=TIMEOUT_S, breaker=breaker)
+    for _ in range(50):  # Until a loaded machine has made the first connection.
+        if await store.put_run(run()):
+            break
+        clock.now += 1
+    assert store.available
+    yield store
+    await store.close()
+
+
+async def call_everything(store: RedisContextStore) -> None:
+    assert not await store.put_run(run())
+    assert await store.get_run("acme", "run-1") is None
+    assert not await store.put_node(node())
+    assert await store.get_nodes("acme", "run-1") == {}
+    assert not await store.put_handles("acme", (handle(),))
+    assert await store.get_handles("acme", (b"c" * 16,)) == ()
+    assert await store.acquire("acme", "run-1", "a", 10) is None
+    assert not await store.extend("acme", "run-1", "a", 1, 10)
+    await store.release("acme", "run-1", "a", 1)
+
+
+async def test_with_the_server_killed_every_call_returns_nothing_in_time(store, valkey):
+    valkey.close()
+    started = time.monotonic()
+    await call_everything(store)
+    assert time.monotonic() - started < TIMEOUT_S + SLACK_S
+    assert not store.available
+
+
+async def test_a_server_that_hangs_costs_one_deadline(store, valkey):
+    os.kill(valkey.pid, signal.SIGSTOP)
+    started = time.monotonic()
+    await call_everything(store)
+    assert time.monotonic() - started < TIMEOUT_S + SLACK_S
+    assert not store.available
+
+
+async def test_a_server_that_hangs_while_connecting_costs_one_deadline(valkey):
+    os.kill(valkey.pid, signal.SIGSTOP)
+    store = RedisContextStore(valkey.url, timeout_s=TIMEOUT_S)
+    started = time.monotonic()
+    await call_everything(store)
+    assert time.monotonic() - started < TIMEOUT_S + SLACK_S
+    assert not store.available
+    await store.close()
+
+
+async def test_lost_writes_are_counted(store, valkey):
+    valkey.close()
+    await call_everything(store)
+    assert store.dropped == 3
+
+
+async def test_while_the_breaker_is_open_nothing_touches_the_network(store, valkey, clock):
+    valkey.close()
+    await call_everything(store)
+    connections = 0
+
+    def count(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal connections
+        connections += 1
+        writer.close()
+
+    port = urlsplit(valkey.url).port
+    async with await asyncio.start_server(count, "127.0.0.1", port):
+        await call_everything(store)
+        await asyncio.sleep(0.05)
+        assert connections == 0
+        clock.now += 1.0
+        await asyncio.gather(*(store.get_run("acme", "run-1") for _ in range(10)))
+        await asyncio.sleep(0.05)
+        assert connections == 1
+
+
+async def test_everything_works_again_when_the_server_is_back(store, valkey, clock):
+    valkey.close()
+    await call_everything(store)
+    valkey.start()
+    assert await store.get_run("acme", "run-1") is None
+    assert not store.available
+
+    clock.now += 1.0
+    for _ in range(50):
+        if await store.put_run(run()):
+            break
+        clock.now += 1.0
+    assert store.available
+    assert await store.get_run("acme", "run-1") == run()
+    assert await store.acquire("acme", "run-1", "a", 10)
+
+
+async def test_answers_are_not_mixed_up_after_a_hang(store, valkey, clock):
+    await store.put_run(run("other"))
+    os.kill(valkey.pid, signal.SIGSTOP)
+    calls = [asyncio.create_task(store.get_run("acme", "run-1")) for _ in range(4)]
+    assert await asyncio.gather(*calls) == [None] * 4
+    os.kill(valkey.pid, signal.SIGCONT)
+    for _ in range(50):
+        clock.now += 1.0
+        if (record := await store.get_run("acme", "other")) is not None:
+            break
+    assert record == run("other")
+    assert await store.get_nodes("acme", "run-1") == {}
+
+
+async def test_a_caller_that_is_cancelled_gets_its_cancellation_and_harms_nobody(store, valkey):
+    os.kill(valkey.pid, signal.SIGSTOP)
+    call = asyncio.create_task(store.get_run("acme", "run-1"))
+    await asyncio.sleep(0.05)
+    call.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await call
+    os.kill(valkey.pid, signal.SIGCONT)
+    assert store.available
+    assert await store.get_nodes("acme", "run-1") == {}
+    assert await store.get_run("acme", "run-1") == run()

@@ -1,0 +1,135 @@
+"""What is particular to the store in Valkey: format, lifetime, unreadable records."""
+
+import asyncio
+import logging
+from urllib.parse import urlsplit
+
+import pytest
+
+from plato.context.keys import handles_key, nodes_key, run_key
+from plato.context.records import pack
+from plato.context.redis import RedisContextStore
+from plato.errors import SettingsError
+
+from .examples import handle, node, run
+
+
+async def write_everything(store: RedisContextStore) -> None:
+    assert await store.put_run(run("written"))
+    assert await store.put_node(node("written"))
+    assert await store.put_handles("acme", (handle(), handle(b"d" * 16)))
+    assert await store.put_handles("", (handle(),))
+    fence = await store.acquire("acme", "owned", "a", 1)
+    assert fence
+    assert await store.extend("acme", "owned", "a", fence, 1)
+    fence = await store.acquire("acme", "released", "a", 1)
+    assert fence
+    await store.release("acme", "released", "a", fence)
+
+
+async def test_every_key_has_a_ttl(redis_store, client):
+    await write_everything(redis_store)
+    keys = [key async for key in client.scan_iter()]
+    assert len(keys) == 7
+    for key in keys:
+        assert 0 < await client.ttl(key) <= 60
+
+
+async def test_every_key_of_a_tenant_lies_under_its_prefix(redis_store, client):
+    await write_everything(redis_store)
+    for tenant in ("evil:*", "acme:{x}", "acm?"):
+        await redis_store.put_run(run("b", tenant))
+    keys = [key.decode() async for key in client.scan_iter()]
+    assert all(key.startswith("plato:") for key in keys)
+    assert len([key for key in keys if key.startswith("plato:acme:")]) == 6
+    assert len([key for key in keys if key.startswith("plato::")]) == 1
+
+
+async def test_a_write_starts_the_ttl_again(redis_store, client):
+    await redis_store.put_run(run())
+    await client.expire(run_key("acme", "run-1"), 5)
+    await redis_store.put_run(run())
+    assert await client.ttl(run_key("acme", "run-1")) > 50
+
+
+async def test_records_end_with_their_ttl(shared_valkey, client):
+    store = RedisContextStore(shared_valkey.url, timeout_s=5.0, ttl_s=1)
+    await store.put_node(node())
+    assert await store.get_nodes("acme", "run-1")
+    await asyncio.sleep(1.1)
+    assert await store.get_nodes("acme", "run-1") == {}
+    await store.close()
+
+
+async def test_a_hot_chain_forgets_replicas_that_are_silent_for_the_ttl(redis_store, client):
+    await redis_store.put_handles("acme", (handle(replica="gone"),))
+    key = handles_key("acme", b"c" * 16)
+    await client.zincrby(key, -61_000, pack(handle(replica="gone")))
+    await redis_store.put_handles("acme", (handle(replica="here"),))
+    found = await redis_store.get_handles("acme", (b"c" * 16,))
+    assert [one.replica for one in found] == ["here"]
+    assert await client.zcard(key) == 1
+
+
+async def test_fences_go_on_rising_when_the_store_lost_everything(redis_store, client):
+    old = await redis_store.acquire("acme", "run-1", "a", 10)
+    await asyncio.sleep(0.005)
+    await client.flushdb()
+    assert not await redis_store.extend("acme", "run-1", "a", old, 10)
+    new = await redis_store.acquire("acme", "run-1", "b", 10)
+    assert new > old
+    assert not await redis_store.put_run(run(fence=old))
+
+
+async def test_two_stores_see_each_others_writes(redis_store, shared_valkey):
+    other = RedisContextStore(shared_valkey.url, timeout_s=5.0)
+    await redis_store.put_run(run())
+    assert await other.get_run("acme", "run-1") == run()
+    await other.close()
+
+
+async def test_unreadable_records_count_as_missing_and_are_logged_once(redis_store, client, caplog):
+    caplog.set_level(logging.WARNING, "plato.context")
+    await redis_store.put_node(node(number=1))
+    other_version = b"\x93\x63" + pack(node(number=2))[2:]
+    await client.hset(nodes_key("acme", "run-1"), mapping={"2": other_version, "3": b"garbage"})
+    await client.hset(run_key("acme", "run-1"), "record", b"")
+    await client.zadd(handles_key("acme", b"c" * 16), {b"garbage": 1})
+
+    assert list(await redis_store.get_nodes("acme", "run-1")) == [1]
+    assert await redis_store.get_run("acme", "run-1") is None
+    assert await redis_store.get_handles("acme", (b"c" * 16,)) == ()
+    assert redis_store.available
+    assert len(caplog.records) == 1
+    assert "unreadable" in caplog.text
+
+
+async def test_a_key_of_another_type_counts_as_missing(redis_store, client):
+    for key in (
+        run_key("acme", "run-1"),
+        nodes_key("acme", "run-1"),
+        handles_key("acme", b"c" * 16),
+    ):
+        await client.set(key, "a string")
+    for _ in range(3):
+        assert await redis_store.get_run("acme", "run-1") is None
+        assert await redis_store.get_nodes("acme", "run-1") == {}
+        assert await redis_store.get_handles("acme", (b"c" * 16,)) == ()
+        assert await redis_store.acquire("acme", "run-1", "a", 10) is None
+        assert not await redis_store.put_run(run())
+    assert redis_store.available
+
+
+async def test_a_url_of_something_else_is_a_settings_error():
+    with pytest.raises(SettingsError, match="PLATO_REDIS_URL"):
+        RedisContextStore("http://localhost:6379")
+
+
+async def test_a_wrong_password_is_a_store_that_is_away_and_stays_secret(shared_valkey, caplog):
+    port = urlsplit(shared_valkey.url).port
+    store = RedisContextStore(f"redis://:wrong-secret@127.0.0.1:{port}", timeout_s=5.0)
+    assert await store.get_run("acme", "run-1") is None
+    assert not store.available
+    assert "away" in caplog.text
+    assert "wrong-secret" not in caplog.text
+    await store.close()

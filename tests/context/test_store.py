@@ -1,0 +1,159 @@
+"""What every context store does, in this process or in Valkey."""
+
+import asyncio
+
+import pytest
+
+from plato.context import MemoryContextStore
+
+from .examples import NODE, RUN, handle, node, run
+
+
+@pytest.fixture(params=["memory", "redis"])
+def store(request):
+    if request.param == "memory":
+        return MemoryContextStore()
+    return request.getfixturevalue("redis_store")
+
+
+async def test_what_was_never_written_is_missing(store):
+    assert await store.get_run("acme", "nothing") is None
+    assert await store.get_nodes("acme", "nothing") == {}
+    assert await store.get_handles("acme", (b"x" * 16,)) == ()
+    assert await store.get_handles("acme", ()) == ()
+    assert store.available
+
+
+async def test_a_run_comes_back_as_written(store):
+    assert await store.put_run(RUN)
+    assert await store.get_run(RUN.tenant, RUN.run) == RUN
+
+
+async def test_nodes_come_back_by_number(store):
+    second, first = NODE, node(number=1, text="First.")
+    assert await store.put_node(second)
+    assert await store.put_node(first)
+    assert await store.get_nodes("acme", "run-1") == {1: first, 2: second}
+
+
+async def test_a_node_written_again_replaces_itself(store):
+    await store.put_node(node(text="old"))
+    await store.put_node(node(text="new"))
+    assert [record.text for record in (await store.get_nodes("acme", "run-1")).values()] == ["new"]
+
+
+async def test_names_that_look_alike_when_joined_stay_apart(store):
+    await store.put_run(run("b:c", "a"))
+    await store.put_node(node("b:c", "a", text="of a"))
+    await store.put_handles("a", (handle(),))
+    assert await store.get_run("a:b", "c") is None
+    assert await store.get_nodes("a:b", "c") == {}
+    assert await store.acquire("a", "b:c", "one", 10)
+    assert await store.acquire("a:b", "c", "two", 10)
+    assert (await store.get_run("a", "b:c")).tenant == "a"
+
+
+async def test_a_tenant_sees_only_its_own_handles(store):
+    await store.put_handles("acme", (handle(replica="private"),))
+    await store.put_handles("", (handle(replica="public"),))
+    for tenant, replica in (("acme", "private"), ("", "public")):
+        found = await store.get_handles(tenant, (b"c" * 16,))
+        assert [one.replica for one in found] == [replica]
+    assert await store.get_handles("other", (b"c" * 16,)) == ()
+
+
+async def test_handles_of_several_replicas_and_chains_come_back_together(store):
+    one, two, three = handle(b"1" * 16), handle(b"1" * 16, "r1"), handle(b"2" * 16)
+    assert await store.put_handles("acme", (one, two, three))
+    assert await store.put_handles("acme", ())
+    found = await store.get_handles("acme", (b"1" * 16, b"missing" * 2, b"2" * 16))
+    assert set(found) == {one, two, three}
+    assert found[-1] == three
+
+
+async def test_a_replicas_new_life_replaces_its_old_one(store):
+    await store.put_handles("acme", (handle(epoch="z-old"),))
+    await asyncio.sleep(0.005)
+    await store.put_handles("acme", (handle(epoch="a-new"),))
+    found = await store.get_handles("acme", (b"c" * 16,))
+    assert [one.epoch for one in found] == ["a-new"]
+
+
+async def test_a_chain_keeps_a_bounded_number_of_replicas_and_the_latest(store):
+    for first in range(0, 80, 10):
+        names = (f"r{number}" for number in range(first, first + 10))
+        await store.put_handles("acme", tuple(handle(replica=name) for name in names))
+        await asyncio.sleep(0.002)
+    found = [one.replica for one in await store.get_handles("acme", (b"c" * 16,))]
+    assert len(found) == 64
+    assert {f"r{number}" for number in range(20, 80)} <= set(found)
+
+
+async def test_a_stale_fence_is_refused_and_changes_nothing(store):
+    assert await store.put_run(run(fence=5, owner="new"))
+    assert not await store.put_run(run(fence=4, owner="old"))
+    assert (await store.get_run("acme", "run-1")).owner == "new"
+    assert await store.put_run(run(fence=5, owner="new"))
+
+
+async def test_an_old_owner_cannot_write_from_the_moment_a_new_one_has_the_lease(store):
+    old = await store.acquire("acme", "run-1", "a", 0.02)
+    assert await store.put_run(run(fence=old, owner="a"))
+    await asyncio.sleep(0.05)
+    new = await store.acquire("acme", "run-1", "b", 10)
+    assert new > old
+    assert not await store.put_run(run(fence=old, owner="a"))
+    assert await store.put_run(run(fence=new, owner="b"))
+
+
+async def test_a_run_has_one_owner_at_a_time(store):
+    assert await store.acquire("acme", "run-1", "a", 10)
+    assert await store.acquire("acme", "run-1", "b", 10) is None
+
+
+async def test_of_many_that_race_for_a_run_one_wins(store):
+    fences = await asyncio.gather(
+        *(store.acquire("acme", "run-1", f"owner-{number}", 10) for number in range(20))
+    )
+    assert len([fence for fence in fences if fence is not None]) == 1
+
+
+async def test_the_owner_may_acquire_again_and_gets_a_greater_fence(store):
+    first = await store.acquire("acme", "run-1", "a", 10)
+    second = await store.acquire("acme", "run-1", "a", 10)
+    assert second > first
+    assert not await store.extend("acme", "run-1", "a", first, 10)
+
+
+async def test_extending_keeps_the_ownership_past_the_first_lease(store):
+    fence = await store.acquire("acme", "run-1", "a", 0.05)
+    assert await store.extend("acme", "run-1", "a", fence, 10)
+    await asyncio.sleep(0.08)
+    assert await store.acquire("acme", "run-1", "b", 10) is None
+
+
+async def test_a_lease_that_ran_out_is_lost_once_another_has_taken_it(store):
+    fence = await store.acquire("acme", "run-1", "a", 0.02)
+    await asyncio.sleep(0.05)
+    assert await store.extend("acme", "run-1", "a", fence, 0.02)
+    await asyncio.sleep(0.05)
+    assert await store.acquire("acme", "run-1", "b", 10)
+    assert not await store.extend("acme", "run-1", "a", fence, 10)
+
+
+async def test_nobody_extends_what_nobody_has_acquired(store):
+    assert not await store.extend("acme", "run-1", "a", 1, 10)
+
+
+async def test_a_released_run_can_be_acquired_at_once(store):
+    fence = await store.acquire("acme", "run-1", "a", 10)
+    await store.release("acme", "run-1", "a", fence)
+    assert not await store.extend("acme", "run-1", "a", fence, 10)
+    assert await store.acquire("acme", "run-1", "b", 10) > fence
+
+
+async def test_releasing_what_is_anothers_changes_nothing(store):
+    fence = await store.acquire("acme", "run-1", "a", 10)
+    await store.release("acme", "run-1", "b", fence)
+    await store.release("acme", "run-1", "a", fence - 1)
+    assert await store.extend("acme", "run-1", "a", fence, 10)

@@ -1,0 +1,148 @@
+"""Text as tokens come: whole characters, stop strings across borders, nothing lost."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from plato.engine import FinishReason, StopConditions
+from plato.engine.torch.text import REPLACEMENT, TextStream
+from tests.engine.conftest import MakeCore
+from tests.engine.helpers import Stream, ask, run_alone, some_tokens
+
+MIXED = "Rain 🌧️ falls in 東京都 — naïve 👩‍👩‍👧 families say «schön». \n\n  ok  "
+
+ODD = (2, 175, 243, 246, 250, 255, 221, 233, 28, 216)
+"""The end of a turn, bytes of unfinished characters, a comma and a space."""
+
+
+def pieces(tokenizer: Any, tokens: list[int], stop: tuple[str, ...] = ()) -> list[str]:
+    stream = TextStream(tokenizer, stop)
+    parts = [stream.push([token]) for token in tokens]
+    return [*parts, stream.flush()]
+
+
+def encode(tokenizer: Any, text: str) -> list[int]:
+    tokens: list[int] = tokenizer.encode(text, add_special_tokens=False)
+    return tokens
+
+
+class TestCharacters:
+    def test_are_never_shown_half(self, tokenizer: Any) -> None:
+        tokens = encode(tokenizer, MIXED)
+        assert any(REPLACEMENT in tokenizer.decode([token]) for token in tokens)
+        parts = pieces(tokenizer, tokens)
+        assert REPLACEMENT not in "".join(parts)
+        assert "".join(parts) == MIXED
+
+    @settings(max_examples=100, deadline=None)
+    @given(
+        tokens=st.lists(st.sampled_from(ODD) | st.integers(0, 49_151), max_size=20),
+        cut=st.integers(0, 20),
+        group=st.integers(1, 5),
+    )
+    def test_whatever_the_tokens_and_however_grouped(
+        self, tokenizer: Any, tokens: list[int], cut: int, group: int
+    ) -> None:
+        parts = pieces(tokenizer, tokens)
+        assert "".join(parts) == tokenizer.decode(tokens, skip_special_tokens=True)
+        # Continued elsewhere after `cut` tokens, in groups: what is released after a token
+        # depends on the tokens before it alone.
+        again = TextStream(tokenizer, ())
+        cut = min(cut, len(tokens))
+        released = again.push(tokens[:cut])
+        assert released == "".join(parts[:cut])
+        for start in range(cut, len(tokens), group):
+            released += again.push(tokens[start : start + group])
+            assert released == "".join(parts[:-1][: start + group])
+        assert released + again.flush() == "".join(parts)
+
+    def test_bytes_that_never_become_a_character_come_out_at_the_end(self, tokenizer: Any) -> None:
+        tokens = encode(tokenizer, "a🌧")[:-1]
+        parts = pieces(tokenizer, tokens)
+        assert parts[:-1] == ["a", *[""] * (len(parts) - 2)]
+        assert "".join(parts) == tokenizer.decode(tokens)
+
+    def test_special_tokens_have_no_text(self, tokenizer: Any) -> None:
+        end = tokenizer.eos_token_id
+        tokens = [*encode(tokenizer, "one"), end, *encode(tokenizer, " two"), end]
+        assert "".join(pieces(tokenizer, tokens)) == "one two"
+
+
+class TestStopStrings:
+    def test_match_across_token_borders_and_are_cut(self, tokenizer: Any) -> None:
+        tokens = encode(tokenizer, "The answer is forty-two, END of it.")
+        parts = pieces(tokenizer, tokens, ("two, END",))
+        assert "".join(parts) == "The answer is forty-"
+
+    def test_hold_back_what_could_become_one(self, tokenizer: Any) -> None:
+        stream = TextStream(tokenizer, ("END",))
+        assert stream.push(encode(tokenizer, "the E")) == "the"
+        assert stream.push(encode(tokenizer, "N")) == " "
+        assert stream.push(encode(tokenizer, "ough")) == "ENou"
+        assert stream.flush() == "gh"
+        assert not stream.stopped
+
+    def test_the_earliest_of_several_cuts(self, tokenizer: Any) -> None:
+        tokens = encode(tokenizer, "alpha beta gamma")
+        assert "".join(pieces(tokenizer, tokens, ("gamma", "beta"))) == "alpha "
+
+    @settings(max_examples=60, deadline=None)
+    @given(
+        text=st.text(alphabet="ab🌧\n ", max_size=30),
+        stop=st.text(alphabet="ab🌧\n ", min_size=1, max_size=4),
+    )
+    def test_cut_where_they_stand_in_the_whole_text(
+        self, tokenizer: Any, text: str, stop: str
+    ) -> None:
+        parts = pieces(tokenizer, encode(tokenizer, text), (stop,))
+        assert "".join(parts) == text.split(stop)[0]
+
+    def test_half_matched_before_a_continuation(self, tokenizer: Any) -> None:
+        text = "some words, then E🌧N and END here"
+        tokens = encode(tokenizer, text)
+        whole = pieces(tokenizer, tokens, ("END",))
+        for cut in range(len(tokens)):
+            stream = TextStream(tokenizer, ("END",))
+            stream.push(tokens[:cut])
+            rest = [stream.push([token]) for token in tokens[cut:]]
+            assert [*rest, stream.flush()] == whole[cut:]
+
+
+class TestThroughTheEngine:
+    PROMPT = some_tokens(12)
+
+    def whole(self, make_core: MakeCore, **fields: Any) -> Stream:
+        return run_alone(make_core(), ask(self.PROMPT, max_tokens=16, **fields))
+
+    def test_text_is_what_the_tokens_decode_to(self, make_core: MakeCore, tokenizer: Any) -> None:
+        stream = self.whole(make_core)
+        assert stream.text == tokenizer.decode(stream.tokens, skip_special_tokens=True)
+
+    def test_a_stop_string_ends_the_sequence_and_is_cut(self, make_core: MakeCore) -> None:
+        text = self.whole(make_core).text
+        stop = text[len(text) // 2 : len(text) // 2 + 4]
+        conditions = StopConditions(end_tokens=False, strings=(stop,))
+        stream = self.whole(make_core, stop=conditions)
+        assert stream.finish is FinishReason.STOP
+        assert stream.text == text[: text.index(stop)]
+        assert len(stream.tokens) < 16
+
+    def test_text_held_back_comes_when_the_budget_ends(self, make_core: MakeCore) -> None:
+        conditions = StopConditions(end_tokens=False, strings=("never" * 10,))
+        stream = self.whole(make_core, stop=conditions)
+        assert stream.finish is FinishReason.LENGTH
+        assert stream.text == self.whole(make_core).text
+
+    @pytest.mark.parametrize("stop", [(), (" with a very long stop string",)])
+    def test_a_continuation_sends_the_same_pieces(
+        self, make_core: MakeCore, stop: tuple[str, ...]
+    ) -> None:
+        conditions = StopConditions(end_tokens=False, strings=stop)
+        whole = self.whole(make_core, stop=conditions)
+        for cut in (1, 5, 11, 15):
+            rest = self.whole(make_core, stop=conditions, emitted=whole.tokens[:cut])
+            assert [c.text for c in rest.chunks] == [c.text for c in whole.chunks[cut:]]

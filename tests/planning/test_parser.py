@@ -1,0 +1,147 @@
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from plato.errors import InvalidPlanError
+from plato.graph import Node
+from plato.planning.parser import MAX_TITLE_CHARS, PlanParser
+
+PLAN = "1 | - | Solar power: cost\n2 | - | Wind – Größe\n3 | 1,2 | Which to choose\n[END]"
+NODES = (
+    Node(1, "Solar power: cost"),
+    Node(2, "Wind – Größe"),
+    Node(3, "Which to choose", (1, 2)),
+)
+
+
+def read(pieces: Sequence[str]) -> tuple[tuple[Node, ...], str | None]:
+    """All nodes, and the message of the error if there was one."""
+    parser = PlanParser()
+    returned: list[Node] = []
+    try:
+        for piece in pieces:
+            returned += parser.feed(piece)
+        parser.finish()
+    except InvalidPlanError as error:
+        return parser.nodes, error.message
+    assert tuple(returned) == parser.nodes
+    return parser.nodes, None
+
+
+def cut(text: str, places: set[int]) -> list[str]:
+    edges = [0, *sorted(place for place in places if place < len(text)), len(text)]
+    return [text[a:b] for a, b in zip(edges, edges[1:], strict=False)]
+
+
+def message_of(text: str) -> str:
+    message = read([text])[1]
+    assert message is not None
+    return message
+
+
+def test_a_node_comes_with_the_end_of_its_line() -> None:
+    parser = PlanParser()
+    assert parser.feed("1 | - | Sol") == []
+    assert parser.feed("ar\n2 | 1 | Wind\n") == [Node(1, "Solar"), Node(2, "Wind", (1,))]
+    assert not parser.ended
+    assert parser.feed("[END]") == []
+    assert parser.ended
+    assert not parser.one
+
+
+def test_one_is_recognised_without_a_line_end() -> None:
+    parser = PlanParser()
+    parser.feed("[ON")
+    assert not parser.ended
+    parser.feed("E]")
+    parser.finish()
+    assert parser.one
+    assert parser.nodes == ()
+
+
+@given(st.sets(st.integers(1, len(PLAN) - 1)))
+def test_any_cut_gives_the_same_nodes(places: set[int]) -> None:
+    assert read(cut(PLAN, places)) == (NODES, None)
+
+
+ALPHABET = "12 3|-,\n[]ENDO\ra "
+
+
+@given(
+    st.one_of(
+        st.text(),
+        st.text(ALPHABET),
+        st.builds(
+            lambda text, place, junk: text[:place] + junk + text[place:],
+            st.just(PLAN),
+            st.integers(0, len(PLAN)),
+            st.text(ALPHABET, max_size=4),
+        ),
+    ),
+    st.sets(st.integers(1, 60)),
+)
+def test_any_text_parses_or_is_an_invalid_plan_however_it_is_cut(
+    text: str, places: set[int]
+) -> None:
+    assert read(cut(text, places)) == read([text])
+
+
+@pytest.mark.parametrize(
+    ("text", "part"),
+    [
+        ("1 | - | A\n2 - B\n", "line 2: '2 - B' is not `number | dependencies | title`"),
+        ("1 | - | A\n\n", "line 2: '' is not"),
+        ("1 |  | A\n", "line 1: '1 |  | A' is not"),
+        ("01 | - | A\n", "line 1"),
+        ("1 | - | A\n2 | 3 | B\n", "line 2: part 2 depends on part 3, which does not come before"),
+        ("1 | - | A\n2 | 2 | B\n", "line 2: part 2 depends on part 2"),
+        ("1 | - | A\n1 | - | B\n", "line 2: part 1 appears twice"),
+        ("2 | - | A\n", "line 1: part 2 stands where part 1 should"),
+        ("1 | - | A\n2 | - | B\n3 | 2,1 | C\n", "line 3: name the dependencies in ascending"),
+        ("1 | - | A\n2 | 1,1 | C\n", "line 2: part 2 names a dependency twice"),
+        ("1 | - | A | B\n", "line 1: the title holds `|`"),
+        ("1 | - | A\tB\n", "line 1: the title holds"),
+        ("1 | - | \n", "line 1: the title is empty"),
+        ("1 | - | A \n", "line 1: the title begins or ends with a space"),
+        ("1 | - | A [END]\n", "line 1: the title holds [END]"),
+        ("1 | - | A\n[ONE]", "line 2: [ONE] stands alone"),
+        ("[END]", "line 1: the plan has no parts"),
+        ("1 | - | A\n[END]\nBye", "line 2: something follows the end"),
+        ("1 | - | A\n2 | - | B", "line 2: the plan stops here; end it with"),
+        ("", "line 1: the plan stops here"),
+        (f"1 | - | {'x' * (MAX_TITLE_CHARS + 1)}\n", "line 1: the title has 201 characters"),
+    ],
+)
+def test_an_error_names_the_line_and_what_to_change(text: str, part: str) -> None:
+    assert part in message_of(text)
+
+
+def test_white_space_may_follow_the_end() -> None:
+    assert read([PLAN, "\n", "\n"]) == (NODES, None)
+
+
+def test_a_line_without_an_end_is_not_held_back_for_ever() -> None:
+    parser = PlanParser()
+    with pytest.raises(InvalidPlanError, match="too long"):
+        for _ in range(100):
+            parser.feed("x" * 10)
+
+
+def test_more_parts_than_allowed_are_an_error() -> None:
+    parser = PlanParser(max_nodes=2)
+    with pytest.raises(InvalidPlanError, match="line 3: the plan has more than 2 parts"):
+        parser.feed(PLAN)
+
+
+def test_nodes_before_an_error_are_kept_and_the_error_stays() -> None:
+    parser = PlanParser()
+    with pytest.raises(InvalidPlanError):
+        parser.feed("1 | - | A\nnonsense\n")
+    assert parser.nodes == (Node(1, "A"),)
+    for again in (lambda: parser.feed("2 | - | B\n"), parser.finish):
+        with pytest.raises(InvalidPlanError, match="line 2"):
+            again()

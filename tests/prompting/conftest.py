@@ -1,0 +1,40 @@
+"""The default model's tokenizer, also with chat templates that have the traits of other families."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from functools import cache
+
+import pytest
+
+from plato.prompting import ChatTemplate, Tokenizer, TranscriptLayout
+
+
+@pytest.fixture(scope="session")
+def tokenizer(model_folder: str) -> Tokenizer:
+    return Tokenizer.load(model_folder)
+
+
+@pytest.fixture(scope="session")
+def template(tokenizer: Tokenizer) -> ChatTemplate:
+    return ChatTemplate(tokenizer)
+
+
+@pytest.fixture(scope="session")
+def layout(tokenizer: Tokenizer, template: ChatTemplate) -> TranscriptLayout:
+    return TranscriptLayout(tokenizer, template, 8192)
+
+
+@pytest.fixture(scope="session")
+def with_template(tokenizer: Tokenizer) -> Callable[..., Tokenizer]:
+    """The default model's tokenizer with another chat template, and other tokens if given."""
+
+    @cache
+    def make(chat_template: str | None, tokens: tuple[str, ...] = ()) -> Tokenizer:
+        hf = copy.deepcopy(tokenizer.hf)
+        hf.chat_template = chat_template
+        hf.add_tokens(list(tokens))
+        return Tokenizer(hf)
+
+    return make
