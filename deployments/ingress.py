@@ -1,7 +1,6 @@
 """The HTTP endpoint: OpenAI's chat completions, and health."""
 
-from __future__ import annotations
-
+# No postponed annotations here: FastAPI reads them from functions that Serve has copied.
 import asyncio
 import hashlib
 import json
@@ -16,6 +15,7 @@ from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 from ray import serve
 from ray.serve.handle import DeploymentHandle
+from starlette.exceptions import HTTPException
 
 from deployments.handles import detached, stream
 from deployments.replica import start_replica
@@ -42,12 +42,39 @@ async def _report(_: Request, error: PlatoError) -> JSONResponse:
     return JSONResponse(error_body(error), error.status, error_headers(error))
 
 
+@api.exception_handler(HTTPException)
+async def _report_http(request: Request, error: HTTPException) -> JSONResponse:
+    """What FastAPI finds itself: an unknown path, a wrong method."""
+    told = InvalidRequestError(f"{request.method} {request.url.path}: {error.detail}")
+    told.status, told.code = error.status_code, None
+    return await _report(request, told)
+
+
 @api.exception_handler(Exception)
 async def _report_unexpected(request: Request, error: Exception) -> JSONResponse:
     logger.error("a request failed", exc_info=error, extra={"path": request.url.path})
     return await _report(request, as_plato_error(error))
 
 
+async def _read(request: Request) -> bytes:
+    """The body, within its bound."""
+    body = bytearray()
+    async for piece in request.stream():
+        body += piece
+        if len(body) > MAX_BODY_BYTES:
+            raise InvalidRequestError(
+                f"the body is larger than {MAX_BODY_BYTES >> 20} MiB; send a shorter conversation"
+            )
+    return bytes(body)
+
+
+def tenant_of(authorization: str) -> str:
+    """Whose text a request holds: clients with the same API key share prefixes, others do not."""
+    key = authorization.removeprefix("Bearer ").strip()
+    return hashlib.blake2b(key.encode(), digest_size=8).hexdigest() if key else ""
+
+
+# Serve copies the application as it stands at this point: what its functions use comes first.
 @serve.deployment
 @serve.ingress(api)
 class Ingress:
@@ -67,7 +94,10 @@ class Ingress:
         """OpenAI's chat completions, with the extension object `plato`."""
         body = parse_request(await _read(request))
         run = to_run_request(
-            body, settings=self._settings, tenant=_tenant(request), run_id=uuid.uuid4().hex
+            body,
+            settings=self._settings,
+            tenant=tenant_of(request.headers.get("authorization", "")),
+            run_id=uuid.uuid4().hex,
         )
         options = body.options
         answering = Answering(run, self._tools.text, headings=options.headings)
@@ -155,21 +185,3 @@ class Ingress:
         if response.include_usage:
             yield sse.event(response.usage(answer.report))
         yield sse.DONE
-
-
-async def _read(request: Request) -> bytes:
-    """The body, within its bound."""
-    body = bytearray()
-    async for piece in request.stream():
-        body += piece
-        if len(body) > MAX_BODY_BYTES:
-            raise InvalidRequestError(
-                f"the body is larger than {MAX_BODY_BYTES >> 20} MiB; send a shorter conversation"
-            )
-    return bytes(body)
-
-
-def _tenant(request: Request) -> str:
-    """Whose text this is: clients with the same API key share their prefixes, others do not."""
-    key = request.headers.get("authorization", "").removeprefix("Bearer ").strip()
-    return hashlib.blake2b(key.encode(), digest_size=8).hexdigest() if key else ""

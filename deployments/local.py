@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import logging
 import os
+import secrets
 import shutil
+import sys
 import tempfile
 from types import TracebackType
 from typing import Self
 
-# Before Ray is imported: it reads these once.
-os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+if "ray" not in sys.modules:
+    # Ray reads these once. The token is for this process's own Ray; left to itself, Ray would
+    # write one into the home folder.
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    if os.environ.setdefault("RAY_AUTH_MODE", "token") == "token":
+        os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
 
 import ray
 from ray import serve
@@ -61,6 +67,8 @@ class LocalApp:
         # Short: Ray puts sockets into it, whose paths may have 107 characters.
         self._folder = tempfile.mkdtemp(prefix="plato-")
         cores = os.cpu_count() or 1
+        if not self._logs:
+            logging.getLogger("ray.serve").setLevel(logging.WARNING)
         try:
             ray.init(
                 address="local",
@@ -83,7 +91,8 @@ class LocalApp:
         """Stop the application and Ray, and remove Ray's files. Idempotent."""
         if ray.is_initialized():
             try:
-                serve.shutdown()
+                # Replicas end in order; the rest of Serve goes with Ray.
+                serve.delete(APP_NAME)
             except Exception:
                 logger.exception("the application did not shut down cleanly")
             ray.shutdown()
@@ -92,7 +101,8 @@ class LocalApp:
             self._folder = None
 
     def __enter__(self) -> Self:
-        self.start()
+        if self._folder is None:
+            self.start()
         return self
 
     def __exit__(

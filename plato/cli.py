@@ -199,3 +199,7 @@ def _errors_to_stderr() -> Iterator[None]:
     except PlatoError as error:
         print(f"plato: {error.message}", file=sys.stderr)
         raise typer.Exit(1) from error
+
+
+if __name__ == "__main__":
+    main()

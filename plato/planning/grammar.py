@@ -9,10 +9,10 @@ One line a part, `number | dependencies | title`, and `[END]`; or `[ONE]` alone,
 
 The rules are unrolled line by line. A line's number is then known, the first line has nothing to
 depend on, and `[END]` is impossible before the fewest and certain after the most lines: the
-grammar leaves no choice there, and forced tokens need no decoding step. Of the shapes tried
-(`1 | - | T`, `1|-|T`, `1 |-| T`) this one needs the fewest decoded tokens with the default
-model's tokenizer (24 of 37 on a plan of four lines; 27 of 33 and 25 of 35): a space in front of a
-separator makes it a token of its own, and the one behind it belongs to the word that follows.
+grammar leaves no choice there, and forced tokens need no decoding step. Measured on ten plans of
+the default model (473 tokens): 327 are decoded, against 409 with one rule for all lines. In
+`1|-|T` 371 of 433 are, in `1 |-| T` 359 of 473: a space in front of a separator makes it a token
+of its own, and the one behind it belongs to the word that follows.
 """
 
 from __future__ import annotations
@@ -22,8 +22,7 @@ ONE = "[ONE]"
 END = "[END]"
 """The last line of a plan."""
 MIN_NODES = 3
-"""Lines the model has to write before it may end the plan; small models stop too early or split
-into two halves of the question if they may."""
+"""Lines the model has to write before it may end the plan: small models end it too early."""
 
 _LINE_TOKENS = 12
 """Number, separators, line end and a few dependencies."""

@@ -79,7 +79,9 @@ class PlanParser:
                 self._buffer = self._buffer[len(END) :]
                 break
             if len(line) > _MAX_LINE_CHARS:
-                raise self._wrong(f"the line is too long; titles have up to {self._title_limit}")
+                raise self._wrong(
+                    f"the line is too long; a title has up to {self._max_title_chars} characters"
+                )
             if not newline:
                 return
             self._node(line)
@@ -119,10 +121,6 @@ class PlanParser:
             raise self._wrong(error.message) from error
         if dependencies != tuple(sorted(dependencies)):
             raise self._wrong("name the dependencies in ascending order")
-
-    @property
-    def _title_limit(self) -> str:
-        return f"{self._max_title_chars} characters"
 
     def _wrong(self, problem: str) -> InvalidPlanError:
         return InvalidPlanError(f"plan, line {self._line}: {problem}", param="plato.plan")

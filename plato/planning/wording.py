@@ -1,4 +1,12 @@
-"""The words of the planning prompt."""
+"""The words of the planning prompt.
+
+Chosen by trying them with SmolLM2-135M-Instruct: the probability of `[ONE]` on one half of the
+labelled Vicuna questions, and the plans for ten to twenty of them. Three examples of each kind, as
+turns of a conversation, tell the two apart better than one of each (AUC 0.96 against 0.82 to 0.86)
+or than eight examples in one message (0.63). Titles of several words in the examples
+make for titles of several words; with one-word titles, plans repeat themselves. The words and
+the default of `split_threshold` belong together: calibrate it again after a change here.
+"""
 
 from __future__ import annotations
 
@@ -8,8 +16,36 @@ INSTRUCTION = (
     "Write only [ONE] if the answer is a story, a speech, a letter, a program, a calculation "
     "or a short fact."
 )
-EXAMPLES = (("Write a poem about the sea.", "[ONE]"),)
+EXAMPLES = (
+    ("Write a letter to my landlord about a broken heater.", "[ONE]"),
+    (
+        "How can I grow better tomatoes?",
+        "1 | - | Prepare good soil\n"
+        "2 | - | Water at the right time\n"
+        "3 | - | Give them enough sun\n"
+        "4 | - | Keep pests away\n"
+        "[END]",
+    ),
+    ("How many pianos are there in Paris? Explain step by step.", "[ONE]"),
+    (
+        "Why should adults learn a second language?",
+        "1 | - | Better chances at work\n"
+        "2 | - | Easier travel\n"
+        "3 | - | A sharper memory\n"
+        "4 | - | New friends and cultures\n"
+        "[END]",
+    ),
+    ("Write a Java class that sorts a list of names.", "[ONE]"),
+    (
+        "Should my village build solar or wind power?",
+        "1 | - | Cost and output of solar power\n"
+        "2 | - | Cost and output of wind power\n"
+        "3 | 1,2 | Which one to choose\n"
+        "[END]",
+    ),
+)
 CUT = " [...] "
+"""Stands where a long question or conversation was shortened."""
 HISTORY = "Conversation so far:\n"
 QUESTION = "\nQuestion:\n"
 

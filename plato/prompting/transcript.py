@@ -5,9 +5,9 @@ a dependency goes on with the dependency's conversation, whose KV is there alrea
 
     system     instruction, the caller's system prompt
     (history)
-    user       question, titles 1..d, "write part d"
+    user       question, titles 1..d, "tell me more about d"
     assistant  the decoded tokens of part d
-    user       titles d+1..n, the other dependencies' texts, "write part n"
+    user       titles d+1..n, the other dependencies' texts, "tell me more about n"
     assistant
 """
 
@@ -60,7 +60,7 @@ class TranscriptLayout:
             self._template,
             self._context_length,
             turns=(Turn("system", tuple(system)), *history),
-            question=(self._private(asked), self._private(wording.HEADING)),
+            question=(self._private(asked), self._private(wording.TITLES)),
             tenant=tenant,
             skeleton=skeleton,
         )
@@ -184,12 +184,12 @@ class TranscriptConversation:
         titles = [
             self._segment(wording.title(n, graph[n].title)) for n in range(shown + 1, number + 1)
         ]
-        instruction = self._segment(wording.instruction(number, graph[number].title))
+        instruction = self._segment(wording.instruction(graph[number].title))
         return [*titles, *quotes, instruction]
 
     def _quote(self, graph: PlanGraph, node: NodeText, length: int | None = None) -> Segment:
         """A finished text under its title, cut to `length` tokens; empty if that is too few."""
-        head = self._tokenizer.text(wording.quote(node.number, graph[node.number].title))
+        head = self._tokenizer.text(wording.quote_heading(graph[node.number].title))
         text = self._tokenizer.text(node.text.strip())
         tail = self._tokenizer.text("\n")
         if length is not None:
@@ -228,8 +228,8 @@ def _require_room(prompt: Prompt, max_tokens: int, context_length: int) -> None:
     """Raise `ContextLengthError` unless `max_tokens` fit behind `prompt`."""
     if len(prompt) + max_tokens > context_length:
         raise ContextLengthError(
-            f"the conversation takes {len(prompt)} tokens and the answer to it may take "
-            f"{max_tokens}, but the model's context is {context_length} tokens; "
+            f"the messages take {len(prompt)} tokens as a prompt, and what is written next may take "
+            f"{max_tokens}; the model's context is {context_length} tokens; "
             "shorten the messages or lower max_tokens",
             param="messages",
         )

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
@@ -10,10 +11,10 @@ from plato.errors import InvalidPlanError
 from plato.graph import Node
 from plato.planning.parser import MAX_TITLE_CHARS, PlanParser
 
-PLAN = "1 | - | Solar power: cost\n2 | - | Wind – Größe\n3 | 1,2 | Which to choose\n[END]"
+PLAN = "1 | - | Solar power: cost\n2 | - | Wind: Größe\n3 | 1,2 | Which to choose\n[END]"
 NODES = (
     Node(1, "Solar power: cost"),
-    Node(2, "Wind – Größe"),
+    Node(2, "Wind: Größe"),
     Node(3, "Which to choose", (1, 2)),
 )
 
@@ -34,7 +35,7 @@ def read(pieces: Sequence[str]) -> tuple[tuple[Node, ...], str | None]:
 
 def cut(text: str, places: set[int]) -> list[str]:
     edges = [0, *sorted(place for place in places if place < len(text)), len(text)]
-    return [text[a:b] for a, b in zip(edges, edges[1:], strict=False)]
+    return [text[a:b] for a, b in pairwise(edges)]
 
 
 def message_of(text: str) -> str:
@@ -125,10 +126,8 @@ def test_white_space_may_follow_the_end() -> None:
 
 
 def test_a_line_without_an_end_is_not_held_back_for_ever() -> None:
-    parser = PlanParser()
-    with pytest.raises(InvalidPlanError, match="too long"):
-        for _ in range(100):
-            parser.feed("x" * 10)
+    message = read(["x" * 10] * 100)[1]
+    assert "line 1: the line is too long" in (message or "")
 
 
 def test_more_parts_than_allowed_are_an_error() -> None:

@@ -11,6 +11,9 @@ import numpy as np
 
 from plato.prompting import Tokenizer
 
+PLAIN = ("\n", "[", " -", " ", ",", " |", *"123456", " word", "word")
+"""Texts that random walks prefer, so that they leave titles and reach dependencies."""
+
 
 @dataclass(frozen=True)
 class Walk:
@@ -29,6 +32,7 @@ def allowed(matcher: Any) -> np.ndarray:
 def random_walk(tokenizer: Tokenizer, matching: Any, grammar: str, seed: int) -> Walk:
     """Choose among allowed tokens at random, structure more often than its share."""
     choose = random.Random(seed)
+    common = {token for text in PLAIN for token in tokenizer.text(text)}
     matcher = llguidance.LLMatcher(matching, grammar)
     tokens: list[int] = []
     forced: list[str] = []
@@ -37,15 +41,12 @@ def random_walk(tokenizer: Tokenizer, matching: Any, grammar: str, seed: int) ->
         forced += [tokenizer.decode((token,)) for token in step]
         if not step:
             ids = allowed(matcher).tolist()
-            plain = [token for token in ids if tokenizer.decode((token,)) in PLAIN]
+            plain = [token for token in ids if token in common]
             step = [choose.choice(plain if plain and choose.random() < 0.7 else ids)]
         assert matcher.consume_tokens(step), matcher.get_error()
         tokens += step
     assert not matcher.is_error(), matcher.get_error()
     return Walk(tuple(tokens), tokenizer.decode(tokens, special=True), tuple(forced))
-
-
-PLAIN = {"\n", "[", " -", " ", ",", " |", "1", "2", "3", "4", "5", "6", " word", "word"}
 
 
 def follow(tokenizer: Tokenizer, matching: Any, grammar: str, text: str) -> Walk:

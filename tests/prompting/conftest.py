@@ -1,4 +1,4 @@
-"""The default model's tokenizer, also with chat templates that have the traits of other families."""
+"""The default model's tokenizer, also with chat templates of other families."""
 
 from __future__ import annotations
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from datetime import datetime
+from typing import Any
 
 import pytest
 
@@ -29,7 +30,7 @@ def tokens(segments: tuple[Segment, ...]) -> list[int]:
     return [token for segment in segments for token in segment.tokens]
 
 
-def reference(tokenizer: Tokenizer, messages: list[tuple[str, str]], **variables: object) -> str:
+def reference(tokenizer: Tokenizer, messages: list[tuple[str, str]], **variables: Any) -> str:
     return str(
         tokenizer.hf.apply_chat_template(
             [{"role": role, "content": content} for role, content in messages],
@@ -44,7 +45,9 @@ def reference_tokens(tokenizer: Tokenizer, text: str) -> list[int]:
     return list(tokenizer.hf.encode(text, add_special_tokens=False))
 
 
-def assert_continues(tokenizer: Tokenizer, template: ChatTemplate, talk: list[tuple[str, str]]):
+def assert_continues(
+    tokenizer: Tokenizer, template: ChatTemplate, talk: list[tuple[str, str]]
+) -> None:
     """A decoded answer and the next question are what rendering all of it anew gives."""
     *front, (_, answer), (_, question) = talk
     opened = template.open(turns(tokenizer, front))

@@ -1,0 +1,149 @@
+"""`make demo`: one question, answered sequentially and then by Plato, through a real endpoint."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import socket
+import sys
+import time
+from contextlib import aclosing
+from dataclasses import dataclass
+from typing import Any
+
+from rich.console import Console
+from rich.live import Live
+from rich.panel import Panel
+from rich.rule import Rule
+from rich.table import Table
+
+from deployments.local import LocalApp
+from plato.client import HttpClient
+from plato.display import RunView, figures
+from plato.errors import PlatoError
+from plato.models import resolve_model
+from plato.settings import Settings
+
+QUESTION = "How do I plan a vegetable garden?"
+# A very small model answers here: these keep it from going round in circles.
+REPETITION_PENALTY = 1.1
+NODE_MAX_TOKENS = 160
+SEQUENTIAL_MAX_TOKENS = 640
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """One way of answering, as a client sees it. Times in seconds."""
+
+    answer: str
+    seconds: float
+    first_text_s: float
+    info: dict[str, Any]
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of the answer."""
+        return sum(node["tokens"] for node in self.info["graph"]["nodes"])
+
+    @property
+    def prompt_tokens(self) -> int:
+        """Prompt tokens of the parts and the plan."""
+        nodes = sum(node["prompt_tokens"] for node in self.info["graph"]["nodes"])
+        return nodes + int(self.info["plan"]["prompt_tokens"])
+
+
+async def answer(client: HttpClient, console: Console, question: str, mode: str) -> Outcome:
+    """Ask and show the answer as it grows, timed from here."""
+    view, text, info = RunView(), "", {}
+    started = time.monotonic()
+    first_text_s = 0.0
+    options = {"plato": {"mode": mode, "headings": True}}
+    with Live(console=console, refresh_per_second=8, transient=True) as live:
+        async with aclosing(client.ask(question, options)) as updates:
+            async for update in updates:
+                if update.text and not text:
+                    first_text_s = time.monotonic() - started
+                text += update.text
+                info = update.info or info
+                if update.event is not None:
+                    view.feed(update.event)
+                    live.update(view.render())
+    return Outcome(text, time.monotonic() - started, first_text_s, info)
+
+
+async def compare(url: str, console: Console, question: str) -> None:
+    """Answer the question both ways, and print the table."""
+    client = HttpClient(url)
+    async with aclosing(
+        client.ask("Hello", {"max_tokens": 8, "plato": {"mode": "sequential"}})
+    ) as warm:
+        async for _ in warm:
+            pass
+    console.print(Rule("sequential"))
+    sequential = await answer(client, console, question, "sequential")
+    console.print(sequential.answer, highlight=False)
+    console.print(Rule("plato"))
+    plato = await answer(client, console, question, "plato")
+    console.print(plato.answer, highlight=False)
+    console.print(figures(plato.info))
+    console.print(table(sequential, plato))
+
+
+def table(sequential: Outcome, plato: Outcome) -> Table:
+    """Both ways side by side."""
+    result = Table(title=f"sequential against plato, mode {plato.info['mode']}")
+    for name in ("", "sequential", "plato", "plato / sequential"):
+        result.add_column(name, justify="right" if name else "left")
+
+    def row(name: str, left: float, right: float, digits: int, unit: str = "") -> None:
+        ratio = f"{right / left:.2f}" if left else "-"
+        result.add_row(name, f"{left:.{digits}f}{unit}", f"{right:.{digits}f}{unit}", ratio)
+
+    row("time", sequential.seconds, plato.seconds, 1, " s")
+    row("answer tokens", sequential.tokens, plato.tokens, 0)
+    row(
+        "answer tokens/s",
+        sequential.tokens / sequential.seconds,
+        plato.tokens / plato.seconds,
+        1,
+    )
+    row("time to first text", sequential.first_text_s, plato.first_text_s, 2, " s")
+    row("prompt tokens", sequential.prompt_tokens, plato.prompt_tokens, 0)
+    row("of them cached", sequential.info["cached_tokens"], plato.info["cached_tokens"], 0)
+    return result
+
+
+def main() -> int:
+    """Run the demo; returns the exit status."""
+    parser = argparse.ArgumentParser(prog="python -m deployments.demo", description=__doc__)
+    parser.add_argument("question", nargs="?", default=QUESTION)
+    question = parser.parse_args().question
+    console = Console()
+    settings = Settings(
+        repetition_penalty=REPETITION_PENALTY,
+        node_max_tokens=NODE_MAX_TOKENS,
+        sequential_max_tokens=SEQUENTIAL_MAX_TOKENS,
+    )
+    try:
+        resolve_model(settings.model, settings.cache_dir)
+        with console.status("starting Ray, the deployments and the model"):
+            app = LocalApp(settings, port=_free_port())
+            app.start()
+        with app:
+            console.print(Panel(question, title=f"{settings.model_name} at {app.url}"))
+            asyncio.run(compare(app.url, console, question))
+    except PlatoError as error:
+        console.print(f"demo: {error.message}", style="red")
+        return 1
+    return 0
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,94 @@
+"""Nobody decodes for nobody: a client that goes away, a scheduler that is killed."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+import httpx
+import psutil
+import pytest
+
+from deployments.local import LocalApp
+from tests.end_to_end.conftest import decoder_stats, wait_until
+
+DEADLINE_S = 2.0
+PLAN = [{"title": f"Part {letter}", "max_tokens": 400} for letter in "ABCD"]
+
+
+def body(*, stream: bool) -> dict[str, object]:
+    return {
+        "model": "small",
+        "messages": [{"role": "user", "content": "Tell me everything about the sea."}],
+        "stream": stream,
+        "plato": {"mode": "plato", "plan": PLAN, "exact_lengths": True},
+    }
+
+
+def decoding() -> bool:
+    return len(decoder_stats().live) == len(PLAN)
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_a_client_that_disconnects_ends_its_sequences(app: LocalApp, stream: bool) -> None:
+    url = f"{app.url}/v1/chat/completions"
+    leave = threading.Event()
+
+    def ask() -> None:
+        with httpx.Client(timeout=60) as http:
+            if stream:
+                with http.stream("POST", url, json=body(stream=True)):
+                    leave.wait(30)
+            else:
+                with pytest.raises(httpx.ReadTimeout):
+                    http.post(url, json=body(stream=False), timeout=4)
+
+    client = threading.Thread(target=ask)
+    client.start()
+    wait_until(decoding, 20, "the parts are decoded")
+    leave.set()
+    client.join(30)
+    took = wait_until(lambda: not decoder_stats().live, DEADLINE_S, "no sequence is left")
+    print(f"stream={stream}: sequences gone {took:.2f} s after the client")
+
+
+def test_a_killed_scheduler_ends_its_sequences(app: LocalApp) -> None:
+    url = f"{app.url}/v1/chat/completions"
+    seen: list[str] = []
+
+    def ask() -> None:
+        with httpx.stream("POST", url, json=body(stream=True), timeout=60) as response:
+            seen.extend(line for line in response.iter_lines() if line)
+
+    client = threading.Thread(target=ask)
+    client.start()
+    wait_until(decoding, 20, "the parts are decoded")
+    (scheduler,) = (
+        process
+        for process in psutil.process_iter(["cmdline"])
+        if "SchedulerService" in " ".join(process.info["cmdline"] or ())
+    )
+    scheduler.kill()
+    took = wait_until(lambda: not decoder_stats().live, DEADLINE_S, "no sequence is left")
+    print(f"sequences gone {took:.2f} s after the scheduler")
+    client.join(30)
+    assert not client.is_alive()
+    assert '"error"' in seen[-1], "the client is told"
+
+    # Serve starts another scheduler, and the next question is answered.
+    def ready() -> bool:
+        return httpx.get(f"{app.url}/readyz", timeout=10).status_code == httpx.codes.OK
+
+    wait_until(ready, 60, "ready again")
+    time.sleep(0.5)
+    again = httpx.post(
+        url,
+        json={
+            "model": "small",
+            "messages": [{"role": "user", "content": "Hello"}],
+            "max_tokens": 4,
+            "plato": {"mode": "sequential"},
+        },
+        timeout=60,
+    )
+    assert again.status_code == httpx.codes.OK

@@ -1,0 +1,178 @@
+"""Chat completions through the official client, in all modes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import openai
+import pytest
+from openai import OpenAI
+
+QUESTION = "How do I choose my first road bicycle?"
+PLAN = [
+    {"title": "Frame size"},
+    {"title": "Wheels and tyres"},
+    {"title": "Which one to buy", "dependencies": [1, 2]},
+]
+
+
+def ask(client: OpenAI, plato: dict[str, Any], **options: Any) -> Any:
+    return client.chat.completions.create(
+        model="small",
+        messages=options.pop("messages", [{"role": "user", "content": QUESTION}]),
+        extra_body={"plato": plato},
+        **options,
+    )
+
+
+@pytest.mark.parametrize("mode", ["plato", "skeleton", "sequential", "auto"])
+def test_an_answer_says_how_it_came_about(client: OpenAI, mode: str) -> None:
+    answer = ask(client, {"mode": mode}, max_tokens=120)
+
+    info = answer.plato
+    assert answer.choices[0].message.content
+    assert answer.choices[0].finish_reason in ("stop", "length")
+    assert info["requested_mode"] == mode
+    nodes = info["graph"]["nodes"]
+    assert answer.usage.completion_tokens == info["plan"]["tokens"] + sum(
+        node["tokens"] for node in nodes
+    )
+    assert answer.usage.completion_tokens_details.reasoning_tokens == info["plan"]["tokens"]
+    assert answer.usage.prompt_tokens_details.cached_tokens == info["cached_tokens"]
+    if mode in ("plato", "skeleton"):
+        assert info["mode"] == mode
+        assert len(nodes) >= 2
+        assert info["plan"]["source"] == "model"
+        assert info["plan"]["steps"] < info["plan"]["tokens"], "the grammar forces tokens"
+    if mode == "skeleton":
+        assert not any(node["dependencies"] or node["sees"] for node in nodes)
+    if mode == "sequential":
+        assert [node["title"] for node in nodes] == ["Answer"]
+    if mode == "auto":
+        assert 0 < info["plan"]["one_probability"] < 1
+
+
+@pytest.mark.parametrize("mode", ["plato", "skeleton", "sequential", "auto"])
+def test_a_stream_brings_the_same_text_as_a_single_response(client: OpenAI, mode: str) -> None:
+    whole = ask(client, {"mode": mode}, max_tokens=100)
+    chunks = list(
+        ask(
+            client,
+            {"mode": mode},
+            max_tokens=100,
+            stream=True,
+            stream_options={"include_usage": True},
+        )
+    )
+
+    text = "".join(c.choices[0].delta.content or "" for c in chunks if c.choices)
+    assert text == whole.choices[0].message.content
+    assert len([c for c in chunks if c.choices and c.choices[0].delta.content]) > 5
+    finishing = [c for c in chunks if c.choices and c.choices[0].finish_reason]
+    assert [c.choices[0].finish_reason for c in finishing] == [whole.choices[0].finish_reason]
+    assert finishing[0].plato["mode"] == whole.plato["mode"]
+    assert chunks[-1].usage.completion_tokens == whole.usage.completion_tokens
+
+
+def test_the_second_time_the_prompt_is_cached(client: OpenAI) -> None:
+    messages = [{"role": "user", "content": "Name the planets, and say something of each."}]
+    ask(client, {"mode": "sequential"}, max_tokens=4, messages=messages)
+    again = ask(client, {"mode": "sequential"}, max_tokens=4, messages=messages)
+    assert again.usage.prompt_tokens_details.cached_tokens == again.usage.prompt_tokens - 1
+
+
+def test_another_key_finds_nothing_of_it(client: OpenAI) -> None:
+    messages = [{"role": "user", "content": "Tell me about the moons of Jupiter."}]
+    ask(client, {"mode": "sequential"}, max_tokens=4, messages=messages)
+    other = ask(
+        client.with_options(api_key="another-key"),
+        {"mode": "sequential"},
+        max_tokens=4,
+        messages=messages,
+    )
+    public = 8
+    assert other.usage.prompt_tokens_details.cached_tokens < public
+
+
+def test_system_prompt_and_history_reach_every_part(client: OpenAI) -> None:
+    messages = [
+        {"role": "system", "content": "Be kind to CHRYSANTHEMUM lovers."},
+        {"role": "user", "content": "My garden is in OSLOMARKA."},
+        {"role": "assistant", "content": "A cool place."},
+        {"role": "user", "content": QUESTION},
+    ]
+    for mode in ("plato", "sequential"):
+        plato: dict[str, Any] = {"mode": mode, "prompts": True}
+        if mode == "plato":
+            plato["plan"] = PLAN
+        answer = ask(client, plato, max_tokens=24, messages=messages)
+        for node in answer.plato["graph"]["nodes"]:
+            if node["prompt"] is None:
+                assert node["state"] == "cancelled"
+                continue
+            for part in ("CHRYSANTHEMUM", "OSLOMARKA", "A cool place.", QUESTION):
+                assert part in node["prompt"]
+
+
+def test_max_tokens_and_stop_bound_the_composed_answer(client: OpenAI) -> None:
+    cut = ask(client, {"mode": "plato", "plan": PLAN}, max_tokens=10)
+    assert cut.choices[0].finish_reason == "length"
+
+    whole = ask(client, {"mode": "plato", "plan": PLAN, "headings": True}, max_tokens=150)
+    text = whole.choices[0].message.content
+    word = text.split()[len(text.split()) // 2]
+    stopped = ask(
+        client, {"mode": "plato", "plan": PLAN, "headings": True}, max_tokens=150, stop=[word]
+    )
+    assert stopped.choices[0].message.content == text[: text.index(word)]
+
+
+def test_the_model_is_listed(client: OpenAI) -> None:
+    assert [model.id for model in client.models.list()] == ["small"]
+    assert client.models.retrieve("small").id == "small"
+    with pytest.raises(openai.NotFoundError):
+        client.models.retrieve("large")
+
+
+@pytest.mark.parametrize(
+    ("change", "status", "param", "says"),
+    [
+        ({"model": "large"}, 404, "model", "small"),
+        ({"n": 3}, 400, "n", "1"),
+        ({"max_tokens": 0}, 400, "max_tokens", ""),
+        ({"messages": []}, 400, "messages", ""),
+        ({"extra_body": {"plato": {"mode": "fast"}}}, 400, "plato.mode", "plato"),
+        (
+            {
+                "extra_body": {
+                    "plato": {"plan": [{"title": "A", "dependencies": [2]}, {"title": "B"}]}
+                }
+            },
+            400,
+            "plato.plan",
+            "smaller",
+        ),
+        ({"extra_body": {"no_such_thing": 1}}, 400, "no_such_thing", "remove"),
+        (
+            {"messages": [{"role": "user", "content": "word " * 9000}]},
+            400,
+            "messages",
+            "8192",
+        ),
+    ],
+)
+def test_a_wrong_request_is_told_what_to_change(
+    client: OpenAI, change: dict[str, Any], status: int, param: str, says: str
+) -> None:
+    request: dict[str, Any] = {
+        "model": "small",
+        "messages": [{"role": "user", "content": QUESTION}],
+        "max_tokens": 8,
+        **change,
+    }
+    with pytest.raises(openai.APIStatusError) as caught:
+        client.chat.completions.create(**request)
+    assert caught.value.status_code == status
+    assert caught.value.param is not None
+    assert caught.value.param.startswith(param)
+    assert says in caught.value.message

@@ -1,0 +1,202 @@
+"""Budgets, refusals, the queue, and what the load says about them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from plato.engine import (
+    EngineBusyError,
+    FinishReason,
+    GenerateRequest,
+    RequestRefusedError,
+    SamplingParams,
+    StopConditions,
+)
+from plato.engine.torch import TorchEngine
+from tests.engine.conftest import MakeCore
+from tests.engine.helpers import (
+    Stream,
+    ask,
+    assert_greedy,
+    collect,
+    drain,
+    run_alone,
+    run_together,
+    some_tokens,
+)
+
+PROMPT = some_tokens(10)
+END = 2
+EAGER = SamplingParams(first_token_bias=((END, 1e6),))
+"""Chooses the end of the turn at once."""
+
+
+class TestBudgets:
+    @pytest.mark.parametrize("budget", [1, 2, 13])
+    def test_are_met_exactly(self, make_core: MakeCore, budget: int) -> None:
+        stream = run_alone(make_core(), ask(PROMPT, max_tokens=budget))
+        assert len(stream.tokens) == budget
+        assert stream.finish is FinishReason.LENGTH
+        assert [chunk.finish for chunk in stream.chunks[:-1]] == [None] * (budget - 1)
+
+    def test_count_what_was_emitted_before(self, make_core: MakeCore) -> None:
+        stream = run_alone(make_core(), ask(PROMPT, max_tokens=5, emitted=some_tokens(3)))
+        assert len(stream.tokens) == 2
+        assert stream.finish is FinishReason.LENGTH
+
+    def test_end_earlier_with_the_turn(self, make_core: MakeCore) -> None:
+        stream = run_alone(make_core(), ask(PROMPT, sampling=EAGER, stop=StopConditions()))
+        assert (stream.tokens, stream.text) == ((END,), "")
+        assert stream.finish is FinishReason.STOP
+
+    def test_go_past_the_turn_when_asked(self, make_core: MakeCore) -> None:
+        stream = run_alone(make_core(), ask(PROMPT, sampling=EAGER))
+        assert stream.tokens[0] == END
+        assert len(stream.tokens) == 8
+        assert stream.finish is FinishReason.LENGTH
+
+
+class TestRefusals:
+    @pytest.mark.parametrize(
+        ("request_", "message"),
+        [
+            (ask(()), "prompt is empty"),
+            (ask(PROMPT, max_tokens=0), "leaves nothing to decode"),
+            (ask(PROMPT, max_tokens=3, emitted=(1, 2, 3)), "leaves nothing to decode"),
+            (ask(PROMPT, max_tokens=503), "context of 512 tokens; shorten"),
+            (ask(PROMPT, max_tokens=91), "the KV budget holds 100; shorten"),
+            (ask(PROMPT, stop=StopConditions(strings=("x", ""))), "stop string is empty"),
+        ],
+    )
+    def test_say_what_to_change(
+        self, make_core: MakeCore, request_: GenerateRequest, message: str
+    ) -> None:
+        core = make_core(kv_tokens=100)
+        with pytest.raises(RequestRefusedError, match=message):
+            core.add(request_, Stream())
+        assert not core.has_work
+
+    def test_start_right_behind_what_fits(self, make_core: MakeCore) -> None:
+        assert len(run_alone(make_core(), ask(PROMPT, max_tokens=502)).tokens) == 502
+        core = make_core(kv_tokens=100)
+        assert len(run_alone(core, ask(PROMPT, max_tokens=90)).tokens) == 90
+
+    async def test_reach_the_consumer_at_once(self, engine: TorchEngine) -> None:
+        with pytest.raises(RequestRefusedError, match="context"):
+            await anext(engine.generate(ask(PROMPT, max_tokens=600)))
+
+
+class TestQueue:
+    def test_is_bounded(self, make_core: MakeCore) -> None:
+        core = make_core(max_sequences=1, max_waiting=2)
+        streams = [Stream() for _ in range(3)]
+        core.add(ask(PROMPT, node=0), streams[0])
+        core.step()
+        core.add(ask(PROMPT, node=1), streams[1])
+        core.add(ask(PROMPT, node=2), streams[2])
+        with pytest.raises(EngineBusyError, match="2 sequences are waiting"):
+            core.add(ask(PROMPT, node=3), Stream())
+        assert core.live == (("run", 0), ("run", 1), ("run", 2))
+        drain(core)
+        assert all(stream.finish is FinishReason.LENGTH for stream in streams)
+        core.add(ask(PROMPT), Stream())
+        drain(core)
+
+    def test_admits_by_priority_then_arrival(self, make_core: MakeCore) -> None:
+        core = make_core(max_sequences=1)
+        order: list[int] = []
+        for node, priority in enumerate([0, 1, 5, 1, 5]):
+
+            def sink(item: Any, node: int = node) -> None:
+                if item.finish is not None:
+                    order.append(node)
+
+            core.add(ask(some_tokens(5, node), node=node, priority=priority), sink)
+        drain(core)
+        assert order == [2, 4, 1, 3, 0]
+
+    def test_waits_for_memory_instead_of_failing(
+        self, make_core: MakeCore, tiny_reference: Any
+    ) -> None:
+        core = make_core(kv_tokens=40)
+        prompts = [some_tokens(20, seed) for seed in range(5)]
+        streams = [Stream() for _ in prompts]
+        for prompt, stream in zip(prompts, streams, strict=True):
+            core.add(ask(prompt), stream)
+        core.step()
+        assert (core.load.running, core.load.waiting) == (1, 4)
+        drain(core)
+        for prompt, stream in zip(prompts, streams, strict=True):
+            assert_greedy(tiny_reference, prompt, stream.tokens)
+
+    def test_never_runs_more_than_its_width(self, make_core: MakeCore) -> None:
+        core = make_core(max_sequences=3)
+        for i in range(10):
+            core.add(ask(some_tokens(5, i)), Stream())
+        widths = set()
+        while core.has_work:
+            core.step()
+            widths.add(core.load.running)
+        assert max(widths) == 3
+
+
+class TestLoad:
+    def test_counts_what_is_still_to_prefill(self, make_core: MakeCore) -> None:
+        core = make_core(prefill_chunk=16, max_sequences=1)
+        core.add(ask(some_tokens(41)), Stream())
+        assert core.load.prefill_tokens == 41
+        core.add(ask(some_tokens(41), some_tokens(9, 1)), Stream())
+        assert core.load.prefill_tokens == 41 + 50
+        core.step()
+        # Without the last token, which is computed along with decoding.
+        assert core.load.prefill_tokens == 40 - 16 + 50
+        drain(core)
+        assert core.load.prefill_tokens == 0
+
+    def test_knows_what_is_cached_on_arrival(self, make_core: MakeCore) -> None:
+        core = make_core()
+        run_alone(core, ask(PROMPT))
+        core.add(ask(PROMPT, some_tokens(7, 1)), Stream())
+        assert core.load.prefill_tokens == 7
+        drain(core)
+
+    def test_counts_cached_kv_as_free(self, make_core: MakeCore) -> None:
+        core = make_core(kv_tokens=100)
+        core.add(ask(PROMPT), Stream())
+        core.step()
+        assert core.load.kv_free == 100 - 17
+        drain(core)
+        assert core.load.kv_free == 100
+        assert core.pool.free_count == 100 - 17
+
+    def test_comes_with_every_chunk(self, make_core: MakeCore) -> None:
+        streams = run_together(make_core(), [ask(some_tokens(5, i)) for i in range(3)])
+        assert all(c.load.running for s in streams for c in s.chunks[:-1])
+        assert {(c.replica, c.epoch) for s in streams for c in s.chunks} == {("local", "epoch")}
+
+
+async def test_a_stream_begins_with_an_acknowledgement(engine: TorchEngine) -> None:
+    request = ask(PROMPT, node=4, attempt=2, emitted=(5, 6))
+    stream = await collect(engine, request)
+    first = stream.chunks[0]
+    assert (first.run, first.node, first.attempt, first.offset) == ("run", 4, 2, 2)
+    assert (first.tokens, first.text, first.finish) == ((), "", None)
+    assert (first.prompt_tokens, first.replica, first.epoch) == (10, "tiny", engine.epoch)
+    assert stream.chunks[1].offset == 2
+
+
+async def test_stats_add_up(engine: TorchEngine) -> None:
+    before = engine.stats()
+    prompt = some_tokens(30, 999)
+    for _ in range(2):
+        await collect(engine, ask(prompt))
+    after = engine.stats()
+    assert after.prompt_tokens - before.prompt_tokens == 60
+    assert after.cached_tokens - before.cached_tokens == 29
+    assert after.output_tokens - before.output_tokens == 16
+    assert after.steps - before.steps == 16
+    assert (after.dtype, after.context_length) == ("float32", 512)
+    assert 0 < after.kv_used <= after.kv_capacity
+    assert engine.cached_prefix(ask(prompt).prompt) == 30
