@@ -43,18 +43,19 @@ class Outcome:
     @property
     def tokens(self) -> int:
         """Tokens of the answer."""
-        return sum(node["tokens"] for node in self.info["graph"]["nodes"])
+        return sum(int(node["tokens"]) for node in self.info["graph"]["nodes"])
 
     @property
     def prompt_tokens(self) -> int:
         """Prompt tokens of the parts and the plan."""
-        nodes = sum(node["prompt_tokens"] for node in self.info["graph"]["nodes"])
+        nodes = sum(int(node["prompt_tokens"]) for node in self.info["graph"]["nodes"])
         return nodes + int(self.info["plan"]["prompt_tokens"])
 
 
 async def answer(client: HttpClient, console: Console, question: str, mode: str) -> Outcome:
     """Ask and show the answer as it grows, timed from here."""
-    view, text, info = RunView(), "", {}
+    view, text = RunView(), ""
+    info: dict[str, Any] = {}
     started = time.monotonic()
     first_text_s = 0.0
     options = {"plato": {"mode": mode, "headings": True}}

@@ -7,6 +7,7 @@ from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from typing import Any, TypeVar
 
+from ray.exceptions import RayTaskError
 from ray.serve.handle import DeploymentHandle, DeploymentResponseGenerator
 
 from deployments.routing import known_replicas
@@ -39,6 +40,9 @@ async def stream(call: Callable[[], DeploymentResponseGenerator[T]]) -> AsyncGen
         async for item in response:
             yield item
         ended = True
+    except RayTaskError as error:
+        # Its own text is the traceback of another process; what was raised there says what to do.
+        raise error.cause from error
     finally:
         if not ended:
             response.cancel()

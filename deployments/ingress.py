@@ -45,8 +45,10 @@ async def _report(_: Request, error: PlatoError) -> JSONResponse:
 @api.exception_handler(HTTPException)
 async def _report_http(request: Request, error: HTTPException) -> JSONResponse:
     """What FastAPI finds itself: an unknown path, a wrong method."""
-    told = InvalidRequestError(f"{request.method} {request.url.path}: {error.detail}")
-    told.status, told.code = error.status_code, None
+    told = InvalidRequestError(
+        f"{request.method} {request.url.path}: {error.detail}", code="not_found"
+    )
+    told.status = error.status_code
     return await _report(request, told)
 
 
@@ -114,9 +116,7 @@ class Ingress:
                 pass
         answer = answering.answer()
         return Response(
-            response.completion(
-                answer.text, answer.finish_reason, answer.report, answer.first_text_s
-            ),
+            response.completion(answer),
             media_type="application/json",
         )
 
@@ -181,7 +181,7 @@ class Ingress:
                 logger.exception("a stream failed", extra={"run": run.run})
             yield sse.event(json.dumps(error_body(as_plato_error(error))))
             return
-        yield sse.event(response.closing(answer.finish_reason, answer.report, answer.first_text_s))
+        yield sse.event(response.closing(answer))
         if response.include_usage:
-            yield sse.event(response.usage(answer.report))
+            yield sse.event(response.usage(answer))
         yield sse.DONE

@@ -4,22 +4,11 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
-from dataclasses import dataclass
 
 from plato.api.errors import RunError
-from plato.composing import AnswerFinish, Composer
+from plato.composing import Answer, Composer
 from plato.reporting import RunTracker
 from plato.runs import RunEvent, RunFailed, RunFinished, RunReport, RunRequest
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """A finished answer."""
-
-    text: str
-    finish_reason: AnswerFinish
-    report: RunReport
-    first_text_s: float | None
 
 
 class Answering:
@@ -65,4 +54,5 @@ class Answering:
         if finish is None:
             raise AssertionError("the run has not ended")
         report = self._report or self._tracker.report()
-        return Answer(self._composer.text, finish, report, self._composer.first_text_s)
+        composer = self._composer
+        return Answer(composer.text, finish, report, composer.tokens, composer.first_text_s)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from plato.context.protocol import ContextStore
 from plato.context.records import pack
 from plato.engine.torch.config import TorchEngineConfig
+from plato.errors import ModelError
 from plato.models import resolve_model
 from plato.planning.planner import ModelPlanner
 from plato.planning.protocol import Planner
@@ -36,8 +37,15 @@ class ModelTools:
 
         folder = str(resolve_model(settings.model, settings.cache_dir))
         tokenizer = Tokenizer.load(folder)
-        config = AutoConfig.from_pretrained(folder).get_text_config()
-        return cls(folder, tokenizer, ChatTemplate(tokenizer), config.max_position_embeddings)
+        try:
+            config = AutoConfig.from_pretrained(folder, local_files_only=True).get_text_config()
+            context_length = config.max_position_embeddings
+        except (OSError, ValueError, AttributeError) as error:
+            raise ModelError(
+                f"the configuration in {folder} is none that can be served ({error}); "
+                "choose a causal language model that transformers knows"
+            ) from error
+        return cls(folder, tokenizer, ChatTemplate(tokenizer), context_length)
 
     @property
     def layout(self) -> TranscriptLayout:

@@ -4,27 +4,34 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import os
 import sys
 from collections.abc import AsyncGenerator, Iterator
-from contextlib import aclosing, asynccontextmanager, contextmanager
+from contextlib import aclosing, asynccontextmanager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from pydantic import ValidationError
 from rich.console import Console
 from rich.live import Live
 
 from plato.client import Client, HttpClient, LocalClient, Update
 from plato.display import RunView, figures
-from plato.errors import InvalidPlanError, PlatoError
+from plato.errors import InvalidPlanError, PlatoError, SettingsError
+from plato.logs import configure_logs
 from plato.runs import Mode
+from plato.settings import Settings
 
 DEFAULT_URL = "http://127.0.0.1:8000"
+INTERRUPTED = 130
+"""What a shell reports for a command that Ctrl-C has ended."""
 
 app = typer.Typer(
     help="Answers long questions faster by planning before decoding.",
     no_args_is_help=True,
+    add_completion=False,
     pretty_exceptions_enable=False,
 )
 
@@ -42,7 +49,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
     add_help_option=False,
 )
 def serve(context: typer.Context) -> None:
-    """Serve on this machine: plato serve [--host HOST] [--port PORT] [key=value ...]."""
+    """Serve on this machine; `plato serve --help` says how."""
     # Ray lives in `deployments`, which this package never imports.
     command = [sys.executable, "-m", "deployments", *context.args]
     os.execv(sys.executable, command)
@@ -95,10 +102,11 @@ def read_plan(path: Path) -> list[dict[str, Any]]:
 
     Raises `InvalidPlanError`.
     """
-    from plato.planning.parser import PlanParser
+    from plato.planning.given import read_plan as read_lines
+    from plato.planning.parser import MAX_NODES
 
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise InvalidPlanError(f"the plan in {path} cannot be read: {error}") from error
     if text.lstrip().startswith(("[{", "[\n", "[ ")) or path.suffix == ".json":
@@ -109,12 +117,9 @@ def read_plan(path: Path) -> list[dict[str, Any]]:
         if not isinstance(parts, list):
             raise InvalidPlanError(f"the plan in {path} is no JSON list of parts")
         return parts
-    parser = PlanParser()
-    parser.feed(text)
-    parser.finish()
     return [
         {"number": node.number, "title": node.title, "dependencies": list(node.dependencies)}
-        for node in parser.nodes
+        for node in read_lines(text, MAX_NODES)
     ]
 
 
@@ -130,19 +135,26 @@ async def _ask(
     view, text, last = RunView(), "", Update()
     console = Console(stderr=True)
     async with _client(url, api_key, local=local, console=console) as client:
-        with Live(console=console, refresh_per_second=8, transient=True) as live:
+        # What is no terminal gets the answer as it comes, and nothing that moves.
+        moving = console.is_terminal
+        live = Live(console=console, refresh_per_second=8, transient=True)
+        with live if moving else nullcontext():
             async with aclosing(client.ask(question, options)) as updates:
                 async for update in updates:
                     text += update.text
                     last = update if update.info is not None else last
                     if update.event is not None:
                         view.feed(update.event)
+                    if moving:
                         live.update(view.render())
+                    elif not as_json:
+                        print(update.text, end="", flush=True)
     if as_json:
         print(json.dumps({"answer": text, "finish_reason": last.finish_reason, "plato": last.info}))
         return
-    print(text)
+    print(text if moving else "")
     if last.info is not None:
+        console.print()
         console.print(figures(last.info))
 
 
@@ -162,14 +174,19 @@ async def _plan(
             if view.plan_complete:
                 # Closing the stream cancels the parts that have begun.
                 break
+    # A question that cannot be planned has one part, the whole answer.
+    planned = [] if view.mode == Mode.SEQUENTIAL else list(view.parts.values())
     if as_json:
         parts = [
             {"number": part.number, "title": part.title, "dependencies": part.dependencies}
-            for part in view.parts.values()
+            for part in planned
         ]
         print(json.dumps({"mode": view.mode, "reason": view.reason, "plan": parts}))
         return
-    Console().print(view.render(progress=False))
+    if planned:
+        Console().print(view.render(progress=False))
+    if view.reason is not None:
+        console.print(f"note: {view.reason}", style="yellow", markup=False)
 
 
 @asynccontextmanager
@@ -183,19 +200,38 @@ async def _client(
             yield client
             return
         console.print(f"no server at {DEFAULT_URL}: answering in this process", style="dim")
-    from plato.runtime import Runtime
-    from plato.settings import Settings
+    from transformers.utils import logging as transformers_logging
 
-    settings = Settings()
+    from plato.runtime import Runtime
+
+    transformers_logging.disable_progress_bar()
+    settings = _settings()
+    if "log_level" in settings.model_fields_set:
+        configure_logs(settings.log_level)
+    else:
+        # What concerns the user arrives as an error.
+        logging.getLogger("plato").addHandler(logging.NullHandler())
     async with await Runtime.open(settings) as runtime:
         yield LocalClient(runtime, settings)
 
 
+def _settings() -> Settings:
+    try:
+        return Settings()
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = "_".join(("PLATO", *map(str, first["loc"]))).upper()
+        raise SettingsError(f"{name} is wrong: {first['msg']}") from error
+
+
 @contextmanager
 def _errors_to_stderr() -> Iterator[None]:
-    """Turn a `PlatoError` into a line on standard error and exit status 1."""
+    """Turn a `PlatoError` into a line on standard error and exit status 1; Ctrl-C into 130."""
     try:
         yield
+    except KeyboardInterrupt:
+        # `asyncio.run` has cancelled everything by now.
+        raise typer.Exit(INTERRUPTED) from None
     except PlatoError as error:
         print(f"plato: {error.message}", file=sys.stderr)
         raise typer.Exit(1) from error

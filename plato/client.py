@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 import json
+import re
 import uuid
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import httpx
 
 from plato.answering import Answering
-from plato.api.requests import to_run_request
+from plato.api.requests import parse_request, to_run_request
 from plato.api.responses import PlatoInfo, describe_event
-from plato.api.schemas import ChatCompletionRequest
 from plato.errors import PlatoError, UnavailableError
-from plato.runtime import Runtime
 from plato.settings import Settings
 
+if TYPE_CHECKING:
+    # It brings torch, which takes seconds that asking a server need not cost.
+    from plato.runtime import Runtime
+
 CONNECT_TIMEOUT_S = 5.0
+DONE = "data: [DONE]"
+_LOOPBACK = re.compile(r"https?://(localhost|127\.[0-9.]+|\[::1\])(:[0-9]+)?(/|$)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,12 +59,14 @@ class HttpClient:
         """`url` is the server's root or its `/v1`."""
         self._base = url.rstrip("/").removesuffix("/v1")
         self._headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
+        # A proxy from the environment cannot see this machine's own server.
+        self._trust_env = _LOOPBACK.match(self._base) is None
         self._timeout = httpx.Timeout(timeout_s, connect=CONNECT_TIMEOUT_S)
         self._model: str | None = None
 
     async def ask(self, question: str, options: dict[str, Any]) -> AsyncGenerator[Update]:
         """See `Client.ask`."""
-        async with httpx.AsyncClient(timeout=self._timeout, headers=self._headers) as http:
+        async with self._connection(self._timeout) as http:
             try:
                 if self._model is None:
                     self._model = await self._find_model(http)
@@ -69,23 +76,34 @@ class HttpClient:
                     if response.status_code != httpx.codes.OK:
                         raise _refused(await response.aread(), response.status_code)
                     async for line in response.aiter_lines():
+                        if line == DONE:
+                            return
                         update = _read_line(line)
                         if update is not None:
                             yield update
-            except httpx.HTTPError as error:
+            except (httpx.HTTPError, httpx.InvalidURL) as error:
                 raise UnavailableError(
-                    f"no answer from {self._base}: {error or type(error).__name__}; "
+                    f"no answer from {self._base}: {str(error) or type(error).__name__}; "
                     "start a server with 'plato serve', or name another with --url"
                 ) from error
+            except (ValueError, LookupError, TypeError, AttributeError) as error:
+                raise UnavailableError(
+                    f"what {self._base} answers is not what a Plato server would "
+                    f"({type(error).__name__}: {error}); name another with --url"
+                ) from error
+        raise UnavailableError(f"the answer from {self._base} broke off; ask again")
 
     async def answers(self) -> bool:
         """Whether a server is there."""
         try:
-            async with httpx.AsyncClient(timeout=CONNECT_TIMEOUT_S) as http:
+            async with self._connection(httpx.Timeout(CONNECT_TIMEOUT_S)) as http:
                 response = await http.get(f"{self._base}/healthz")
-        except httpx.HTTPError:
+        except (httpx.HTTPError, httpx.InvalidURL):
             return False
         return response.status_code == httpx.codes.OK
+
+    def _connection(self, timeout: httpx.Timeout) -> httpx.AsyncClient:
+        return httpx.AsyncClient(timeout=timeout, headers=self._headers, trust_env=self._trust_env)
 
     async def _find_model(self, http: httpx.AsyncClient) -> str:
         response = await http.get(f"{self._base}/v1/models")
@@ -104,16 +122,15 @@ class LocalClient:
 
     async def ask(self, question: str, options: dict[str, Any]) -> AsyncGenerator[Update]:
         """See `Client.ask`."""
-        body = ChatCompletionRequest.model_validate(
-            _body(question, options, self._settings.model_name)
-        )
+        # As the server would read it, so that wrong options are refused in the same words.
+        body = parse_request(json.dumps(_body(question, options, self._settings.model_name)))
         request = to_run_request(body, settings=self._settings, tenant="", run_id=uuid.uuid4().hex)
         answering = Answering(request, self._runtime.tools.text, headings=body.options.headings)
         async with aclosing(answering.follow(self._runtime.run(request))) as followed:
             async for event, text in followed:
                 yield Update(text, describe_event(event))
         answer = answering.answer()
-        info = PlatoInfo.of(answer.report, answer.first_text_s)
+        info = PlatoInfo.of(answer)
         yield Update(info=info.model_dump(mode="json"), finish_reason=answer.finish_reason)
 
 
@@ -129,7 +146,7 @@ def _body(question: str, options: dict[str, Any], model: str) -> dict[str, Any]:
 
 def _read_line(line: str) -> Update | None:
     """The update in one line of a stream of chunks; None if it has none."""
-    if not line.startswith("data: ") or line == "data: [DONE]":
+    if not line.startswith("data: "):
         return None
     chunk = json.loads(line.removeprefix("data: "))
     if "error" in chunk:
@@ -150,7 +167,7 @@ def _read_line(line: str) -> Update | None:
 def _refused(body: bytes, status: int) -> PlatoError:
     try:
         return _error(json.loads(body)["error"])
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, LookupError, TypeError):
         return UnavailableError(f"the server answered with status {status}")
 
 

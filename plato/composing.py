@@ -22,6 +22,7 @@ from plato.runs import (
     PlanFinished,
     RunEvent,
     RunFinished,
+    RunReport,
 )
 
 SEPARATOR = "\n\n"
@@ -30,6 +31,18 @@ UNFINISHED = "\ufffd"
 """What a tokenizer decodes the bytes of an unfinished character to."""
 
 AnswerFinish = Literal["stop", "length"]
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A finished answer."""
+
+    text: str
+    finish_reason: AnswerFinish
+    report: RunReport
+    tokens: int
+    """Tokens of the visible text; `report` also counts what was decoded and cut."""
+    first_text_s: float | None = None
 
 
 class StopMatcher:
@@ -114,6 +127,7 @@ class Composer:
     ) -> None:
         self._decode = decode
         self._headings = headings
+        self._max_tokens = max_tokens
         self._budget = max_tokens
         """Tokens left for the current node and those after it; None is no bound."""
         self._stop = StopMatcher(stop)
@@ -142,6 +156,17 @@ class Composer:
     def finish_reason(self) -> AnswerFinish | None:
         """`length` if anything that should be visible was cut, else `stop`; None until `done`."""
         return self._finish_reason
+
+    @property
+    def tokens(self) -> int:
+        """Output tokens of the nodes up to the current one, within `max_tokens`.
+
+        So far as text was shown: what other nodes have decoded beyond a cut does not count.
+        """
+        shown = sum(
+            len(part.ids) for number, part in self._parts.items() if number <= self._current
+        )
+        return shown if self._max_tokens is None else min(shown, self._max_tokens)
 
     @property
     def first_text_s(self) -> float | None:

@@ -84,13 +84,13 @@ class RunView:
 
 def figures(info: dict[str, Any]) -> RenderableType:
     """What a finished run reports: its parts with their times, and a line of sums."""
-    table = Table(title="parts", title_justify="left")
-    for name in ("part", "needs", "sees", "start", "first token", "end", "tokens", "prompt"):
-        table.add_column(name, justify="left" if name == "part" else "right")
-    table.add_column("cached", justify="right")
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
+    table.add_column("part", min_width=16)
+    for name in ("needs", "sees", "start", "first", "end", "tokens", "prompt", "cached"):
+        table.add_column(name, justify="right")
     for node in info["graph"]["nodes"]:
         table.add_row(
-            f"{node['number']} {node['title']}",
+            Text(f"{node['number']} {node['title']}"),
             _numbers(node["dependencies"]),
             _numbers(node["sees"]),
             _seconds(node["started_s"]),
@@ -101,19 +101,21 @@ def figures(info: dict[str, Any]) -> RenderableType:
             str(node["cached_tokens"]),
         )
     timings = info["timings"]
-    line = Text(
-        f"mode {info['mode']}, {timings['duration_s']:.1f} s, first text after "
-        f"{_seconds(timings['first_text_s'])}, plan {timings['plan_s']:.1f} s "
-        f"({info['plan']['tokens']} tokens in {info['plan']['steps']} steps)"
-    )
+    sums = [f"mode {info['mode']}", f"{timings['duration_s']:.1f} s"]
+    if timings["first_text_s"] is not None:
+        sums.append(f"first text after {timings['first_text_s']:.1f} s")
+    plan = info["plan"]
+    if plan["source"] == "model":
+        decoded = f" ({plan['tokens']} tokens in {plan['steps']} steps)" if plan["tokens"] else ""
+        sums.append(f"plan {timings['plan_s']:.1f} s{decoded}")
     notes = [Text(f"note: {info['reason']}", style="yellow")] if info["reason"] else []
     notes += [Text(f"went without the {what}", style="yellow") for what in info["degraded"]]
-    return Group(table, line, *notes)
+    return Group(table, Text(", ".join(sums)), *notes)
 
 
 def _numbers(numbers: list[int]) -> str:
-    return ", ".join(map(str, numbers)) or "-"
+    return ",".join(map(str, numbers)) or "-"
 
 
 def _seconds(value: float | None) -> str:
-    return "-" if value is None else f"{value:.2f} s"
+    return "-" if value is None else f"{value:.2f}"

@@ -8,6 +8,7 @@ from plato.runs import (
     Mode,
     ModeChosen,
     NodeFinished,
+    NodeOutput,
     NodePlanned,
     NodeReport,
     NodeStarted,
@@ -19,6 +20,7 @@ from plato.runs import (
 )
 
 NO_PLAN = PlanReport(source="none")
+_OPEN = frozenset({NodeState.PLANNED, NodeState.RUNNING})
 
 
 class RunTracker:
@@ -74,29 +76,50 @@ class RunTracker:
                 self._add_reason(reason)
             case NodeStarted(number=number, report=report):
                 self._nodes[number] = report
+            case NodeOutput(number=number) if event.tokens and number in self._nodes:
+                self._count(self._nodes[number], event)
             case NodeFinished(number=number, report=report):
                 self._nodes[number] = report
             case _:
                 pass
 
-    def report(self, degraded: tuple[str, ...] = ()) -> RunReport:
-        """The run as it stands; what has not ended counts as cancelled."""
+    def failed(self, report: NodeReport) -> None:
+        """A node could not be decoded; there is no event for it, as the run ends with it."""
+        self._nodes[report.number] = report
+
+    def report(self, degraded: tuple[str, ...] = (), *, ended_s: float | None = None) -> RunReport:
+        """The run as it stands; what has not ended counts as cancelled.
+
+        Without `ended_s`, it has taken until the last event.
+        """
         nodes = tuple(
-            node if node.finished_s is not None else replace(node, state=NodeState.CANCELLED)
+            replace(node, state=NodeState.CANCELLED) if node.state in _OPEN else node
             for _, node in sorted(self._nodes.items())
         )
+        plan = self._plan
+        if nodes and not self._plan_finished:
+            # The run has ended in the middle of it; its figures come only at its end.
+            plan = PlanReport(source="model", nodes=len(nodes), finished_s=self._at_s)
         return RunReport(
             run=self._run,
             requested_mode=self._requested,
             mode=self.mode,
             reason=self.reason,
-            plan=self._plan,
+            plan=plan,
             nodes=nodes,
-            prompt_tokens=self._plan.prompt_tokens + sum(node.prompt_tokens for node in nodes),
-            cached_tokens=self._plan.cached_tokens + sum(node.cached_tokens for node in nodes),
+            prompt_tokens=plan.prompt_tokens + sum(node.prompt_tokens for node in nodes),
+            cached_tokens=plan.cached_tokens + sum(node.cached_tokens for node in nodes),
             output_tokens=sum(node.tokens for node in nodes),
-            duration_s=self._at_s,
+            duration_s=self._at_s if ended_s is None else ended_s,
             degraded=degraded,
+        )
+
+    def _count(self, known: NodeReport, output: NodeOutput) -> None:
+        """For nodes that are cancelled in mid-stream: their tokens were decoded, too."""
+        self._nodes[output.number] = replace(
+            known,
+            tokens=max(known.tokens, output.offset + len(output.tokens)),
+            first_token_s=output.at_s if known.first_token_s is None else known.first_token_s,
         )
 
     def _add_reason(self, reason: str | None) -> None:

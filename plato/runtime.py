@@ -8,12 +8,13 @@ from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from typing import Any, Self
 
-from plato.answering import Answer, Answering
+from plato.answering import Answering
 from plato.assembly import ModelTools, engine_config, new_planner, new_scheduler
+from plato.composing import Answer
 from plato.context import ContextStore, MemoryContextStore
-from plato.engine import Chunk, Engine, GenerateRequest
+from plato.engine import Chunk, Engine, EngineError, GenerateRequest
 from plato.engine.torch import TorchEngine
-from plato.errors import UnavailableError
+from plato.errors import ModelError, UnavailableError
 from plato.runs import Message, RunEvent, RunRequest
 from plato.scheduling.protocol import Replica
 from plato.settings import Settings
@@ -84,15 +85,21 @@ class Runtime:
 
     @classmethod
     async def open(cls, settings: Settings, store: ContextStore | None = None) -> Self:
-        """Load the model into `settings.decoders` engines; takes seconds."""
-
+        """Load the model into `settings.decoders` engines; takes seconds. Raises `ModelError`."""
         tools = await asyncio.to_thread(ModelTools.load, settings)
         engines: dict[str, Engine] = {}
-        for index in range(settings.decoders):
-            name = f"local-{index}"
-            config = engine_config(settings, tools.folder, name)
-            engines[name] = await asyncio.to_thread(TorchEngine, config)
-        return cls(settings, tools, engines, store)
+        try:
+            for index in range(settings.decoders):
+                name = f"local-{index}"
+                config = engine_config(settings, tools.folder, name)
+                engines[name] = await asyncio.to_thread(TorchEngine, config)
+            return cls(settings, tools, engines, store)
+        except BaseException as error:
+            for engine in engines.values():
+                await engine.close()
+            if isinstance(error, EngineError):
+                raise ModelError(f"the model {settings.model}: {error}") from error
+            raise
 
     async def __aenter__(self) -> Self:
         return self

@@ -77,7 +77,7 @@ class Settings(BaseSettings):
     max_nodes: int = Field(default=8, ge=2, le=32, description="Parts of an answer, at the most.")
     max_title_chars: int = Field(default=60, ge=8, le=200)
     split_threshold: float = Field(
-        default=0.5,
+        default=0.00061,
         ge=0,
         le=1,
         description="`auto` splits when the model's probability of not splitting is below this.",
@@ -101,7 +101,7 @@ class Settings(BaseSettings):
     node_deadline_s: float = Field(default=120.0, gt=0)
     run_deadline_s: float = Field(default=300.0, gt=0)
     lease_ttl_s: float = Field(
-        default=1.5,
+        default=1.2,
         gt=0.2,
         description="A decoder drops sequences whose consumer is silent for this.",
     )

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, TypeAdapter, model_serializer
 
-from plato.composing import AnswerFinish
+from plato.composing import Answer, AnswerFinish
 from plato.runs import (
     Event,
     Mode,
@@ -20,7 +20,6 @@ from plato.runs import (
     NodeStarted,
     PlanFinished,
     PlanReport,
-    RunReport,
 )
 
 
@@ -38,7 +37,10 @@ class CompletionTokensDetails(BaseModel):
 
 
 class Usage(BaseModel):
-    """Tokens of a run; the plan's are part of `completion_tokens`, as OpenAI counts reasoning."""
+    """Tokens of an answer; the plan's are part of `completion_tokens`, as OpenAI counts reasoning.
+
+    What was decoded and cut is no part of it: nobody pays for what nobody sees.
+    """
 
     prompt_tokens: int
     completion_tokens: int
@@ -47,9 +49,10 @@ class Usage(BaseModel):
     completion_tokens_details: CompletionTokensDetails
 
     @classmethod
-    def of(cls, report: RunReport) -> Usage:
-        """Sum up a run."""
-        completion = report.output_tokens + report.plan.tokens
+    def of(cls, answer: Answer) -> Usage:
+        """Sum up an answer."""
+        report = answer.report
+        completion = answer.tokens + report.plan.tokens
         return cls(
             prompt_tokens=report.prompt_tokens,
             completion_tokens=completion,
@@ -91,8 +94,9 @@ class PlatoInfo(BaseModel):
     """What the run had to do without."""
 
     @classmethod
-    def of(cls, report: RunReport, first_text_s: float | None) -> PlatoInfo:
-        """Describe a run."""
+    def of(cls, answer: Answer) -> PlatoInfo:
+        """Describe the run of an answer."""
+        report = answer.report
         return cls(
             run=report.run,
             mode=report.mode,
@@ -102,7 +106,7 @@ class PlatoInfo(BaseModel):
             graph=Graph(nodes=report.nodes),
             timings=Timings(
                 duration_s=report.duration_s,
-                first_text_s=first_text_s,
+                first_text_s=answer.first_text_s,
                 plan_s=report.plan.finished_s - report.plan.started_s,
             ),
             cached_tokens=report.cached_tokens,
@@ -227,17 +231,20 @@ class ChatResponse:
         """What OpenAI calls the completion."""
         return f"chatcmpl-{self.run}"
 
-    def completion(
-        self, text: str, finish: AnswerFinish, report: RunReport, first_text_s: float | None
-    ) -> str:
+    def completion(self, answer: Answer) -> str:
         """The whole response."""
         return ChatCompletion(
             id=self.id,
             created=self.created,
             model=self.model,
-            choices=(Choice(message=AnswerMessage(content=text), finish_reason=finish),),
-            usage=Usage.of(report),
-            plato=PlatoInfo.of(report, first_text_s),
+            choices=(
+                Choice(
+                    message=AnswerMessage(content=answer.text),
+                    finish_reason=answer.finish_reason,
+                ),
+            ),
+            usage=Usage.of(answer),
+            plato=PlatoInfo.of(answer),
         ).model_dump_json()
 
     def opening(self) -> str:
@@ -255,15 +262,15 @@ class ChatResponse:
             return None
         return self._chunk(ChunkChoice(delta=Delta()), PlatoEvent(event=described))
 
-    def closing(self, finish: AnswerFinish, report: RunReport, first_text_s: float | None) -> str:
+    def closing(self, answer: Answer) -> str:
         """The last chunk with a choice: why the answer ended, and the run."""
         return self._chunk(
-            ChunkChoice(delta=Delta(), finish_reason=finish), PlatoInfo.of(report, first_text_s)
+            ChunkChoice(delta=Delta(), finish_reason=answer.finish_reason), PlatoInfo.of(answer)
         )
 
-    def usage(self, report: RunReport) -> str:
+    def usage(self, answer: Answer) -> str:
         """The chunk after it, for clients that asked for `include_usage`."""
-        return self._dump({"plato"}, choices=(), usage=Usage.of(report))
+        return self._dump({"plato"}, choices=(), usage=Usage.of(answer))
 
     def _chunk(self, choice: ChunkChoice, plato: PlatoInfo | PlatoEvent | None = None) -> str:
         absent = set() if self.include_usage else {"usage"}

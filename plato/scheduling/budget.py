@@ -24,5 +24,9 @@ def node_budget(request: RunRequest, node: Node, node_max_tokens: int) -> int:
 
 
 def sequential_budget(request: RunRequest, default: int, room: int) -> int:
-    """The token budget of a sequential answer, where the context leaves `room` tokens."""
-    return min(request.max_tokens or default, room)
+    """The token budget of a sequential answer, where the context leaves `room` tokens.
+
+    A plan of one part ends up here; the part's own budget holds.
+    """
+    given = request.plan[0].max_tokens if request.plan and len(request.plan) == 1 else None
+    return min(given or request.max_tokens or default, room)

@@ -15,7 +15,7 @@ class SchedulerConfig:
     plan_deadline_s: float = 30.0
     node_deadline_s: float = 120.0
     run_deadline_s: float = 300.0
-    lease_ttl_s: float = 1.5
+    lease_ttl_s: float = 1.2
     max_runs: int = 64
     group_s: float = 0.02
     """Tokens within this time are sent together: a cluster carries only so many messages."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import ExitStack, aclosing
 from dataclasses import dataclass, field
@@ -10,17 +11,39 @@ from dataclasses import dataclass, field
 from plato.engine import (
     Chunk,
     EngineBusyError,
+    EngineError,
     FinishReason,
     GenerateRequest,
     RequestRefusedError,
 )
-from plato.errors import InvalidRequestError, NodeFailedError, OverloadedError, PlatoError
+from plato.errors import (
+    DeadlineError,
+    InvalidRequestError,
+    NodeFailedError,
+    OverloadedError,
+    PlatoError,
+    UnavailableError,
+)
 from plato.graph import Node
 from plato.prompting.layout import NodePrompt
 from plato.runs import NodeReport, NodeState
 from plato.scheduling.leases import LeaseKeeper
 from plato.scheduling.placement import Booking, Placement
 from plato.scheduling.protocol import DecoderPool
+
+logger = logging.getLogger(__name__)
+
+RETRY_AFTER_S = 1.0
+
+
+def being_cancelled() -> bool:
+    """Whether somebody has cancelled the current task.
+
+    If not, a `CancelledError` in it comes from elsewhere (a replica that shuts down), and a task
+    group would take the task that ends with it for one that ended well.
+    """
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
 
 
 @dataclass(slots=True)
@@ -99,26 +122,34 @@ class NodeDecoder:
         what = f"part {progress.node.number}"
         choice = self._placement.choose(request.prompt, self._pool.replicas())
         progress.predicted_tokens = choice.predicted_tokens
+        timer = asyncio.timeout(deadline_s)
         try:
             with self._placement.booked(request.prompt, choice) as booking:
-                async with asyncio.timeout(deadline_s):
+                async with timer:
                     stream = self._pool.generate(request, choice.replica)
                     await self._follow(stream, progress, started_s, booking, show)
-        except TimeoutError as error:
-            raise NodeFailedError(
-                f"{what} took longer than its deadline of {deadline_s:g} s; lower max_tokens or "
-                "raise node_deadline_s",
-                code="deadline_exceeded",
-            ) from error
+        except asyncio.CancelledError as error:
+            if being_cancelled():
+                raise
+            raise NodeFailedError(f"{what} was cancelled by its decoder") from error
         except RequestRefusedError as error:
             raise InvalidRequestError(f"{what}: {error}", param="max_tokens") from error
         except EngineBusyError as error:
-            raise OverloadedError(f"{what}: {error}", retry_after_s=1.0) from error
+            raise OverloadedError(f"{what}: {error}", retry_after_s=RETRY_AFTER_S) from error
+        except EngineError as error:
+            raise UnavailableError(f"{what}: {error}", retry_after_s=RETRY_AFTER_S) from error
         except PlatoError:
             raise
         except Exception as error:
+            if timer.expired():
+                raise DeadlineError(
+                    f"{what} took longer than its deadline of {deadline_s:g} s; lower max_tokens "
+                    "or raise node_deadline_s"
+                ) from error
+            logger.exception("a part failed", extra={"run": request.run, "node": request.node})
             raise NodeFailedError(
-                f"{what} failed on decoder {progress.replica or choice.replica}: {error}"
+                f"{what} failed on decoder {progress.replica or choice.replica} "
+                f"({type(error).__name__}); send the question again"
             ) from error
 
     async def _follow(
@@ -144,7 +175,7 @@ class NodeDecoder:
                     if not chunk.tokens and chunk.finish is None:
                         continue
                     booking.prefilled()
-                    if progress.first_token_s is None:
+                    if chunk.tokens and progress.first_token_s is None:
                         progress.first_token_s = self._now() - started_s
                     progress.cached_tokens = chunk.cached_tokens
                     progress.emitted.extend(chunk.tokens)

@@ -10,7 +10,7 @@ from plato.context import KVHandle, NodeRecord, RunRecord, WriteBehind
 from plato.context.protocol import ContextStore
 from plato.engine import GenerateRequest, Segment
 from plato.graph import PlanGraph
-from plato.runs import RunRequest
+from plato.runs import Mode, RunRequest
 from plato.scheduling.decoding import NodeProgress
 from plato.scheduling.placement import Placement
 
@@ -46,7 +46,7 @@ class Journal:
         """What the run had to do without."""
         return () if self._store.available else ("context store",)
 
-    async def opened(self, request: RunRequest) -> None:
+    def opened(self, request: RunRequest) -> None:
         """The run has started."""
         self._record = RunRecord(
             run=request.run,
@@ -63,9 +63,9 @@ class Journal:
         self._writes.submit(self._acquire)
         self._put()
 
-    def planned(self, graph: PlanGraph) -> None:
-        """The plan is complete."""
-        self._update(graph, plan_complete=True)
+    def planned(self, graph: PlanGraph, mode: Mode) -> None:
+        """The plan is complete, and the question is answered in `mode`."""
+        self._update(graph, plan_complete=True, mode=mode)
 
     def node_done(self, request: GenerateRequest, progress: NodeProgress) -> None:
         """A node is finished: keep its output, and note who holds its KV."""
@@ -95,7 +95,7 @@ class Journal:
 
     def closed(self, graph: PlanGraph, state: str) -> None:
         """The run has ended; its ownership is given up."""
-        self._update(graph, state=state, plan_complete=True)
+        self._update(graph, state=state)
         if self._record is not None:
             record = self._record
             self._writes.submit(

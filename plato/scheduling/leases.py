@@ -51,7 +51,8 @@ class LeaseKeeper:
         interval = self._ttl_s / 3
         while self._holding:
             renewals = [self._renew(replica, interval) for replica in self._holding]
-            await asyncio.gather(*renewals, asyncio.sleep(interval))
+            # A renewal that is cancelled from outside must not end all the others.
+            await asyncio.gather(*renewals, asyncio.sleep(interval), return_exceptions=True)
 
     async def _renew(self, replica: str, deadline_s: float) -> None:
         try:

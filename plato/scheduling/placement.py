@@ -78,6 +78,8 @@ class Placement:
         names = [replica.name for replica in replicas]
         if not names:
             return Choice(None, 0)
+        for gone in self._states.keys() - set(names):
+            self._forget(gone)
         self._states = {name: self._states.get(name, _State()) for name in names}
         scored = [(self._cost(prompt, name), name) for name in names]
         lowest = min(cost for cost, _ in scored)
@@ -129,10 +131,13 @@ class Placement:
         if state is None:
             return
         if state.epoch not in ("", epoch):
-            # Another life: what was held is gone.
-            for holders in self._chains.values():
-                holders.pop(replica, None)
+            self._forget(replica)
         state.epoch, state.load = epoch, load
+
+    def _forget(self, replica: str) -> None:
+        """It is gone, or lives another life: it holds nothing of what it held."""
+        for holders in self._chains.values():
+            holders.pop(replica, None)
 
     def _cost(self, prompt: Prompt, replica: str) -> float:
         state = self._states[replica]

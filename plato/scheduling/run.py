@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Callable, Coroutine
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator
 from contextlib import ExitStack, aclosing
 from dataclasses import replace
 from typing import Any
 
-from plato.engine import Chunk, GenerateRequest, Lease, Prompt, StopConditions
+from plato.engine import Chunk, EngineError, GenerateRequest, Lease, Prompt, StopConditions
 from plato.errors import ContextLengthError, DeadlineError, PlatoError
 from plato.graph import Node, PlanGraph
 from plato.planning.protocol import PlanEnded, PlanLine, Planner, PlanRequest, PlanStarted
@@ -32,7 +32,7 @@ from plato.runs import (
 )
 from plato.scheduling.budget import node_budget, sequential_budget
 from plato.scheduling.config import SchedulerConfig
-from plato.scheduling.decoding import NodeDecoder, NodeProgress
+from plato.scheduling.decoding import NodeDecoder, NodeProgress, being_cancelled
 from plato.scheduling.journal import Journal
 from plato.scheduling.leases import LeaseKeeper
 
@@ -78,6 +78,8 @@ class Run:
         self._started = now()
         self._tracker = RunTracker(request.run, request.mode)
         self._events: asyncio.Queue[RunEvent] = asyncio.Queue(MAX_EVENTS)
+        self._emitting = asyncio.Lock()
+        """Keeps events in order while the queue is full: a later put could overtake there."""
         self._tasks: asyncio.TaskGroup | None = None
         self._mode: Mode | None = None
         # All of these are bounded by `max_nodes`.
@@ -113,8 +115,8 @@ class Run:
             self._request.deadline_s or self._config.run_deadline_s, self._config.run_deadline_s
         )
         failure: PlatoError | None = None
-        await self._journal.opened(self._request)
         try:
+            self._journal.opened(self._request)
             async with asyncio.timeout(deadline_s), asyncio.TaskGroup() as tasks:
                 self._tasks = tasks
                 tasks.create_task(self._answer())
@@ -127,11 +129,14 @@ class Run:
                 "tokens or raise deadline_s",
                 param="plato.deadline_s",
             )
-        except ExceptionGroup as group:
-            failure = _first_failure(group)
+        except Exception as error:
+            if being_cancelled():
+                # A node failed while everything was being cancelled; nobody listens any more.
+                self._journal.closed(self._graph, "cancelled")
+                return
+            failure = _first_failure(error)
         self._journal.closed(self._graph, "failed" if failure else "done")
-        degraded = self._journal.degraded
-        report = self._tracker.report(degraded)
+        report = self._tracker.report(self._journal.degraded, ended_s=self._at())
         if failure is None:
             await self._emit(RunFinished(self._request.run, self._at(), report))
             return
@@ -188,9 +193,10 @@ class Run:
         ended: PlanEnded | None = None
         replica = ""
         reason: str | None = None
+        # The planner keeps the deadline; the margin is for one that hangs.
+        timer = asyncio.timeout(self._config.plan_deadline_s + 1.0)
         try:
-            # The planner keeps the deadline; the margin is for one that hangs.
-            async with asyncio.timeout(self._config.plan_deadline_s + 1.0):
+            async with timer:
                 with ExitStack() as held:
                     async with aclosing(self._planner.plan(plan_request)) as events:
                         async for event in events:
@@ -206,13 +212,20 @@ class Run:
         except ContextLengthError:
             # A part that does not fit is the caller's to mend, not the planner's failure.
             raise
-        except TimeoutError:
-            reason = f"the plan took longer than {self._config.plan_deadline_s:g} s"
+        except asyncio.CancelledError:
+            if being_cancelled():
+                raise
+            reason = "the planner was cancelled"
         except PlatoError as error:
             reason = f"the planner failed: {error.message}"
-        except Exception as error:
-            logger.exception("the planner failed", extra={"run": request.run})
+        except EngineError as error:
             reason = f"the planner failed: {error}"
+        except Exception as error:
+            if timer.expired():
+                reason = f"the plan took longer than {self._config.plan_deadline_s:g} s"
+            else:
+                logger.exception("the planner failed", extra={"run": request.run})
+                reason = f"the planner failed ({type(error).__name__})"
         report = PlanReport(
             source="model",
             nodes=len(self._graph),
@@ -258,7 +271,11 @@ class Run:
             Mode.SKELETON if self._request.mode is Mode.SKELETON else Mode.PLATO
         )
         await self._emit(PlanFinished(self._request.run, self._at(), report, reason))
-        self._journal.planned(self._graph)
+        self._record_plan()
+
+    def _record_plan(self) -> None:
+        assert self._mode is not None
+        self._journal.planned(self._graph, self._mode)
 
     async def _choose_mode(self, mode: Mode, reason: str | None = None) -> None:
         """Say how the question is answered, once, before the first text."""
@@ -280,6 +297,7 @@ class Run:
         node = Node(1, ANSWER_TITLE)
         await self._add_node(node)
         await self._emit(PlanFinished(request.run, self._at(), plan))
+        self._record_plan()
         room = self._config.context_length - len(prompt)
         budget = sequential_budget(request, self._config.sequential_max_tokens, room)
         self._start(node, NodePrompt(prompt, None, (), ()), budget, height=1)
@@ -348,9 +366,13 @@ class Run:
                 )
             )
 
-        await self._decoder.decode(
-            request, progress, self._config.node_deadline_s, self._started, show
-        )
+        try:
+            await self._decoder.decode(
+                request, progress, self._config.node_deadline_s, self._started, show
+            )
+        except PlatoError:
+            self._tracker.failed(progress.report(NodeState.FAILED, text))
+            raise
         assert progress.finish is not None
         report = progress.report(NodeState.DONE, text)
         self._finished[number] = NodeText(number, tuple(progress.emitted), progress.text)
@@ -367,20 +389,29 @@ class Run:
         return self._tasks.create_task(work)
 
     async def _emit(self, event: RunEvent) -> None:
-        self._tracker.feed(event)
-        await self._events.put(event)
+        async with self._emitting:
+            self._tracker.feed(event)
+            await self._events.put(event)
 
     def _at(self) -> float:
         return self._now() - self._started
 
 
-def _first_failure(group: BaseExceptionGroup[BaseException]) -> PlatoError:
+def _first_failure(error: Exception) -> PlatoError:
     """The error to report of those that ended a run together."""
-    for error in group.exceptions:
-        if isinstance(error, BaseExceptionGroup):
-            return _first_failure(error)
-        if isinstance(error, PlatoError):
-            return error
-    error = group.exceptions[0]
+    failures = list(_flat(error))
+    for failure in failures:
+        if isinstance(failure, PlatoError):
+            return failure
     logger.error("a run failed unexpectedly", exc_info=error)
-    return PlatoError(f"the run failed: {type(error).__name__}: {error}")
+    return PlatoError(
+        f"the run failed unexpectedly ({type(failures[0]).__name__}); the server's log says more"
+    )
+
+
+def _flat(error: BaseException) -> Iterator[BaseException]:
+    if isinstance(error, BaseExceptionGroup):
+        for inner in error.exceptions:
+            yield from _flat(inner)
+    else:
+        yield error

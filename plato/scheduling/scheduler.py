@@ -15,7 +15,7 @@ from plato.planning.protocol import Planner
 from plato.prompting.layout import Layout
 from plato.runs import RunEvent, RunFailed, RunFinished, RunRequest
 from plato.scheduling.config import SchedulerConfig
-from plato.scheduling.decoding import NodeDecoder
+from plato.scheduling.decoding import RETRY_AFTER_S, NodeDecoder
 from plato.scheduling.journal import Journal, PackRequest
 from plato.scheduling.leases import LeaseKeeper
 from plato.scheduling.placement import Placement
@@ -23,8 +23,6 @@ from plato.scheduling.protocol import DecoderPool
 from plato.scheduling.run import Run
 
 logger = logging.getLogger(__name__)
-
-RETRY_AFTER_S = 1.0
 
 
 class GraphScheduler:

@@ -17,6 +17,7 @@ from plato.api import sse
 from plato.api.errors import error_body
 from plato.api.requests import parse_request
 from plato.api.responses import ChatResponse
+from plato.composing import Answer, AnswerFinish
 from plato.engine import FinishReason
 from plato.errors import NodeFailedError, OverloadedError
 from plato.graph import Node
@@ -55,8 +56,12 @@ REPORT = RunReport(
 )
 
 
+def answer(finish: AnswerFinish, first_text_s: float | None = 0.5) -> Answer:
+    return Answer("Hi", finish, REPORT, tokens=50, first_text_s=first_text_s)
+
+
 def test_a_completion_is_openais() -> None:
-    text = ChatResponse("r1", "tiny", created=5).completion("Hi", "length", REPORT, 0.5)
+    text = ChatResponse("r1", "tiny", created=5).completion(answer("length"))
     completion = ChatCompletion.model_validate_json(text, strict=True)
     assert completion.id == "chatcmpl-r1"
     assert completion.created == 5
@@ -73,7 +78,7 @@ def test_a_completion_is_openais() -> None:
 
 
 def test_a_completion_tells_how_the_run_went() -> None:
-    plato = json.loads(ChatResponse("r1", "tiny").completion("Hi", "stop", REPORT, 0.5))["plato"]
+    plato = json.loads(ChatResponse("r1", "tiny").completion(answer("stop")))["plato"]
     assert plato["run"] == "r1"
     assert (plato["mode"], plato["requested_mode"]) == ("plato", "auto")
     assert plato["reason"] == "two parts"
@@ -89,14 +94,14 @@ def test_a_completion_tells_how_the_run_went() -> None:
 
 def test_the_chunks_of_a_stream_are_openais() -> None:
     response = ChatResponse("r1", "tiny", include_usage=True)
-    texts = [response.opening(), response.text("Hi"), response.closing("stop", REPORT, None)]
+    texts = [response.opening(), response.text("Hi"), response.closing(answer("stop", None))]
     chunks = [ChatCompletionChunk.model_validate_json(text, strict=True) for text in texts]
     assert {chunk.id for chunk in chunks} == {"chatcmpl-r1"}
     assert [chunk.choices[0].delta.role for chunk in chunks] == ["assistant", None, None]
     assert [chunk.choices[0].delta.content for chunk in chunks] == ["", "Hi", None]
     assert [chunk.choices[0].finish_reason for chunk in chunks] == [None, None, "stop"]
     assert all(json.loads(text)["usage"] is None for text in texts)
-    usage = ChatCompletionChunk.model_validate_json(response.usage(REPORT), strict=True)
+    usage = ChatCompletionChunk.model_validate_json(response.usage(answer("stop")), strict=True)
     assert usage.choices == []
     assert usage.usage is not None
     assert usage.usage.total_tokens == 262
@@ -110,7 +115,7 @@ def test_chunks_say_nothing_of_usage_unless_asked() -> None:
     ]
     assert "usage" not in chunk
     assert "plato" not in chunk
-    closing = json.loads(response.closing("stop", REPORT, 0.5))
+    closing = json.loads(response.closing(answer("stop")))
     assert closing["choices"][0]["delta"] == {}
     assert closing["plato"]["timings"]["first_text_s"] == 0.5
 
@@ -205,8 +210,8 @@ def test_the_official_client_reads_a_whole_stream_and_its_request_is_understood(
         response.event(NodeStarted("r1", 1.0, 2, 0, NODES[1])) or "",
         response.text("Hi\n\n"),
         response.text("you"),
-        response.closing("stop", REPORT, 0.5),
-        response.usage(REPORT),
+        response.closing(answer("stop")),
+        response.usage(answer("stop")),
     ]
     stream = [sse.PING, *map(sse.event, pieces), sse.DONE]
     with server(200, STREAM, *stream) as (url, bodies), client(url) as api:

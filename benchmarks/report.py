@@ -1,0 +1,77 @@
+"""What every benchmark writes: one JSON object, and a table for people."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+
+@dataclass
+class Report:
+    """The outcome of one benchmark."""
+
+    benchmark: str
+    model: str
+    settings: dict[str, Any]
+    metrics: dict[str, Any] = field(default_factory=dict)
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    machine: dict[str, Any] = field(default_factory=lambda: describe_machine())
+
+    def write(self, path: Path | None) -> None:
+        """Print the metrics, and write everything as JSON if `path` is given."""
+        table = Table(title=f"{self.benchmark}: {self.model}")
+        table.add_column("metric")
+        table.add_column("value", justify="right")
+        for name, value in self.metrics.items():
+            table.add_row(name, f"{value:.4g}" if isinstance(value, float) else str(value))
+        Console().print(table)
+        if path is not None:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(json.dumps(asdict(self), indent=1) + "\n", encoding="utf-8")
+
+
+def describe_machine() -> dict[str, Any]:
+    """What the figures were measured on."""
+    import torch
+
+    names = {
+        line.partition(":")[2].strip()
+        for line in _lines("/proc/cpuinfo")
+        if line.startswith("model name")
+    }
+    return {
+        "cpu": ", ".join(sorted(names)) or platform.processor(),
+        "cores": os.cpu_count(),
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+    }
+
+
+def arguments(name: str, description: str) -> argparse.ArgumentParser:
+    """The options that all benchmarks have."""
+    parser = argparse.ArgumentParser(prog=f"python -m benchmarks.{name}", description=description)
+    parser.add_argument("--quick", action="store_true", help="a smaller run")
+    parser.add_argument("--json", type=Path, help="write the report here")
+    return parser
+
+
+def read_jsonl(path: Path) -> Sequence[dict[str, Any]]:
+    """One object a line."""
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line]
+
+
+def _lines(path: str) -> list[str]:
+    try:
+        return Path(path).read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return []

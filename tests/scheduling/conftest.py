@@ -1,0 +1,103 @@
+"""The real engine with the tiny model, and schedulers over it."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import pytest
+
+from plato.assembly import ModelTools, new_planner
+from plato.context import ContextStore, MemoryContextStore
+from plato.context.records import pack
+from plato.engine.torch import TorchEngine, TorchEngineConfig
+from plato.planning.protocol import Planner
+from plato.runtime import LocalPool
+from plato.scheduling.config import SchedulerConfig
+from plato.scheduling.protocol import DecoderPool
+from plato.scheduling.scheduler import GraphScheduler
+from plato.settings import Settings
+from tests.scheduling.helpers import until
+
+MakeScheduler = Callable[..., GraphScheduler]
+
+
+@pytest.fixture(scope="session")
+def tools(tiny_model_folder: str) -> ModelTools:
+    return ModelTools.load(Settings(model=tiny_model_folder))
+
+
+@pytest.fixture(scope="session")
+def shared_engine(tiny_model_folder: str) -> TorchEngine:
+    # Its thread is a daemon and belongs to no event loop: nothing is left to close.
+    return TorchEngine(
+        TorchEngineConfig(
+            tiny_model_folder,
+            name="local",
+            device="cpu",
+            dtype="float32",
+            kv_budget_bytes=16 << 20,
+            threads=1,
+        )
+    )
+
+
+@pytest.fixture
+async def engine(shared_engine: TorchEngine) -> AsyncIterator[TorchEngine]:
+    """An engine that every test must leave idle and sound."""
+    yield shared_engine
+    await until(lambda: shared_engine.stats().live == ())
+    shared_engine.core.check_integrity()
+
+
+@pytest.fixture
+def pool(engine: TorchEngine) -> LocalPool:
+    return LocalPool({"local": engine})
+
+
+@pytest.fixture
+def model_planner(tools: ModelTools, pool: LocalPool) -> Planner:
+    """The real planner: the tiny model writes nonsense, but under the grammar."""
+    return new_planner(Settings(max_title_chars=12), tools, pool)
+
+
+@pytest.fixture
+async def make_scheduler(tools: ModelTools, model_planner: Planner) -> AsyncIterator[MakeScheduler]:
+    """Builds a scheduler; anything but the pool has a default."""
+    made: list[GraphScheduler] = []
+
+    def make(
+        pool: DecoderPool,
+        *,
+        planner: Planner | None = None,
+        store: ContextStore | None = None,
+        **config: Any,
+    ) -> GraphScheduler:
+        # A generous lease: nothing but the tests of leases is about slow machines.
+        defaults = {
+            "context_length": tools.context_length,
+            "node_max_tokens": 12,
+            "sequential_max_tokens": 12,
+            "lease_ttl_s": 10.0,
+        }
+        scheduler = GraphScheduler(
+            config=SchedulerConfig(**{**defaults, **config}),
+            layout=tools.layout,
+            planner=planner or model_planner,
+            pool=pool,
+            store=store or MemoryContextStore(),
+            pack=pack,
+            decode_text=tools.prompt_text,
+        )
+        made.append(scheduler)
+        return scheduler
+
+    yield make
+    for scheduler in made:
+        await scheduler.close()
+
+
+@pytest.fixture
+def scheduler(make_scheduler: MakeScheduler, pool: LocalPool) -> GraphScheduler:
+    """All parts real, in this process."""
+    return make_scheduler(pool)

@@ -1,0 +1,195 @@
+"""What a run reports while it goes, and whether its figures are true."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import aclosing
+
+import pytest
+
+from plato.assembly import ModelTools
+from plato.engine import FinishReason
+from plato.engine.torch import TorchEngine
+from plato.graph import Node
+from plato.runs import (
+    Mode,
+    ModeChosen,
+    NodeFinished,
+    NodeOutput,
+    NodePlanned,
+    NodeStarted,
+    NodeState,
+    PlanFinished,
+    RunEvent,
+    RunFinished,
+)
+from plato.runtime import LocalPool
+from plato.scheduling import run as run_module
+from plato.scheduling.scheduler import GraphScheduler
+from tests.scheduling.conftest import MakeScheduler
+from tests.scheduling.helpers import (
+    DIAMOND,
+    ScriptedPlanner,
+    ScriptedPool,
+    collect,
+    finished,
+    node,
+    of,
+    parts,
+    question,
+    until,
+)
+
+
+def assert_in_order(events: list[RunEvent]) -> None:
+    """What every stream of events promises."""
+    assert [isinstance(event, RunFinished) for event in events[:-1]] == [False] * (len(events) - 1)
+    assert len({event.run for event in events}) == 1
+    times = [event.at_s for event in events]
+    assert times == sorted(times)
+    position = {id(event): index for index, event in enumerate(events)}
+    (mode,) = of(ModeChosen, events)
+    first_text = next(event for event in of(NodeOutput, events) if event.text)
+    assert position[id(mode)] < position[id(first_text)]
+    assert len(of(PlanFinished, events)) == 1
+    for planned in of(NodePlanned, events):
+        number = planned.node.number
+        (started,) = (event for event in of(NodeStarted, events) if event.number == number)
+        (ended,) = (event for event in of(NodeFinished, events) if event.number == number)
+        output = [event for event in of(NodeOutput, events) if event.number == number]
+        chain = [planned, started, *output, ended]
+        assert [position[id(event)] for event in chain] == sorted(
+            position[id(event)] for event in chain
+        )
+        offset = 0
+        for event in output:
+            assert event.offset == offset
+            offset += len(event.tokens)
+        assert offset == ended.report.tokens
+        for other in planned.node.dependencies:
+            (needed,) = (event for event in of(NodeFinished, events) if event.number == other)
+            assert position[id(needed)] < position[id(started)]
+
+
+@pytest.mark.parametrize("mode", [Mode.PLATO, Mode.SKELETON, Mode.SEQUENTIAL])
+async def test_events_come_in_order(scheduler: GraphScheduler, mode: Mode) -> None:
+    plan = None if mode is Mode.SEQUENTIAL else parts(*DIAMOND)
+    assert_in_order(await collect(scheduler, question(mode, plan=plan)))
+
+
+async def test_events_stay_in_order_when_the_consumer_is_slow(
+    make_scheduler: MakeScheduler, tools: ModelTools, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run_module, "MAX_EVENTS", 1)
+    scheduler = make_scheduler(
+        ScriptedPool(tools), planner=ScriptedPlanner(*parts((), (), (), (1,), (2, 3)))
+    )
+    events: list[RunEvent] = []
+    async with aclosing(scheduler.run(question())) as batches:
+        async for batch in batches:
+            events += batch
+            await asyncio.sleep(0.001)
+    assert_in_order(events)
+
+
+async def test_figures_are_those_of_the_engine(
+    scheduler: GraphScheduler, engine: TorchEngine
+) -> None:
+    before = engine.stats()
+    events = await collect(scheduler, question(Mode.AUTO))
+    if finished(events).mode is not Mode.PLATO:
+        pytest.fail("the tiny model does not split any more; use another question")
+    report = finished(events)
+    after = engine.stats()
+    assert report.prompt_tokens == after.prompt_tokens - before.prompt_tokens
+    assert report.cached_tokens == after.cached_tokens - before.cached_tokens
+    spent = report.output_tokens + report.plan.tokens
+    assert spent == after.output_tokens - before.output_tokens
+    assert report.duration_s >= max(part.finished_s or 0.0 for part in report.nodes)
+
+
+async def test_a_diamond_reports_what_each_part_sees_and_continues(
+    scheduler: GraphScheduler,
+) -> None:
+    report = finished(
+        await collect(scheduler, question(plan=parts(*DIAMOND), include_prompts=True))
+    )
+    assert [part.sees for part in report.nodes] == [(), (1,), (1,), (1, 2, 3)]
+    assert [part.continues for part in report.nodes][:3] == [None, 1, 1]
+    assert node(report, 4).continues in (2, 3)
+    for part in report.nodes:
+        assert part.state is NodeState.DONE
+        assert part.finish is FinishReason.LENGTH
+        assert part.tokens == 12
+        assert part.attempts == 1
+        assert (part.replica, part.shortened) == ("local", ())
+        assert part.epoch
+        assert part.prompt is not None
+        assert part.title in part.prompt
+        assert part.planned_s <= (part.started_s or 0) <= (part.first_token_s or 0)
+        assert (part.first_token_s or 0) <= (part.finished_s or 0)
+
+
+async def test_prompts_are_reported_only_when_asked_for(scheduler: GraphScheduler) -> None:
+    report = finished(await collect(scheduler, question(plan=parts((), ()))))
+    assert [part.prompt for part in report.nodes] == [None, None]
+
+
+async def test_placement_predicts_what_the_engine_finds_cached(
+    make_scheduler: MakeScheduler, pool: LocalPool
+) -> None:
+    scheduler = make_scheduler(pool)
+    asked = question(plan=parts(*DIAMOND))
+    await collect(scheduler, asked)
+    again = finished(await collect(scheduler, asked))
+    for part in again.nodes:
+        assert part.predicted_cached_tokens == part.cached_tokens == part.prompt_tokens - 1
+    follower = node(again, 2)
+    assert follower.cached_tokens > node(again, 1).prompt_tokens
+
+
+async def test_another_scheduler_predicts_nothing_and_finds_all_the_same(
+    make_scheduler: MakeScheduler, pool: LocalPool
+) -> None:
+    asked = question(Mode.SEQUENTIAL)
+    await collect(make_scheduler(pool), asked)
+    (part,) = finished(await collect(make_scheduler(pool), asked)).nodes
+    assert part.predicted_cached_tokens == 0
+    assert part.cached_tokens == part.prompt_tokens - 1
+
+
+async def test_closing_the_events_cancels_plan_and_nodes_in_the_engine(
+    make_scheduler: MakeScheduler, pool: LocalPool, engine: TorchEngine
+) -> None:
+    # The plan is long enough to be still decoding, and so is its first part.
+    scheduler = make_scheduler(pool, node_max_tokens=1500)
+    request = question(exact_lengths=True)
+    async with aclosing(scheduler.run(request)) as batches:
+        async for batch in batches:
+            if of(NodeOutput, list(batch)):
+                live = {number for run, number in engine.stats().live if run == request.run}
+                break
+    assert live >= {0, 1}
+    assert scheduler.runs == frozenset()
+    await until(lambda: engine.stats().live == (), timeout_s=1.0)
+    engine.core.check_integrity()
+
+
+async def test_a_cancelled_consumer_cancels_too(
+    scheduler: GraphScheduler, engine: TorchEngine
+) -> None:
+    request = question(plan=parts((), (), max_tokens=1500), exact_lengths=True)
+    task = asyncio.create_task(collect(scheduler, request))
+    await until(lambda: len(engine.stats().live) == 2)
+    task.cancel()
+    await asyncio.wait([task])
+    assert task.cancelled()
+    await until(lambda: engine.stats().live == (), timeout_s=1.0)
+    assert scheduler.runs == frozenset()
+
+
+async def test_a_title_stays_with_its_part(scheduler: GraphScheduler) -> None:
+    plan = (Node(1, "Salt"), Node(2, "Depth", (1,)))
+    events = await collect(scheduler, question(plan=plan))
+    assert [event.node for event in of(NodePlanned, events)] == list(plan)
+    assert [part.title for part in finished(events).nodes] == ["Salt", "Depth"]
