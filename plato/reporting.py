@@ -62,7 +62,8 @@ class RunTracker:
                     self._nodes.clear()
                 self._mode = mode
                 self._add_reason(reason)
-            case NodePlanned(node=node, at_s=at_s):
+            case NodePlanned(node=node, at_s=at_s, plan=plan):
+                self._plan = plan or self._plan
                 self._nodes[node.number] = NodeReport(
                     number=node.number,
                     title=node.title,
@@ -96,19 +97,15 @@ class RunTracker:
             replace(node, state=NodeState.CANCELLED) if node.state in _OPEN else node
             for _, node in sorted(self._nodes.items())
         )
-        plan = self._plan
-        if nodes and not self._plan_finished:
-            # The run has ended in the middle of it; its figures come only at its end.
-            plan = PlanReport(source="model", nodes=len(nodes), finished_s=self._at_s)
         return RunReport(
             run=self._run,
             requested_mode=self._requested,
             mode=self.mode,
             reason=self.reason,
-            plan=plan,
+            plan=self._plan,
             nodes=nodes,
-            prompt_tokens=plan.prompt_tokens + sum(node.prompt_tokens for node in nodes),
-            cached_tokens=plan.cached_tokens + sum(node.cached_tokens for node in nodes),
+            prompt_tokens=self._plan.prompt_tokens + sum(node.prompt_tokens for node in nodes),
+            cached_tokens=self._plan.cached_tokens + sum(node.cached_tokens for node in nodes),
             output_tokens=sum(node.tokens for node in nodes),
             duration_s=self._at_s if ended_s is None else ended_s,
             degraded=degraded,

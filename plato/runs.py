@@ -136,6 +136,8 @@ class NodePlanned(Event):
     """A line of the plan is complete."""
 
     node: Node
+    plan: PlanReport | None = None
+    """The plan so far, where the model writes it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,14 @@ from plato.planning.decision import SplitDecision
 from plato.planning.grammar import plan_grammar, plan_token_budget
 from plato.planning.parser import PlanParser
 from plato.planning.prompt import PlanningPrompt
-from plato.planning.protocol import PlanEnded, PlanEvent, PlanLine, PlanRequest, PlanStarted
+from plato.planning.protocol import (
+    PlanEnded,
+    PlanEvent,
+    PlanLine,
+    PlanRequest,
+    PlanStarted,
+    PlanUsage,
+)
 from plato.planning.vocabulary import structure_tokens
 from plato.prompting import ChatTemplate, Tokenizer
 
@@ -98,7 +105,7 @@ class ModelPlanner:
                     started = True
                     yield PlanStarted(chunk.replica, chunk.epoch)
                 for node in progress.take(chunk):
-                    yield PlanLine(node)
+                    yield PlanLine(node, progress.usage())
         yield progress.summary()
 
     def _generate_request(self, request: PlanRequest) -> GenerateRequest:
@@ -175,6 +182,16 @@ class _Progress:
             new.append(node)
         self._sent += len(new)
         return new
+
+    def usage(self) -> PlanUsage:
+        """What the plan has taken so far."""
+        return PlanUsage(
+            tokens=self._tokens,
+            steps=self._steps,
+            prompt_tokens=self._prompt_tokens,
+            cached_tokens=self._cached_tokens,
+            one_probability=self._probability,
+        )
 
     def summary(self) -> PlanEnded:
         """The last event of the plan."""

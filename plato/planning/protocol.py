@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from plato.engine import Lease
@@ -35,10 +35,23 @@ class PlanStarted:
 
 
 @dataclass(frozen=True, slots=True)
+class PlanUsage:
+    """What a plan has taken so far."""
+
+    tokens: int = 0
+    steps: int = 0
+    prompt_tokens: int = 0
+    cached_tokens: int = 0
+    one_probability: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class PlanLine:
     """A line of the plan is complete."""
 
     node: Node
+    usage: PlanUsage = field(default=PlanUsage(), compare=False)
+    """Up to this line: a run whose answer is complete earlier reports this."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +67,13 @@ class PlanEnded:
     one_probability: float | None = None
     reason: str | None = None
     """Why the plan ended early (token budget, deadline, a line that does not parse), if it did."""
+
+    @property
+    def usage(self) -> PlanUsage:
+        """What the plan has taken."""
+        return PlanUsage(
+            self.tokens, self.steps, self.prompt_tokens, self.cached_tokens, self.one_probability
+        )
 
 
 PlanEvent = PlanStarted | PlanLine | PlanEnded

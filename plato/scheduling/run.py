@@ -12,7 +12,14 @@ from typing import Any
 from plato.engine import Chunk, EngineError, GenerateRequest, Lease, Prompt, StopConditions
 from plato.errors import ContextLengthError, DeadlineError, PlatoError
 from plato.graph import Node, PlanGraph
-from plato.planning.protocol import PlanEnded, PlanLine, Planner, PlanRequest, PlanStarted
+from plato.planning.protocol import (
+    PlanEnded,
+    PlanLine,
+    Planner,
+    PlanRequest,
+    PlanStarted,
+    PlanUsage,
+)
 from plato.prompting.layout import Layout, NodePrompt, NodeText
 from plato.reporting import NO_PLAN, RunTracker
 from plato.runs import (
@@ -80,6 +87,8 @@ class Run:
         self._events: asyncio.Queue[RunEvent] = asyncio.Queue(MAX_EVENTS)
         self._emitting = asyncio.Lock()
         """Keeps events in order while the queue is full: a later put could overtake there."""
+        self._left = False
+        """Whether the consumer has left: an event more would wait for ever."""
         self._tasks: asyncio.TaskGroup | None = None
         self._mode: Mode | None = None
         # All of these are bounded by `max_nodes`.
@@ -105,6 +114,7 @@ class Run:
                 if isinstance(events[-1], RunFinished | RunFailed):
                     return
         finally:
+            self._left = True
             task.cancel()
             _, late = await asyncio.wait([task], timeout=CANCEL_DEADLINE_S)
             if late:
@@ -130,8 +140,8 @@ class Run:
                 param="plato.deadline_s",
             )
         except Exception as error:
-            if being_cancelled():
-                # A node failed while everything was being cancelled; nobody listens any more.
+            if self._left:
+                # A node failed while everything was being cancelled.
                 self._journal.closed(self._graph, "cancelled")
                 return
             failure = _first_failure(error)
@@ -190,9 +200,25 @@ class Run:
             lease=self._lease,
             deadline_s=self._config.plan_deadline_s,
         )
-        ended: PlanEnded | None = None
         replica = ""
         reason: str | None = None
+        usage = PlanUsage()
+        split = True
+
+        def report() -> PlanReport:
+            return PlanReport(
+                source="model",
+                nodes=len(self._graph),
+                tokens=usage.tokens,
+                steps=usage.steps,
+                prompt_tokens=usage.prompt_tokens,
+                cached_tokens=usage.cached_tokens,
+                one_probability=usage.one_probability,
+                started_s=started_s,
+                finished_s=self._at(),
+                replica=replica,
+            )
+
         # The planner keeps the deadline; the margin is for one that hangs.
         timer = asyncio.timeout(self._config.plan_deadline_s + 1.0)
         try:
@@ -205,10 +231,13 @@ class Run:
                                     replica = event.replica
                                     held.enter_context(self._leases.holding(replica))
                                 case PlanLine():
-                                    await self._add_node(event.node)
+                                    usage = event.usage
+                                    so_far = replace(report(), nodes=event.node.number)
+                                    await self._add_node(event.node, so_far)
                                     self._start_ready()
                                 case PlanEnded():
-                                    ended = event
+                                    usage, split = event.usage, event.split
+                                    reason = event.reason
         except ContextLengthError:
             # A part that does not fit is the caller's to mend, not the planner's failure.
             raise
@@ -226,30 +255,11 @@ class Run:
             else:
                 logger.exception("the planner failed", extra={"run": request.run})
                 reason = f"the planner failed ({type(error).__name__})"
-        report = PlanReport(
-            source="model",
-            nodes=len(self._graph),
-            started_s=started_s,
-            finished_s=self._at(),
-            replica=replica,
-        )
-        if ended is not None:
-            reason = ended.reason
-            report = replace(
-                report,
-                tokens=ended.tokens,
-                steps=ended.steps,
-                prompt_tokens=ended.prompt_tokens,
-                cached_tokens=ended.cached_tokens,
-                one_probability=ended.one_probability,
-            )
-            if not ended.split:
-                reason = self._not_split(ended.one_probability)
-        await self._settle_plan(report, reason)
-
-    def _not_split(self, probability: float | None) -> str:
-        stated = "" if probability is None else f" (probability {probability:.2f})"
-        return f"the model expects one piece of text to serve better{stated}"
+        if not split:
+            reason = "not split: the model finds one piece of text fitter"
+            if usage.one_probability is not None:
+                reason += f" (its probability of [ONE], {usage.one_probability:.2g}, is too high)"
+        await self._settle_plan(report(), reason)
 
     async def _settle_plan(self, report: PlanReport, reason: str | None) -> None:
         """No more lines will come: go on with the graph, or answer sequentially."""
@@ -302,12 +312,12 @@ class Run:
         budget = sequential_budget(request, self._config.sequential_max_tokens, room)
         self._start(node, NodePrompt(prompt, None, (), ()), budget, height=1)
 
-    async def _add_node(self, node: Node) -> None:
+    async def _add_node(self, node: Node, plan: PlanReport | None = None) -> None:
         if self._request.mode is Mode.SKELETON:
             node = replace(node, dependencies=())
         self._graph.add(node)
         self._planned_s[node.number] = self._at()
-        await self._emit(NodePlanned(self._request.run, self._at(), node))
+        await self._emit(NodePlanned(self._request.run, self._at(), node, plan))
 
     def _start_ready(self) -> None:
         """Start every node whose dependencies are done, the one with most behind it first."""

@@ -96,10 +96,8 @@ async def test_figures_are_those_of_the_engine(
     scheduler: GraphScheduler, engine: TorchEngine
 ) -> None:
     before = engine.stats()
-    events = await collect(scheduler, question(Mode.AUTO))
-    if finished(events).mode is not Mode.PLATO:
-        pytest.fail("the tiny model does not split any more; use another question")
-    report = finished(events)
+    report = finished(await collect(scheduler, question(max_nodes=4)))
+    assert report.plan.tokens > 0
     after = engine.stats()
     assert report.prompt_tokens == after.prompt_tokens - before.prompt_tokens
     assert report.cached_tokens == after.cached_tokens - before.cached_tokens
