@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 from ray.exceptions import RayTaskError
 from ray.serve.handle import DeploymentHandle, DeploymentResponseGenerator
 
-from deployments.routing import known_replicas
+from deployments.membership import known_replicas
 from plato.engine import Chunk, GenerateRequest
 from plato.planning.protocol import PlanEvent, PlanRequest
 from plato.scheduling.protocol import Replica

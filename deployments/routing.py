@@ -2,20 +2,11 @@
 
 from __future__ import annotations
 
-import threading
 from typing import Any
 
 from ray.serve.request_router import PendingRequest, RequestRouter, RunningReplica
 
-_lock = threading.Lock()
-_known: dict[str, tuple[str, ...]] = {}
-"""Running replicas by deployment, as this process's routers see them; one entry a deployment."""
-
-
-def known_replicas(deployment: str) -> tuple[str, ...]:
-    """Names of a deployment's running replicas; empty until its router has heard of them."""
-    with _lock:
-        return _known.get(deployment, ())
+from deployments.membership import set_replicas
 
 
 class PlacedRouter(RequestRouter):
@@ -30,8 +21,7 @@ class PlacedRouter(RequestRouter):
         """Keep the list that placement chooses from."""
         super().update_replicas(replicas)
         names = tuple(sorted(replica.replica_id.unique_id for replica in replicas))
-        with _lock:
-            _known[self._deployment_id.name] = names
+        set_replicas(self._deployment_id.name, names)
 
     async def choose_replicas(
         self,

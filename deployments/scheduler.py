@@ -65,7 +65,6 @@ class SchedulerService:
         stats = await self._decoder.stats.remote()
         return {
             "decoder": stats.epoch,
-            "model": stats.model,
             "dtype": stats.dtype,
             "context_store": "ok" if self._store.available else "away",
             "runs": len(self._scheduler.runs),

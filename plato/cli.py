@@ -98,9 +98,9 @@ def main() -> None:
 
 
 def read_plan(path: Path) -> list[dict[str, Any]]:
-    """Read a plan from a file: plan lines (`1 | - | Title`), or a JSON list of parts.
+    """Read a plan from a file: plan lines (`1 | - | Title`), or JSON.
 
-    Raises `InvalidPlanError`.
+    JSON is a list of parts, or what `plato plan --json` prints. Raises `InvalidPlanError`.
     """
     from plato.planning.given import read_plan as read_lines
     from plato.planning.parser import MAX_NODES
@@ -109,11 +109,13 @@ def read_plan(path: Path) -> list[dict[str, Any]]:
         text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise InvalidPlanError(f"the plan in {path} cannot be read: {error}") from error
-    if text.lstrip().startswith(("[{", "[\n", "[ ")) or path.suffix == ".json":
+    if text.lstrip().startswith(("{", "[{", "[\n", "[ ")) or path.suffix == ".json":
         try:
             parts = json.loads(text)
         except ValueError as error:
             raise InvalidPlanError(f"the plan in {path} is no valid JSON: {error}") from error
+        if isinstance(parts, dict):
+            parts = parts.get("plan")
         if not isinstance(parts, list):
             raise InvalidPlanError(f"the plan in {path} is no JSON list of parts")
         return parts

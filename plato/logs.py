@@ -27,7 +27,9 @@ class JsonFormatter(logging.Formatter):
             "message": record.getMessage(),
             **self._fields,
         }
-        line |= {key: value for key, value in vars(record).items() if key not in _STANDARD}
+        for key, value in vars(record).items():
+            if key not in _STANDARD:
+                line.setdefault(key, value)
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)
         return json.dumps(line, default=str)

@@ -55,10 +55,10 @@ def pool(engine: TorchEngine) -> LocalPool:
     return LocalPool({"local": engine})
 
 
-@pytest.fixture
-def model_planner(tools: ModelTools, pool: LocalPool) -> Planner:
+@pytest.fixture(scope="session")
+def model_planner(tools: ModelTools, shared_engine: TorchEngine) -> Planner:
     """The real planner: the tiny model writes nonsense, but under the grammar."""
-    return new_planner(Settings(max_title_chars=12), tools, pool)
+    return new_planner(Settings(max_title_chars=12), tools, LocalPool({"local": shared_engine}))
 
 
 @pytest.fixture

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
+
+import pytest
+
 from plato.engine import Load, Prompt, Segment
 from plato.scheduling import placement as placement_module
 from plato.scheduling.placement import SEQUENCE_SHARE, Placement
 from plato.scheduling.protocol import Replica
-
-import pytest
 
 A, B = Replica("a"), Replica("b")
 BOTH = (A, B)
@@ -78,10 +80,11 @@ def test_siblings_stay_together_while_there_is_room_and_spread_when_there_is_not
     placement.learn(shared, "a", "e1")
     asked = [shared.extended(Segment((1000 + number,) * 5)) for number in range(20)]
     chosen: list[str | None] = []
-    for one in asked:
-        choice = placement.choose(one, BOTH)
-        chosen.append(choice.replica)
-        placement.booked(one, choice).__enter__()
+    with ExitStack() as booked:
+        for one in asked:
+            choice = placement.choose(one, BOTH)
+            chosen.append(choice.replica)
+            booked.enter_context(placement.booked(one, choice))
     first_b = chosen.index("b")
     assert 2 < first_b < 12
     assert {"a", "b"} == set(chosen[first_b:])

@@ -1,0 +1,189 @@
+"""What a run leaves in the context store, and what it does without one."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+
+import pytest
+
+from plato.assembly import ModelTools
+from plato.context import ContextStore, MemoryContextStore, NodeRecord, RunRecord
+from plato.context.records import unpack
+from plato.context.redis import RedisContextStore
+from plato.engine import Prompt, Segment
+from plato.graph import PlanGraph
+from plato.runs import Mode, NodeFinished, NodeOutput, RunRequest
+from plato.runtime import LocalPool
+from tests.scheduling.conftest import MakeScheduler
+from tests.scheduling.helpers import (
+    DIAMOND,
+    FaultyPool,
+    ScriptedPlanner,
+    ScriptedPool,
+    collect,
+    failed,
+    finished,
+    node,
+    of,
+    parts,
+    question,
+    texts,
+    watching,
+)
+
+TENANT = "acme"
+
+
+@pytest.fixture(params=["memory", "valkey"])
+async def store(request: pytest.FixtureRequest) -> AsyncIterator[ContextStore]:
+    """Both stores; what holds for one holds for the other."""
+    made: ContextStore = MemoryContextStore()
+    if request.param == "valkey":
+        made = RedisContextStore(request.getfixturevalue("valkey_url"), timeout_s=5.0, ttl_s=60)
+    yield made
+    await made.close()
+
+
+async def written(store: ContextStore, asked: RunRequest, state: str) -> RunRecord:
+    """The run's record, as soon as it has this state."""
+    async with asyncio.timeout(5):
+        while True:
+            record = await store.get_run(asked.tenant, asked.run)
+            if record is not None and record.state == state:
+                return record
+            await asyncio.sleep(0.01)
+
+
+async def released(store: ContextStore, asked: RunRequest) -> int:
+    """The fence of the next owner, as soon as there can be one."""
+    async with asyncio.timeout(5):
+        while True:
+            fence = await store.acquire(asked.tenant, asked.run, "somebody else", 1.0)
+            if fence is not None:
+                return fence
+            await asyncio.sleep(0.01)
+
+
+async def test_a_finished_run_is_there_for_others(
+    make_scheduler: MakeScheduler, pool: LocalPool, store: ContextStore
+) -> None:
+    asked = question(plan=parts(*DIAMOND), tenant=TENANT)
+    before = time.time()
+    events = await collect(make_scheduler(pool, store=store), asked)
+    report = finished(events)
+    assert report.degraded == ()
+    record = await written(store, asked, "done")
+    assert record.nodes == asked.plan
+    assert (record.mode, record.plan_complete) == (Mode.PLATO, True)
+    assert record.owner.startswith("scheduler:")
+    assert before <= record.created_unix_s <= time.time()
+    assert unpack(RunRequest, record.request) == asked
+
+    outputs = await store.get_nodes(TENANT, asked.run)
+    assert sorted(outputs) == [1, 2, 3, 4]
+    shown = texts(events)
+    for number, output in outputs.items():
+        part = node(report, number)
+        tokens = [
+            token
+            for event in of(NodeOutput, events)
+            if event.number == number
+            for token in event.tokens
+        ]
+        assert output == NodeRecord(
+            run=asked.run,
+            tenant=TENANT,
+            number=number,
+            tokens=tuple(tokens),
+            text=shown[number],
+            finish="length",
+            replica="local",
+            epoch=part.epoch,
+        )
+    assert await store.get_nodes("another tenant", asked.run) == {}
+
+
+async def test_the_ownership_is_given_up_at_the_end(
+    make_scheduler: MakeScheduler, pool: LocalPool, tools: ModelTools, store: ContextStore
+) -> None:
+    held = ScriptedPool(tools)
+    held.hold(1)
+    asked = question(Mode.SEQUENTIAL)
+    async with watching(make_scheduler(held, store=store), asked) as run:
+        record = await written(store, asked, "running")
+        assert record.fence > 0
+        assert await store.acquire(asked.tenant, asked.run, "somebody else", 1.0) is None
+        held.release(1)
+    assert run.report.mode is Mode.SEQUENTIAL
+    assert await released(store, asked) > record.fence
+
+
+async def test_handles_name_what_a_dependent_continues(
+    make_scheduler: MakeScheduler, pool: LocalPool, tools: ModelTools, store: ContextStore
+) -> None:
+    asked = question(plan=parts((), (1,)), tenant=TENANT)
+    report = finished(await collect(make_scheduler(pool, store=store), asked))
+    await written(store, asked, "done")
+    conversation = tools.layout.start(asked.messages, TENANT)
+    (first, _) = asked.plan or ()
+    outputs = await store.get_nodes(TENANT, asked.run)
+    prompt = conversation.node_prompt(PlanGraph([first]), 1, {}, 12).prompt
+    decoded: Prompt = prompt.extended(Segment(outputs[1].tokens))
+    handles = await store.get_handles(TENANT, decoded.hashes[-2:])
+    lengths = {handle.chain: handle.tokens for handle in handles}
+    # The last sampled token has no KV yet.
+    assert lengths == {decoded.hashes[-2]: len(prompt), decoded.hashes[-1]: len(decoded) - 1}
+    epoch = node(report, 1).epoch
+    assert {(handle.replica, handle.epoch) for handle in handles} == {("local", epoch)}
+    assert await store.get_handles("another tenant", decoded.hashes) == ()
+
+
+async def test_a_sequential_answer_is_recorded_as_what_it_became(
+    make_scheduler: MakeScheduler, pool: LocalPool
+) -> None:
+    store, asked = MemoryContextStore(), question(Mode.AUTO)
+    planner = ScriptedPlanner(RuntimeError("lost"))
+    await collect(make_scheduler(pool, planner=planner, store=store), asked)
+    record = await written(store, asked, "done")
+    assert (record.mode, record.plan_complete, len(record.nodes)) == (Mode.SEQUENTIAL, True, 1)
+
+
+async def test_a_failed_run_says_so(make_scheduler: MakeScheduler, pool: LocalPool) -> None:
+    store, asked = MemoryContextStore(), question(plan=parts((), (1,)))
+    faulty = FaultyPool(pool, {2: RuntimeError("lost")})
+    failed(await collect(make_scheduler(faulty, store=store), asked))
+    await written(store, asked, "failed")
+    assert list(await store.get_nodes("", asked.run)) == [1]
+    assert await released(store, asked)
+
+
+async def test_a_cancelled_run_says_so_and_how_far_its_plan_was(
+    make_scheduler: MakeScheduler, pool: LocalPool
+) -> None:
+    store, asked = MemoryContextStore(), question()
+    planner = ScriptedPlanner(*parts((), ()), asyncio.Event())
+    async with aclosing(make_scheduler(pool, planner=planner, store=store).run(asked)) as batches:
+        async for batch in batches:
+            if of(NodeFinished, list(batch)):
+                break
+    record = await written(store, asked, "cancelled")
+    assert not record.plan_complete
+    assert len(record.nodes) == 2
+    assert await released(store, asked)
+
+
+async def test_without_a_store_the_answer_is_complete_and_says_so(
+    make_scheduler: MakeScheduler, pool: LocalPool
+) -> None:
+    # Nobody listens on port 9.
+    store = RedisContextStore("redis://127.0.0.1:9/0", timeout_s=0.2)
+    events = await collect(
+        make_scheduler(pool, store=store), question(plan=parts(*DIAMOND), tenant=TENANT)
+    )
+    report = finished(events)
+    assert report.degraded == ("context store",)
+    assert len(texts(events)) == 4
+    await store.close()

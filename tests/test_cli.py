@@ -1,0 +1,246 @@
+"""The `plato` command, against a server that replays and against the tiny model."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import Result
+from typer.testing import CliRunner
+
+from plato.cli import app, read_plan
+from plato.errors import InvalidPlanError
+from tests.replaying import DONE, ReplayServer, delta, error
+
+QUESTION = "Why is the sea salty?"
+LINES = "1 | - | Salt\n2 | - | Depth\n3 | 1,2 | Both\n[END]\n"
+PARTS = [
+    {"number": 1, "title": "Salt", "dependencies": []},
+    {"number": 2, "title": "Depth", "dependencies": []},
+    {"number": 3, "title": "Both", "dependencies": [1, 2]},
+]
+
+
+@pytest.fixture(autouse=True)
+def environment(tiny_model_folder: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The tiny model, short parts, and no server of the user's."""
+    for name in [name for name in os.environ if name.startswith("PLATO_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("PLATO_MODEL", tiny_model_folder)
+    monkeypatch.setenv("PLATO_NODE_MAX_TOKENS", "6")
+    monkeypatch.setenv("PLATO_KV_BUDGET_MB", "16")
+
+
+def plato(*arguments: str) -> Result:
+    """Run the command; only `SystemExit` may leave it."""
+    result = CliRunner().invoke(app, arguments)
+    assert result.exception is None or isinstance(result.exception, SystemExit)
+    assert "Traceback" not in result.stderr
+    return result
+
+
+def planned(part: dict[str, Any]) -> bytes:
+    return delta(event={"type": "node_planned", "node": part})
+
+
+def report(mode: str = "plato", reason: str | None = None) -> bytes:
+    return delta(
+        finish="stop",
+        mode=mode,
+        reason=reason,
+        degraded=[],
+        graph={"nodes": []},
+        plan={"source": "none", "tokens": 0, "steps": 0},
+        timings={"duration_s": 1.0, "first_text_s": 0.1, "plan_s": 0.0},
+    )
+
+
+CHOSEN = delta(event={"type": "mode_chosen", "mode": "plato", "reason": None})
+PLAN_FINISHED = delta(event={"type": "plan_finished", "reason": None})
+
+
+class TestAsk:
+    def test_the_answer_goes_to_stdout_and_the_rest_to_stderr(self) -> None:
+        with ReplayServer(
+            planned(PARTS[0]), CHOSEN, delta("It "), delta("is."), report(), DONE
+        ) as s:
+            result = plato("ask", QUESTION, "--url", s.url, "--max-tokens", "50")
+            (body,) = s.bodies
+        assert result.exit_code == 0
+        assert result.stdout == "It is.\n"
+        assert "mode plato" in result.stderr
+        assert "\x1b" not in result.output
+        assert body["max_tokens"] == 50
+        assert body["plato"] == {"events": True, "mode": "auto", "headings": True}
+
+    def test_the_answer_comes_while_it_is_written(self) -> None:
+        more = threading.Event()
+        with ReplayServer(delta("It "), more, delta("is."), report(), DONE) as server:
+            command = [sys.executable, "-c", "from plato.cli import main; main()"]
+            with subprocess.Popen(
+                [*command, "ask", QUESTION, "--url", server.url],
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+            ) as process:
+                assert process.stdout is not None
+                assert os.read(process.stdout.fileno(), 100) == b"It "
+                more.set()
+                assert process.stdout.read() == b"is.\n"
+                assert process.wait(10) == 0
+
+    def test_json_is_one_object(self) -> None:
+        with ReplayServer(CHOSEN, delta("It is."), report(reason="late"), DONE) as server:
+            result = plato("ask", QUESTION, "--url", server.url, "--json")
+        told = json.loads(result.stdout)
+        assert (told["answer"], told["finish_reason"]) == ("It is.", "stop")
+        assert told["plato"]["reason"] == "late"
+        assert result.stderr == ""
+
+    @pytest.mark.parametrize("arguments", [(), ("--json",)])
+    def test_an_error_is_one_line_on_stderr(self, arguments: tuple[str, ...]) -> None:
+        refusal = json.dumps(error("the question is too long; shorten it")).encode()
+        with ReplayServer(refusal, status=400) as server:
+            result = plato("ask", QUESTION, "--url", server.url, *arguments)
+        assert result.exit_code == 1
+        assert result.stdout == ""
+        assert result.stderr == "plato: the question is too long; shorten it\n"
+
+    def test_a_server_that_was_named_and_is_not_there_is_an_error(self) -> None:
+        result = plato("ask", QUESTION, "--url", "http://127.0.0.1:9")
+        assert result.exit_code == 1
+        assert "plato serve" in result.stderr
+
+    def test_a_plan_from_a_file_is_followed_in_this_process(self, tmp_path: Path) -> None:
+        file = tmp_path / "plan.txt"
+        file.write_text(LINES)
+        result = plato("ask", QUESTION, "--local", "--plan", str(file), "--json")
+        assert result.exit_code == 0, result.stderr
+        told = json.loads(result.stdout)
+        nodes = told["plato"]["graph"]["nodes"]
+        assert [node["sees"] for node in nodes] == [[], [], [1, 2]]
+        for part in PARTS:
+            assert f"## {part['title']}" in told["answer"]
+
+    def test_wrong_settings_and_models_are_named(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("PLATO_DECODERS", "0")
+        result = plato("ask", QUESTION, "--local")
+        assert (result.exit_code, "PLATO_DECODERS" in result.stderr) == (1, True)
+        monkeypatch.delenv("PLATO_DECODERS")
+        (tmp_path / "config.json").write_text("{}")
+        monkeypatch.setenv("PLATO_MODEL", str(tmp_path))
+        result = plato("ask", QUESTION, "--local")
+        assert (result.exit_code, str(tmp_path) in result.stderr) == (1, True)
+
+    def test_ctrl_c_ends_quietly_and_hangs_up(self) -> None:
+        with ReplayServer(delta("It "), threading.Event()) as server:
+            command = [sys.executable, "-c", "from plato.cli import main; main()"]
+            process = subprocess.Popen(
+                [*command, "ask", QUESTION, "--url", server.url],
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+            )
+            assert process.stdout is not None
+            assert os.read(process.stdout.fileno(), 100) == b"It "
+            process.send_signal(signal.SIGINT)
+            _, stderr = process.communicate(timeout=10)
+            assert (process.returncode, stderr) == (130, b"")
+            assert server.left.wait(5)
+
+
+class TestPlan:
+    def test_it_prints_the_plan_and_leaves(self) -> None:
+        with ReplayServer(
+            planned(PARTS[0]),
+            planned(PARTS[1]),
+            planned(PARTS[2]),
+            CHOSEN,
+            PLAN_FINISHED,
+            threading.Event(),
+        ) as server:
+            result = plato("plan", QUESTION, "--url", server.url)
+            assert server.left.wait(5)
+        assert result.exit_code == 0
+        lines = [line.strip("├└─ ") for line in result.stdout.splitlines()]
+        assert lines == ["plan (plato)", "1 Salt", "2 Depth", "3 Both  needs 1, 2"]
+
+    def test_a_question_without_a_plan_says_why(self) -> None:
+        pieces = (
+            delta(event={"type": "mode_chosen", "mode": "sequential", "reason": "no [b] plan"}),
+            planned({"number": 1, "title": "Answer", "dependencies": []}),
+            PLAN_FINISHED,
+        )
+        with ReplayServer(*pieces, DONE) as server:
+            result = plato("plan", QUESTION, "--url", server.url)
+            as_json = plato("plan", QUESTION, "--url", server.url, "--json")
+        assert (result.stdout, result.stderr) == ("", "note: no [b] plan\n")
+        told = json.loads(as_json.stdout)
+        assert told == {"mode": "sequential", "reason": "no [b] plan", "plan": []}
+
+    def test_the_model_plans_in_this_process_and_its_plan_can_be_handed_in(
+        self, tmp_path: Path
+    ) -> None:
+        result = plato("plan", QUESTION, "--local", "--json")
+        assert result.exit_code == 0, result.stderr
+        plan = json.loads(result.stdout)
+        assert plan["mode"] == "plato"
+        file = tmp_path / "plan.json"
+        file.write_text(result.stdout)
+        assert read_plan(file) == plan["plan"]
+
+
+class TestReadPlan:
+    @pytest.mark.parametrize("ending", ["\n", "\r\n"])
+    def test_plan_lines(self, tmp_path: Path, ending: str) -> None:
+        file = tmp_path / "plan"
+        file.write_bytes(LINES.replace("\n", ending).encode())
+        assert read_plan(file) == PARTS
+
+    @pytest.mark.parametrize("name", ["plan", "plan.json"])
+    @pytest.mark.parametrize("indent", [None, 2])
+    def test_json(self, tmp_path: Path, name: str, indent: int | None) -> None:
+        file = tmp_path / name
+        file.write_text(json.dumps(PARTS, indent=indent))
+        assert read_plan(file) == PARTS
+
+    @pytest.mark.parametrize(
+        ("content", "wrong"),
+        [
+            (b"1 | - | Salt\n", r"\[END\]"),
+            (b"1 | 2 | Salt\n[END]", "line 1"),
+            (b"[ONE]", "sequential"),
+            (b"[{]", "no valid JSON"),
+            (b'{"parts": []}', "no JSON list"),
+            (b"\xff\xfe", "cannot be read"),
+        ],
+    )
+    def test_what_is_wrong_is_named(self, tmp_path: Path, content: bytes, wrong: str) -> None:
+        file = tmp_path / "plan"
+        file.write_bytes(content)
+        with pytest.raises(InvalidPlanError, match=wrong):
+            read_plan(file)
+
+    def test_a_file_that_is_not_there_is_an_error_of_the_command(self, tmp_path: Path) -> None:
+        result = plato("ask", QUESTION, "--plan", str(tmp_path / "none"))
+        assert result.exit_code == 1
+        assert result.stderr.startswith("plato: the plan in ")
+
+
+def test_asking_a_server_loads_no_model_code() -> None:
+    code = "import sys, plato.cli; sys.exit('torch' in sys.modules or 'ray' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_help_names_the_commands() -> None:
+    result = plato("--help")
+    assert result.exit_code == 0
+    for command in ("serve", "ask", "plan"):
+        assert command in result.stdout

@@ -1,0 +1,124 @@
+"""What a terminal shows of a run."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rich.console import Console
+
+from plato.display import RunView, figures
+
+
+def shown(renderable: Any, width: int = 80) -> str:
+    console = Console(width=width, color_system=None)
+    with console.capture() as capture:
+        console.print(renderable)
+    return capture.get()
+
+
+def planned(number: int, title: str, *dependencies: int) -> dict[str, Any]:
+    node = {"number": number, "title": title, "dependencies": list(dependencies)}
+    return {"type": "node_planned", "node": node}
+
+
+def output(number: int, text: str) -> dict[str, Any]:
+    return {"type": "node_output", "number": number, "tokens": [1] * len(text), "text": text}
+
+
+def test_parts_are_shown_as_they_grow() -> None:
+    view = RunView()
+    assert "planning" in shown(view.render())
+    view.feed(planned(1, "Salt"))
+    view.feed(planned(2, "[b]Depth[/b]", 1))
+    view.feed({"type": "node_started", "number": 1})
+    view.feed(output(1, "It is\n very salty"))
+    text = shown(view.render())
+    assert "▸ 1 Salt  17 tokens" in text
+    assert "It is very salty" in text
+    assert "· 2 [b]Depth[/b]  needs 1" in text
+    view.feed({"type": "mode_chosen", "mode": "plato", "reason": None})
+    view.feed({"type": "plan_finished", "reason": "late"})
+    view.feed({"type": "node_finished", "number": 1})
+    text = shown(view.render())
+    assert "✓ 1 Salt" in text
+    assert "planning" not in text
+    assert view.reason == "late"
+
+
+def test_a_plan_alone_shows_no_progress() -> None:
+    view = RunView()
+    view.feed(planned(1, "Salt"))
+    view.feed({"type": "node_started", "number": 1})
+    view.feed({"type": "plan_finished", "reason": None})
+    text = shown(view.render(progress=False))
+    assert "1 Salt" in text
+    assert "tokens" not in text
+    assert "▸" not in text
+
+
+def test_a_sequential_answer_forgets_the_plan_before_it() -> None:
+    view = RunView()
+    view.feed(planned(1, "Salt"))
+    view.feed({"type": "mode_chosen", "mode": "sequential", "reason": "no plan"})
+    view.feed(planned(1, "Answer"))
+    assert [part.title for part in view.parts.values()] == ["Answer"]
+
+
+def info(**fields: Any) -> dict[str, Any]:
+    node = {
+        "number": 1,
+        "title": "A title of the greatest length that one can be, sixty letters",
+        "dependencies": [],
+        "sees": [],
+        "started_s": 1.234,
+        "first_token_s": 123.456,
+        "finished_s": 1234.5,
+        "tokens": 256,
+        "prompt_tokens": 8192,
+        "cached_tokens": 8191,
+    }
+    later = {
+        **node,
+        "number": 2,
+        "title": "Depth",
+        "dependencies": [1],
+        "sees": [1],
+        "finished_s": None,
+    }
+    return {
+        "mode": "plato",
+        "reason": None,
+        "degraded": [],
+        "graph": {"nodes": [node, later]},
+        "timings": {"duration_s": 12.34, "first_text_s": 1.2, "plan_s": 3.4},
+        "plan": {"source": "model", "tokens": 40, "steps": 30},
+        **fields,
+    }
+
+
+def test_all_figures_fit_an_ordinary_terminal() -> None:
+    text = shown(figures(info()))
+    for figure in ("1.23", "123.46", "1234.50", "256", "8192", "8191", "cached"):
+        assert figure in text
+    assert max(map(len, text.splitlines())) <= 80
+    assert "mode plato, 12.3 s, first text after 1.2 s" in text
+    assert "plan 3.4 s (40 tokens in 30 steps)" in text
+    assert "note" not in text
+
+
+def test_what_was_not_as_asked_is_noted() -> None:
+    text = shown(
+        figures(
+            info(
+                mode="sequential",
+                reason="the planner failed",
+                degraded=["context store"],
+                plan={"source": "none", "tokens": 0, "steps": 0},
+                timings={"duration_s": 1.0, "first_text_s": None, "plan_s": 0.0},
+            )
+        )
+    )
+    assert "note: the planner failed" in text
+    assert "went without the context store" in text
+    assert "plan 0.0" not in text
+    assert "first text" not in text
