@@ -207,6 +207,8 @@ async def _client(
     from plato.runtime import Runtime
 
     transformers_logging.disable_progress_bar()
+    if console.is_terminal:
+        console.print("loading the model", style="dim")
     settings = _settings()
     if "log_level" in settings.model_fields_set:
         configure_logs(settings.log_level)
