@@ -10,6 +10,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedConfig
 from plato.engine.errors import EngineError, ModelNotSupportedError
 from plato.engine.torch.attention import ATTENTION_NAME, Rows, StepBatch
 from plato.engine.torch.config import TorchEngineConfig
+from plato.engine.torch.linear import replace_linears
 from plato.engine.torch.pool import KVPool, bytes_per_token
 
 SELF_TEST_TOKENS = 24
@@ -46,6 +47,8 @@ class LanguageModel:
         self.context_length: int = text_config.max_position_embeddings
         self.vocabulary: int = text_config.vocab_size
         self.end_tokens = self._end_tokens()
+        if self.device.type == "cpu" and self.dtype is torch.float32:
+            replace_linears(self._model)
         self._decoder = self._model.get_decoder()
         self._head = self._model.get_output_embeddings()
         self._take_over_attention()
