@@ -17,6 +17,7 @@ import sys
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +61,7 @@ def calibrate(decisions: Sequence[Decision]) -> float:
     odds = sorted({log_odds(decision.one_probability) for decision in decisions})
     gaps = [
         (cost(decisions, probability((low + high) / 2)), low - high, (low + high) / 2)
-        for low, high in zip(odds, odds[1:], strict=False)
+        for low, high in pairwise(odds)
     ]
     return probability(min(gaps)[2])
 

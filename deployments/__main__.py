@@ -11,6 +11,7 @@ import argparse
 import signal
 import sys
 import threading
+from types import FrameType
 
 from pydantic import ValidationError
 
@@ -38,19 +39,24 @@ def main() -> int:
     except ValidationError as error:
         parser.error(str(error))
     configure_logs(settings.log_level, deployment="serve")
-    stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: stop.set())
+        signal.signal(number, _leave)
     app = LocalApp(settings, host=arguments.host, port=arguments.port, logs=True)
     try:
         with app:
             sys.stderr.write(f"plato serves {settings.model_name} at {app.url}/v1\n")
             sys.stderr.flush()
-            stop.wait()
+            threading.Event().wait()
     except PlatoError as error:
         sys.stderr.write(f"plato serve: {error.message}\n")
         return 1
     return 0
+
+
+def _leave(number: int, _: FrameType | None) -> None:
+    """Unwind, which stops the application; once, so that nothing interrupts that."""
+    signal.signal(number, signal.SIG_IGN)
+    raise SystemExit(0)
 
 
 if __name__ == "__main__":

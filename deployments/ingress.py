@@ -21,7 +21,7 @@ from deployments.handles import detached, stream
 from deployments.replica import start_replica
 from plato.answering import Answering
 from plato.api import sse
-from plato.api.errors import as_plato_error, error_body, error_headers
+from plato.api.errors import ModelNotFoundError, as_plato_error, error_body, error_headers
 from plato.api.requests import parse_request, to_run_request
 from plato.api.responses import ChatResponse
 from plato.assembly import ModelTools
@@ -136,10 +136,9 @@ class Ingress:
         """One model by name."""
         listed = await self.models()
         if name != self._settings.model_name:
-            raise InvalidRequestError(
+            raise ModelNotFoundError(
                 f"the model '{name}' does not exist here; use '{self._settings.model_name}'",
                 param="model",
-                code="model_not_found",
             )
         found: dict[str, Any] = listed["data"][0]
         return found

@@ -6,8 +6,12 @@ import logging
 import os
 import secrets
 import shutil
+import signal
 import sys
 import tempfile
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Self
 
@@ -70,14 +74,15 @@ class LocalApp:
         if not self._logs:
             logging.getLogger("ray.serve").setLevel(logging.WARNING)
         try:
-            ray.init(
-                address="local",
-                num_cpus=max(cores, -(-reserved_cpus(self._settings) // 1)),
-                include_dashboard=False,
-                log_to_driver=self._logs,
-                logging_level=logging.WARNING,
-                _temp_dir=self._folder,
-            )
+            with _own_signals():
+                ray.init(
+                    address="local",
+                    num_cpus=max(cores, -(-reserved_cpus(self._settings) // 1)),
+                    include_dashboard=False,
+                    log_to_driver=self._logs,
+                    logging_level=logging.WARNING,
+                    _temp_dir=self._folder,
+                )
             serve.start(
                 http_options={"host": self._host, "port": self._port},
                 logging_config={"log_level": "WARNING", "encoding": "JSON"},
@@ -112,3 +117,18 @@ class LocalApp:
         trace: TracebackType | None,
     ) -> None:
         self.stop()
+
+
+@contextmanager
+def _own_signals() -> Iterator[None]:
+    """Keep this process's signal handlers: Ray's would abort it, and leave everything behind."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in handlers.items():
+            if handler is not None:
+                signal.signal(number, handler)

@@ -161,6 +161,8 @@ class EngineStats:
     prompt_tokens: int
     cached_tokens: int
     output_tokens: int
+    idle_s: float = 0.0
+    """Seconds since the last step ended."""
     live: tuple[tuple[str, int], ...] = ()
     """(run, node) of every sequence that waits or decodes."""
 

@@ -141,7 +141,7 @@ def test_the_model_is_listed(client: OpenAI) -> None:
     ("change", "status", "param", "says"),
     [
         ({"model": "large"}, 404, "model", "small"),
-        ({"n": 3}, 400, "n", "1"),
+        ({"n": 3}, 400, "n", "one request"),
         ({"max_tokens": 0}, 400, "max_tokens", ""),
         ({"messages": []}, 400, "messages", ""),
         ({"extra_body": {"plato": {"mode": "fast"}}}, 400, "plato.mode", "plato"),

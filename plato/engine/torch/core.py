@@ -67,6 +67,8 @@ class EngineCore:
         self._leases: dict[str, float] = {}
         """Deadline of every consumer with a live sequence; others are dropped on expiry."""
         self._load = self._measure_load()
+        self.stepped_at = clock()
+        """When the last step ended."""
         self.steps = 0
         self.prompt_tokens = 0
         self.cached_tokens = 0
@@ -198,6 +200,7 @@ class EngineCore:
                 sequence.sink(error)
             else:
                 self._report(sequence)
+        self.stepped_at = self._clock()
 
     def check_integrity(self) -> None:
         """Raise `AssertionError` unless every slot of KV is accounted for exactly once."""

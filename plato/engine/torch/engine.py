@@ -7,6 +7,7 @@ import contextlib
 import logging
 import queue
 import threading
+import time
 import uuid
 from collections.abc import AsyncGenerator, Callable
 
@@ -155,6 +156,7 @@ class TorchEngine:
             prompt_tokens=core.prompt_tokens,
             cached_tokens=core.cached_tokens,
             output_tokens=core.output_tokens,
+            idle_s=time.monotonic() - core.stepped_at,
             live=core.live,
         )
 
