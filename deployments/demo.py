@@ -24,10 +24,10 @@ from plato.errors import PlatoError
 from plato.models import resolve_model
 from plato.settings import Settings
 
-QUESTION = "How do I plan a vegetable garden?"
+QUESTION = "What are the effects of social media on teenagers?"
 # A very small model answers here: these keep it from going round in circles.
 REPETITION_PENALTY = 1.1
-NODE_MAX_TOKENS = 160
+NODE_MAX_TOKENS = 96
 SEQUENTIAL_MAX_TOKENS = 640
 
 
@@ -118,8 +118,10 @@ def main() -> int:
     """Run the demo; returns the exit status."""
     parser = argparse.ArgumentParser(prog="python -m deployments.demo", description=__doc__)
     parser.add_argument("question", nargs="?", default=QUESTION)
-    question = parser.parse_args().question
-    console = Console()
+    parser.add_argument("--record", metavar="FILE", help="write what is shown as SVG")
+    options = parser.parse_args()
+    question: str = options.question
+    console = Console(record=options.record is not None)
     settings = Settings(
         repetition_penalty=REPETITION_PENALTY,
         node_max_tokens=NODE_MAX_TOKENS,
@@ -136,6 +138,8 @@ def main() -> int:
     except PlatoError as error:
         console.print(f"demo: {error.message}", style="red")
         return 1
+    if options.record is not None:
+        console.save_svg(options.record, title="make demo")
     return 0
 
 

@@ -40,16 +40,23 @@ class TorchEngine:
         """
         self._config = config
         self._epoch = uuid.uuid4().hex[:12]
-        self._model = LanguageModel(config)
-        self._core = EngineCore(self._model, config, self._epoch)
         # Bounded by the live consumers: each adds a few commands in its life.
         self._inbox: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._mailboxes: dict[Sequence, Callable[[BaseException], None]] = {}
         """How to fail each live sequence; an entry goes when its sequence ends."""
         self._failure: BaseException | None = None
         self._closing = threading.Event()
-        self._thread = threading.Thread(target=self._loop, name="plato-engine", daemon=True)
+        loaded: queue.SimpleQueue[tuple[LanguageModel, EngineCore] | BaseException] = (
+            queue.SimpleQueue()
+        )
+        self._thread = threading.Thread(
+            target=self._run, args=(loaded,), name="plato-engine", daemon=True
+        )
         self._thread.start()
+        outcome = loaded.get()
+        if isinstance(outcome, BaseException):
+            raise outcome
+        self._model, self._core = outcome
 
     @property
     def epoch(self) -> str:
@@ -172,10 +179,29 @@ class TorchEngine:
         if self._closing.is_set():
             raise EngineClosedError("the engine is shutting down")
 
-    def _loop(self) -> None:
+    def _run(
+        self, loaded: queue.SimpleQueue[tuple[LanguageModel, EngineCore] | BaseException]
+    ) -> None:
+        """Load and compute, both in this thread.
+
+        OpenMP keeps a pool of threads for every thread that computes. With a second pool, from
+        loading elsewhere, it counts more threads than cores and puts them to sleep between any two
+        operations: measured, a step of 36 ms took 65 to 100 ms.
+        """
         if self._config.threads is not None:
-            # OpenMP keeps this per calling thread.
             torch.set_num_threads(self._config.threads)
+        try:
+            model = LanguageModel(self._config)
+            core = EngineCore(model, self._config, self._epoch)
+        except BaseException as error:
+            # Whatever it is, the constructor waits for it.
+            loaded.put(error)
+            return
+        self._core = core
+        loaded.put((model, core))
+        self._loop()
+
+    def _loop(self) -> None:
         try:
             while not self._closing.is_set():
                 self._drain()
