@@ -116,6 +116,7 @@ class RunTracker:
         self._nodes[output.number] = replace(
             known,
             tokens=max(known.tokens, output.offset + len(output.tokens)),
+            cached_tokens=output.cached_tokens,
             first_token_s=output.at_s if known.first_token_s is None else known.first_token_s,
         )
 

@@ -167,6 +167,8 @@ class NodeOutput(Event):
     offset: int
     tokens: tuple[int, ...]
     text: str
+    cached_tokens: int = 0
+    """Prompt tokens that the decoder did not have to compute."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -182,7 +182,8 @@ class Engine(Protocol):
         """Decode one sequence.
 
         Closing the iterator cancels the sequence. Raises `RequestRefusedError` where the request
-        can never be served and `EngineClosedError` when the engine stops.
+        can never be served, `EngineBusyError` where too many wait already (perhaps only after the
+        acknowledgement), and `EngineClosedError` when the engine stops.
         """
         ...
 
@@ -203,5 +204,5 @@ class Engine(Protocol):
         ...
 
     async def close(self) -> None:
-        """Cancel everything and free the model. Idempotent."""
+        """Cancel everything and stop computing. Idempotent."""
         ...

@@ -372,7 +372,14 @@ class Run:
                 )
             await self._emit(
                 NodeOutput(
-                    run, self._at(), number, chunk.attempt, chunk.offset, chunk.tokens, chunk.text
+                    run=run,
+                    at_s=self._at(),
+                    number=number,
+                    attempt=chunk.attempt,
+                    offset=chunk.offset,
+                    tokens=chunk.tokens,
+                    text=chunk.text,
+                    cached_tokens=chunk.cached_tokens,
                 )
             )
 
