@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
-from typing import Protocol, cast
 
 from plato.engine import Chunk, FinishReason, GenerateRequest, SamplingParams
 from plato.errors import InvalidPlanError
@@ -24,21 +23,12 @@ from plato.planning.protocol import (
 )
 from plato.planning.vocabulary import structure_tokens
 from plato.prompting import ChatTemplate, Tokenizer
+from plato.scheduling.protocol import DecoderPool
 
 PLAN_NODE = 0
 """The plan's place among the nodes of a run, which are numbered from 1."""
 REPETITION_PENALTY = 1.2
 """Keeps the titles of a plan different from each other; the plan's structure is exempt."""
-
-
-class Decodes(Protocol):
-    """What a planner needs of `plato.scheduling.protocol.DecoderPool`."""
-
-    def generate(
-        self, request: GenerateRequest, replica: str | None = None
-    ) -> AsyncIterator[Chunk]:
-        """Decode on some replica; closing the iterator cancels."""
-        ...
 
 
 class ModelPlanner:
@@ -50,7 +40,7 @@ class ModelPlanner:
 
     def __init__(
         self,
-        pool: Decodes,
+        pool: DecoderPool,
         tokenizer: Tokenizer,
         template: ChatTemplate,
         *,
@@ -81,10 +71,7 @@ class ModelPlanner:
         """
         progress = _Progress(request, self._decision, self._max_title_chars)
         deadline = asyncio.get_running_loop().time() + request.deadline_s
-        # Iterators over replicas in other processes close like generators do.
-        stream = cast(
-            "AsyncGenerator[Chunk, None]", self._pool.generate(self._generate_request(request))
-        )
+        stream = self._pool.generate(self._generate_request(request))
         started = False
         async with aclosing(stream):
             while not progress.over:

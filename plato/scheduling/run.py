@@ -277,15 +277,18 @@ class Run:
             self._start_ready()
 
     async def _end_plan(self, report: PlanReport, reason: str | None) -> None:
-        await self._choose_mode(
-            Mode.SKELETON if self._request.mode is Mode.SKELETON else Mode.PLATO
-        )
+        await self._choose_mode(self._planned_mode)
         await self._emit(PlanFinished(self._request.run, self._at(), report, reason))
         self._record_plan()
 
     def _record_plan(self) -> None:
         assert self._mode is not None
         self._journal.planned(self._graph, self._mode)
+
+    @property
+    def _planned_mode(self) -> Mode:
+        """The mode of an answer that follows a plan."""
+        return Mode.SKELETON if self._request.mode is Mode.SKELETON else Mode.PLATO
 
     async def _choose_mode(self, mode: Mode, reason: str | None = None) -> None:
         """Say how the question is answered, once, before the first text."""
@@ -367,9 +370,7 @@ class Run:
 
         async def show(chunk: Chunk) -> None:
             if chunk.text:
-                await self._choose_mode(
-                    Mode.SKELETON if self._request.mode is Mode.SKELETON else Mode.PLATO
-                )
+                await self._choose_mode(self._planned_mode)
             await self._emit(
                 NodeOutput(
                     run=run,
