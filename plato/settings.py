@@ -33,7 +33,7 @@ class Settings(BaseSettings):
     cache_dir: str | None = Field(
         default=None, description="Where converted models are kept; default: ~/.cache/plato."
     )
-    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    dtype: Literal["auto", "float32", "bfloat16", "int8"] = "auto"
     device: Literal["auto", "cpu", "cuda"] = "auto"
 
     # Engine

@@ -1,8 +1,10 @@
-"""Attention over the KV pool, in the place of transformers' own.
+"""Attention over the KV pool: where the tokens of a step lie, and the products in torch.
 
 A step computes a flat row of tokens that belong to many sequences. First come the sequences with
-one new token, computed together on a padded batch; then those with several (prefill, forced
-tokens), one by one under a causal mask.
+one new token; then those with several (prefill, forced tokens). On a CPU our own modules
+(`layers.py`) compute them all with a kernel that reads KV where it lies. Elsewhere this module's
+function stands in the place of transformers' attention: sequences with one new token together on
+a padded batch, the others one by one under a causal mask.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ import torch
 from torch.nn.functional import scaled_dot_product_attention as sdpa
 from transformers import AttentionInterface
 
+from plato.engine.torch.kernels import QueryRows
 from plato.engine.torch.pool import KVPool
 
 if TYPE_CHECKING:
@@ -52,49 +55,74 @@ class Span:
 class StepBatch:
     """Where the tokens of one step lie: built once, used by every layer."""
 
-    def __init__(self, pool: KVPool, rows: list[Rows], device: torch.device) -> None:
+    def __init__(
+        self, pool: KVPool, rows: list[Rows], device: torch.device, tile: int | None = None
+    ) -> None:
+        """`tile`: rows that the kernel computes together; `None` where torch does it all."""
         self.pool = pool
-        self.singles = sum(row.count == 1 for row in rows)
-        """Leading rows that are one token of a sequence each."""
-        if any(row.count == 1 for row in rows[self.singles :]):
-            raise AssertionError("sequences with one new token come first")
         self.new_slots = _tensor(np.concatenate([row.slots[-row.count :] for row in rows]), device)
         self.positions = _tensor(
             np.concatenate([np.arange(row.end - row.count, row.end) for row in rows]), device
         )
-        self.single_slots, self.single_mask = self._pad(rows[: self.singles], device)
-        self.spans = self._spans(rows[self.singles :], device)
+        self.query_rows = None
+        self.single_slots: torch.Tensor | None = None
+        self.single_mask: torch.Tensor | None = None
+        self.spans: list[Span] = []
+        if tile is not None:
+            self.query_rows = _query_rows(rows, tile, device)
+            return
+        self.singles = sum(row.count == 1 for row in rows)
+        """Leading rows that are one token of a sequence each."""
+        if any(row.count == 1 for row in rows[self.singles :]):
+            raise AssertionError("sequences with one new token come first")
+        self.single_slots, self.single_mask = _pad(rows[: self.singles], device)
+        self.spans = _spans(rows[self.singles :], self.singles, device)
 
-    @staticmethod
-    def _pad(
-        rows: list[Rows], device: torch.device
-    ) -> tuple[torch.Tensor | None, torch.Tensor | None]:
-        """Slots [n, longest] and a mask [n, 1, 1, longest] of the single-token sequences."""
-        if not rows:
-            return None, None
-        lengths = np.array([row.end for row in rows])
-        slots = np.empty((len(rows), lengths.max()), np.int64)
-        for index, row in enumerate(rows):
-            slots[index, : row.end] = row.slots
-            # The mask multiplies padding by 0, which is NaN where a slot never written holds NaN:
-            # pad with a slot that is computed.
-            slots[index, row.end :] = row.slots[0]
-        if lengths.min() == lengths.max():
-            return _tensor(slots, device), None
-        mask = np.arange(lengths.max())[None, :] < lengths[:, None]
-        return _tensor(slots, device), _tensor(mask, device)[:, None, None, :]
 
-    def _spans(self, rows: list[Rows], device: torch.device) -> list[Span]:
-        spans: list[Span] = []
-        start = self.singles
-        for row in rows:
-            mask = None
-            if row.count < row.end:
-                positions = np.arange(row.end)
-                mask = _tensor(positions[None, :] <= positions[-row.count :, None], device)
-            spans.append(Span(start, start + row.count, _tensor(row.slots, device), mask))
-            start += row.count
-        return spans
+def _query_rows(rows: list[Rows], tile: int, device: torch.device) -> QueryRows:
+    counts = np.array([row.count for row in rows])
+    ends = np.array([row.end for row in rows])
+    begins = ends.cumsum() - ends
+    lengths = [np.arange(row.end - row.count, row.end) + 1 for row in rows]
+    firsts = counts.cumsum() - counts
+    tiles = [
+        np.arange(first, first + row.count, tile) for first, row in zip(firsts, rows, strict=True)
+    ]
+    return QueryRows(
+        slots=_tensor(np.concatenate([row.slots for row in rows]), device),
+        offsets=_tensor(np.repeat(begins, counts), device),
+        lengths=_tensor(np.concatenate(lengths), device),
+        tiles=_tensor(np.concatenate([*tiles, [counts.sum()]]), device),
+    )
+
+
+def _pad(rows: list[Rows], device: torch.device) -> tuple[torch.Tensor | None, torch.Tensor | None]:
+    """Slots [n, longest] and a mask [n, 1, 1, longest] of sequences with one new token."""
+    if not rows:
+        return None, None
+    lengths = np.array([row.end for row in rows])
+    slots = np.empty((len(rows), lengths.max()), np.int64)
+    for index, row in enumerate(rows):
+        slots[index, : row.end] = row.slots
+        # The mask multiplies padding by 0, which is NaN where a slot never written holds NaN:
+        # pad with a slot that is computed.
+        slots[index, row.end :] = row.slots[0]
+    if lengths.min() == lengths.max():
+        return _tensor(slots, device), None
+    mask = np.arange(lengths.max())[None, :] < lengths[:, None]
+    return _tensor(slots, device), _tensor(mask, device)[:, None, None, :]
+
+
+def _spans(rows: list[Rows], start: int, device: torch.device) -> list[Span]:
+    spans: list[Span] = []
+    for row in rows:
+        mask = None
+        if row.count < row.end:
+            positions = np.arange(row.end)
+            mask = _tensor(positions[None, :] <= positions[-row.count :, None], device)
+        spans.append(Span(start, start + row.count, _tensor(row.slots, device), mask))
+        start += row.count
+    return spans
 
 
 def _tensor(array: NDArray[Any], device: torch.device) -> torch.Tensor:
@@ -120,31 +148,30 @@ def tree_attention(
     """
     layer: int = module.layer_idx  # type: ignore[assignment]
     keys, values = step_batch.pool.keys[layer], step_batch.pool.values[layer]
-    keys.index_copy_(0, step_batch.new_slots, key[0].transpose(0, 1))
-    values.index_copy_(0, step_batch.new_slots, value[0].transpose(0, 1))
+    keys.index_copy_(0, step_batch.new_slots, key[0].transpose(0, 1).to(keys.dtype))
+    values.index_copy_(0, step_batch.new_slots, value[0].transpose(0, 1).to(values.dtype))
 
     heads, tokens, dim = query.shape[1:]
-    kv_heads = key.shape[1]
     output = query.new_empty(tokens, heads, dim)
     singles = step_batch.singles
     if step_batch.single_slots is not None:
         # With one new token each, the query heads that share a KV head act as its queries.
         output[:singles] = sdpa(
-            query[0, :, :singles].transpose(0, 1).reshape(singles, kv_heads, -1, dim),
-            keys[step_batch.single_slots].transpose(1, 2),
-            values[step_batch.single_slots].transpose(1, 2),
+            query[0, :, :singles].transpose(0, 1).reshape(singles, key.shape[1], -1, dim),
+            keys[step_batch.single_slots].transpose(1, 2).to(query.dtype),
+            values[step_batch.single_slots].transpose(1, 2).to(query.dtype),
             attn_mask=step_batch.single_mask,
             scale=scaling,
         ).reshape(singles, heads, dim)
     for span in step_batch.spans:
         output[span.start : span.stop] = sdpa(
             query[:, :, span.start : span.stop],
-            keys[span.slots].transpose(0, 1)[None],
-            values[span.slots].transpose(0, 1)[None],
+            keys[span.slots].transpose(0, 1)[None].to(query.dtype),
+            values[span.slots].transpose(0, 1)[None].to(query.dtype),
             attn_mask=span.mask,
             is_causal=span.mask is None,
             scale=scaling,
-            enable_gqa=kv_heads != heads,
+            enable_gqa=key.shape[1] != heads,
         )[0].transpose(0, 1)
     return output[None], None
 

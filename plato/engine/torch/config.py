@@ -16,7 +16,8 @@ class TorchEngineConfig:
     device: str = "auto"
     """`cpu`, `cuda`, or `auto`: a GPU where there is one."""
     dtype: str = "auto"
-    """`float32`, `bfloat16`, or `auto`: float32 on a CPU, bfloat16 on a GPU."""
+    """`float32`, `bfloat16`, `int8` (weights, on a CPU), or `auto`: bfloat16 on a GPU, int8 on
+    a CPU with instructions for it, else float32."""
     kv_budget_bytes: int = 1 << 30
     """Hard budget for KV."""
     max_sequences: int = 16

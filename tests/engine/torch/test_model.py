@@ -19,7 +19,8 @@ from transformers import (
 
 from plato.engine import EngineError, ModelNotSupportedError
 from plato.engine.torch import TorchEngineConfig
-from plato.engine.torch.attention import ATTENTION_NAME, tree_attention
+from plato.engine.torch.attention import ATTENTION_NAME, Rows, tree_attention
+from plato.engine.torch.kernels import PortableKernels
 from plato.engine.torch.model import LanguageModel
 from tests.engine.conftest import TINY, MakeCore
 from tests.engine.helpers import Stream, ask, assert_greedy, run_together, some_tokens
@@ -30,7 +31,11 @@ VOCABULARY = 49_152
 def save(config: Any, folder: Path, tokenizer: Any) -> str:
     with torch.random.fork_rng():
         torch.manual_seed(1)
-        AutoModelForCausalLM.from_config(config).save_pretrained(folder)
+        model = AutoModelForCausalLM.from_config(config)
+        for parameter in model.parameters():
+            if parameter.ndim == 1:  # Biases would be 0 and norms 1, and prove nothing.
+                torch.nn.init.uniform_(parameter, 0.5, 1.5)
+        model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return str(folder)
 
@@ -66,6 +71,25 @@ def test_other_families_equal_generate(
     streams = run_together(core, [ask(prompt) for prompt in prompts])
     for prompt, stream in zip(prompts, streams, strict=True):
         assert_greedy(reference, prompt, stream.tokens)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "int8"])
+def test_without_a_compiler_torch_computes_the_same(
+    dtype: str, tiny_folder: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = TorchEngineConfig(tiny_folder, device="cpu", dtype=dtype)
+    native = LanguageModel(config)
+    monkeypatch.setattr("plato.engine.torch.model.new_kernels", PortableKernels)
+    portable = LanguageModel(config)
+    tokens = list(some_tokens(30))
+    logits = []
+    for model in (native, portable):
+        pool = model.new_pool(30)
+        slots = pool.allocate(30)
+        with torch.inference_mode():
+            model.forward(pool, tokens[:20], [Rows(slots[:20], 20)], [])
+            logits.append(model.forward(pool, tokens[20:], [Rows(slots, 10)], list(range(10))))
+    torch.testing.assert_close(*logits, rtol=0, atol=1e-4 if dtype == "float32" else 0.02)
 
 
 @pytest.mark.parametrize(

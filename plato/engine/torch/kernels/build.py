@@ -1,0 +1,89 @@
+"""Compiling the kernels for the machine they run on, once, and loading them."""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import logging
+import os
+import platform
+import shutil
+import subprocess
+import tempfile
+from functools import cache
+from pathlib import Path
+
+logger = logging.getLogger(__name__)
+
+SOURCE = Path(__file__).with_name("kernels.c")
+FLAGS = (
+    "-O3",
+    "-march=native",
+    "-fopenmp",
+    "-fPIC",
+    "-shared",
+    "-std=gnu11",
+    # What a compiler needs to turn sums and rounding into vector code. Not -ffast-math: linked
+    # into a shared library that changes how the whole process treats tiny numbers.
+    "-fno-math-errno",
+    "-fno-trapping-math",
+    "-fno-signed-zeros",
+    "-fassociative-math",
+)
+COMPILE_DEADLINE_S = 120.0
+
+
+@cache
+def load_library() -> ctypes.CDLL | None:
+    """The compiled kernels; `None`, with a warning that says what to do, where that fails."""
+    compiler = os.environ.get("CC") or shutil.which("cc") or shutil.which("gcc")
+    if not compiler:
+        logger.warning(
+            "no C compiler was found, so the engine computes with torch alone, which is slower; "
+            "install gcc or set CC"
+        )
+        return None
+    try:
+        return ctypes.CDLL(str(_compiled(compiler)))
+    except (OSError, subprocess.SubprocessError) as error:
+        detail = getattr(error, "stderr", None) or str(error)
+        logger.warning(
+            "the kernels could not be compiled with %s, so the engine computes with torch alone, "
+            "which is slower: %s",
+            compiler,
+            detail.strip()[-500:],
+        )
+        return None
+
+
+def _compiled(compiler: str) -> Path:
+    """Path of the library for this source, compiler and processor, compiled if need be."""
+    digest = hashlib.blake2b(digest_size=12)
+    for part in (SOURCE.read_text(), *FLAGS, compiler, _processor()):
+        digest.update(part.encode())
+    folder = Path.home() / ".cache" / "plato" / "kernels"
+    library = folder / f"{digest.hexdigest()}.so"
+    if library.exists():
+        return library
+    folder.mkdir(parents=True, exist_ok=True)
+    # Replicas may compile at the same time: each its own file, and the name is taken at once.
+    with tempfile.TemporaryDirectory(dir=folder) as scratch:
+        output = Path(scratch) / library.name
+        subprocess.run(
+            [*compiler.split(), *FLAGS, str(SOURCE), "-o", str(output), "-lm"],
+            check=True,
+            capture_output=True,
+            text=True,
+            timeout=COMPILE_DEADLINE_S,
+        )
+        output.replace(library)
+    return library
+
+
+def _processor() -> str:
+    """What tells processors apart: a home directory can be shared by several kinds."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.machine() + platform.processor()
+    return next((line for line in lines if line.startswith(("flags", "Features"))), "")

@@ -1,0 +1,163 @@
+"""The kernels in plain torch: for machines without a compiler, and the oracle of the native ones.
+
+Shapes are in the docstrings of `Kernels`. Activations are float32; KV is float32 or bfloat16.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch.nn.functional import scaled_dot_product_attention, silu
+
+PLANES = 2
+"""An activation is quantised into two planes of bytes, so its rounding error is 2^-15 of the
+largest value of its row: what is left of int8 is the error of the weights."""
+OFFSET = 128
+STEPS = 254.0
+"""Steps of the low plane in one step of the high one."""
+
+
+@dataclass(frozen=True, slots=True)
+class QueryRows:
+    """What each row of a step looks at.
+
+    Row r looks at the slots `slots[offsets[r] : offsets[r] + lengths[r]]`.
+    """
+
+    slots: torch.Tensor
+    """int64, flat: the slots of one sequence after the other."""
+    offsets: torch.Tensor
+    """int64 [rows]: where in `slots` a row's sequence begins."""
+    lengths: torch.Tensor
+    """int64 [rows]: how many slots a row looks at."""
+    tiles: torch.Tensor
+    """int64 [tiles + 1]: cuts the rows into short runs of neighbours in one sequence, which the
+    native kernel computes together."""
+
+
+class Kernels(Protocol):
+    """The operations that a decoder layer needs beside matrix products."""
+
+    def rms_norm(self, x: torch.Tensor, weight: torch.Tensor, eps: float) -> torch.Tensor:
+        """Root mean square norm over the last dimension (arXiv 1910.07467)."""
+        ...
+
+    def quantize(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """[rows, columns] to uint8 planes [2 * rows, columns] (high, then low) and scales [rows].
+
+        x is about scale * ((high - 128) + (low - 128) / 254).
+        """
+        ...
+
+    def combine(
+        self, products: torch.Tensor, scales: torch.Tensor, bias: torch.Tensor | None
+    ) -> torch.Tensor:
+        """Products [2 * rows, columns] of both planes to float32 [rows, columns]."""
+        ...
+
+    def swiglu(self, both: torch.Tensor) -> torch.Tensor:
+        """[rows, 2 * columns], gate then up, to silu(gate) * up (arXiv 2002.05202)."""
+        ...
+
+    def rotate_and_store(
+        self,
+        qkv: torch.Tensor,
+        rotary: tuple[torch.Tensor, torch.Tensor],
+        slots: torch.Tensor,
+        keys: torch.Tensor,
+        values: torch.Tensor,
+    ) -> None:
+        """Rotate queries and keys of `qkv` [rows, heads + 2 * KV heads, dim] in place, keep KV.
+
+        `rotary` are cosines and sines [rows, dim] (arXiv 2104.09864); `slots` [rows] say where in
+        `keys` and `values` [capacity, KV heads, dim] a row's KV goes.
+        """
+        ...
+
+    def attend(
+        self,
+        qkv: torch.Tensor,
+        rows: QueryRows,
+        keys: torch.Tensor,
+        values: torch.Tensor,
+        scaling: float,
+        out: torch.Tensor,
+    ) -> None:
+        """Attention of one query a row of `qkv` into `out` [rows, heads, dim].
+
+        `keys` and `values` are [capacity, KV heads, dim].
+        """
+        ...
+
+
+class PortableKernels:
+    """The kernels as torch operations."""
+
+    def rms_norm(self, x: torch.Tensor, weight: torch.Tensor, eps: float) -> torch.Tensor:
+        """See `Kernels`."""
+        return x * torch.rsqrt(x.square().mean(-1, keepdim=True) + eps) * weight
+
+    def quantize(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """See `Kernels`."""
+        largest = x.abs().amax(-1)
+        inverse = torch.where(largest > 0, 127.0 / largest, 0.0)
+        value = x * inverse[:, None]
+        high = value.round()
+        low = ((value - high) * STEPS).round()
+        planes = (torch.cat([high, low]) + OFFSET).to(torch.uint8)
+        return planes, largest / 127.0
+
+    def combine(
+        self, products: torch.Tensor, scales: torch.Tensor, bias: torch.Tensor | None
+    ) -> torch.Tensor:
+        """See `Kernels`."""
+        high, low = products.chunk(PLANES)
+        out = scales[:, None] * (high + low * (1.0 / STEPS))
+        return out if bias is None else out + bias
+
+    def swiglu(self, both: torch.Tensor) -> torch.Tensor:
+        """See `Kernels`."""
+        gate, up = both.chunk(2, dim=-1)
+        return silu(gate) * up
+
+    def rotate_and_store(
+        self,
+        qkv: torch.Tensor,
+        rotary: tuple[torch.Tensor, torch.Tensor],
+        slots: torch.Tensor,
+        keys: torch.Tensor,
+        values: torch.Tensor,
+    ) -> None:
+        """See `Kernels`."""
+        kv_heads = keys.shape[1]
+        turned = qkv[:, :-kv_heads]
+        first, second = turned.chunk(2, dim=-1)
+        cosine, sine = (part[:, None] for part in rotary)
+        turned.copy_(turned * cosine + torch.cat([-second, first], dim=-1) * sine)
+        keys.index_copy_(0, slots, qkv[:, -2 * kv_heads : -kv_heads].to(keys.dtype))
+        values.index_copy_(0, slots, qkv[:, -kv_heads:].to(values.dtype))
+
+    def attend(
+        self,
+        qkv: torch.Tensor,
+        rows: QueryRows,
+        keys: torch.Tensor,
+        values: torch.Tensor,
+        scaling: float,
+        out: torch.Tensor,
+    ) -> None:
+        """See `Kernels`."""
+        count, heads, dim = out.shape
+        kv_heads = keys.shape[1]
+        for row in range(count):
+            start = int(rows.offsets[row])
+            path = rows.slots[start : start + int(rows.lengths[row])]
+            # The query heads that share a KV head act as its queries.
+            out[row] = scaled_dot_product_attention(
+                qkv[row, :heads].view(1, kv_heads, -1, dim),
+                keys[path].transpose(0, 1)[None].to(out.dtype),
+                values[path].transpose(0, 1)[None].to(out.dtype),
+                scale=scaling,
+            ).view(heads, dim)
