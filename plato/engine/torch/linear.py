@@ -97,10 +97,11 @@ def int8_is_fast() -> bool:
 def merged(linears: Iterable[nn.Linear], factory: LinearFactory) -> nn.Module:
     """One layer that gives the outputs of several, one after the other, from the same input."""
     parts = list(linears)
-    weight = torch.cat([part.weight for part in parts])
+    weights: list[torch.Tensor] = [part.weight for part in parts]
+    weight = torch.cat(weights)
     if all(part.bias is None for part in parts):
         return factory(weight, None)
-    biases = [
+    biases: list[torch.Tensor] = [
         part.weight.new_zeros(part.out_features) if part.bias is None else part.bias
         for part in parts
     ]
