@@ -42,6 +42,10 @@ class Decoder:
         """Extend a consumer's lease; see `Engine.renew`."""
         self._engine.renew(owner, ttl_s)
 
+    async def release(self, run: str, *, replica: str) -> None:
+        """Drop a run's pins; see `Engine.release`."""
+        self._engine.release(run)
+
     async def stats(self, *, replica: str | None = None) -> EngineStats:
         """The engine's counters and state."""
         return self._engine.stats()

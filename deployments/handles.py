@@ -74,6 +74,10 @@ class ServeDecoderPool:
         """Renew `owner`'s lease at one replica."""
         await detached(lambda: self._handle.renew.remote(owner, ttl_s, replica=replica))
 
+    async def release(self, run: str, replica: str) -> None:
+        """Drop the pins that sequences of `run` have left at one replica."""
+        await detached(lambda: self._handle.release.remote(run, replica=replica))
+
 
 class ServePlanner:
     """The planner deployment behind a Serve handle."""

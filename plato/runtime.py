@@ -47,6 +47,11 @@ class LocalPool:
             raise UnavailableError(f"there is no engine {replica}")
         self._engines[replica].renew(owner, ttl_s)
 
+    async def release(self, run: str, replica: str) -> None:
+        """Drop the pins that sequences of `run` have left at one engine."""
+        if replica in self._engines:
+            self._engines[replica].release(run)
+
 
 def _load(engine: Engine) -> int:
     load = engine.stats().load

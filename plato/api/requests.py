@@ -59,18 +59,12 @@ def to_run_request(
         )
     options = body.options
     max_nodes = _max_nodes(options, settings)
-    seed = seed_source() if body.seed is None else body.seed
     return RunRequest(
         run=run_id,
         messages=tuple(map(_message, body.messages)),
         tenant=tenant,
         mode=options.mode,
-        sampling=SamplingParams(
-            temperature=0.0 if body.temperature is None else body.temperature,
-            top_p=1.0 if body.top_p is None else body.top_p,
-            seed=seed % 2**SEED_BITS,
-            repetition_penalty=settings.repetition_penalty,
-        ),
+        sampling=_sampling(body, settings, seed_source),
         stop=tuple(body.stop or ()),
         max_tokens=body.answer_tokens,
         max_nodes=max_nodes,
@@ -78,6 +72,24 @@ def to_run_request(
         exact_lengths=options.exact_lengths,
         include_prompts=options.prompts,
         deadline_s=_deadline(options, settings),
+    )
+
+
+def _sampling(
+    body: ChatCompletionRequest, settings: Settings, seed_source: Callable[[], int]
+) -> SamplingParams:
+    seed = seed_source() if body.seed is None else body.seed
+    penalty = body.repetition_penalty
+    return SamplingParams(
+        temperature=body.temperature or 0.0,
+        top_p=1.0 if body.top_p is None else body.top_p,
+        seed=seed % 2**SEED_BITS,
+        repetition_penalty=settings.repetition_penalty if penalty is None else penalty,
+        top_k=max(body.top_k or 0, 0),
+        min_p=body.min_p or 0.0,
+        presence_penalty=body.presence_penalty or 0.0,
+        frequency_penalty=body.frequency_penalty or 0.0,
+        logit_bias=tuple((int(token), bias) for token, bias in (body.logit_bias or {}).items()),
     )
 
 

@@ -6,16 +6,22 @@ send for it are accepted. Checks that need the deployment's settings are in `req
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from plato.runs import Mode
 
 MAX_NODES = 32
 MAX_STOPS = 4
+MAX_BIAS = 100
+MAX_BIASED_TOKENS = 300
 MAX_TITLE_CHARS = 200
+
+_TOKEN_ID = re.compile(r"0|[1-9][0-9]{0,8}")
+"""Canonical, so that no token can be named twice."""
 
 
 class WireModel(BaseModel):
@@ -155,7 +161,23 @@ def _stop_list(stop: Any) -> Any:
     return [stop] if isinstance(stop, str) else stop
 
 
-_ONE_WAY = "tokens are chosen by temperature, top_p and seed only; leave it out or send 0"
+def _token_biases(biases: dict[str, float] | None) -> dict[str, float] | None:
+    for token, bias in (biases or {}).items():
+        if not _TOKEN_ID.fullmatch(token):
+            raise PydanticCustomError(
+                "invalid_value",
+                'has the key {token}; keys are token ids, such as "50"',
+                {"token": repr(token)},
+            )
+        if not -MAX_BIAS <= bias <= MAX_BIAS:
+            raise PydanticCustomError(
+                "invalid_value",
+                "adds {bias} to token {token}; send {low} to {high}",
+                {"bias": f"{bias:g}", "token": token, "low": -MAX_BIAS, "high": MAX_BIAS},
+            )
+    return biases
+
+
 _LEAVE_OUT = "leave it out"
 
 
@@ -177,7 +199,47 @@ class ChatCompletionRequest(WireModel):
     temperature: float | None = Field(
         default=None, ge=0, le=2, description="0 is greedy, and the default of this server."
     )
-    top_p: float | None = Field(default=None, gt=0, le=1)
+    top_p: float | None = Field(
+        default=None,
+        gt=0,
+        le=1,
+        description="Choose among the most likely tokens that together have this probability.",
+    )
+    top_k: int | None = Field(
+        default=None,
+        ge=-1,
+        lt=2**31,
+        description="Choose among so many of the most likely tokens; 0 or -1: among all.",
+    )
+    min_p: float | None = Field(
+        default=None,
+        ge=0,
+        le=1,
+        description="Choose among tokens at least this times as likely as the most likely one.",
+    )
+    presence_penalty: float | None = Field(
+        default=None,
+        ge=-2,
+        le=2,
+        description="Makes tokens that the part holds already less likely; negative, more.",
+    )
+    frequency_penalty: float | None = Field(
+        default=None,
+        ge=-2,
+        le=2,
+        description="The same for each time a token is there.",
+    )
+    repetition_penalty: float | None = Field(
+        default=None,
+        gt=0,
+        le=2,
+        description="The same as a factor, 1 is neutral; default: the deployment's.",
+    )
+    logit_bias: Annotated[dict[str, float] | None, AfterValidator(_token_biases)] = Field(
+        default=None,
+        max_length=MAX_BIASED_TOKENS,
+        description="Added to the logits of tokens, by token id: -100 to 100.",
+    )
     seed: int | None = Field(
         default=None,
         ge=-(2**63),
@@ -207,11 +269,6 @@ class ChatCompletionRequest(WireModel):
     parallel_tool_calls: bool | None = None
     functions: Annotated[list[Any] | None, _neutral([], hint=_NO_TOOLS)] = None
     function_call: Annotated[str | None, _neutral("none", "auto", hint=_NO_TOOLS)] = None
-    frequency_penalty: Annotated[float | None, _neutral(0, hint=_ONE_WAY)] = None
-    presence_penalty: Annotated[float | None, _neutral(0, hint=_ONE_WAY)] = None
-    logit_bias: Annotated[dict[str, float] | None, _neutral({}, hint="leave it out or send {}")] = (
-        None
-    )
     logprobs: Annotated[bool | None, _neutral(False, hint="leave it out or send false")] = None
     top_logprobs: Annotated[int | None, _neutral(0, hint="leave it out or send 0")] = None
     response_format: Annotated[

@@ -30,21 +30,40 @@ class FinishReason(StrEnum):
 class SamplingParams:
     """How a token is chosen. The defaults are greedy.
 
+    In this order: `logit_bias`; the penalties, for tokens already in the *output* (the prompt is
+    not penalised); the grammar; `first_token_bias`; `temperature`; `min_p`, `top_k` and `top_p`,
+    each over what the one before it kept. With temperature 0 the last three do not matter.
+
     Random numbers are keyed by (`seed`, `GenerateRequest.node`, position), so a request gives the
     same text alone, batched, or continued elsewhere.
     """
 
     temperature: float = 0.0
-    """0 is greedy."""
+    """Divides the logits; 0 is greedy."""
     top_p: float = 1.0
+    """Keeps the smallest set of the most likely tokens whose probabilities reach this (Holtzman
+    et al., 2019, arXiv 1904.09751)."""
     seed: int = 0
     repetition_penalty: float = 1.0
-    """Divides positive and multiplies negative logits of tokens already in the *output*
-    (Keskar et al., 2019, CTRL, section 4.1); the prompt is not penalised."""
+    """Divides positive and multiplies negative logits of tokens in the output (Keskar et al.,
+    2019, CTRL, arXiv 1909.05858, section 4.1)."""
     penalty_exempt: frozenset[int] = frozenset()
-    """Token ids that `repetition_penalty` leaves alone (separators of a plan, for example)."""
+    """Token ids that the penalties leave alone (separators of a plan, for example)."""
     first_token_bias: tuple[tuple[int, float], ...] = ()
     """(token id, value added to its logit) at output position 0 only."""
+    top_k: int = 0
+    """Keeps the `top_k` most likely tokens (Fan et al., 2018, arXiv 1805.04833); 0 keeps all."""
+    min_p: float = 0.0
+    """Keeps tokens at least `min_p` times as likely as the most likely one (Nguyen et al., 2024,
+    arXiv 2407.01082)."""
+    presence_penalty: float = 0.0
+    """Subtracted from the logits of tokens in the output: logit - presence_penalty *
+    [count > 0] - frequency_penalty * count (OpenAI's API reference), after
+    `repetition_penalty`."""
+    frequency_penalty: float = 0.0
+    """Subtracted from a token's logit once for each time it is in the output."""
+    logit_bias: tuple[tuple[int, float], ...] = ()
+    """(token id, value added to its logit) at every position (OpenAI's API reference)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +113,9 @@ class GenerateRequest:
     and the last token are sent at once. Saves messages between processes."""
     report_first: int = 0
     """How many alternatives of the first output token to report, most likely first."""
+    keep: int | None = None
+    """When the sequence ends by itself, pin its prompt and output for its run at this distance
+    (see `Engine.pin`); `None`: nobody will need them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,6 +187,13 @@ class EngineStats:
     """Seconds since the last step ended."""
     live: tuple[tuple[str, int], ...] = ()
     """(run, node) of every sequence that waits or decodes."""
+    preemptions: int = 0
+    """Times a sequence had to give its KV up for others, and wait. Many: the KV budget is too
+    small for what is asked at once."""
+    evicted_tokens: int = 0
+    """Cached tokens that had to go for new ones."""
+    recomputed_tokens: int = 0
+    """Tokens computed again after a preemption, because they were evicted meanwhile."""
 
 
 class Engine(Protocol):
@@ -197,6 +226,20 @@ class Engine(Protocol):
 
     def cached_prefix(self, prompt: Prompt) -> int:
         """How many leading tokens of `prompt` have their KV here now."""
+        ...
+
+    def pin(self, run: str, prompt: Prompt, distance: int) -> None:
+        """Keep what is here of `prompt` from eviction while anything else can go.
+
+        `distance` says how soon the run needs it: 0 for its next node, else how many of its nodes
+        must end before. When only pinned KV is left to evict, what is needed last goes first: a
+        pin is a priority, never a lock, so it keeps nobody from running. Pins are bounded in
+        number and time, and a run may pin as often as it likes.
+        """
+        ...
+
+    def release(self, run: str) -> None:
+        """Drop all pins of a run."""
         ...
 
     def stats(self) -> EngineStats:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
 from contextlib import ExitStack, aclosing
 from dataclasses import dataclass, field
 
@@ -34,6 +34,7 @@ from plato.scheduling.protocol import DecoderPool
 logger = logging.getLogger(__name__)
 
 RETRY_AFTER_S = 1.0
+RELEASE_DEADLINE_S = 1.0
 
 
 def being_cancelled() -> bool:
@@ -151,6 +152,21 @@ class NodeDecoder:
                 f"{what} failed on decoder {progress.replica or choice.replica} "
                 f"({type(error).__name__}); send the question again"
             ) from error
+
+    async def release(self, run: str, replicas: Iterable[str]) -> None:
+        """Tell these replicas that `run` has ended and needs nothing that it kept there.
+
+        Never raises: what does not hear of it forgets by itself after a while.
+        """
+        try:
+            async with asyncio.timeout(RELEASE_DEADLINE_S):
+                calls = (self._pool.release(run, replica) for replica in replicas)
+                results = await asyncio.gather(*calls, return_exceptions=True)
+        except TimeoutError as error:
+            results = [error]
+        for result in results:
+            if result is not None:
+                logger.info("a run's pins are left to time out: %r", result, extra={"run": run})
 
     async def _follow(
         self,

@@ -36,3 +36,7 @@ class DecoderPool(Protocol):
     async def renew(self, owner: str, ttl_s: float, replica: str) -> None:
         """Renew `owner`'s lease at one replica."""
         ...
+
+    async def release(self, run: str, replica: str) -> None:
+        """Drop the pins that sequences of `run` have left at one replica."""
+        ...

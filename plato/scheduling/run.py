@@ -96,6 +96,9 @@ class Run:
         self._planned_s: dict[int, float] = {}
         self._nodes: dict[int, asyncio.Task[None]] = {}
         self._finished: dict[int, NodeText] = {}
+        self._plan_complete = False
+        self._kept_at: set[str] = set()
+        """Replicas that hold pins of this run."""
 
     async def events(self) -> AsyncGenerator[tuple[RunEvent, ...]]:
         """Answer the question; the last event is `RunFinished` or `RunFailed`.
@@ -119,6 +122,8 @@ class Run:
             _, late = await asyncio.wait([task], timeout=CANCEL_DEADLINE_S)
             if late:
                 logger.error("a run did not end when cancelled", extra={"run": self._request.run})
+            # The consumer has its last event already: nobody waits for this.
+            await self._decoder.release(self._request.run, self._kept_at)
 
     async def _drive(self) -> None:
         deadline_s = min(
@@ -277,6 +282,7 @@ class Run:
             self._start_ready()
 
     async def _end_plan(self, report: PlanReport, reason: str | None) -> None:
+        self._plan_complete = True
         await self._choose_mode(self._planned_mode)
         await self._emit(PlanFinished(self._request.run, self._at(), report, reason))
         self._record_plan()
@@ -313,7 +319,7 @@ class Run:
         self._record_plan()
         room = self._config.context_length - len(prompt)
         budget = sequential_budget(request, self._config.sequential_max_tokens, room)
-        self._start(node, NodePrompt(prompt, None, (), ()), budget, height=1)
+        self._start(node, NodePrompt(prompt, None, (), ()), budget, height=1, keep=None)
 
     async def _add_node(self, node: Node, plan: PlanReport | None = None) -> None:
         if self._request.mode is Mode.SKELETON:
@@ -335,9 +341,28 @@ class Run:
             prompt = self._conversation.node_prompt(
                 self._graph, node.number, self._finished, budget
             )
-            self._start(node, prompt, budget, heights[node.number])
+            self._start(node, prompt, budget, heights[node.number], self._distance(node.number))
 
-    def _start(self, node: Node, prompt: NodePrompt, budget: int, height: int) -> None:
+    def _distance(self, number: int) -> int | None:
+        """How many other nodes must end before one can start that continues this one.
+
+        `None` if none will. While the plan is still being written, its next line may need it.
+        """
+        if self._request.mode is Mode.SKELETON:
+            return None
+        if not self._plan_complete:
+            return 0
+        return min(
+            (
+                len(self._graph.ancestors(dependent) - self._finished.keys() - {number})
+                for dependent in self._graph.dependents(number)
+            ),
+            default=None,
+        )
+
+    def _start(
+        self, node: Node, prompt: NodePrompt, budget: int, height: int, keep: int | None
+    ) -> None:
         request = GenerateRequest(
             run=self._request.run,
             node=node.number,
@@ -348,6 +373,7 @@ class Run:
             priority=height,
             lease=self._lease,
             group_s=self._config.group_s,
+            keep=keep,
         )
         progress = NodeProgress(
             node, prompt, started_s=self._at(), planned_s=self._planned_s[node.number]
@@ -391,6 +417,9 @@ class Run:
         except PlatoError:
             self._tracker.failed(progress.report(NodeState.FAILED, text))
             raise
+        finally:
+            if request.keep is not None and progress.replica:
+                self._kept_at.add(progress.replica)
         assert progress.finish is not None
         report = progress.report(NodeState.DONE, text)
         self._finished[number] = NodeText(number, tuple(progress.emitted), progress.text)

@@ -41,6 +41,12 @@ def test_everything_that_is_asked_for_arrives() -> None:
         messages=[{"role": "developer", "content": "Be brief."}, QUESTION],
         temperature=0.7,
         top_p=0.9,
+        top_k=40,
+        min_p=0.05,
+        repetition_penalty=1.1,
+        presence_penalty=-0.5,
+        frequency_penalty=1,
+        logit_bias={"50": -100, "7": 2.5},
         seed=-1,
         stop=["END", "\n\n\n"],
         max_completion_tokens=50,
@@ -62,7 +68,17 @@ def test_everything_that_is_asked_for_arrives() -> None:
         messages=(Message("system", "Be brief."), Message("user", "Why?")),
         tenant="t",
         mode=Mode.SKELETON,
-        sampling=SamplingParams(temperature=0.7, top_p=0.9, seed=2**63 - 1),
+        sampling=SamplingParams(
+            temperature=0.7,
+            top_p=0.9,
+            seed=2**63 - 1,
+            repetition_penalty=1.1,
+            top_k=40,
+            min_p=0.05,
+            presence_penalty=-0.5,
+            frequency_penalty=1.0,
+            logit_bias=((50, -100.0), (7, 2.5)),
+        ),
         stop=("END", "\n\n\n"),
         max_tokens=50,
         max_nodes=3,
@@ -80,6 +96,22 @@ def test_seeds_differ_between_requests_that_bring_none() -> None:
         for _ in range(8)
     }
     assert len(seeds) == 8
+
+
+@pytest.mark.parametrize(("asked", "used"), [(None, 1.3), (1, 1.0), (1.1, 1.1)])
+def test_a_repetition_penalty_takes_the_place_of_the_deployment_s(
+    asked: float | None, used: float
+) -> None:
+    body = {"model": "tiny", "messages": [QUESTION], "repetition_penalty": asked}
+    settings = SETTINGS.model_copy(update={"repetition_penalty": 1.3})
+    request = to_run_request(
+        parse_request(json.dumps(body)), settings=settings, tenant="", run_id="r"
+    )
+    assert request.sampling.repetition_penalty == used
+
+
+def test_a_top_k_of_minus_one_keeps_all() -> None:
+    assert run_request(top_k=-1).sampling.top_k == 0
 
 
 def test_another_model_is_not_found() -> None:

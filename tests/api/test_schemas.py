@@ -53,6 +53,9 @@ def test_an_answer_of_an_earlier_turn_can_be_sent_back_as_the_client_dumps_it() 
         {"tool_choice": "none"},
         {"frequency_penalty": 0, "presence_penalty": 0.0},
         {"logit_bias": {}},
+        {"frequency_penalty": None, "presence_penalty": None, "logit_bias": None},
+        {"top_k": 0, "min_p": 0, "repetition_penalty": 1},
+        {"top_k": -1, "min_p": None, "repetition_penalty": None},
         {"logprobs": False, "top_logprobs": 0},
         {"top_logprobs": None},
         {"response_format": {"type": "text"}},
@@ -78,14 +81,12 @@ def test_neutral_values_are_accepted(neutral: dict[str, Any]) -> None:
         ({"n": 2}, "n", "unsupported_value"),
         ({"tools": [{"type": "function"}]}, "tools", "unsupported_value"),
         ({"tool_choice": "required"}, "tool_choice", "unsupported_value"),
-        ({"frequency_penalty": 0.5}, "frequency_penalty", "unsupported_value"),
-        ({"logit_bias": {"5": 1}}, "logit_bias", "unsupported_value"),
         ({"logprobs": True}, "logprobs", "unsupported_value"),
         ({"response_format": {"type": "json_object"}}, "response_format", "unsupported_value"),
         ({"reasoning_effort": "low"}, "reasoning_effort", "unsupported_value"),
         ({"store": True}, "store", "unsupported_value"),
         ({"service_tier": "flex"}, "service_tier", "unsupported_value"),
-        ({"top_k": 5}, "top_k", "unknown_parameter"),
+        ({"typical_p": 0.5}, "typical_p", "unknown_parameter"),
         ({"body": 5}, "body", "unknown_parameter"),
         ({"plato": {"speed": 11}}, "plato.speed", "unknown_parameter"),
         ({"plato": {"mode": "fast"}}, "plato.mode", "invalid_value"),
@@ -98,6 +99,18 @@ def test_neutral_values_are_accepted(neutral: dict[str, Any]) -> None:
         ({"temperature": "0.5"}, "temperature", "invalid_type"),
         ({"temperature": float("nan")}, "temperature", "invalid_value"),
         ({"top_p": 0}, "top_p", "invalid_value"),
+        ({"top_k": -2}, "top_k", "invalid_value"),
+        ({"top_k": 2**31}, "top_k", "invalid_value"),
+        ({"top_k": 1.5}, "top_k", "invalid_type"),
+        ({"top_k": "5"}, "top_k", "invalid_type"),
+        ({"min_p": 1.1}, "min_p", "invalid_value"),
+        ({"presence_penalty": 2.1}, "presence_penalty", "invalid_value"),
+        ({"frequency_penalty": -2.1}, "frequency_penalty", "invalid_value"),
+        ({"repetition_penalty": 0}, "repetition_penalty", "invalid_value"),
+        ({"repetition_penalty": 2.5}, "repetition_penalty", "invalid_value"),
+        ({"logit_bias": [5]}, "logit_bias", "invalid_type"),
+        ({"logit_bias": {"5": "1"}}, "logit_bias.5", "invalid_type"),
+        ({"logit_bias": {str(i): 1 for i in range(301)}}, "logit_bias", "invalid_value"),
         ({"seed": 2**63}, "seed", "invalid_value"),
         ({"max_tokens": 0}, "max_tokens", "invalid_value"),
         ({"max_tokens": 5, "max_completion_tokens": 6}, "max_tokens", "invalid_value"),
@@ -126,6 +139,24 @@ def test_what_cannot_be_honoured_is_refused(
 def test_the_modes_that_exist_are_named() -> None:
     message = refusal(plato={"mode": "fast"}).message
     assert message == "'plato.mode' should be 'plato', 'skeleton', 'sequential' or 'auto'"
+
+
+@pytest.mark.parametrize(
+    "key", ["the", "", "-1", "+1", "01", "1.0", "1e3", " 1", "\u0661", "9999999999"]
+)
+def test_biases_name_tokens_by_their_ids(key: str) -> None:
+    error = refusal(logit_bias={"5": 1, key: 1})
+    assert error.message == (
+        f"'logit_bias' has the key {key!r}; keys are token ids, such as \"50\""
+    )
+
+
+@pytest.mark.parametrize("bias", [100.5, -101])
+def test_biases_have_bounds(bias: float) -> None:
+    parse_request(body(logit_bias={"0": -100, "5": 100.0}))
+    error = refusal(logit_bias={"5": bias})
+    assert error.message == f"'logit_bias' adds {bias:g} to token 5; send -100 to 100"
+    assert error.param == "logit_bias"
 
 
 def test_images_are_refused_in_words() -> None:

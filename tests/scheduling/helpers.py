@@ -106,12 +106,16 @@ class ScriptedPool:
         self._held: dict[int, asyncio.Event] = {}
         self.requests: list[GenerateRequest] = []
         self.live: set[int] = set()
+        self.released: list[tuple[str, str]] = []
+        """(run, replica) of every release."""
+        self.release_error: Exception | None = None
+        """What a release raises."""
 
     def hold(self, *nodes: int) -> None:
         """Let these wait before their first token."""
         self._held |= {node: asyncio.Event() for node in nodes}
 
-    def release(self, *nodes: int) -> None:
+    def resume(self, *nodes: int) -> None:
         """Let them go on."""
         for node in nodes:
             self._held[node].set()
@@ -162,6 +166,12 @@ class ScriptedPool:
     async def renew(self, owner: str, ttl_s: float, replica: str) -> None:
         """Nothing to renew."""
 
+    async def release(self, run: str, replica: str) -> None:
+        """Notes it."""
+        self.released.append((run, replica))
+        if self.release_error is not None:
+            raise self.release_error
+
 
 class FaultyPool:
     """Another pool, some nodes of which fail after their first tokens."""
@@ -187,6 +197,10 @@ class FaultyPool:
     async def renew(self, owner: str, ttl_s: float, replica: str) -> None:
         """The other pool's."""
         await self._pool.renew(owner, ttl_s, replica)
+
+    async def release(self, run: str, replica: str) -> None:
+        """The other pool's."""
+        await self._pool.release(run, replica)
 
 
 class Watched:

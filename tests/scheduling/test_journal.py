@@ -116,7 +116,7 @@ async def test_the_ownership_is_given_up_at_the_end(
         record = await written(store, asked, "running")
         assert record.fence > 0
         assert await store.acquire(asked.tenant, asked.run, "somebody else", 1.0) is None
-        held.release(1)
+        held.resume(1)
     assert run.report.mode is Mode.SEQUENTIAL
     assert await released(store, asked) > record.fence
 

@@ -51,6 +51,9 @@ class Renewals:
         if replica == "hangs":
             await asyncio.sleep(60)
 
+    async def release(self, run: str, replica: str) -> None:
+        raise NotImplementedError
+
 
 @pytest.fixture
 def pool() -> Renewals:

@@ -49,10 +49,10 @@ async def test_a_node_whose_line_is_known_waits_for_its_last_dependency(
     scheduler = make_scheduler(pool)
     plan = parts((), (), (1, 2))
     async with watching(scheduler, question(plan=plan)) as run:
-        pool.release(2)
+        pool.resume(2)
         await run.until(lambda: bool(run.of(NodeFinished)))
         assert run.started == [1, 2]
-        pool.release(1)
+        pool.resume(1)
     assert run.started == [1, 2, 3]
 
 

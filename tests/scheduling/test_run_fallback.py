@@ -78,7 +78,7 @@ async def test_a_plan_of_fewer_than_two_parts(
     scheduler = make_scheduler(pool, planner=ScriptedPlanner(*plan, ended()))
     async with watching(scheduler, question()) as run:
         await run.until(lambda: bool(run.of(PlanFinished)))
-        pool.release(1)
+        pool.resume(1)
     report = answered_sequentially(run.events)
     assert report.reason == "the plan has fewer than two parts"
     assert report.plan.tokens == 30

@@ -40,7 +40,7 @@ async def test_past_its_bound_it_refuses_and_says_when_to_come_back(
         assert (end.status, end.type, end.code) == (429, "rate_limit_error", "overloaded")
         assert end.retry_after_s is not None
         assert end.retry_after_s > 0
-        pool.release(1)
+        pool.resume(1)
     finished(await collect(scheduler, question(Mode.SEQUENTIAL)))
 
 

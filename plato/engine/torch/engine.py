@@ -145,7 +145,15 @@ class TorchEngine:
 
     def cached_prefix(self, prompt: Prompt) -> int:
         """Leading tokens of `prompt` whose KV is here: a hint, read while the tree may change."""
-        return self._core.tree.cached_prefix(prompt)
+        return self._core.cached_prefix(prompt)
+
+    def pin(self, run: str, prompt: Prompt, distance: int) -> None:
+        """Keep what is here of `prompt` from eviction for a while; see `Engine.pin`."""
+        self._inbox.put(lambda: self._core.pin(run, prompt, distance))
+
+    def release(self, run: str) -> None:
+        """Drop all pins of a run."""
+        self._inbox.put(lambda: self._core.release(run))
 
     def stats(self) -> EngineStats:
         """Counters and state as of the last step. Raises `EngineClosedError` if it has died."""
@@ -154,7 +162,7 @@ class TorchEngine:
         return EngineStats(
             model=self._config.model_folder,
             epoch=self._epoch,
-            dtype=str(self._model.dtype).removeprefix("torch."),
+            dtype=self._model.precision,
             context_length=self._model.context_length,
             kv_capacity=core.pool.capacity,
             kv_used=core.pool.capacity - core.pool.free_count,
@@ -165,6 +173,9 @@ class TorchEngine:
             output_tokens=core.output_tokens,
             idle_s=time.monotonic() - core.stepped_at,
             live=core.live,
+            preemptions=core.preemptions,
+            evicted_tokens=core.tree.evicted,
+            recomputed_tokens=core.recomputed_tokens,
         )
 
     async def close(self) -> None:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
 
+from plato.engine.torch.extents import FreeExtents
+
 if TYPE_CHECKING:
+    import numpy as np
     from numpy.typing import NDArray
 
 
@@ -32,33 +34,30 @@ class KVPool:
         self.capacity = capacity
         self.keys = [torch.empty(shape, dtype=dtype, device=device) for _ in range(layers)]
         self.values = [torch.empty(shape, dtype=dtype, device=device) for _ in range(layers)]
-        # A stack of free slots: the ones freed last are used first.
-        self._free: NDArray[np.int64] = np.arange(capacity - 1, -1, -1, dtype=np.int64)
-        self._free_count = capacity
+        self._free = FreeExtents(capacity)
 
     @property
     def free_count(self) -> int:
         """Slots that nobody holds."""
-        return self._free_count
+        return self._free.count
 
-    def allocate(self, count: int) -> NDArray[np.int64]:
-        """Take `count` slots; the caller has made sure that there are as many."""
-        if count > self._free_count:
-            raise AssertionError(f"{count} KV slots asked, {self._free_count} free")
-        self._free_count -= count
-        return self._free[self._free_count : self._free_count + count][::-1].copy()
+    def allocate(self, count: int, after: int | None = None) -> NDArray[np.int64]:
+        """Take `count` slots, in few runs of consecutive ones.
+
+        The first run is the one right behind slot `after`, if that is free. The caller has made
+        sure that there are as many.
+        """
+        if count > self._free.count:
+            raise AssertionError(f"{count} KV slots asked, {self._free.count} free")
+        return self._free.take(count, after)
 
     def free(self, slots: NDArray[np.int64]) -> None:
         """Give slots back."""
-        end = self._free_count + len(slots)
-        if end > self.capacity:
-            raise AssertionError("a KV slot was freed twice")
-        self._free[self._free_count : end] = slots
-        self._free_count = end
+        self._free.give(slots)
 
     def free_slots(self) -> frozenset[int]:
         """The free slots, for integrity checks."""
-        return frozenset(self._free[: self._free_count].tolist())
+        return frozenset(slot for start, end in self._free.runs() for slot in range(start, end))
 
 
 def bytes_per_token(layers: int, heads: int, head_dim: int, dtype: torch.dtype) -> int:

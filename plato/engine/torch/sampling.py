@@ -1,14 +1,144 @@
-"""Choosing tokens from logits, reproducibly."""
+"""Choosing tokens from logits: for a whole batch at once, and reproducibly.
+
+Whatever else is in the batch, a row's token depends on its own logits and `Draw` alone, bit for
+bit.
+"""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+import math
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 import torch
 
+from plato.engine.errors import RequestRefusedError
 from plato.engine.protocol import SamplingParams
+from plato.engine.torch.distribution import sample, take_rows
+from plato.engine.torch.grammar import Mask
+
+_HUGE = 1e9
+"""Bound of every parameter: far from what overflows float32, and past all that has an effect."""
+
+
+@dataclass(frozen=True, slots=True)
+class Draw:
+    """What one row of logits is drawn for."""
+
+    params: SamplingParams
+    node: int
+    output: Sequence[int]
+    """Output tokens so far; the position is their number."""
+    mask: Mask | None = None
+    """What the grammar allows."""
+    alternatives: int = 0
+    """How many alternatives to report, after the grammar and before `first_token_bias`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """The token chosen for one row."""
+
+    token: int
+    """-1 where there is an error."""
+    alternatives: tuple[tuple[int, float], ...] = ()
+    """(token id, log probability), most likely first."""
+    error: RequestRefusedError | None = None
+    """The row's grammar allows no token at all."""
+
+
+def check(params: SamplingParams, vocabulary: int) -> None:
+    """Raise `RequestRefusedError` for parameters that no token can be chosen by.
+
+    `vocabulary` is the number of logits in a row.
+    """
+    bounds = {
+        "temperature": (params.temperature, 0, _HUGE),
+        "top_p": (params.top_p, 0, 1),
+        "top_k": (params.top_k, 0, _HUGE),
+        "min_p": (params.min_p, 0, 1),
+        "repetition_penalty": (params.repetition_penalty, 1 / _HUGE, _HUGE),
+        "presence_penalty": (params.presence_penalty, -_HUGE, _HUGE),
+        "frequency_penalty": (params.frequency_penalty, -_HUGE, _HUGE),
+    }
+    for name, (value, low, high) in bounds.items():
+        if not low <= value <= high:
+            raise RequestRefusedError(f"{name} is {value:g}; it must be {low:g} to {high:g}")
+    if params.top_p == 0:
+        raise RequestRefusedError("top_p is 0, which keeps no token; use temperature 0 for greedy")
+    for name, bias in (
+        ("logit_bias", params.logit_bias),
+        ("first_token_bias", params.first_token_bias),
+    ):
+        _check_bias(name, bias, vocabulary)
+
+
+def _check_bias(name: str, bias: Sequence[tuple[int, float]], vocabulary: int) -> None:
+    seen: set[int] = set()
+    for token, value in bias:
+        if not 0 <= token < vocabulary:
+            raise RequestRefusedError(
+                f"{name} names token {token}, and this model's tokens are 0 to {vocabulary - 1}; "
+                "remove it"
+            )
+        if token in seen:
+            raise RequestRefusedError(f"{name} names token {token} twice; keep one")
+        if not -_HUGE <= value <= _HUGE:
+            raise RequestRefusedError(
+                f"{name} adds {value:g} to token {token}; it must be {-_HUGE:g} to {_HUGE:g}"
+            )
+        seen.add(token)
+
+
+def choose(logits: torch.Tensor, draws: Sequence[Draw]) -> list[Choice]:
+    """Choose a token for every row, by the steps and in the order that `SamplingParams` states.
+
+    Args:
+        logits: float32 [rows, vocabulary]; may be overwritten.
+        draws: one for each row, with parameters that `check` accepts.
+    """
+    logits = logits.contiguous()
+    _add_(logits, [draw.params.logit_bias for draw in draws])
+    _penalise_(logits, draws)
+    sampled = [row for row, draw in enumerate(draws) if draw.params.temperature > 0]
+    exact = {*sampled, *(row for row, draw in enumerate(draws) if draw.alternatives)}
+    errors = _allow_only_(logits, draws, exact)
+    alternatives = {
+        row: top_alternatives(logits[row], draw.alternatives)
+        for row, draw in enumerate(draws)
+        if draw.alternatives
+    }
+    _add_(logits, [() if draw.output else draw.params.first_token_bias for draw in draws])
+
+    tokens = _most_likely(logits)
+    # Where the most likely of all tokens is allowed, it is the most likely of the allowed ones:
+    # asking the grammar about one token costs a hundredth of asking about all.
+    refused = {
+        row
+        for row, draw in enumerate(draws)
+        if draw.mask is not None and row not in exact and not draw.mask.allows(tokens[row])
+    }
+    if refused:
+        errors |= _allow_only_(logits, draws, refused)
+        rows = sorted(refused)
+        for row, token in zip(rows, _most_likely(take_rows(logits, rows)), strict=True):
+            tokens[row] = token
+    if sampled:
+        drawn = sample(
+            take_rows(logits, sampled),
+            [draws[row].params for row in sampled],
+            [_number(draws[row]) for row in sampled],
+        )
+        for row, token in zip(sampled, drawn, strict=True):
+            tokens[row] = token
+    return [
+        Choice(-1, error=errors[row]) if row in errors else Choice(token, alternatives.get(row, ()))
+        for row, token in enumerate(tokens)
+    ]
 
 
 def uniform(seed: int, node: int, position: int) -> float:
@@ -19,46 +149,85 @@ def uniform(seed: int, node: int, position: int) -> float:
     return (int.from_bytes(digest, "little") >> 11) / 2**53
 
 
-def penalise_(logits: torch.Tensor, output: Sequence[int], params: SamplingParams) -> None:
-    """Apply the repetition penalty in place to `logits` [vocabulary]."""
-    if params.repetition_penalty == 1.0:
-        return
-    seen = sorted(set(output) - params.penalty_exempt)
-    if not seen:
-        return
-    index = torch.tensor(seen, device=logits.device)
-    chosen = logits[index]
-    factor = params.repetition_penalty
-    logits[index] = torch.where(chosen > 0, chosen / factor, chosen * factor)
-
-
-def allow_only_(logits: torch.Tensor, mask: bytes) -> None:
-    """Set logits [vocabulary] to -inf in place where the bit of `mask` (little-endian) is 0."""
-    bits = np.unpackbits(np.frombuffer(mask, np.uint8), bitorder="little")
-    allowed = torch.from_numpy(bits[: len(logits)].astype(bool)).to(logits.device)
-    logits[: len(allowed)].masked_fill_(~allowed, float("-inf"))
-    # A vocabulary may be padded past what the tokenizer knows.
-    logits[len(allowed) :] = float("-inf")
+def _number(draw: Draw) -> float:
+    return uniform(draw.params.seed, draw.node, len(draw.output))
 
 
 def top_alternatives(logits: torch.Tensor, count: int) -> tuple[tuple[int, float], ...]:
-    """The `count` most likely tokens with their log probabilities, impossible ones left out."""
+    """The `count` most likely tokens of `logits` [vocabulary], impossible ones left out."""
     values, tokens = torch.log_softmax(logits, -1).topk(min(count, len(logits)))
     pairs = zip(tokens.tolist(), values.tolist(), strict=True)
-    return tuple((token, value) for token, value in pairs if value > float("-inf"))
+    return tuple((token, value) for token, value in pairs if value > -math.inf)
 
 
-def sample(logits: torch.Tensor, params: SamplingParams, node: int, position: int) -> int:
-    """Choose a token from `logits` [vocabulary] for one output position."""
-    if params.temperature == 0:
-        return int(logits.argmax())
-    probabilities = torch.softmax(logits.double() / params.temperature, -1)
-    if params.top_p < 1:
-        ordered, order = probabilities.sort(descending=True, stable=True)
-        # Nucleus sampling (Holtzman et al., arXiv 1904.09751): the smallest set of the most
-        # likely tokens that reaches top_p; the first one always stays.
-        outside = ordered.cumsum(-1) - ordered >= params.top_p
-        probabilities[order[outside]] = 0
-    cumulative = probabilities.cumsum(-1)
-    target = uniform(params.seed, node, position) * cumulative[-1]
-    return int(torch.searchsorted(cumulative, target, right=True).clamp(max=len(logits) - 1))
+def _add_(logits: torch.Tensor, biases: Iterable[Sequence[tuple[int, float]]]) -> None:
+    """Add every row's (token, value) pairs in place."""
+    vocabulary = logits.shape[1]
+    pairs = [
+        (row * vocabulary + token, value)
+        for row, bias in enumerate(biases)
+        for token, value in bias
+    ]
+    if pairs:
+        places, values = zip(*pairs, strict=True)
+        index = torch.tensor(places, device=logits.device)
+        logits.view(-1)[index] += torch.tensor(values, dtype=logits.dtype, device=logits.device)
+
+
+def _penalise_(logits: torch.Tensor, draws: Sequence[Draw]) -> None:
+    """Apply the penalties for what each row's output holds already, in place."""
+    vocabulary = logits.shape[1]
+    places: list[np.ndarray] = []
+    columns: list[np.ndarray] = []
+    for row, draw in enumerate(draws):
+        params = draw.params
+        neutral = params.repetition_penalty == 1.0
+        if neutral and not params.presence_penalty and not params.frequency_penalty:
+            continue
+        counts = Counter(draw.output)
+        for token in counts.keys() & params.penalty_exempt:
+            del counts[token]
+        times = np.fromiter(counts.values(), np.float32, len(counts))
+        places.append(np.fromiter(counts, np.int64, len(counts)) + row * vocabulary)
+        less = params.frequency_penalty * times + params.presence_penalty
+        columns.append(np.stack([np.full_like(times, params.repetition_penalty), less]))
+    if not places:
+        return
+    index = torch.from_numpy(np.concatenate(places)).to(logits.device)
+    factor, less = torch.from_numpy(np.concatenate(columns, 1)).to(logits)
+    flat = logits.view(-1)
+    seen = flat[index]
+    flat[index] = torch.where(seen > 0, seen / factor, seen * factor) - less
+
+
+def _allow_only_(
+    logits: torch.Tensor, draws: Sequence[Draw], rows: Iterable[int]
+) -> dict[int, RequestRefusedError]:
+    """Set what the grammars of `rows` forbid to -inf in place; errors of dead ends by row."""
+    masks: dict[int, np.ndarray] = {}
+    errors: dict[int, RequestRefusedError] = {}
+    for row in rows:
+        mask = draws[row].mask
+        if mask is None:
+            continue
+        try:
+            packed = np.frombuffer(mask.bits(), np.uint8)
+        except RequestRefusedError as error:
+            errors[row] = error
+        else:
+            # A vocabulary may be padded past what the tokenizer knows: zeros there.
+            masks[row] = np.unpackbits(packed, count=logits.shape[1], bitorder="little")
+    if masks:
+        index = torch.tensor(list(masks), device=logits.device)
+        allowed = torch.from_numpy(np.stack(list(masks.values()))).to(logits)
+        # Ten times faster than a fill by condition.
+        limits = allowed.sub_(0.5).mul_(math.inf)
+        logits.index_copy_(0, index, limits.minimum(logits.index_select(0, index)))
+    return errors
+
+
+def _most_likely(logits: torch.Tensor) -> list[int]:
+    """The first of the greatest logits of every row."""
+    # numpy's argmax is vectorised: 0.03 ms for 8 rows of 49,152, against torch's 0.6.
+    tokens = logits.numpy().argmax(1) if logits.is_cpu else logits.argmax(1)
+    return cast("list[int]", tokens.tolist())

@@ -4,135 +4,77 @@ A radix tree over token ids, as in SGLang's RadixAttention (arXiv 2312.07104, se
 differences. An edge also has a *scope*: public, or one tenant's, so a private prefix is never
 found by another tenant. And nodes enter the tree *before* they are computed: the first sequence
 that needs a node claims it, others with the same prefix wait for it instead of computing it too.
+
+With one slot a token, a fork at any token is the split of a node: nothing is ever copied, and
+what a sequence writes behind the fork goes into slots of its own.
 """
 
 from __future__ import annotations
 
-import heapq
 import itertools
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from plato.engine.prompt import Prompt
+from plato.engine.torch.eviction import EvictionOrder
+from plato.engine.torch.node import TreeNode
+from plato.engine.torch.pins import Pins
 from plato.engine.torch.pool import KVPool
+from plato.engine.torch.scopes import PUBLIC, scope_runs
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
-
-PUBLIC = ""
-
-
-def scope_runs(prompt: Prompt, start: int, end: int) -> Iterator[tuple[str, int, int]]:
-    """Split positions [start, end) of a prompt and its output by scope: (scope, from, to)."""
-    boundary = min(max(prompt.public_tokens, start), end)
-    if start < boundary:
-        yield PUBLIC, start, boundary
-    if boundary < end:
-        # The colon keeps a tenant with an empty name apart from the public scope.
-        yield f"tenant:{prompt.tenant}", boundary, end
-
-
-class TreeNode:
-    """A run of tokens on the way from the root; its KV lies in `slots`."""
-
-    __slots__ = (
-        "children",
-        "claimed_by",
-        "computed",
-        "last_used",
-        "locks",
-        "parent",
-        "scope",
-        "slots",
-        "tokens",
-    )
-
-    def __init__(
-        self,
-        parent: TreeNode | None,
-        scope: str,
-        tokens: tuple[int, ...],
-        slots: NDArray[np.int64],
-    ) -> None:
-        self.parent = parent
-        self.scope = scope
-        self.tokens = tokens
-        self.slots = slots
-        self.computed = 0
-        """Leading tokens whose KV is there; a child has some only when its parent has all."""
-        self.children: dict[tuple[str, int], TreeNode] = {}
-        self.locks = 0
-        """Live sequences that need this node; never fewer than those of any child."""
-        self.claimed_by: object | None = None
-        """The sequence that computes the rest."""
-        self.last_used = 0
-
-    @property
-    def complete(self) -> bool:
-        """Whether all of its KV is there."""
-        return self.computed == len(self.tokens)
-
-    def path(self) -> list[TreeNode]:
-        """The nodes from below the root down to this one."""
-        nodes: list[TreeNode] = []
-        node: TreeNode | None = self
-        while node is not None and node.parent is not None:
-            nodes.append(node)
-            node = node.parent
-        nodes.reverse()
-        return nodes
 
 
 class KVTree:
     """The tree, its locks, and eviction of what nobody needs.
 
-    Bounded by the pool: every token in it holds one slot.
+    Bounded by the pool: every token in it holds one slot. A *path* is a node and all above it; a
+    live sequence locks the path that it reads.
     """
 
-    def __init__(self, pool: KVPool) -> None:
+    def __init__(self, pool: KVPool, clock: Callable[[], float] = time.monotonic) -> None:
         self._pool = pool
-        self._clock = itertools.count(1)
+        self._uses = itertools.count(1)
+        self._order = EvictionOrder()
+        self._pins = Pins(clock)
         self.root = TreeNode(None, PUBLIC, (), np.empty(0, np.int64))
+        # Kept up to date with every change: a step asks for them.
+        self.evictable = 0
+        """Tokens that no live sequence needs."""
+        self.pending = 0
+        """Tokens that live sequences need and nobody has computed yet."""
+        self.evicted = 0
+        """Tokens evicted so far."""
 
-    def cached_prefix(self, prompt: Prompt) -> int:
-        """Leading tokens of `prompt` whose KV is there. Changes nothing."""
-        found = 0
-        node = self.root
-        tokens = prompt.tokens
-        for scope, start, end in scope_runs(prompt, 0, len(tokens)):
-            while start < end:
-                child = node.children.get((scope, tokens[start]))
-                if child is None:
-                    return found
-                shared = min(_common(child.tokens, tokens, start, end), child.computed)
-                found += shared
-                start += shared
-                if shared < len(child.tokens):
-                    return found
-                node = child
-        return found
+    def find(self, prompt: Prompt, tokens: tuple[int, ...]) -> tuple[TreeNode | None, int, int]:
+        """Look for the longest prefix of `tokens`, the prompt with what follows it.
+
+        Changes nothing. Returns the node that the prefix ends with, the prefix's length, and how
+        many of its leading tokens are computed. The node is `None` if the prefix ends within one.
+        """
+        node: TreeNode | None = self.root
+        found = computed = 0
+        for child, shared in self._walk(prompt, tokens):
+            if computed == found:
+                computed += min(shared, child.computed)
+            found += shared
+            node = child if shared == len(child.tokens) else None
+        return node, found, computed
 
     def lock(self, prompt: Prompt, tokens: tuple[int, ...]) -> tuple[TreeNode, int]:
-        """Find the longest prefix of `tokens` in the tree and lock it.
+        """Find the longest prefix of `tokens` in the tree and lock its path.
 
-        `tokens` is the prompt with what was emitted before. Returns the node where the prefix
-        ends (the root if nothing was found) and its length; the prefix may not be computed yet.
+        `tokens` is the prompt with what follows it. Returns the node where the prefix ends (the
+        root if nothing was found) and its length; the prefix may not be computed yet.
         """
-        node, found = self.root, 0
-        for scope, start, end in scope_runs(prompt, 0, len(tokens)):
-            while start < end:
-                child = node.children.get((scope, tokens[start]))
-                if child is None:
-                    return self._lock_path(node), found
-                shared = _common(child.tokens, tokens, start, end)
-                if shared < len(child.tokens):
-                    child = self._split(child, shared)
-                node = child
-                found += shared
-                start += shared
-        return self._lock_path(node), found
+        node, found = self._end_of(prompt, tokens)
+        for step in node.path():
+            self._lock(step)
+        return node, found
 
     def grow(
         self,
@@ -143,48 +85,60 @@ class KVTree:
         slots: NDArray[np.int64],
     ) -> TreeNode:
         """Hang `tokens[start:]`, not computed yet, below `node`, locked once; returns the end."""
-        used = 0
+        self.pending += len(tokens) - start
         for scope, begin, end in scope_runs(prompt, start, len(tokens)):
-            count = end - begin
-            node = self._add(node, scope, tokens[begin:end], slots[used : used + count])
-            node.locks = 1
-            used += count
+            node = self._add(node, scope, tokens[begin:end], slots[begin - start : end - start])
         return node
 
-    def keep(
+    def advance(self, node: TreeNode, end: int) -> None:
+        """Note that the KV of the path to `node` is there up to position `end`."""
+        position = 0
+        for step in node.path():
+            if not step.complete:
+                computed = min(len(step.tokens), max(step.computed, end - position))
+                self.pending -= computed - step.computed
+                step.computed = computed
+                if step.complete:
+                    step.claimed_by = None
+            position += len(step.tokens)
+            if position >= end:
+                return
+
+    def commit(
         self,
         node: TreeNode,
         prompt: Prompt,
-        tokens: tuple[int, ...],
+        tokens: Sequence[int],
         start: int,
         slots: NDArray[np.int64],
-    ) -> None:
-        """Hang the computed `tokens[start:]` below `node`; slots of what is there already go free.
+    ) -> tuple[TreeNode, int]:
+        """Continue a locked path with `tokens`, which a sequence has computed for itself.
 
-        `slots[i]` holds the KV of `tokens[start + i]`.
+        `tokens` stand at the positions from `start`, their KV in `slots`; `node` is the end of
+        the path, which gets longer. A leaf that is this sequence's alone is extended in place.
+        Tokens that the tree holds already are not taken in twice: their slots are freed and
+        overwritten with the tree's. Returns the new end of the path and its position, which falls
+        short where somebody else is computing the same tokens right now.
         """
-        offset = start
-        for scope, begin, end in scope_runs(prompt, start, len(tokens)):
-            while begin < end:
-                child = node.children.get((scope, tokens[begin]))
+        new = tuple(tokens)
+        for scope, begin, end in scope_runs(prompt, start, start + len(new)):
+            at, stop = begin - start, end - start
+            while at < stop:
+                child = node.children.get((scope, new[at]))
                 if child is None:
-                    child = self._add(
-                        node, scope, tokens[begin:end], slots[begin - offset : end - offset]
-                    )
-                    child.computed = end - begin
-                    node, begin = child, end
+                    node = self._append(node, scope, new[at:stop], slots[at:stop].copy())
+                    at = stop
                     continue
-                shared = _common(child.tokens, tokens, begin, end)
+                shared = min(_common(child.tokens, new, at, stop), child.computed)
+                if shared == 0:
+                    return node, start + at
                 if shared < len(child.tokens):
                     child = self._split(child, shared)
-                if not child.complete:
-                    # Somebody is computing the same tokens right now; what follows would hang
-                    # below an incomplete node.
-                    self._pool.free(slots[begin - offset :])
-                    return
-                self._pool.free(slots[begin - offset : begin - offset + shared])
-                node.last_used = child.last_used = next(self._clock)
-                node, begin = child, begin + shared
+                self._pool.free(slots[at : at + shared])
+                slots[at : at + shared] = child.slots
+                self._lock(child)
+                node, at = child, at + shared
+        return node, start + len(new)
 
     def unlock(self, node: TreeNode, owner: object) -> None:
         """Release a locked path that ends at `node`, and the claims of `owner` on it.
@@ -193,40 +147,54 @@ class KVTree:
         """
         for step in reversed(node.path()):
             step.locks -= 1
-            step.last_used = next(self._clock)
+            step.last_used = next(self._uses)
             if step.claimed_by is owner:
                 step.claimed_by = None
-            if step.locks == 0 and not step.complete:
-                self._trim(step)
+            if step.locks:
+                continue
+            if step.missing:
+                assert not step.children
+                self.pending -= step.missing
+                self._cut(step, step.missing)
+            # What has been cut away whole is no node any more.
+            if step.tokens:
+                self.evictable += len(step.tokens)
+                if step.evictable:
+                    self._order.put(step)
 
     def ensure_free(self, count: int) -> bool:
-        """Evict until `count` slots are free, least recently used leaves first.
+        """Evict until `count` slots are free, and no more than that.
 
-        Returns False, with nothing evicted, if that is not possible.
+        Unneeded leaves go in the order of `EvictionOrder`, from their ends. Returns False, with
+        nothing evicted, if that is not possible.
         """
-        if self._pool.free_count + self.evictable() < count:
+        if self._pool.free_count + self.evictable < count:
             return False
-        leaves = [
-            (node.last_used, id(node), node)
-            for node in self.nodes()
-            if not node.children and not node.locks
-        ]
-        heapq.heapify(leaves)
-        while self._pool.free_count < count:
-            _, _, node = heapq.heappop(leaves)
-            parent = node.parent
-            self._remove(node)
-            if parent is not None and parent.parent and not parent.children and not parent.locks:
-                heapq.heappush(leaves, (parent.last_used, id(parent), parent))
+        while (missing := count - self._pool.free_count) > 0:
+            leaf = self._order.first()
+            missing = min(missing, len(leaf.tokens))
+            self.evictable -= missing
+            self.evicted += missing
+            self._cut(leaf, missing)
         return True
 
-    def evictable(self) -> int:
-        """Tokens that no live sequence needs."""
-        return sum(len(node.tokens) for node in self.nodes() if not node.locks)
+    def pin(self, prompt: Prompt, run: str, distance: int) -> None:
+        """Pin what is there of `prompt`."""
+        node, _ = self._end_of(prompt, prompt.tokens)
+        self.pin_path(node, run, distance)
 
-    def pending(self) -> int:
-        """Tokens that live sequences need and nobody has computed yet."""
-        return sum(len(node.tokens) - node.computed for node in self.nodes())
+    def pin_path(self, node: TreeNode, run: str, distance: int) -> None:
+        """Pin the path that ends at `node`; see `Pins`."""
+        if node is not self.root:
+            self._reorder(self._pins.add(node, run, distance))
+
+    def release(self, run: str) -> None:
+        """Drop all pins of a run."""
+        self._reorder(self._pins.release(run))
+
+    def expire_pins(self) -> None:
+        """Drop the pins whose time is over."""
+        self._reorder(self._pins.expire())
 
     def nodes(self) -> Iterator[TreeNode]:
         """All nodes but the root."""
@@ -236,28 +204,90 @@ class KVTree:
             yield node
             stack.extend(node.children.values())
 
-    def _lock_path(self, node: TreeNode) -> TreeNode:
-        for step in node.path():
-            step.locks += 1
-            step.last_used = next(self._clock)
-        return node
+    def check_integrity(self) -> None:
+        """Raise `AssertionError` unless counters, order of eviction and pins fit the nodes."""
+        nodes = set(self.nodes())
+        unneeded = sum(len(node.tokens) for node in nodes if not node.locks)
+        assert self.evictable == unneeded, "the count of evictable tokens is wrong"
+        assert self.pending == sum(n.missing for n in nodes), "the count of pending tokens is wrong"
+        self._order.check_integrity({node for node in nodes if node.evictable})
+        self._pins.check_integrity(nodes)
+        for node in nodes:
+            assert node.tokens, "an empty node"
+            assert len(node.tokens) == len(node.slots), "a node's slots are not its tokens"
+            assert node.complete or node.locks, "an incomplete node that nobody needs"
+            for (scope, token), child in node.children.items():
+                assert child.parent is node, "a child has another parent"
+                assert (scope, token) == (child.scope, child.tokens[0]), "a child is misplaced"
+                assert child.computed == 0 or node.complete, "a child before its parent"
+                assert child.locks <= node.locks, "a child is needed more than its parent"
+
+    def _walk(self, prompt: Prompt, tokens: tuple[int, ...]) -> Iterator[tuple[TreeNode, int]]:
+        """The nodes on the way of `tokens`, each with how many of its tokens are on the way.
+
+        All but the last one are whole.
+        """
+        node = self.root
+        for scope, start, end in scope_runs(prompt, 0, len(tokens)):
+            while start < end:
+                child = node.children.get((scope, tokens[start]))
+                if child is None:
+                    return
+                shared = _common(child.tokens, tokens, start, end)
+                # Before the yield: the consumer may split it.
+                whole = shared == len(child.tokens)
+                yield child, shared
+                if not whole:
+                    return
+                node = child
+                start += shared
+
+    def _end_of(self, prompt: Prompt, tokens: tuple[int, ...]) -> tuple[TreeNode, int]:
+        """The node where the longest prefix of `tokens` ends, made to end there; its length."""
+        node, found = self.root, 0
+        for child, shared in self._walk(prompt, tokens):
+            node = child if shared == len(child.tokens) else self._split(child, shared)
+            found += shared
+        return node, found
+
+    def _lock(self, node: TreeNode) -> None:
+        if not node.locks:
+            self.evictable -= len(node.tokens)
+            self._order.drop(node)
+        node.locks += 1
+        node.last_used = next(self._uses)
 
     def _add(
         self, parent: TreeNode, scope: str, tokens: tuple[int, ...], slots: NDArray[np.int64]
     ) -> TreeNode:
+        """A new child of a locked node, locked once."""
         node = TreeNode(parent, scope, tokens, slots)
-        node.last_used = next(self._clock)
+        node.locks = 1
+        node.last_used = next(self._uses)
         parent.children[scope, tokens[0]] = node
+        return node
+
+    def _append(
+        self, node: TreeNode, scope: str, tokens: tuple[int, ...], slots: NDArray[np.int64]
+    ) -> TreeNode:
+        """Computed tokens behind `node`, in it if that is nobody else's."""
+        if node.locks == 1 and not node.children and node.scope == scope:
+            node.tokens += tokens
+            node.slots = np.concatenate([node.slots, slots])
+        else:
+            node = self._add(node, scope, tokens, slots)
+        node.computed = len(node.tokens)
         return node
 
     def _split(self, node: TreeNode, at: int) -> TreeNode:
         """Cut `node` before its token `at`; returns the new upper part.
 
-        The lower part keeps its identity, so that sequences that end at it stay right.
+        The lower part keeps its identity, so that sequences that end at it stay right. Slots are
+        copied, as views would keep the whole array alive.
         """
         parent = node.parent
         assert parent is not None
-        upper = TreeNode(parent, node.scope, node.tokens[:at], node.slots[:at])
+        upper = TreeNode(parent, node.scope, node.tokens[:at], node.slots[:at].copy())
         upper.computed = min(node.computed, at)
         upper.locks = node.locks
         upper.last_used = node.last_used
@@ -266,25 +296,33 @@ class KVTree:
         parent.children[node.scope, node.tokens[0]] = upper
         node.parent = upper
         node.tokens = node.tokens[at:]
-        node.slots = node.slots[at:]
+        node.slots = node.slots[at:].copy()
         node.computed = max(0, node.computed - at)
         return upper
 
-    def _trim(self, node: TreeNode) -> None:
-        """Drop the part of `node` that is not computed."""
-        assert not node.children
-        if node.computed == 0:
+    def _cut(self, node: TreeNode, count: int) -> None:
+        """Free the last `count` tokens of a leaf, and the leaf with them if these are all."""
+        keep = len(node.tokens) - count
+        self._pool.free(node.slots[keep:])
+        if keep == 0:
             self._remove(node)
-            return
-        self._pool.free(node.slots[node.computed :])
-        node.tokens = node.tokens[: node.computed]
-        node.slots = node.slots[: node.computed]
+        node.tokens, node.slots = node.tokens[:keep], node.slots[:keep].copy()
+        node.computed = min(node.computed, keep)
 
     def _remove(self, node: TreeNode) -> None:
-        assert node.parent is not None
-        assert not node.children
-        self._pool.free(node.slots)
-        del node.parent.children[node.scope, node.tokens[0]]
+        """Take a leaf, whose slots are free, out of the tree."""
+        parent = node.parent
+        assert parent is not None
+        self._order.drop(node)
+        self._pins.pass_on(node)
+        del parent.children[node.scope, node.tokens[0]]
+        if parent.evictable:
+            self._order.put(parent)
+
+    def _reorder(self, nodes: list[TreeNode]) -> None:
+        for node in nodes:
+            if node.evictable:
+                self._order.put(node)
 
 
 def _common(left: tuple[int, ...], right: tuple[int, ...], start: int, end: int) -> int:

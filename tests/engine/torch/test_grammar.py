@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import random
 import re
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 
 from plato.engine import (
@@ -18,7 +20,9 @@ from plato.engine import (
 )
 from plato.engine.torch import TorchEngine, TorchEngineConfig
 from plato.engine.torch.core import EngineCore
+from plato.engine.torch.grammar import GrammarCompiler, Mask, Matcher
 from plato.engine.torch.model import LanguageModel
+from plato.planning.grammar import plan_grammar
 from tests.engine.helpers import Stream, ask, collect, drain, run_alone, run_together, some_tokens
 
 PLAN = r"""
@@ -108,6 +112,75 @@ def test_alternatives_of_the_first_token_are_what_the_grammar_allows(core: Engin
     assert all("yes".startswith(text) or "no".startswith(text) for text in texts)
 
 
+@pytest.fixture(scope="module")
+def compiler(tokenizer: Any) -> GrammarCompiler:
+    """For a model whose vocabulary is padded past what the tokenizer knows."""
+    return GrammarCompiler(tokenizer, len(tokenizer) + 64)
+
+
+class TestMasks:
+    """Of the real plan grammar with the real tokenizer."""
+
+    PLAN_TEXT = (
+        "1 | - | Solar power: cost and output\n2 | - | Café, naïve 東京\n3 | 1,2 | Sum\n[END]"
+    )
+
+    @pytest.fixture
+    def matcher(self, compiler: GrammarCompiler) -> Matcher:
+        return compiler.matcher(plan_grammar(4, max_title_chars=40, allow_one=True), ())
+
+    def test_say_the_same_of_one_token_as_of_all(self, matcher: Matcher, tokenizer: Any) -> None:
+        pick = random.Random(0)
+        special = tokenizer.all_special_ids
+        rest = tokenizer(self.PLAN_TEXT, add_special_tokens=False).input_ids
+        for token in rest:
+            mask = matcher.mask()
+            bits = allowed(mask)
+            assert bits[token]
+            few = pick.choices(bits.nonzero()[0], k=20)
+            for other in (token, *special, *few, *pick.choices(range(len(tokenizer)), k=200)):
+                assert mask.allows(int(other)) == bits[other], tokenizer.decode([other])
+            matcher.consume([token])
+        assert matcher.complete
+
+    def test_asking_changes_nothing(self, compiler: GrammarCompiler, tokenizer: Any) -> None:
+        grammar = plan_grammar(4, max_title_chars=40, allow_one=True)
+        asked, silent = compiler.matcher(grammar, ()), compiler.matcher(grammar, ())
+        for token in tokenizer(self.PLAN_TEXT, add_special_tokens=False).input_ids:
+            for other in (token, 0, 100, 20_000):
+                asked.mask().allows(other)
+            asked.consume([token])
+            silent.consume([token])
+            assert asked.mask().bits() == silent.mask().bits()
+
+    def test_allow_no_token_that_the_tokenizer_lacks(
+        self, matcher: Matcher, tokenizer: Any
+    ) -> None:
+        missing = range(len(tokenizer), len(tokenizer) + 64)
+        mask = matcher.mask()
+        assert not any(mask.allows(token) for token in missing)
+        assert not allowed(mask)[len(tokenizer) :].any()
+
+    def test_of_a_dead_end_refuse_every_token_and_name_the_error(
+        self, compiler: GrammarCompiler
+    ) -> None:
+        mask = compiler.matcher(DEAD_END, ()).mask()
+        assert not any(mask.allows(token) for token in range(100, 1000))
+        with pytest.raises(RequestRefusedError, match="the grammar cannot be followed"):
+            mask.bits()
+
+    def test_are_not_worked_out_while_the_model_chooses_what_is_allowed(
+        self, core: EngineCore, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        asked: list[Mask] = []
+        monkeypatch.setattr(Mask, "bits", asked.append)
+        tokens = core._model.tokenizer.encode("a")
+        greedy = SamplingParams(logit_bias=((tokens[0], 1e6),))
+        request = planned(sampling=greedy, grammar="start: /a{1,60}b/\n", max_tokens=30)
+        assert set(run_alone(core, request).text) == {"a"}
+        assert not asked
+
+
 class TestWrongGrammars:
     @pytest.mark.parametrize("grammar", ["start: nothing\n", "no grammar at all", DEAD_END])
     async def test_are_refused_and_others_go_on(self, engine: TorchEngine, grammar: str) -> None:
@@ -132,6 +205,11 @@ class TestWrongGrammars:
         assert isinstance(bad.error, RequestRefusedError)
         assert not bad.chunks
         assert good.finish is FinishReason.LENGTH
+
+
+def allowed(mask: Mask) -> np.ndarray:
+    """One boolean a token."""
+    return np.unpackbits(np.frombuffer(mask.bits(), np.uint8), bitorder="little").astype(bool)
 
 
 def core_text(core: EngineCore, tokens: tuple[int, ...]) -> str:

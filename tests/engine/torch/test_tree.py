@@ -1,179 +1,136 @@
-"""The KV tree and its pool: nothing leaks, whatever comes in whatever order."""
+"""The KV tree by itself: what is found, what is shared, and what a fork does to it."""
 
 from __future__ import annotations
 
-from functools import cache
 from typing import Any
 
-import numpy as np
 import pytest
-import torch
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
-from plato.engine import FinishReason, GenerateRequest, Prompt, Segment
+from plato.engine import Prompt, Segment
+from plato.engine.torch.node import TreeNode
 from plato.engine.torch.pool import KVPool
-from plato.engine.torch.tree import KVTree, scope_runs
-from tests.engine.conftest import MakeCore
-from tests.engine.helpers import Stream, ask, drain, run_alone, some_tokens
+from plato.engine.torch.scopes import scope_runs
+from plato.engine.torch.tree import KVTree
+from tests.engine.torch.test_pool import new_pool
 
-WORDS = [some_tokens(length, length) for length in (3, 6, 11)]
-"""Few segments, so that random prompts share much."""
 
-segments = st.builds(
-    lambda first, rest: (Segment(WORDS[first], public=True), *rest),
-    st.integers(0, 1),
-    st.lists(st.sampled_from(WORDS), max_size=2),
-)
-requests = st.builds(
-    lambda parts, tenant, budget, priority: ask(
-        *parts, tenant=tenant, max_tokens=budget, priority=priority
-    ),
-    segments,
-    st.sampled_from(["a", "b"]),
-    st.integers(1, 6),
-    st.integers(0, 1),
-)
-operations = st.lists(
-    st.one_of(
-        st.tuples(st.just("add"), requests),
-        st.tuples(st.just("continue"), st.integers(0, 20)),
-        st.tuples(st.just("cancel"), st.integers(0, 20)),
-        st.tuples(st.just("step"), st.integers(1, 4)),
-    ),
-    min_size=3,
-    max_size=25,
-)
+def prompt_of(*words: tuple[int, ...], tenant: str = "") -> Prompt:
+    return Prompt(tuple(Segment(word) for word in words), tenant)
+
+
+class Forest:
+    """A tree over a small pool, and sequences that compute in one go."""
+
+    def __init__(self, capacity: int = 12, **settings: Any) -> None:
+        self.pool: KVPool = new_pool(capacity)
+        self.tree = KVTree(self.pool, **settings)
+
+    def run(self, *words: tuple[int, ...], tenant: str = "") -> tuple[Prompt, TreeNode]:
+        """A live sequence that has computed these words; returns the end of its path."""
+        prompt = prompt_of(*words, tenant=tenant)
+        node, found = self.tree.lock(prompt, prompt.tokens)
+        return prompt, self.extend(node, prompt, prompt.tokens[found:], found)[0]
+
+    def extend(
+        self, node: TreeNode, prompt: Prompt, tokens: tuple[int, ...], start: int
+    ) -> tuple[TreeNode, int]:
+        slots = self.pool.allocate(len(tokens))
+        node, end = self.tree.commit(node, prompt, tokens, start, slots)
+        self.pool.free(slots[end - start :])
+        return node, end
+
+    def hold(self, *words: tuple[int, ...], tenant: str = "") -> Prompt:
+        """The same, and it has ended."""
+        prompt, node = self.run(*words, tenant=tenant)
+        self.tree.unlock(node, None)
+        self.tree.check_integrity()
+        return prompt
+
+    def cached(self, prompt: Prompt) -> int:
+        return self.tree.find(prompt, prompt.tokens)[2]
 
 
 @pytest.fixture
-def expected(make_core: MakeCore) -> Any:
-    """The tokens that a request gives alone, on an engine of its own."""
-
-    @cache
-    def alone(tokens: tuple[int, ...], budget: int) -> tuple[int, ...]:
-        return run_alone(make_core(), ask(tokens, max_tokens=budget)).tokens
-
-    return alone
+def forest() -> Forest:
+    return Forest()
 
 
-@settings(
-    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
-@given(operations=operations, chunk=st.sampled_from([2, 5, 64]), kv_tokens=st.integers(60, 120))
-def test_random_operations_leak_nothing_and_change_no_text(
-    make_core: MakeCore,
-    expected: Any,
-    operations: list[tuple[str, Any]],
-    chunk: int,
-    kv_tokens: int,
-) -> None:
-    core = make_core(kv_tokens=kv_tokens, prefill_chunk=chunk, max_sequences=4)
-    streams: list[tuple[GenerateRequest, Stream]] = []
-
-    def add(request: GenerateRequest) -> None:
-        streams.append((request, Stream()))
-        core.add(request, streams[-1][1])
-
-    for name, value in operations:
-        if name == "add":
-            add(value)
-        elif name == "continue" and streams:
-            # Another part goes on from what an earlier one has by now.
-            request, stream = streams[value % len(streams)]
-            if len(request.prompt) < 30:
-                prompt = request.prompt.extended(Segment(stream.tokens), Segment(WORDS[0]))
-                add(ask(*prompt.segments, tenant=prompt.tenant, max_tokens=4))
-        elif name == "cancel" and streams:
-            victim = streams[value % len(streams)][0]
-            core.cancel(lambda sequence, victim=victim: sequence.request is victim)
-        elif name == "step":
-            for _ in range(value):
-                core.step()
-        core.check_integrity()
-    drain(core)
-
-    for request, stream in streams:
-        alone = expected(request.prompt.tokens, request.max_tokens)
-        if stream.finish is FinishReason.CANCELLED:
-            assert stream.tokens == alone[: len(stream.tokens)]
-        else:
-            assert stream.finish is FinishReason.LENGTH
-            assert stream.tokens == alone
-        # What was put back together from several parts is what the prompt says.
-        assert 0 <= stream.cached <= len(request.prompt)
-    assert core.load.kv_free == kv_tokens
+def test_what_two_have_computed_is_kept_once(forest: Forest) -> None:
+    tree, pool = forest.tree, forest.pool
+    prompt = prompt_of((1, 2, 3, 4))
+    # Both began before the other had anything in the tree.
+    first, end = forest.extend(tree.root, prompt, (1, 2, 3), 0)
+    slots = pool.allocate(4)
+    second, end = tree.commit(tree.root, prompt, (1, 2, 3, 4), 0, slots)
+    assert end == 4
+    assert forest.cached(prompt) == 4
+    assert pool.free_count == 8
+    held = [slot for node in second.path() for slot in node.slots.tolist()]
+    assert slots.tolist() == held, "the second one reads the slots of the first from now on"
+    tree.unlock(first, None)
+    tree.unlock(second, None)
+    tree.check_integrity()
+    assert tree.evictable == 4
 
 
-class TestPool:
-    def pool(self, capacity: int = 10) -> KVPool:
-        return KVPool(
-            layers=1,
-            heads=1,
-            head_dim=2,
-            capacity=capacity,
-            dtype=torch.float32,
-            device=torch.device("cpu"),
-        )
-
-    def test_hands_out_every_slot_once(self) -> None:
-        pool = self.pool()
-        slots = np.concatenate([pool.allocate(4), pool.allocate(6)])
-        assert sorted(slots.tolist()) == list(range(10))
-        assert pool.free_count == 0
-        pool.free(slots[2:5])
-        assert pool.free_slots() == frozenset(slots[2:5].tolist())
-
-    def test_refuses_more_than_there_is_in_either_direction(self) -> None:
-        pool = self.pool()
-        with pytest.raises(AssertionError, match="11 KV slots asked, 10 free"):
-            pool.allocate(11)
-        with pytest.raises(AssertionError, match="freed twice"):
-            pool.free(np.array([0]))
+def test_a_leaf_that_is_its_sequences_own_grows_in_place(forest: Forest) -> None:
+    prompt, node = forest.run((1, 2))
+    for position, token in enumerate((3, 4, 5), start=2):
+        longer, _ = forest.extend(node, prompt, (token,), position)
+        assert longer is node
+    assert len(list(forest.tree.nodes())) == 1
+    assert node.tokens == (1, 2, 3, 4, 5)
+    forest.tree.check_integrity()
 
 
-class TestEviction:
-    def hold(self, tree: KVTree, pool: KVPool, *words: tuple[int, ...]) -> Prompt:
-        prompt = Prompt(tuple(Segment(word) for word in words))
-        node, found = tree.lock(prompt, prompt.tokens)
-        tree.keep(node, prompt, prompt.tokens, found, pool.allocate(len(prompt.tokens) - found))
-        tree.unlock(node, None)
-        return prompt
+def test_a_leaf_that_others_read_gets_a_child(forest: Forest) -> None:
+    prompt, node = forest.run((1, 2))
+    _, other = forest.run((1, 2))
+    assert other is node
+    longer, _ = forest.extend(node, prompt, (3,), 2)
+    assert longer is not node
+    again, _ = forest.extend(node, prompt, (3,), 2)
+    assert again is longer
+    assert (node.locks, longer.locks) == (2, 2)
+    forest.tree.check_integrity()
 
-    def test_takes_the_least_recently_used_leaves_and_no_more_than_needed(self) -> None:
-        pool = TestPool().pool(12)
-        tree = KVTree(pool)
-        old, young = self.hold(tree, pool, (1, 2), (3, 4)), self.hold(tree, pool, (1, 2), (5, 6))
-        other = self.hold(tree, pool, (7, 8, 9))
-        assert pool.free_count == 3
-        assert tree.ensure_free(4)
-        assert [tree.cached_prefix(prompt) for prompt in (old, young, other)] == [2, 4, 3]
-        assert tree.ensure_free(12)
-        assert list(tree.nodes()) == []
 
-    def test_spares_what_is_locked_and_what_stands_above_it(self) -> None:
-        pool = TestPool().pool(12)
-        tree = KVTree(pool)
-        needed = self.hold(tree, pool, (1, 2), (3, 4))
-        self.hold(tree, pool, (1, 2), (5, 6))
-        node, found = tree.lock(needed, needed.tokens)
-        assert found == 4
-        assert tree.evictable() == 2
-        assert not tree.ensure_free(9)
-        assert tree.cached_prefix(needed) == 4
-        assert pool.free_count == 6, "nothing is evicted in vain"
-        assert tree.ensure_free(8)
-        tree.unlock(node, None)
-        assert tree.evictable() == 4
+def test_a_fork_splits_a_live_path_and_leaves_its_owner_where_it_is(forest: Forest) -> None:
+    prompt, node = forest.run((1, 2, 3, 4))
+    _, branch = forest.run((1, 2), (9,))
+    assert [step.tokens for step in node.path()] == [(1, 2), (3, 4)]
+    assert [step.tokens for step in branch.path()] == [(1, 2), (9,)]
+    assert forest.pool.free_count == 12 - 5
+    longer, _ = forest.extend(node, prompt, (5,), 4)
+    assert longer is node
+    forest.tree.check_integrity()
 
-    def test_what_two_have_computed_is_kept_once(self) -> None:
-        pool = TestPool().pool(12)
-        tree = KVTree(pool)
-        prompt = Prompt((Segment((1, 2, 3, 4)),))
-        for end in (3, 4):
-            tree.keep(tree.root, prompt, prompt.tokens[:end], 0, pool.allocate(end))
-        assert tree.cached_prefix(prompt) == 4
-        assert pool.free_count == 8
+
+def test_tokens_that_another_computes_right_now_stay_with_their_sequence(forest: Forest) -> None:
+    tree = forest.tree
+    prompt = prompt_of((1, 2, 3, 4))
+    pending = tree.grow(tree.root, prompt, (1, 2, 3, 4), 0, forest.pool.allocate(4))
+    tree.advance(pending, 2)
+    assert (forest.cached(prompt), tree.pending) == (2, 2)
+    node, end = forest.extend(tree.root, prompt, (1, 2, 3), 0)
+    assert end == 2
+    tree.check_integrity()
+    tree.unlock(pending, None)
+    assert (forest.cached(prompt), tree.pending) == (2, 0)
+    tree.unlock(node, None)
+    tree.check_integrity()
+
+
+def test_looking_finds_less_than_locking_while_something_is_computed(forest: Forest) -> None:
+    tree = forest.tree
+    prompt = prompt_of((1, 2, 3, 4))
+    tree.grow(tree.root, prompt, (1, 2, 3, 4), 0, forest.pool.allocate(4))
+    node, found, computed = tree.find(prompt, (1, 2, 9))
+    assert (node, found, computed) == (None, 2, 0)
+    node, found, _ = tree.find(prompt, (1, 2, 3, 4, 5))
+    assert node is not None
+    assert found == 4
+    assert len(list(tree.nodes())) == 1, "looking changes nothing"
 
 
 def test_positions_are_split_by_scope() -> None:

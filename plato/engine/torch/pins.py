@@ -1,0 +1,108 @@
+"""Pins: what live runs will need again is evicted last."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from plato.engine.torch.node import TreeNode
+
+PIN_TTL_S = 120.0
+"""A pin is forgotten after this: nobody may have been left to release it."""
+MAX_PINS = 4096
+"""Pins at once; past it the oldest one goes."""
+
+
+class Pins:
+    """Which run will need which node, and how soon.
+
+    A pin is a priority against eviction, never a lock: a pinned node goes when all that remains
+    is pinned, and the farthest from being needed goes first. A pin speaks for the whole path down
+    to its node, whose parents cannot go before it; when the node goes, its pins pass to its
+    parent.
+
+    Methods that change pins return the nodes concerned, whose order of eviction has changed.
+    """
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        # Both bounded by MAX_PINS.
+        self._deadlines: dict[tuple[str, TreeNode], float] = {}
+        self._by_run: dict[str, set[TreeNode]] = {}
+        self._next_look = 0.0
+
+    def __len__(self) -> int:
+        return len(self._deadlines)
+
+    def add(self, node: TreeNode, run: str, distance: int) -> list[TreeNode]:
+        """Pin `node` for `run`, in the place of a pin that the run has on it already.
+
+        `distance` counts the nodes of the run that must end before this one is needed.
+        """
+        return self._add(node, run, distance, self._clock() + PIN_TTL_S)
+
+    def release(self, run: str) -> list[TreeNode]:
+        """Drop all pins of a run."""
+        nodes = list(self._by_run.get(run, ()))
+        for node in nodes:
+            self._remove(node, run)
+        return nodes
+
+    def expire(self) -> list[TreeNode]:
+        """Drop the pins past their time; looks for them once a second at the most."""
+        now = self._clock()
+        if now < self._next_look:
+            return []
+        self._next_look = now + 1.0
+        expired = [key for key, deadline in self._deadlines.items() if deadline <= now]
+        for run, node in expired:
+            self._remove(node, run)
+        return [node for _, node in expired]
+
+    def pass_on(self, node: TreeNode) -> None:
+        """`node` is leaving the tree: its pins go to its parent."""
+        parent = node.parent
+        assert parent is not None
+        for run, distance in dict(node.pins or {}).items():
+            deadline = self._remove(node, run)
+            if parent.parent is None:
+                continue
+            if parent.pins is not None and run in parent.pins:
+                distance = min(distance, parent.pins[run])
+                deadline = max(deadline, self._deadlines[run, parent])
+            self._add(parent, run, distance, deadline)
+
+    def check_integrity(self, nodes: set[TreeNode]) -> None:
+        """Raise `AssertionError` unless the pins are those of `nodes`, the nodes of the tree."""
+        held = {(run, node) for node in nodes for run in node.pins or ()}
+        assert held == self._deadlines.keys(), "pins are not those of the tree's nodes"
+        by_run = {(run, node) for run, of_run in self._by_run.items() for node in of_run}
+        assert held == by_run, "pins by run are not those of the tree's nodes"
+        assert all(self._by_run.values()), "a run without pins is remembered"
+        assert all(node.pins is None or node.pins for node in nodes), "an empty set of pins"
+        assert len(self._deadlines) <= MAX_PINS, "too many pins"
+
+    def _add(self, node: TreeNode, run: str, distance: int, deadline: float) -> list[TreeNode]:
+        changed = [node]
+        if (run, node) in self._deadlines:
+            self._remove(node, run)
+        elif len(self._deadlines) >= MAX_PINS:
+            oldest_run, oldest = next(iter(self._deadlines))
+            self._remove(oldest, oldest_run)
+            changed.append(oldest)
+        self._deadlines[run, node] = deadline
+        self._by_run.setdefault(run, set()).add(node)
+        if node.pins is None:
+            node.pins = {}
+        node.pins[run] = distance
+        return changed
+
+    def _remove(self, node: TreeNode, run: str) -> float:
+        assert node.pins is not None
+        del node.pins[run]
+        if not node.pins:
+            node.pins = None
+        of_run = self._by_run[run]
+        of_run.remove(node)
+        if not of_run:
+            del self._by_run[run]
+        return self._deadlines.pop((run, node))

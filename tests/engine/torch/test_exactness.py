@@ -1,0 +1,161 @@
+"""The real model in float32 says the same, whatever happens to a sequence and around it.
+
+Twenty prompts of 64 tokens each. Every output is judged by the oracle of `assert_greedy`: after
+the same tokens, transformers' own model chooses the same next one, ties aside. An output that is
+equal to one that was judged needs no second judgement.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import torch
+
+from plato.engine import GenerateRequest
+from plato.engine.torch.core import EngineCore
+from plato.engine.torch.model import LanguageModel
+from tests.engine.conftest import MakeCore
+from tests.engine.helpers import Stream, ask, assert_greedy, drain, run_alone, run_together
+
+QUESTIONS = (
+    "How do I bake bread?",
+    "Name three colours.",
+    "Why is the sky blue?",
+    "Tell me about Iceland.",
+    "How does a bicycle stay upright?",
+    "What is a prime number?",
+    "Explain rain.",
+    "Who was Newton?",
+    "Write a short poem about the sea.",
+    "What should I pack for a week in the mountains?",
+    "Compare cats and dogs as pets.",
+    "How do vaccines work?",
+    "List the steps to change a tyre.",
+    "What causes inflation?",
+    "Describe a sunset to somebody who has never seen one.",
+    "What is 17 times 23?",
+    "Translate 'good morning' into French, Spanish and German.",
+    "Why did the Roman Empire fall?",
+    "Give me a recipe for tomato soup, with amounts for four people and the time each step takes.",
+    "def fibonacci(n):",
+)
+TOKENS = 64
+
+pytestmark = pytest.mark.slow
+
+Judge = Callable[[int, tuple[int, ...]], None]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def all_threads(one_thread: None) -> Iterator[None]:
+    """This model is large enough for more than one."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def prompts(tokenizer: Any) -> list[tuple[int, ...]]:
+    return [
+        tuple(
+            tokenizer.apply_chat_template(
+                [{"role": "user", "content": question}],
+                add_generation_prompt=True,
+                return_dict=False,
+            )
+        )
+        for question in QUESTIONS
+    ]
+
+
+@pytest.fixture(scope="module")
+def judge(small_reference: Any, prompts: list[tuple[int, ...]]) -> Judge:
+    """Judges all 64 tokens of a prompt; the first judged output of each is remembered."""
+    judged: dict[int, tuple[int, ...]] = {}
+
+    def check(index: int, output: tuple[int, ...]) -> None:
+        assert len(output) == TOKENS
+        if judged.get(index) != output:
+            assert_greedy(small_reference, prompts[index], output)
+            judged.setdefault(index, output)
+
+    return check
+
+
+def requests(prompts: list[tuple[int, ...]], **fields: Any) -> list[GenerateRequest]:
+    return [ask(prompt, node=i, max_tokens=TOKENS, **fields) for i, prompt in enumerate(prompts)]
+
+
+@pytest.fixture
+def core(make_core: MakeCore, small: LanguageModel) -> EngineCore:
+    return make_core(small, kv_tokens=6000, max_sequences=20)
+
+
+def test_alone(
+    make_core: MakeCore, small: LanguageModel, prompts: list[tuple[int, ...]], judge: Judge
+) -> None:
+    core = make_core(small, kv_tokens=200)
+    for index, request in enumerate(requests(prompts)):
+        judge(index, run_alone(core, request).tokens)
+
+
+def test_together_and_with_prompts_in_chunks(
+    make_core: MakeCore, small: LanguageModel, prompts: list[tuple[int, ...]], judge: Judge
+) -> None:
+    core = make_core(small, kv_tokens=6000, max_sequences=20, prefill_chunk=16)
+    for index, stream in enumerate(run_together(core, requests(prompts))):
+        judge(index, stream.tokens)
+    assert core.cached_tokens > 0, "they share the system prompt"
+
+
+def test_forked_while_the_parent_decodes(
+    core: EngineCore, prompts: list[tuple[int, ...]], judge: Judge
+) -> None:
+    parents = [Stream() for _ in range(0, len(prompts), 2)]
+    for request, stream in zip(requests(prompts)[::2], parents, strict=True):
+        core.add(request, stream)
+    forks: list[tuple[int, tuple[int, ...], Stream]] = []
+    for cut in (10, 40):
+        while len(parents[-1].tokens) < cut + 1:
+            core.step()
+        for index, parent in enumerate(parents):
+            begun = parent.tokens[:cut]
+            forks.append((index, begun, Stream()))
+            core.add(ask(prompts[2 * index], begun, max_tokens=TOKENS - cut), forks[-1][2])
+    drain(core)
+    for index, begun, fork in forks:
+        # All of it but the token that the fork starts from was there.
+        assert fork.cached >= len(prompts[2 * index]) + len(begun) - 1
+        judge(2 * index, begun + fork.tokens)
+    for index, parent in enumerate(parents):
+        judge(2 * index, parent.tokens)
+
+
+def test_preempted_evicted_and_computed_again(
+    make_core: MakeCore, small: LanguageModel, prompts: list[tuple[int, ...]], judge: Judge
+) -> None:
+    core = make_core(small, kv_tokens=520, max_sequences=20)
+    streams = run_together(core, requests(prompts))
+    for index, stream in enumerate(streams):
+        judge(index, stream.tokens)
+    assert core.preemptions > 3
+    assert core.recomputed_tokens > 0
+    assert core.tree.evicted > 520
+
+
+def test_continued_from_what_was_emitted_elsewhere(
+    core: EngineCore, prompts: list[tuple[int, ...]], judge: Judge
+) -> None:
+    begun = [stream.tokens for stream in run_together(core, requests(prompts))]
+    cuts = [1 + 3 * index for index in range(len(prompts))]
+    core.tree.ensure_free(core.pool.capacity)
+    continued = [
+        ask(prompt, node=index, max_tokens=TOKENS, emitted=tokens[:cut], attempt=1)
+        for index, (prompt, tokens, cut) in enumerate(zip(prompts, begun, cuts, strict=True))
+    ]
+    for index, stream in enumerate(run_together(core, continued)):
+        assert stream.chunks[0].offset == cuts[index]
+        judge(index, begun[index][: cuts[index]] + stream.tokens)
