@@ -130,7 +130,7 @@ class PagedContestant:
 
 def _load_paged(folder: Path) -> None:
     """Load the model of this process, without starting threads that compute."""
-    global _paged_model  # noqa: PLW0603 - what the executor's initializer is for
+    global _paged_model
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
     threads = torch.get_num_threads()

@@ -16,7 +16,6 @@ import platform
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
