@@ -35,9 +35,13 @@ from plato.planning.grammar import plan_grammar
 WIDTHS = (1, 8)
 CONTEXT = 288
 
-PROSE = r"start: /[^|\[\]\x00-\x09\x0b-\x1f\x7f]*/ END" + "\n" + r'END: "|"'
-"""Any text without the few characters that a plan's titles do without. It forces nothing, so a
-step under it has the shape of a step without a grammar; what a mask allows is as in a title."""
+PROSE = r"""
+start: /[^|\[\]\x00-\x09\x0b-\x1f\x7f]*/ END
+END: /\x01/
+"""
+"""Text without the characters that titles of a plan do without, up to one that nobody writes. It
+forces nothing, so a step under it has the shape of a step without a grammar, and finding out what
+is allowed takes as long as within a title."""
 
 
 class Clocks:

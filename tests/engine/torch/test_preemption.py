@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import pytest
 
 from plato.engine import FinishReason, Lease, SamplingParams, StopConditions
+from plato.engine.torch import TorchEngine
 from plato.engine.torch.core import EngineCore
-from tests.engine.conftest import MakeCore
+from plato.engine.torch.model import LanguageModel
+from tests.engine.conftest import MakeCore, tiny_config
 from tests.engine.helpers import (
     Clock,
     Stream,
     ask,
     assert_greedy,
+    collect,
     drain,
     run_alone,
     some_tokens,
@@ -244,6 +248,22 @@ class TestDeadlocks:
                 assert len(streams[top].tokens) == length + 1
             assert sum(len(stream.tokens) for stream in streams) >= before
         assert all(stream.finish is FinishReason.LENGTH for stream in streams)
+
+
+async def test_operators_see_it_in_the_stats(tiny_folder: str, tiny: LanguageModel) -> None:
+    config = tiny_config(tiny_folder, kv_budget_bytes=100 * tiny.kv_bytes_per_token)
+    engine = await asyncio.to_thread(TorchEngine, config)
+    try:
+        before = engine.stats()
+        assert (before.preemptions, before.evicted_tokens, before.recomputed_tokens) == (0, 0, 0)
+        requests = [ask(PROMPTS[i], node=i, max_tokens=60) for i in range(3)]
+        await asyncio.gather(*(collect(engine, request) for request in requests))
+        after = engine.stats()
+        assert min(after.preemptions, after.evicted_tokens, after.recomputed_tokens) > 0
+        assert after.prompt_tokens == 60
+        assert after.output_tokens == 180
+    finally:
+        await engine.close()
 
 
 def test_a_request_that_fills_the_whole_budget_runs_among_others(make_core: MakeCore) -> None:

@@ -46,6 +46,30 @@ def test_a_prefix_that_eight_requests_bring_at_once_is_computed_once(
         assert_greedy(tiny_reference, PREFIX + end, stream.tokens)
 
 
+@pytest.mark.parametrize("prefill_chunk", [64, 250, 400, 1000])
+def test_eight_branches_of_a_prefix_compute_it_once_and_their_own_parts_together(
+    make_core: MakeCore,
+    tiny: LanguageModel,
+    monkeypatch: pytest.MonkeyPatch,
+    prefill_chunk: int,
+) -> None:
+    core = make_core(kv_tokens=4000, prefill_chunk=prefill_chunk)
+    widths = count_computed(tiny, monkeypatch)
+    prefix = some_tokens(400, 5)
+    streams = [Stream() for _ in range(8)]
+    for i, stream in enumerate(streams):
+        core.add(ask(prefix, some_tokens(24, 50 + i), node=i, max_tokens=1), stream)
+    drain(core)
+    assert sum(widths) == 400 + 8 * 24
+    assert core.prompt_tokens - core.cached_tokens == 400 + 8 * 24
+    assert sorted(stream.cached for stream in streams) == [0] + [400] * 7
+    # Nothing waits that could be computed: every step but the last fills its chunk, or ends the
+    # prefix that the others wait for.
+    assert len(widths) <= -(-400 // prefill_chunk) + -(-8 * 24 // prefill_chunk)
+    if prefill_chunk > 8 * 24:
+        assert widths[-1] >= 7 * 24
+
+
 def test_a_prefix_that_is_being_computed_is_waited_for(make_core: MakeCore) -> None:
     core = make_core(prefill_chunk=16)
     owner, late = Stream(), Stream()
