@@ -56,7 +56,7 @@ def measure_fork(bench: Workbench) -> tuple[dict[str, Any], list[dict[str, Any]]
     core = bench.core("auto")
     run_fan(core, prefix[:64], own, shared=True)  # Warm up.
     rows = []
-    for _ in range(1 if bench.quick else 5):
+    for _ in range(1 if bench.quick else 3):
         shared = run_fan(core, prefix, own, shared=True)
         separate = run_fan(core, prefix, own, shared=False)
         rows.append(

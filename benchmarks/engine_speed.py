@@ -60,7 +60,7 @@ class Plan:
                 "float32": often,
                 "generate": often,
                 "paged": {width: 3 if width == 8 else 1 for width in WIDTHS},
-                "generate_bfloat16": dict.fromkeys(METRIC_WIDTHS, 1),
+                "generate_bfloat16": dict.fromkeys(WIDTHS, 1),
             },
         )
 
