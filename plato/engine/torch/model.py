@@ -12,14 +12,13 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedConfig
 from plato.engine.errors import EngineError, ModelNotSupportedError
 from plato.engine.torch.attention import ATTENTION_NAME, Rows, StepBatch
 from plato.engine.torch.config import TorchEngineConfig
-from plato.engine.torch.kernels import NativeKernels, new_kernels
+from plato.engine.torch.kernels import NativeKernels, has_compiled_kernels, new_kernels
 from plato.engine.torch.kernels.native import MAX_TILE
 from plato.engine.torch.layers import can_replace, replace_layers
 from plato.engine.torch.linear import (
     Int8Linear,
     LinearFactory,
     RowsLinear,
-    int8_is_fast,
     replace_linears,
 )
 from plato.engine.torch.pool import KVPool, bytes_per_token
@@ -140,7 +139,7 @@ class LanguageModel:
         """Put our layers, or at least our linears, in the place of transformers' modules."""
         kernels = new_kernels()
         factory: LinearFactory = RowsLinear
-        if self.precision == "int8":
+        if self.precision == "int8" and isinstance(kernels, NativeKernels):
             factory = partial(Int8Linear, kernels=kernels)
         config = self._model.config.get_text_config()
         group = config.num_attention_heads // self.kv_heads
@@ -240,7 +239,12 @@ def choose_precision(name: str, device: torch.device) -> str:
     if name == "auto":
         if device.type == "cuda":
             return "bfloat16"
-        return "int8" if int8_is_fast() else "float32"
+        return "int8" if has_compiled_kernels() else "float32"
     if name == "int8" and device.type != "cpu":
         raise EngineError("int8 is for CPUs; set the dtype to bfloat16 or auto")
+    if name == "int8" and not has_compiled_kernels():
+        raise EngineError(
+            "int8 needs kernels that a C compiler makes at the first start; install gcc or set CC "
+            "to a compiler, or set the dtype to float32 or auto"
+        )
     return name

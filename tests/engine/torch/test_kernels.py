@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+import ctypes
+
 import pytest
 import torch
 
-from plato.engine.torch.kernels import NativeKernels, PortableKernels, QueryRows, new_kernels
+from plato.engine.torch.kernels import (
+    NativeKernels,
+    PackedWeight,
+    PortableKernels,
+    QueryRows,
+    new_kernels,
+)
+from plato.engine.torch.kernels.build import compile_kernels
 
 PORTABLE = PortableKernels()
 HEADS, KV_HEADS = 6, 2
@@ -31,23 +40,6 @@ class TestRows:
         torch.testing.assert_close(
             native.rms_norm(x, weight, 1e-5), PORTABLE.rms_norm(x, weight, 1e-5)
         )
-
-    def test_quantize_keeps_fifteen_bits(self, native: NativeKernels, rows: int) -> None:
-        x = torch.randn(rows, 577) * 10 ** torch.arange(rows).remainder(9)[:, None]
-        planes, scales = native.quantize(x)
-        high, low = (planes.float() - 128).chunk(2)
-        error = (x - scales[:, None] * (high + low / 254)).abs().amax(-1)
-        assert (error <= x.abs().amax(-1) / 2**15).all()
-        expected, expected_scales = PORTABLE.quantize(x)
-        torch.testing.assert_close(scales, expected_scales)
-        assert (planes.int() - expected.int()).abs().max() <= 1
-
-    def test_combine(self, native: NativeKernels, rows: int) -> None:
-        products, scales, bias = torch.randn(2 * rows, 100), torch.rand(rows), torch.randn(100)
-        for shift in (None, bias):
-            torch.testing.assert_close(
-                native.combine(products, scales, shift), PORTABLE.combine(products, scales, shift)
-            )
 
     def test_swiglu(self, native: NativeKernels, rows: int) -> None:
         both = torch.randn(rows, 2 * 1536) * 20
@@ -103,15 +95,52 @@ def test_tiles_change_no_bit(native: NativeKernels, dtype: torch.dtype) -> None:
 def test_a_row_gets_the_same_bits_alone_and_in_company(native: NativeKernels) -> None:
     x, weight = torch.randn(40, 576), torch.randn(576)
     both = torch.randn(40, 1152)
-    planes, scales = native.quantize(x)
-    alone = native.quantize(x[7:8].contiguous())
-    assert torch.equal(alone[0], planes[[7, 47]])
-    assert torch.equal(alone[1], scales[7:8])
+    layer = PackedWeight.pack(torch.randn(100, 576))
+    assert torch.equal(native.linear(x[7:8], layer, None), native.linear(x, layer, None)[7:8])
     assert torch.equal(native.rms_norm(x[7:8], weight, 1e-5), native.rms_norm(x, weight, 1e-5)[7:8])
     assert torch.equal(native.swiglu(both[7:8]), native.swiglu(both)[7:8])
 
 
-def test_a_row_of_zeros_stays_zero(native: NativeKernels) -> None:
-    planes, scales = native.quantize(torch.zeros(2, 8))
-    assert scales.tolist() == [0, 0]
-    assert planes.unique().tolist() == [128]
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory: pytest.TempPathFactory) -> NativeKernels:
+    """The kernels without what is written for one kind of processor."""
+    output = tmp_path_factory.mktemp("kernels") / "plain.so"
+    compile_kernels("cc", output, "-DPLATO_PLAIN")
+    return NativeKernels(ctypes.CDLL(str(output)))
+
+
+class TestLinear:
+    @pytest.mark.parametrize("rows", [1, 2, 3, 4, 5, 6, 7, 95, 96, 97, 200])
+    @pytest.mark.parametrize(("columns", "outputs"), [(576, 64), (1, 1), (513, 17), (1536, 100)])
+    def test_is_the_product_of_the_rounded_weight(
+        self, native: NativeKernels, rows: int, columns: int, outputs: int
+    ) -> None:
+        weight, bias = torch.randn(outputs, columns), torch.randn(outputs)
+        x = torch.randn(rows, columns) * 10.0 ** torch.arange(rows).remainder(9)[:, None]
+        layer = PackedWeight.pack(weight)
+        rounded = (weight / layer.scales[:, None]).round() * layer.scales[:, None]
+        exact = x.double() @ rounded.double().T
+        # Each input is off by half a step at most, a step being 1/32767 of the row's largest.
+        allowed = x.abs().amax(1, keepdim=True).double() / 65534 * rounded.abs().double().sum(1)
+        allowed = allowed + 1e-5 * exact.abs() + 1e-5
+        assert ((native.linear(x, layer, None).double() - exact).abs() <= allowed).all()
+        shifted = native.linear(x, layer, bias).double() - bias
+        assert ((shifted - exact).abs() <= allowed).all()
+
+    def test_the_largest_sums_fit(self, native: NativeKernels) -> None:
+        x, weight = torch.ones(7, 4096), torch.ones(16, 4096)
+        weight[1::2] = -1
+        out = native.linear(x, PackedWeight.pack(weight), None)
+        torch.testing.assert_close(out, x @ weight.T)
+
+    def test_every_processor_gets_the_same_bits(
+        self, native: NativeKernels, plain: NativeKernels
+    ) -> None:
+        x = torch.randn(100, 1536)
+        layer = PackedWeight.pack(torch.randn(50, 1536))
+        assert torch.equal(native.linear(x, layer, None), plain.linear(x, layer, None))
+
+    def test_a_row_of_zeros_stays_zero(self, native: NativeKernels) -> None:
+        layer = PackedWeight.pack(torch.cat([torch.randn(3, 8), torch.zeros(1, 8)]))
+        assert not native.linear(torch.zeros(2, 8), layer, None).any()
+        assert not native.linear(torch.ones(2, 8), layer, None)[:, 3].any()

@@ -13,13 +13,11 @@ from torch.nn.functional import cross_entropy
 from plato.engine import EngineError
 from plato.engine.torch.attention import Rows
 from plato.engine.torch.config import TorchEngineConfig
-from plato.engine.torch.linear import int8_is_fast
+from plato.engine.torch.kernels import has_compiled_kernels
 from plato.engine.torch.model import LanguageModel, choose_precision
 
 CPU = torch.device("cpu")
-pytestmark = pytest.mark.skipif(
-    not torch.backends.mkldnn.is_available(), reason="torch has no integer products here"
-)
+pytestmark = pytest.mark.skipif(not has_compiled_kernels(), reason="this machine has no C compiler")
 
 
 @pytest.fixture(scope="module")
@@ -77,10 +75,17 @@ def test_neighbours_change_no_bit(int8: LanguageModel, text: list[int]) -> None:
 
 def test_auto_takes_what_the_machine_is_good_at() -> None:
     assert choose_precision("auto", torch.device("cuda")) == "bfloat16"
-    assert choose_precision("auto", CPU) == ("int8" if int8_is_fast() else "float32")
+    assert choose_precision("auto", CPU) == "int8"
     assert choose_precision("float32", CPU) == "float32"
     with pytest.raises(EngineError, match="int8 is for CPUs"):
         choose_precision("int8", torch.device("cuda"))
+
+
+def test_int8_without_a_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("plato.engine.torch.model.has_compiled_kernels", lambda: False)
+    assert choose_precision("auto", CPU) == "float32"
+    with pytest.raises(EngineError, match="install gcc"):
+        choose_precision("int8", CPU)
 
 
 def test_kv_takes_half_the_memory(int8: LanguageModel, small: LanguageModel) -> None:

@@ -1,15 +1,28 @@
-"""What lies between a decoder layer's matrix products: native on a CPU, portable elsewhere."""
+"""The parts of a decoder layer: compiled for this machine's CPU, or plain torch."""
 
 from __future__ import annotations
 
 from plato.engine.torch.kernels.build import load_library
-from plato.engine.torch.kernels.native import NativeKernels
+from plato.engine.torch.kernels.native import NativeKernels, PackedWeight
 from plato.engine.torch.kernels.portable import Kernels, PortableKernels, QueryRows
 
-__all__ = ["Kernels", "NativeKernels", "PortableKernels", "QueryRows", "new_kernels"]
+__all__ = [
+    "Kernels",
+    "NativeKernels",
+    "PackedWeight",
+    "PortableKernels",
+    "QueryRows",
+    "has_compiled_kernels",
+    "new_kernels",
+]
 
 
 def new_kernels() -> Kernels:
     """The fastest kernels for this machine's CPU."""
     library = load_library()
     return PortableKernels() if library is None else NativeKernels(library)
+
+
+def has_compiled_kernels() -> bool:
+    """Whether this machine has, or can compile, the kernels in C."""
+    return load_library() is not None

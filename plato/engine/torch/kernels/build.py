@@ -69,15 +69,20 @@ def _compiled(compiler: str) -> Path:
     # Replicas may compile at the same time: each its own file, and the name is taken at once.
     with tempfile.TemporaryDirectory(dir=folder) as scratch:
         output = Path(scratch) / library.name
-        subprocess.run(
-            [*compiler.split(), *FLAGS, str(SOURCE), "-o", str(output), "-lm"],
-            check=True,
-            capture_output=True,
-            text=True,
-            timeout=COMPILE_DEADLINE_S,
-        )
+        compile_kernels(compiler, output)
         output.replace(library)
     return library
+
+
+def compile_kernels(compiler: str, output: Path, *flags: str) -> None:
+    """Compile the kernels into a library. Raises `OSError` or `subprocess.SubprocessError`."""
+    subprocess.run(
+        [*compiler.split(), *FLAGS, *flags, str(SOURCE), "-o", str(output), "-lm"],
+        check=True,
+        capture_output=True,
+        text=True,
+        timeout=COMPILE_DEADLINE_S,
+    )
 
 
 def _processor() -> str:

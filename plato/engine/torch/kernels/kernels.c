@@ -1,4 +1,5 @@
-// What lies between the matrix products of a decoder layer, for a few rows at a time.
+// The parts of a decoder layer for a few rows at a time: its matrix products with weights of a byte,
+// and what lies between them.
 //
 // Plain C that a compiler vectorises for the machine it runs on (-O3 -march=native). Every output
 // row depends on its own input row alone, and sums are taken in the same order whatever else is in
@@ -9,12 +10,21 @@
 #include <math.h>
 #include <stdint.h>
 #include <string.h>
+#if defined(__AVX2__) && !defined(PLATO_PLAIN)
+#include <immintrin.h>
+#endif
 
 #define MAX_DIM 256
 #define MAX_TILE 16
 #define BLOCK 64
 // Below this many elements a second thread costs more than it brings.
 #define PARALLEL 16384
+// Of an int8 product: outputs of one tile, rows whose sums fit the registers together, rows that
+// one pass over the weights serves, inputs whose products sum up in 32 bits.
+#define OUTPUTS 16
+#define ROW_GROUP 6
+#define ROW_BLOCK 96
+#define DEPTH 512
 
 static inline float from_bfloat16(uint16_t value) {
   uint32_t bits = (uint32_t)value << 16;
@@ -64,44 +74,125 @@ void plato_rms_norm(const float *x, const float *weight, float eps, int64_t rows
   }
 }
 
-// Two planes of unsigned bytes with offset 128, and one scale a row:
-// x = scale * ((high - 128) + (low - 128) / 254). `planes` is [2, rows, columns].
-void plato_quantize(const float *x, int64_t rows, int64_t columns, uint8_t *planes,
-                    float *scales) {
-#pragma omp parallel for if (rows * columns > PARALLEL)
-  for (int64_t r = 0; r < rows; r++) {
-    const float *from = x + r * columns;
-    uint8_t *high = planes + r * columns, *low = planes + (rows + r) * columns;
-    float largest = 0;
-    for (int64_t c = 0; c < columns; c++) {
-      float size = fabsf(from[c]);
-      largest = size > largest ? size : largest;
-    }
-    float inverse = largest > 0 ? 127.0f / largest : 0;
-    scales[r] = largest / 127.0f;
-    for (int64_t c = 0; c < columns; c++) {
-      float value = from[c] * inverse;
-      float whole = rintf(value);
-      high[c] = (uint8_t)(int32_t)(whole + 128.0f);
-      low[c] = (uint8_t)(int32_t)(rintf((value - whole) * 254.0f) + 128.0f);
-    }
-  }
+// Adds the products of `pairs` pairs of inputs to `sums` for `count` rows and the OUTPUTS outputs of
+// a tile. Integer sums are exact, in any order: |x| <= 32767 and |weight| <= 127, so DEPTH of them
+// fit 32 bits. `count` is a constant where this is called, so that the sums stay in registers.
+#if defined(__AVX2__) && !defined(PLATO_PLAIN)
+static inline __m256i multiply_add(__m256i sum, __m256i a, __m256i b) {
+#if defined(__AVX512VNNI__) && defined(__AVX512VL__)
+  return _mm256_dpwssd_epi32(sum, a, b);
+#elif defined(__AVXVNNI__)
+  return _mm256_dpwssd_avx_epi32(sum, a, b);
+#else
+  return _mm256_add_epi32(sum, _mm256_madd_epi16(a, b));
+#endif
 }
 
-// out = scale * (high + low / 254) + bias for the products [2, rows, columns] of both planes.
-void plato_combine(const float *products, const float *scales, const float *bias, int64_t rows,
-                   int64_t columns, float *out) {
-#pragma omp parallel for if (rows * columns > PARALLEL)
-  for (int64_t r = 0; r < rows; r++) {
-    const float *high = products + r * columns, *low = products + (rows + r) * columns;
-    float *to = out + r * columns;
-    float scale = scales[r];
-    if (bias)
-      for (int64_t c = 0; c < columns; c++)
-        to[c] = scale * (high[c] + low[c] * (1.0f / 254.0f)) + bias[c];
-    else
-      for (int64_t c = 0; c < columns; c++)
-        to[c] = scale * (high[c] + low[c] * (1.0f / 254.0f));
+static inline __attribute__((always_inline)) void multiply(const int16_t *x, int64_t stride,
+                                                           const int8_t *weight, int64_t pairs,
+                                                           int count, float (*sums)[OUTPUTS]) {
+  __m256i low[ROW_GROUP], high[ROW_GROUP];
+  for (int r = 0; r < count; r++) low[r] = high[r] = _mm256_setzero_si256();
+  for (int64_t p = 0; p < pairs; p++) {
+    const __m128i *from = (const __m128i *)(weight + p * 2 * OUTPUTS);
+    __m256i first = _mm256_cvtepi8_epi16(_mm_loadu_si128(from));
+    __m256i second = _mm256_cvtepi8_epi16(_mm_loadu_si128(from + 1));
+    for (int r = 0; r < count; r++) {
+      int32_t pair;
+      memcpy(&pair, x + r * stride + 2 * p, sizeof pair);
+      __m256i both = _mm256_set1_epi32(pair);
+      low[r] = multiply_add(low[r], first, both);
+      high[r] = multiply_add(high[r], second, both);
+    }
+  }
+  for (int r = 0; r < count; r++) {
+    __m256 left = _mm256_loadu_ps(sums[r]), right = _mm256_loadu_ps(sums[r] + 8);
+    _mm256_storeu_ps(sums[r], _mm256_add_ps(left, _mm256_cvtepi32_ps(low[r])));
+    _mm256_storeu_ps(sums[r] + 8, _mm256_add_ps(right, _mm256_cvtepi32_ps(high[r])));
+  }
+}
+#else
+static inline __attribute__((always_inline)) void multiply(const int16_t *x, int64_t stride,
+                                                           const int8_t *weight, int64_t pairs,
+                                                           int count, float (*sums)[OUTPUTS]) {
+  int32_t totals[ROW_GROUP][OUTPUTS] = {0};
+  for (int64_t p = 0; p < pairs; p++)
+    for (int r = 0; r < count; r++) {
+      int32_t first = x[r * stride + 2 * p], second = x[r * stride + 2 * p + 1];
+      for (int o = 0; o < OUTPUTS; o++)
+        totals[r][o] += first * weight[2 * (p * OUTPUTS + o)] +
+                        second * weight[2 * (p * OUTPUTS + o) + 1];
+    }
+  for (int r = 0; r < count; r++)
+    for (int o = 0; o < OUTPUTS; o++) sums[r][o] += (float)totals[r][o];
+}
+#endif
+
+// A linear layer with weights of a byte and inputs of two: out = x @ weight.T + bias.
+//
+// Each row of `x` [rows, columns] is rounded to 16 bits with a scale of its own, so that what is
+// lost is the rounding of the weights. `weight` is packed as [tiles, pairs, OUTPUTS, 2]: what one
+// task reads lies in one piece. `rounded` [rows, 2 * pairs] and `scales` [rows] are scratch.
+void plato_linear(const float *x, const int8_t *weight, const float *weight_scales,
+                  const float *bias, int64_t rows, int64_t columns, int64_t outputs,
+                  int16_t *rounded, float *scales, float *out) {
+  int64_t pairs = (columns + 1) / 2, stride = 2 * pairs, tiles = (outputs + OUTPUTS - 1) / OUTPUTS;
+  int64_t pieces = (stride + DEPTH - 1) / DEPTH, piece = (pairs + pieces - 1) / pieces;
+#pragma omp parallel
+  {
+#pragma omp for
+    for (int64_t r = 0; r < rows; r++) {
+      const float *from = x + r * columns;
+      int16_t *to = rounded + r * stride;
+      float largest = 0;
+      for (int64_t c = 0; c < columns; c++) {
+        float size = fabsf(from[c]);
+        largest = size > largest ? size : largest;
+      }
+      float inverse = largest > 0 ? 32767.0f / largest : 0;
+      scales[r] = largest / 32767.0f;
+      for (int64_t c = 0; c < columns; c++) to[c] = (int16_t)(int32_t)rintf(from[c] * inverse);
+      if (stride > columns) to[columns] = 0;
+    }
+    // Rows that stay in the second-level cache while all tiles pass over them.
+    for (int64_t begin = 0; begin < rows; begin += ROW_BLOCK) {
+      int64_t count = rows - begin < ROW_BLOCK ? rows - begin : ROW_BLOCK;
+      int64_t groups = (count + ROW_GROUP - 1) / ROW_GROUP;
+#pragma omp for nowait
+      for (int64_t tile = 0; tile < tiles; tile++) {
+        float sums[ROW_BLOCK][OUTPUTS];
+        memset(sums, 0, count * sizeof sums[0]);
+        for (int64_t p = 0; p < pairs; p += piece) {
+          int64_t length = pairs - p < piece ? pairs - p : piece;
+          const int8_t *from = weight + (tile * pairs + p) * 2 * OUTPUTS;
+          for (int64_t g = 0; g < groups; g++) {
+            int64_t first = g * count / groups, next = (g + 1) * count / groups;
+            const int16_t *at = rounded + (begin + first) * stride + 2 * p;
+#define MULTIPLY(COUNT) \
+  case COUNT:           \
+    multiply(at, stride, from, length, COUNT, sums + first); \
+    break;
+            switch (next - first) {
+              MULTIPLY(1)
+              MULTIPLY(2)
+              MULTIPLY(3)
+              MULTIPLY(4)
+              MULTIPLY(5)
+              MULTIPLY(6)
+            }
+#undef MULTIPLY
+          }
+        }
+        int64_t start = tile * OUTPUTS;
+        int64_t width = outputs - start < OUTPUTS ? outputs - start : OUTPUTS;
+        for (int64_t r = 0; r < count; r++) {
+          float *to = out + (begin + r) * outputs + start, scale = scales[begin + r];
+          for (int64_t o = 0; o < width; o++) to[o] = sums[r][o] * scale * weight_scales[start + o];
+          if (bias)
+            for (int64_t o = 0; o < width; o++) to[o] += bias[start + o];
+        }
+      }
+    }
   }
 }
 

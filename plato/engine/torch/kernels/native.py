@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import ctypes
+from dataclasses import dataclass
 
 import torch
+from torch.nn.functional import pad
 
 from plato.engine.torch.kernels.portable import QueryRows
 
@@ -12,12 +14,14 @@ MAX_DIM = 256
 MAX_TILE = 16
 """Query heads that one task computes together."""
 
+TILE_OUTPUTS = 16
+"""Outputs of an int8 product that one task computes together."""
+
 _POINTER = ctypes.c_void_p
 _COUNT = ctypes.c_int64
 _SIGNATURES = {
     "plato_rms_norm": [_POINTER, _POINTER, ctypes.c_float, _COUNT, _COUNT, _POINTER],
-    "plato_quantize": [_POINTER, _COUNT, _COUNT, _POINTER, _POINTER],
-    "plato_combine": [_POINTER, _POINTER, _POINTER, _COUNT, _COUNT, _POINTER],
+    "plato_linear": [*[_POINTER] * 4, *[_COUNT] * 3, *[_POINTER] * 3],
     "plato_swiglu": [_POINTER, _COUNT, _COUNT, _POINTER],
     "plato_rotate_and_store": [
         *[_POINTER] * 4,
@@ -40,6 +44,29 @@ _SIGNATURES = {
 }
 
 
+@dataclass(frozen=True, slots=True)
+class PackedWeight:
+    """The weight of a linear layer in int8, with a scale for each output."""
+
+    packed: torch.Tensor
+    """int8 [tiles, pairs of columns, TILE_OUTPUTS, 2], padded with zeros."""
+    scales: torch.Tensor
+    """float32 [outputs]."""
+    columns: int
+    outputs: int
+
+    @classmethod
+    def pack(cls, weight: torch.Tensor) -> PackedWeight:
+        """Round a weight [outputs, columns] to int8, the largest of each output to 127."""
+        outputs, columns = weight.shape
+        weight = weight.float()
+        scales = (weight.abs().amax(1) / 127.0).clamp_min(torch.finfo(torch.float32).tiny)
+        rounded = (weight / scales[:, None]).round().to(torch.int8)
+        rounded = pad(rounded, (0, columns % 2, 0, -outputs % TILE_OUTPUTS))
+        tiles = rounded.view(-1, TILE_OUTPUTS, rounded.shape[1] // 2, 2)
+        return cls(tiles.transpose(1, 2).contiguous(), scales, columns, outputs)
+
+
 class NativeKernels:
     """The kernels in C. Their arguments are contiguous tensors on the CPU."""
 
@@ -49,8 +76,7 @@ class NativeKernels:
             function.argtypes = arguments
             function.restype = None
         self._rms_norm = library.plato_rms_norm
-        self._quantize = library.plato_quantize
-        self._combine = library.plato_combine
+        self._linear = library.plato_linear
         self._swiglu = library.plato_swiglu
         self._rotate_and_store = library.plato_rotate_and_store
         self._attend = library.plato_attend
@@ -63,26 +89,28 @@ class NativeKernels:
         self._rms_norm(x.data_ptr(), weight.data_ptr(), eps, rows, columns, out.data_ptr())
         return out
 
-    def quantize(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """See `Kernels`."""
-        rows, columns = x.shape
-        planes = torch.empty((2 * rows, columns), dtype=torch.uint8)
-        scales = torch.empty(rows)
-        self._quantize(x.data_ptr(), rows, columns, planes.data_ptr(), scales.data_ptr())
-        return planes, scales
-
-    def combine(
-        self, products: torch.Tensor, scales: torch.Tensor, bias: torch.Tensor | None
+    def linear(
+        self, x: torch.Tensor, weight: PackedWeight, bias: torch.Tensor | None
     ) -> torch.Tensor:
-        """See `Kernels`."""
-        rows, columns = len(scales), products.shape[1]
-        out = torch.empty((rows, columns))
-        self._combine(
-            products.data_ptr(),
-            scales.data_ptr(),
+        """A linear layer of float32 `x` [rows, columns]: float32 [rows, outputs].
+
+        Rows are rounded to 16 bits with a scale each. A row's result is the same bits in any
+        batch: integer sums are exact.
+        """
+        rows = len(x)
+        scratch = torch.empty((rows, weight.columns + weight.columns % 2), dtype=torch.int16)
+        scales = torch.empty(rows)
+        out = torch.empty((rows, weight.outputs))
+        self._linear(
+            x.data_ptr(),
+            weight.packed.data_ptr(),
+            weight.scales.data_ptr(),
             None if bias is None else bias.data_ptr(),
             rows,
-            columns,
+            weight.columns,
+            weight.outputs,
+            scratch.data_ptr(),
+            scales.data_ptr(),
             out.data_ptr(),
         )
         return out

@@ -11,13 +11,6 @@ from typing import Protocol
 import torch
 from torch.nn.functional import scaled_dot_product_attention, silu
 
-PLANES = 2
-"""An activation is quantised into two planes of bytes, so its rounding error is 2^-15 of the
-largest value of its row: what is left of int8 is the error of the weights."""
-OFFSET = 128
-STEPS = 254.0
-"""Steps of the low plane in one step of the high one."""
-
 
 @dataclass(frozen=True, slots=True)
 class QueryRows:
@@ -42,19 +35,6 @@ class Kernels(Protocol):
 
     def rms_norm(self, x: torch.Tensor, weight: torch.Tensor, eps: float) -> torch.Tensor:
         """Root mean square norm over the last dimension (arXiv 1910.07467)."""
-        ...
-
-    def quantize(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """[rows, columns] to uint8 planes [2 * rows, columns] (high, then low) and scales [rows].
-
-        x is about scale * ((high - 128) + (low - 128) / 254).
-        """
-        ...
-
-    def combine(
-        self, products: torch.Tensor, scales: torch.Tensor, bias: torch.Tensor | None
-    ) -> torch.Tensor:
-        """Products [2 * rows, columns] of both planes to float32 [rows, columns]."""
         ...
 
     def swiglu(self, both: torch.Tensor) -> torch.Tensor:
@@ -98,24 +78,6 @@ class PortableKernels:
     def rms_norm(self, x: torch.Tensor, weight: torch.Tensor, eps: float) -> torch.Tensor:
         """See `Kernels`."""
         return x * torch.rsqrt(x.square().mean(-1, keepdim=True) + eps) * weight
-
-    def quantize(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """See `Kernels`."""
-        largest = x.abs().amax(-1)
-        inverse = torch.where(largest > 0, 127.0 / largest, 0.0)
-        value = x * inverse[:, None]
-        high = value.round()
-        low = ((value - high) * STEPS).round()
-        planes = (torch.cat([high, low]) + OFFSET).to(torch.uint8)
-        return planes, largest / 127.0
-
-    def combine(
-        self, products: torch.Tensor, scales: torch.Tensor, bias: torch.Tensor | None
-    ) -> torch.Tensor:
-        """See `Kernels`."""
-        high, low = products.chunk(PLANES)
-        out = scales[:, None] * (high + low * (1.0 / STEPS))
-        return out if bias is None else out + bias
 
     def swiglu(self, both: torch.Tensor) -> torch.Tensor:
         """See `Kernels`."""
