@@ -117,16 +117,18 @@ def summary(name: str, width: int, timings: Sequence[Timing]) -> dict[str, Any]:
 
 
 def speed_metrics(rows: Iterable[dict[str, Any]]) -> dict[str, Any]:
-    """Ratios of the engine over transformers at the widths that count, and its step times."""
+    """Ratios of the engine over transformers at the widths that count, and its step times.
+
+    They compare decoding; `..._with_prompts` compares the whole, from prompts to the last token.
+    """
     found = {(row["engine"], row["width"]): row for row in rows}
     metrics: dict[str, Any] = {}
 
     def compare(name: str, ours: str, theirs: str, width: int) -> None:
         mine, other = found.get((ours, width)), found.get((theirs, width))
         if mine is not None and other is not None:
-            for kind in ("", "decode_"):
-                key = f"{kind}tokens_per_s"
-                metrics[f"{kind}{name}_{width}"] = mine[key] / other[key]
+            metrics[f"{name}_{width}"] = mine["decode_tokens_per_s"] / other["decode_tokens_per_s"]
+            metrics[f"{name}_{width}_with_prompts"] = mine["tokens_per_s"] / other["tokens_per_s"]
 
     for width in METRIC_WIDTHS:
         compare("speedup_vs_generate", "auto", "generate", width)
