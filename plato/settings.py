@@ -77,7 +77,7 @@ class Settings(BaseSettings):
     max_nodes: int = Field(default=8, ge=2, le=32, description="Parts of an answer, at the most.")
     max_title_chars: int = Field(default=60, ge=8, le=200)
     split_threshold: float = Field(
-        default=0.00061,
+        default=0.00099,
         ge=0,
         le=1,
         description="`auto` splits when the model's probability of not splitting is below this.",
