@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,8 @@ from transformers import (
 from plato.engine import EngineError, ModelNotSupportedError
 from plato.engine.torch import TorchEngineConfig
 from plato.engine.torch.attention import ATTENTION_NAME, Rows, tree_attention
-from plato.engine.torch.kernels import PortableKernels
+from plato.engine.torch.kernels import NativeKernels, PortableKernels
+from plato.engine.torch.kernels.build import load_library
 from plato.engine.torch.model import LanguageModel
 from tests.engine.conftest import TINY, MakeCore
 from tests.engine.helpers import Stream, ask, assert_greedy, run_together, some_tokens
@@ -73,13 +75,30 @@ def test_other_families_equal_generate(
         assert_greedy(reference, prompt, stream.tokens)
 
 
-@pytest.mark.parametrize("dtype", ["float32", "int8"])
-def test_without_a_compiler_torch_computes_the_same(
-    dtype: str, tiny_folder: str, monkeypatch: pytest.MonkeyPatch
+class TorchBetweenProducts(PortableKernels, NativeKernels):
+    """Only the products of int8 weights in C: there is no int8 without them."""
+
+
+def new_torch_between_products() -> TorchBetweenProducts:
+    library = load_library()
+    assert library is not None
+    return TorchBetweenProducts(library)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "new_kernels"),
+    [("float32", PortableKernels), ("int8", new_torch_between_products)],
+    ids=["float32", "int8"],
+)
+def test_torch_computes_the_same_as_the_compiled_kernels(
+    dtype: str,
+    new_kernels: Callable[[], PortableKernels],
+    tiny_folder: str,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     config = TorchEngineConfig(tiny_folder, device="cpu", dtype=dtype)
     native = LanguageModel(config)
-    monkeypatch.setattr("plato.engine.torch.model.new_kernels", PortableKernels)
+    monkeypatch.setattr("plato.engine.torch.model.new_kernels", new_kernels)
     portable = LanguageModel(config)
     tokens = list(some_tokens(30))
     logits = []
