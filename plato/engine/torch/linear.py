@@ -6,7 +6,9 @@ reading the matrix once.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable
+from functools import cache
 
 import torch
 from torch import nn
@@ -20,10 +22,11 @@ LinearFactory = Callable[[torch.Tensor, torch.Tensor | None], nn.Module]
 class RowsLinear(nn.Module):
     """A linear layer computed as weight @ rows.T, with an odd few rows padded to an even number.
 
-    MKL's products of few rows take longer than reading the matrix, as `nn.Linear` asks for them:
-    on the reference machine (2 cores, AMD) all linears of the default model take 32, 56, 47 and 60
-    ms at 1, 2, 4 and 8 rows in float32. Asked for the transposed product they take 33, 13, 25 and
-    56 ms; a single row is quickest as one of two.
+    On some processors MKL's products of few rows take longer than reading the matrix, as
+    `nn.Linear` asks for them: on two AMD cores (Zen 3) all linears of the default model take 32,
+    56, 47 and 60 ms at 1, 2, 4 and 8 rows in float32. Asked for the transposed product they take
+    33, 13, 25 and 56 ms; a single row is quickest as one of two. On two Intel cores (Sapphire
+    Rapids) it is the other way round: 18, 18, 29 and 36 ms, and 45 ms transposed, at any width.
     """
 
     def __init__(self, weight: torch.Tensor, bias: torch.Tensor | None) -> None:
@@ -41,6 +44,43 @@ class RowsLinear(nn.Module):
         if self.bias is not None:
             product = product + self.bias
         return product.contiguous().view(*inputs.shape[:-1], -1)
+
+
+class PlainLinear(nn.Module):
+    """A linear layer as torch computes it."""
+
+    def __init__(self, weight: torch.Tensor, bias: torch.Tensor | None) -> None:
+        super().__init__()
+        self.weight = weight
+        self.bias = bias
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        """[..., in features] to [..., out features]."""
+        return torch.nn.functional.linear(inputs, self.weight, self.bias)
+
+
+@cache
+def fastest_float_linear() -> LinearFactory:
+    """The layer for float32 that is quicker with few rows on this processor, as measured once.
+
+    Takes some milliseconds, in the thread and with the number of threads of its caller.
+    """
+    weight = torch.zeros(1536, 576)
+    factories: tuple[LinearFactory, ...] = (PlainLinear, RowsLinear)
+    return min(factories, key=lambda factory: _seconds_with_few_rows(factory(weight, None)))
+
+
+@torch.inference_mode()
+def _seconds_with_few_rows(layer: nn.Module) -> float:
+    """Seconds of a layer for 1, 2, 4 and 8 rows together, each the best of a few."""
+
+    def once(rows: torch.Tensor) -> float:
+        start = time.perf_counter()
+        layer(rows)
+        return time.perf_counter() - start
+
+    inputs = [torch.zeros(count, 576) for count in (1, 2, 4, 8)]
+    return sum(min(once(rows) for _ in range(10)) for rows in inputs)
 
 
 class Int8Linear(nn.Module):

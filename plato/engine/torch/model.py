@@ -17,8 +17,7 @@ from plato.engine.torch.kernels.native import MAX_TILE
 from plato.engine.torch.layers import can_replace, replace_layers
 from plato.engine.torch.linear import (
     Int8Linear,
-    LinearFactory,
-    RowsLinear,
+    fastest_float_linear,
     replace_linears,
 )
 from plato.engine.torch.pool import KVPool, bytes_per_token
@@ -138,7 +137,7 @@ class LanguageModel:
     def _replace_modules(self) -> None:
         """Put our layers, or at least our linears, in the place of transformers' modules."""
         kernels = new_kernels()
-        factory: LinearFactory = RowsLinear
+        factory = fastest_float_linear()
         if self.precision == "int8" and isinstance(kernels, NativeKernels):
             factory = partial(Int8Linear, kernels=kernels)
         config = self._model.config.get_text_config()

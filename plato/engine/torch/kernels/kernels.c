@@ -22,7 +22,12 @@
 // Of an int8 product: outputs of one tile, rows whose sums fit the registers together, rows that
 // one pass over the weights serves, inputs whose products sum up in 32 bits.
 #define OUTPUTS 16
+#if defined(__AVX512VNNI__) && defined(__AVX512BW__) && !defined(PLATO_PLAIN)
+#define WIDE 1
+#define ROW_GROUP 12
+#else
 #define ROW_GROUP 4
+#endif
 #define ROW_BLOCK 96
 #define DEPTH 512
 
@@ -77,7 +82,26 @@ void plato_rms_norm(const float *x, const float *weight, float eps, int64_t rows
 // Adds the products of `pairs` pairs of inputs to `sums` for `count` rows and the OUTPUTS outputs of
 // a tile. Integer sums are exact, in any order: |x| <= 32767 and |weight| <= 127, so DEPTH of them
 // fit 32 bits. `count` is a constant where this is called, so that the sums stay in registers.
-#if defined(__AVX2__) && !defined(PLATO_PLAIN)
+#if defined(WIDE)
+static inline __attribute__((always_inline)) void multiply(const int16_t *x, int64_t stride,
+                                                           const int8_t *weight, int64_t pairs,
+                                                           int count, float (*sums)[OUTPUTS]) {
+  __m512i totals[ROW_GROUP];
+  for (int r = 0; r < count; r++) totals[r] = _mm512_setzero_si512();
+#pragma GCC unroll 4
+  for (int64_t p = 0; p < pairs; p++) {
+    const __m256i *from = (const __m256i *)(weight + p * 2 * OUTPUTS);
+    __m512i pairs_of_weights = _mm512_cvtepi8_epi16(_mm256_loadu_si256(from));
+    for (int r = 0; r < count; r++) {
+      int32_t pair;
+      memcpy(&pair, x + r * stride + 2 * p, sizeof pair);
+      totals[r] = _mm512_dpwssd_epi32(totals[r], pairs_of_weights, _mm512_set1_epi32(pair));
+    }
+  }
+  for (int r = 0; r < count; r++)
+    _mm512_storeu_ps(sums[r], _mm512_add_ps(_mm512_loadu_ps(sums[r]), _mm512_cvtepi32_ps(totals[r])));
+}
+#elif defined(__AVX2__) && !defined(PLATO_PLAIN)
 static inline __m256i multiply_add(__m256i sum, __m256i a, __m256i b) {
 #if defined(__AVX512VNNI__) && defined(__AVX512VL__)
   return _mm256_dpwssd_epi32(sum, a, b);
@@ -179,6 +203,16 @@ void plato_linear(const float *x, const int8_t *weight, const float *weight_scal
               MULTIPLY(2)
               MULTIPLY(3)
               MULTIPLY(4)
+#if ROW_GROUP > 4
+              MULTIPLY(5)
+              MULTIPLY(6)
+              MULTIPLY(7)
+              MULTIPLY(8)
+              MULTIPLY(9)
+              MULTIPLY(10)
+              MULTIPLY(11)
+              MULTIPLY(12)
+#endif
             }
 #undef MULTIPLY
           }
