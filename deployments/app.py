@@ -21,17 +21,21 @@ from plato.settings import Settings
 
 CONTROL_CALLS = 64
 """Room for renewals and questions about state beside the streams."""
+HEALTH = {"health_check_period_s": 2.0, "health_check_timeout_s": 10.0}
+"""How soon Serve replaces a process that hangs. Its work has moved long before."""
 
 
 def _deployment(kind: Any, **options: Any) -> Any:
     """A deployment with options; Serve's decorator hides from type checkers that it has any."""
-    return kind.options(**options)
+    return kind.options(**HEALTH, **options)
 
 
 def build(settings: Settings) -> Application:
     """Put the application together."""
-    runs = settings.max_runs * settings.schedulers
+    runs = (settings.max_runs + settings.max_waiting_runs) * settings.schedulers
     service = {"num_cpus": settings.service_cpus}
+    placed = RequestRouterConfig(request_router_class=PlacedRouter)
+    drained = {"graceful_shutdown_timeout_s": settings.drain_s}
     threads = str(engine_threads(settings))
     decoder = _deployment(
         Decoder,
@@ -43,13 +47,15 @@ def build(settings: Settings) -> Application:
             # Ray gives a process as many threads as it reserves whole CPUs.
             "runtime_env": {"env_vars": {"OMP_NUM_THREADS": threads}},
         },
-        request_router_config=RequestRouterConfig(request_router_class=PlacedRouter),
+        request_router_config=placed,
+        **drained,
     ).bind(settings)
     planner = _deployment(
         PlannerService,
         num_replicas=settings.planners,
         max_ongoing_requests=runs + CONTROL_CALLS,
         ray_actor_options=service,
+        **drained,
     ).bind(settings, decoder)
     parts: list[Any] = [settings, planner, decoder]
     if settings.redis_url is None:
@@ -57,14 +63,17 @@ def build(settings: Settings) -> Application:
     scheduler = _deployment(
         SchedulerService,
         num_replicas=settings.schedulers,
-        max_ongoing_requests=settings.max_runs + CONTROL_CALLS,
+        max_ongoing_requests=settings.max_runs + settings.max_waiting_runs + CONTROL_CALLS,
         ray_actor_options=service,
+        request_router_config=placed,
+        **drained,
     ).bind(*parts)
     app: Application = _deployment(
         Ingress,
         num_replicas=settings.ingresses,
         max_ongoing_requests=runs + CONTROL_CALLS,
         ray_actor_options=service,
+        **drained,
     ).bind(settings, scheduler)
     return app
 

@@ -8,12 +8,14 @@ from contextlib import aclosing
 from typing import Any, TypeVar
 
 from ray.exceptions import RayTaskError
-from ray.serve.handle import DeploymentHandle, DeploymentResponseGenerator
+from ray.serve.handle import DeploymentHandle, DeploymentResponse, DeploymentResponseGenerator
 
 from deployments.membership import known_replicas
 from plato.engine import Chunk, GenerateRequest
+from plato.errors import UnavailableError
 from plato.planning.protocol import PlanEvent, PlanRequest
 from plato.scheduling.protocol import Replica
+from plato.streams import listening
 
 T = TypeVar("T")
 
@@ -29,6 +31,15 @@ def detached(call: Callable[[], T]) -> T:
     return contextvars.Context().run(call)
 
 
+async def ask(call: Callable[[], DeploymentResponse[T]]) -> T:
+    """The answer of a handle call. Raises what was raised there."""
+    try:
+        return await detached(call)
+    except RayTaskError as error:
+        # Its own text is the traceback of another process; what was raised there says what to do.
+        raise error.cause from error
+
+
 async def stream(call: Callable[[], DeploymentResponseGenerator[T]]) -> AsyncGenerator[T]:
     """The items of a streaming handle call; closing the generator cancels the call.
 
@@ -41,8 +52,7 @@ async def stream(call: Callable[[], DeploymentResponseGenerator[T]]) -> AsyncGen
             yield item
         ended = True
     except RayTaskError as error:
-        # Its own text is the traceback of another process; what was raised there says what to do.
-        raise error.cause from error
+        raise error.cause from error  # As in `ask`.
     finally:
         if not ended:
             response.cancel()
@@ -71,23 +81,30 @@ class ServeDecoderPool:
                 yield chunk
 
     async def renew(self, owner: str, ttl_s: float, replica: str) -> None:
-        """Renew `owner`'s lease at one replica."""
-        await detached(lambda: self._handle.renew.remote(owner, ttl_s, replica=replica))
+        """Renew `owner`'s lease at one replica. Raises `UnavailableError` if it is not there."""
+        answered: str = await ask(lambda: self._handle.renew.remote(owner, ttl_s, replica=replica))
+        if answered != replica:
+            # The router takes another where the one that was named does not answer.
+            raise UnavailableError(f"decoder {replica} does not answer")
 
     async def release(self, run: str, replica: str) -> None:
         """Drop the pins that sequences of `run` have left at one replica."""
-        await detached(lambda: self._handle.release.remote(run, replica=replica))
+        await ask(lambda: self._handle.release.remote(run, replica=replica))
 
 
 class ServePlanner:
     """The planner deployment behind a Serve handle."""
 
-    def __init__(self, handle: DeploymentHandle[Any]) -> None:
+    def __init__(self, handle: DeploymentHandle[Any], silence_s: float) -> None:
         self._streaming = handle.options(stream=True)
+        self._silence_s = silence_s
 
     async def plan(self, request: PlanRequest) -> AsyncGenerator[PlanEvent]:
         """Decode a plan; closing the generator cancels it."""
-        events: AsyncGenerator[PlanEvent] = stream(lambda: self._streaming.plan.remote(request))
-        async with aclosing(events):
+        beats: AsyncGenerator[PlanEvent | None] = stream(
+            lambda: self._streaming.plan.remote(request)
+        )
+        heard: AsyncGenerator[PlanEvent] = listening(beats, self._silence_s)
+        async with aclosing(heard) as events:
             async for event in events:
                 yield event

@@ -1,4 +1,4 @@
-"""The HTTP endpoint: OpenAI's chat completions, and health."""
+"""The HTTP endpoint: OpenAI's chat completions, runs, and health."""
 
 # No postponed annotations here: FastAPI reads them from functions that Serve has copied.
 import asyncio
@@ -17,22 +17,29 @@ from ray import serve
 from ray.serve.handle import DeploymentHandle
 from starlette.exceptions import HTTPException
 
-from deployments.handles import detached, stream
+from deployments.handles import ask, stream
 from deployments.replica import start_replica
 from plato.answering import Answering
 from plato.api import sse
 from plato.api.errors import ModelNotFoundError, as_plato_error, error_body, error_headers
 from plato.api.requests import parse_request, to_run_request
 from plato.api.responses import ChatResponse
+from plato.api.runs import RunResponse
 from plato.assembly import ModelTools
-from plato.errors import InvalidRequestError, PlatoError
-from plato.runs import RunRequest
+from plato.errors import InvalidRequestError, PlatoError, UnavailableError
+from plato.failover import follow_anywhere, resume_anywhere
+from plato.runs import BEFORE_ALL, EventId, RunRequest, RunSnapshot
 from plato.settings import Settings
+from plato.streams import beating, listening
 
 logger = logging.getLogger(__name__)
 
 READY_DEADLINE_S = 5.0
+CALL_DEADLINE_S = 5.0
+RETRY_S = 0.1
 MAX_BODY_BYTES = 4 << 20
+PING_S = 10.0
+STREAM_HEADERS = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
 
 api = FastAPI(title="Plato", docs_url=None, redoc_url=None)
 
@@ -76,6 +83,11 @@ def tenant_of(authorization: str) -> str:
     return hashlib.blake2b(key.encode(), digest_size=8).hexdigest() if key else ""
 
 
+def _run_id(name: str) -> str:
+    """The run that a name means: its own, or that of its chat completion."""
+    return name.removeprefix("chatcmpl-")
+
+
 # Serve copies the application as it stands at this point: what its functions use comes first.
 @serve.deployment
 @serve.ingress(api)
@@ -102,14 +114,14 @@ class Ingress:
             run_id=uuid.uuid4().hex,
         )
         options = body.options
-        answering = Answering(run, self._tools.text, headings=options.headings)
+        answering = Answering(run, self._tools.text)
         response = ChatResponse(run.run, self._settings.model_name, body.include_usage)
         logger.info("run opened", extra={"run": run.run, "mode": run.mode, "stream": body.stream})
         if body.stream:
             return StreamingResponse(
                 self._stream(run, answering, response, events=options.events),
                 media_type=sse.MEDIA_TYPE,
-                headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no"},
+                headers=STREAM_HEADERS,
             )
         async with aclosing(answering.follow(self._events(run))) as events:
             async for _ in events:
@@ -118,6 +130,54 @@ class Ingress:
         return Response(
             response.completion(answer),
             media_type="application/json",
+        )
+
+    @api.post("/v1/runs")
+    async def open_run(self, request: Request) -> Response:
+        """Start a run that goes on whoever follows it: 202, and the run."""
+        body = parse_request(await _read(request), run=True)
+        run = to_run_request(
+            body,
+            settings=self._settings,
+            tenant=tenant_of(request.headers.get("authorization", "")),
+            run_id=uuid.uuid4().hex,
+        )
+        await self._call("open", run, deadline_s=self._settings.patience_s + CALL_DEADLINE_S)
+        logger.info("run opened", extra={"run": run.run, "mode": run.mode})
+        opened = RunResponse(self._settings.model_name, Answering(run, self._tools.text)).run()
+        location = {"Location": f"/v1/runs/{run.run}"}
+        return Response(opened.model_dump_json(), 202, location, "application/json")
+
+    @api.get("/v1/runs/{run}")
+    async def run(self, request: Request, run: str) -> Response:
+        """A run as it stands."""
+        tenant = tenant_of(request.headers.get("authorization", ""))
+        return self._described(await self._snapshot(tenant, _run_id(run)))
+
+    @api.delete("/v1/runs/{run}")
+    async def cancel_run(self, request: Request, run: str) -> Response:
+        """Cancel a run, whoever drives it. One that has ended stays as it is."""
+        tenant = tenant_of(request.headers.get("authorization", ""))
+        name = _run_id(run)
+        await self._call(
+            "cancel", tenant, name, deadline_s=self._settings.failover_s + CALL_DEADLINE_S
+        )
+        return self._described(await self._snapshot(tenant, name))
+
+    @api.get("/v1/runs/{run}/events")
+    async def run_events(self, request: Request, run: str) -> Response:
+        """The events of a run as they come; with Last-Event-ID, those behind it."""
+        tenant = tenant_of(request.headers.get("authorization", ""))
+        given = request.headers.get("last-event-id") or request.query_params.get("after")
+        try:
+            after = EventId.parse(given) if given else BEFORE_ALL
+        except ValueError as error:
+            raise InvalidRequestError(f"Last-Event-ID: {error}", param="last-event-id") from error
+        snapshot = await self._snapshot(tenant, _run_id(run))
+        return StreamingResponse(
+            self._stream_events(snapshot.request, after),
+            media_type=sse.MEDIA_TYPE,
+            headers=STREAM_HEADERS,
         )
 
     @api.get("/v1/models")
@@ -153,14 +213,81 @@ class Ingress:
         """Whether a question would be answered now: 200, or 503 with the reason."""
         try:
             async with asyncio.timeout(READY_DEADLINE_S):
-                state = await detached(self._scheduler.ready.remote)
+                state: dict[str, Any] = await ask(self._scheduler.ready.remote)
         except Exception as error:
             reason = str(error) or "no answer in time"
             return JSONResponse({"status": "not ready", "reason": reason}, 503)
         return JSONResponse({"status": "ready", **state})
 
     def _events(self, run: RunRequest) -> AsyncGenerator[Any]:
-        return stream(lambda: self._streaming.run.remote(run))
+        return follow_anywhere(self._drive, run, self._settings.failover_s)
+
+    def _drive(self, run: RunRequest, history: Any) -> AsyncGenerator[Any]:
+        """Have some scheduler drive `run`; one that falls silent counts as dead."""
+        batches: AsyncGenerator[Any] = stream(lambda: self._streaming.run.remote(run, history))
+        return listening(batches, self._settings.silence_s)
+
+    async def _call(self, method: str, *arguments: Any, deadline_s: float = CALL_DEADLINE_S) -> Any:
+        """Ask any scheduler, another when one fails, within a deadline."""
+        handle = getattr(self._scheduler, method)
+        try:
+            async with asyncio.timeout(deadline_s) as timer:
+                while True:
+                    try:
+                        return await ask(lambda: handle.remote(*arguments))
+                    except PlatoError:
+                        raise
+                    except Exception as error:
+                        # Its process has died, or is just about to.
+                        logger.warning("asking another scheduler to %s: %r", method, error)
+                        await asyncio.sleep(RETRY_S)
+        except TimeoutError as error:
+            if not timer.expired():
+                raise
+            raise UnavailableError(
+                "no scheduler answers; try again in a moment", retry_after_s=2.0
+            ) from error
+
+    async def _snapshot(self, tenant: str, run: str) -> RunSnapshot:
+        snapshot: RunSnapshot = await self._call("snapshot", tenant, run)
+        return snapshot
+
+    def _described(self, snapshot: RunSnapshot) -> Response:
+        answering = Answering(snapshot.request, self._tools.text)
+        for event in snapshot.events:
+            answering.take(event)
+        described = RunResponse(self._settings.model_name, answering).run()
+        return Response(described.model_dump_json(), media_type="application/json")
+
+    async def _resume(self, request: RunRequest, after: EventId) -> AsyncGenerator[Any]:
+        """Events of a run from the scheduler that drives it, or any if that is not known."""
+        owner = await self._call("owner", request.tenant, request.run)
+        batches: AsyncGenerator[Any] = stream(
+            lambda: self._streaming.follow.remote(request.tenant, request.run, after, replica=owner)
+        )
+        async with aclosing(listening(batches, self._settings.silence_s)) as heard:
+            async for events in heard:
+                yield events
+
+    async def _stream_events(self, request: RunRequest, after: EventId) -> AsyncGenerator[bytes]:
+        response = RunResponse(self._settings.model_name, Answering(request, self._tools.text))
+        # From the start whatever the client has: what an event shows depends on those before it.
+        events = resume_anywhere(
+            lambda seen: self._resume(request, seen), request.run, self._settings.failover_s
+        )
+        try:
+            async with aclosing(beating(events, PING_S)) as beats:
+                async for batch in beats:
+                    if batch is None:
+                        yield sse.PING
+                        continue
+                    for event in batch:
+                        if (told := response.take(event, after)) is not None:
+                            yield told
+        except Exception as error:
+            if not isinstance(error, PlatoError):
+                logger.exception("a stream of events failed", extra={"run": request.run})
+            yield sse.event(json.dumps(error_body(as_plato_error(error))), name="error")
 
     async def _stream(
         self, run: RunRequest, answering: Answering, response: ChatResponse, *, events: bool

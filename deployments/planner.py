@@ -11,10 +11,11 @@ from ray import serve
 from ray.serve.handle import DeploymentHandle
 
 from deployments.handles import ServeDecoderPool
-from deployments.replica import start_replica
+from deployments.replica import BEATS, start_replica
 from plato.assembly import ModelTools, new_planner
 from plato.planning.protocol import PlanEvent, PlanRequest
 from plato.settings import Settings
+from plato.streams import beating
 
 
 @serve.deployment
@@ -25,10 +26,11 @@ class PlannerService:
         """Load the tokenizer."""
         start_replica(settings)
         tools = await asyncio.to_thread(ModelTools.load, settings)
+        self._beat_s = settings.silence_s / BEATS
         self._planner = new_planner(settings, tools, ServeDecoderPool(decoder))
 
-    async def plan(self, request: PlanRequest) -> AsyncGenerator[PlanEvent]:
-        """Decode a plan; see `Planner.plan`."""
-        async with aclosing(self._planner.plan(request)) as events:
+    async def plan(self, request: PlanRequest) -> AsyncGenerator[PlanEvent | None]:
+        """Decode a plan; see `Planner.plan`. `None` says that this process is alive."""
+        async with aclosing(beating(self._planner.plan(request), self._beat_s)) as events:
             async for event in events:
                 yield event

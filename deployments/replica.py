@@ -7,6 +7,9 @@ from ray import serve
 from plato.logs import configure_logs
 from plato.settings import Settings
 
+BEATS = 4
+"""Signs of life in the time after which a silent process counts as lost."""
+
 
 def start_replica(settings: Settings) -> str:
     """Set up the logs; returns the replica's name, unique in the application."""

@@ -10,14 +10,17 @@ from typing import Any
 from ray import serve
 from ray.serve.handle import DeploymentHandle
 
-from deployments.handles import ServeDecoderPool, ServePlanner
-from deployments.replica import start_replica
+from deployments.handles import ServeDecoderPool, ServePlanner, ask
+from deployments.replica import BEATS, start_replica
 from plato.assembly import ModelTools, new_scheduler
 from plato.context.redis import RedisContextStore
-from plato.runs import RunEvent, RunRequest
+from plato.errors import RunNotFoundError, UnavailableError
+from plato.runs import BEFORE_ALL, EventId, RunEvent, RunRequest, RunSnapshot
 from plato.settings import Settings
+from plato.streams import beating
 
 START_DEADLINE_S = 60.0
+CANCEL_RETRY_S = 0.5
 
 
 @serve.deployment
@@ -41,6 +44,8 @@ class SchedulerService:
                 url = await store.url.remote()
             # The router learns of the replicas with its first call.
             await decoder.stats.remote()
+        self._beat_s = settings.silence_s / BEATS
+        self._cancel_deadline_s = settings.failover_s
         self._store = RedisContextStore(
             url, timeout_s=settings.redis_timeout_s, ttl_s=settings.redis_ttl_s
         )
@@ -48,17 +53,67 @@ class SchedulerService:
         self._scheduler = new_scheduler(
             settings,
             tools,
-            planner=ServePlanner(planner),
+            planner=ServePlanner(planner, settings.silence_s),
             pool=ServeDecoderPool(decoder),
             store=self._store,
             name=name,
         )
+        self._scheduler.start()
 
-    async def run(self, request: RunRequest) -> AsyncGenerator[tuple[RunEvent, ...]]:
-        """Answer one question; see `GraphScheduler.run`."""
-        async with aclosing(self._scheduler.run(request)) as batches:
+    async def run(
+        self, request: RunRequest, history: tuple[RunEvent, ...] | None = None
+    ) -> AsyncGenerator[tuple[RunEvent, ...] | None]:
+        """Answer one question; see `GraphScheduler.run`. `None` says that this process is alive."""
+        batches = beating(self._scheduler.run(request, history), self._beat_s)
+        async with aclosing(batches):
             async for events in batches:
                 yield events
+
+    async def open(self, request: RunRequest) -> None:
+        """Start a run that goes on whoever follows it; see `GraphScheduler.open`."""
+        await self._scheduler.open(request)
+
+    async def follow(
+        self, tenant: str, run: str, after: EventId = BEFORE_ALL, *, replica: str | None = None
+    ) -> AsyncGenerator[tuple[RunEvent, ...] | None]:
+        """Events of a run, whoever drives it; see `GraphScheduler.follow`.
+
+        `None` says that this process is alive. `replica` is for the router: the owner has the
+        events first.
+        """
+        batches = beating(self._scheduler.follow(tenant, run, EventId(*after)), self._beat_s)
+        async with aclosing(batches):
+            async for events in batches:
+                yield events
+
+    async def snapshot(self, tenant: str, run: str) -> RunSnapshot:
+        """A run as it stands, whoever drives it; see `GraphScheduler.snapshot`."""
+        return await self._scheduler.snapshot(tenant, run)
+
+    async def owner(self, tenant: str, run: str) -> str | None:
+        """The replica that drives a run; see `GraphScheduler.owner`."""
+        return await self._scheduler.owner(tenant, run)
+
+    async def cancel(self, tenant: str, run: str) -> None:
+        """Cancel a run, whoever drives it. Raises `RunNotFoundError`.
+
+        While its scheduler is being replaced, this waits for the next.
+        """
+        try:
+            async with asyncio.timeout(self._cancel_deadline_s):
+                while not await self._scheduler.cancel(tenant, run):
+                    owner = await self._scheduler.owner(tenant, run)
+                    if owner is None or await self._cancel_at(owner, tenant, run):
+                        return
+                    await asyncio.sleep(CANCEL_RETRY_S)
+        except TimeoutError as error:
+            raise UnavailableError(
+                f"the scheduler of run {run} does not answer; cancel it again", retry_after_s=1.0
+            ) from error
+
+    async def cancel_here(self, tenant: str, run: str, *, replica: str) -> bool:
+        """Cancel a run if this replica drives it. `replica` is for the router."""
+        return await self._scheduler.cancel(tenant, run)
 
     async def ready(self) -> dict[str, object]:
         """What the next question would find. Raises if no decoder answers."""
@@ -69,3 +124,23 @@ class SchedulerService:
             "context_store": "ok" if self._store.available else "away",
             "runs": len(self._scheduler.runs),
         }
+
+    async def _cancel_at(self, owner: str, tenant: str, run: str) -> bool:
+        context = serve.get_replica_context()
+        peers: DeploymentHandle[Any] = serve.get_deployment_handle(
+            context.deployment, context.app_name
+        )
+        try:
+            done: bool = await ask(lambda: peers.cancel_here.remote(tenant, run, replica=owner))
+        except RunNotFoundError:
+            raise
+        except Exception:
+            # It has died: another will have the run in a moment.
+            return False
+        return done
+
+    async def __del__(self) -> None:
+        """Serve calls this on a graceful shutdown, when the streams have ended."""
+        scheduler = getattr(self, "_scheduler", None)
+        if scheduler is not None:
+            await scheduler.drain()

@@ -16,7 +16,7 @@ from plato.settings import Settings
 logger = logging.getLogger(__name__)
 
 
-@serve.deployment(health_check_period_s=2.0)
+@serve.deployment
 class StoreOwner:
     """Starts a Valkey on the loopback interface; it dies with this replica."""
 

@@ -14,45 +14,58 @@ from plato.runs import RunEvent, RunFailed, RunFinished, RunReport, RunRequest
 class Answering:
     """Composes the answer of one run while its events come in."""
 
-    def __init__(
-        self,
-        request: RunRequest,
-        decode: Callable[[tuple[int, ...]], str],
-        *,
-        headings: bool = False,
-    ) -> None:
-        """`decode` turns output tokens into text; `headings` puts titles above the parts."""
+    def __init__(self, request: RunRequest, decode: Callable[[tuple[int, ...]], str]) -> None:
+        """`decode` turns output tokens into text."""
         self._composer = Composer(
-            decode, headings=headings, max_tokens=request.max_tokens, stop=request.stop
+            decode, headings=request.headings, max_tokens=request.max_tokens, stop=request.stop
         )
         self._tracker = RunTracker(request.run, request.mode)
-        self._report: RunReport | None = None
+        self._ended: RunFinished | RunFailed | None = None
+
+    @property
+    def text(self) -> str:
+        """The answer so far."""
+        return self._composer.text
+
+    @property
+    def first_text_s(self) -> float | None:
+        """When the first text was released, in seconds since the run started."""
+        return self._composer.first_text_s
+
+    @property
+    def ended(self) -> RunFinished | RunFailed | None:
+        """The run's last event, if it has come."""
+        return self._ended
+
+    @property
+    def report(self) -> RunReport:
+        """The run as it stands."""
+        ended = self._ended.report if self._ended is not None else None
+        return ended or self._tracker.report()
+
+    def take(self, event: RunEvent) -> str:
+        """Take an event; returns the text it releases."""
+        self._tracker.feed(event)
+        if isinstance(event, RunFinished | RunFailed):
+            self._ended = event
+        return "" if isinstance(event, RunFailed) else self._composer.feed(event)
 
     async def follow(
         self, batches: AsyncGenerator[tuple[RunEvent, ...]]
     ) -> AsyncGenerator[tuple[RunEvent, str]]:
-        """Every event with the text it releases, until nothing more can become visible.
-
-        What still decodes then is cancelled, by closing `batches`. Raises `RunError` if the run
-        failed.
-        """
+        """Every event with the text it releases. Raises `RunError` if the run failed."""
         async with aclosing(batches):
             async for events in batches:
                 for event in events:
-                    self._tracker.feed(event)
+                    text = self.take(event)
                     if isinstance(event, RunFailed):
                         raise RunError(event)
-                    if isinstance(event, RunFinished):
-                        self._report = event.report
-                    yield event, self._composer.feed(event)
-                if self._composer.done and not self._tracker.settled:
-                    return
+                    yield event, text
 
     def answer(self) -> Answer:
         """The answer, after `follow` has ended."""
         finish = self._composer.finish_reason
         if finish is None:
             raise AssertionError("the run has not ended")
-        report = self._report or self._tracker.report()
         composer = self._composer
-        return Answer(composer.text, finish, report, composer.tokens, composer.first_text_s)
+        return Answer(composer.text, finish, self.report, composer.tokens, composer.first_text_s)

@@ -6,7 +6,6 @@ import os
 from dataclasses import dataclass
 
 from plato.context.protocol import ContextStore
-from plato.context.records import pack
 from plato.engine.torch.config import TorchEngineConfig
 from plato.errors import ModelError
 from plato.models import resolve_model
@@ -111,7 +110,12 @@ def new_scheduler(
         node_deadline_s=settings.node_deadline_s,
         run_deadline_s=settings.run_deadline_s,
         lease_ttl_s=settings.lease_ttl_s,
+        silence_s=settings.silence_s,
+        node_attempts=settings.node_attempts,
         max_runs=settings.max_runs,
+        max_waiting_runs=settings.max_waiting_runs,
+        patience_s=settings.patience_s,
+        ownership_ttl_s=settings.ownership_ttl_s,
     )
     return GraphScheduler(
         config=config,
@@ -119,7 +123,7 @@ def new_scheduler(
         planner=planner,
         pool=pool,
         store=store,
-        pack=pack,
-        decode_text=tools.prompt_text,
+        decode_prompt=tools.prompt_text,
+        decode_output=tools.text,
         name=name,
     )

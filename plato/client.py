@@ -125,7 +125,7 @@ class LocalClient:
         # As the server would read it, so that wrong options are refused in the same words.
         body = parse_request(json.dumps(_body(question, options, self._settings.model_name)))
         request = to_run_request(body, settings=self._settings, tenant="", run_id=uuid.uuid4().hex)
-        answering = Answering(request, self._runtime.tools.text, headings=body.options.headings)
+        answering = Answering(request, self._runtime.tools.text)
         async with aclosing(answering.follow(self._runtime.run(request))) as followed:
             async for event, text in followed:
                 yield Update(text, describe_event(event))

@@ -24,11 +24,10 @@ from plato.runs import (
     RunFinished,
     RunReport,
 )
+from plato.text import UNFINISHED
 
 SEPARATOR = "\n\n"
 """Stands between two parts, and between a heading and its text."""
-UNFINISHED = "\ufffd"
-"""What a tokenizer decodes the bytes of an unfinished character to."""
 
 AnswerFinish = Literal["stop", "length"]
 
@@ -109,8 +108,8 @@ class Composer:
     answer and its token ids, bounded by the token budgets of the nodes.
 
     Args:
-        decode: Text of a node's first output tokens, special tokens skipped. Called once at the
-            most, where `max_tokens` falls into the middle of a chunk.
+        decode: Text of a node's first output tokens, special tokens skipped. Called where
+            `max_tokens` falls into the middle of a chunk, and where a chunk repeats some tokens.
         headings: Put `## title` above each part; a sequential answer has no titles.
         max_tokens: Bound of the answer, in output tokens of the nodes in plan order.
         stop: The answer ends before the first of these. They are matched on the composed text,
@@ -218,15 +217,28 @@ class Composer:
 
     def _take(self, output: NodeOutput) -> None:
         part = self._part(output.number)
-        if part.finish is not None or output.offset < len(part.ids):
+        end = output.offset + len(output.tokens)
+        if part.finish is not None or (end <= len(part.ids) and output.offset < len(part.ids)):
             return  # A repetition: an earlier attempt has already brought these tokens.
+        if output.offset == 0:
+            # All of the node in one piece, as an event log has it after a gap.
+            part.ids.extend(output.tokens[len(part.ids) :])
+            part.text += output.text[len(part.text) :]
+            return
         if output.offset > len(part.ids):
             raise NodeFailedError(
                 f"tokens {len(part.ids)} to {output.offset} of part {output.number} are missing; "
                 "send the question again"
             )
-        part.ids.extend(output.tokens)
-        part.text += output.text
+        known = len(part.ids) - output.offset
+        part.ids.extend(output.tokens[known:])
+        if known:
+            # Another scheduler has gone on from less than is known here: which of the text is new
+            # only the tokens tell.
+            text = self._decode(tuple(part.ids)).rstrip(UNFINISHED)
+            part.text = text if text.startswith(part.text) else part.text
+        else:
+            part.text += output.text
 
     def _advance(self) -> str:
         """Show what the nodes' state allows, node after node."""

@@ -64,6 +64,13 @@ class ContextLengthError(InvalidRequestError):
     code = "context_length_exceeded"
 
 
+class RunNotFoundError(InvalidRequestError):
+    """There is no such run, or it is another tenant's."""
+
+    status = 404
+    code = "run_not_found"
+
+
 class OverloadedError(PlatoError):
     """More runs in flight than the settings allow."""
 

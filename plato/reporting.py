@@ -84,6 +84,10 @@ class RunTracker:
             case _:
                 pass
 
+    def node(self, number: int) -> NodeReport | None:
+        """What is known of a node."""
+        return self._nodes.get(number)
+
     def failed(self, report: NodeReport) -> None:
         """A node could not be decoded; there is no event for it, as the run ends with it."""
         self._nodes[report.number] = report

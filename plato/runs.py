@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import NamedTuple
 
 from plato.engine import FinishReason, SamplingParams
 from plato.graph import Node
@@ -60,6 +61,8 @@ class RunRequest:
     """Decode every node to exactly its `max_tokens`, past the model's end of turn (benchmarks)."""
     include_prompts: bool = False
     """Report the text of every node's prompt."""
+    headings: bool = False
+    """Put titles above the parts of the answer."""
     deadline_s: float | None = None
 
 
@@ -112,12 +115,41 @@ class NodeReport:
     prompt: str | None = None
 
 
+class EventId(NamedTuple):
+    """Where an event stands in its run: ids rise, also when another scheduler takes the run over.
+
+    Written `term-number`, as in Redis streams, which is also where the events are kept.
+    """
+
+    term: int
+    """Counts the schedulers that have driven the run, from 1; 0 is before every event."""
+    number: int
+    """Counts the events of one term, from 0."""
+
+    def __str__(self) -> str:
+        return f"{self.term}-{self.number}"
+
+    @classmethod
+    def parse(cls, text: str) -> EventId:
+        """The id that `text` is. Raises `ValueError` if it is none."""
+        term, _, number = text.partition("-")
+        if not (term.isascii() and term.isdigit() and number.isascii() and number.isdigit()):
+            raise ValueError(f"{text!r} is no id of an event; one looks like 1-42")
+        return cls(int(term), int(number))
+
+
+BEFORE_ALL = EventId(0, 0)
+"""Before the first event of any run."""
+
+
 @dataclass(frozen=True, slots=True)
 class Event:
     """Base of what a run reports; `at_s` is seconds since it started."""
 
     run: str
     at_s: float
+    id: EventId = field(default=BEFORE_ALL, kw_only=True, compare=False)
+    """Given by the scheduler that drives the run."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,6 +170,8 @@ class NodePlanned(Event):
     node: Node
     plan: PlanReport | None = None
     """The plan so far, where the model writes it."""
+    plan_tokens: tuple[int, ...] = ()
+    """Output tokens of the plan so far, from which another planner can go on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,11 +185,13 @@ class PlanFinished(Event):
 
 @dataclass(frozen=True, slots=True)
 class NodeStarted(Event):
-    """A node was dispatched."""
+    """A node was dispatched, for the first time or again."""
 
     number: int
     attempt: int
     report: NodeReport
+    reason: str | None = None
+    """Why it has to go on elsewhere, if it has."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,6 +205,8 @@ class NodeOutput(Event):
     text: str
     cached_tokens: int = 0
     """Prompt tokens that the decoder did not have to compute."""
+    finish: FinishReason | None = None
+    """Set with the node's last tokens; `NodeFinished` follows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -230,3 +268,15 @@ RunEvent = (
     | RunFinished
     | RunFailed
 )
+
+MOVED = frozenset({"handed_over", "taken_over"})
+"""Codes of a `RunFailed` that says only that another scheduler drives the run now."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunSnapshot:
+    """A run as it stands."""
+
+    request: RunRequest
+    events: tuple[RunEvent, ...]
+    """A few that say the same as all so far."""

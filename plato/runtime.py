@@ -123,16 +123,14 @@ class Runtime:
         """Answer one question, event by event; closing the generator cancels it."""
         return self.scheduler.run(request)
 
-    async def ask(
-        self, question: str | Sequence[Message], *, headings: bool = False, **options: Any
-    ) -> Answer:
+    async def ask(self, question: str | Sequence[Message], **options: Any) -> Answer:
         """Answer a question and wait for all of it.
 
         `options` are fields of `RunRequest`. Raises a `PlatoError` if the run fails.
         """
         messages = (Message("user", question),) if isinstance(question, str) else tuple(question)
         request = RunRequest(run=uuid.uuid4().hex, messages=messages, **options)
-        answering = Answering(request, self.tools.text, headings=headings)
+        answering = Answering(request, self.tools.text)
         async with aclosing(answering.follow(self.run(request))) as events:
             async for _ in events:
                 pass

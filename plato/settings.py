@@ -108,6 +108,35 @@ class Settings(BaseSettings):
 
     # Admission
     max_runs: int = Field(default=64, ge=1, description="Runs in flight in one scheduler.")
+    max_waiting_runs: int = Field(
+        default=256, ge=0, description="Runs that wait for their turn in one scheduler."
+    )
+    patience_s: float = Field(
+        default=10.0, gt=0, description="How long a run waits for its turn, at the most."
+    )
+
+    # Recovery
+    silence_s: float = Field(
+        default=1.8,
+        gt=1.0,
+        description="A process that is silent for this counts as lost, and its work moves.",
+    )
+    node_attempts: int = Field(
+        default=4, ge=1, description="Attempts in a row without a new token, before a part fails."
+    )
+    ownership_ttl_s: float = Field(
+        default=6.0,
+        gt=1.0,
+        description="A run whose scheduler is silent for this goes to another.",
+    )
+    failover_s: float = Field(
+        default=60.0, gt=0, description="How long a run waits for another scheduler."
+    )
+    drain_s: float = Field(
+        default=30.0,
+        ge=0,
+        description="How long a replica that has to leave may finish what it has begun.",
+    )
 
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
 

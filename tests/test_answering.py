@@ -110,21 +110,9 @@ async def test_parts_that_finish_in_any_order_are_one_answer_in_plan_order() -> 
 async def test_headings_are_the_titles() -> None:
     events = [*begun(1), *written(1, "first")]
     whole, _ = await answer(
-        Answering(request(), decode, headings=True), Batches(events, [end(events)])
+        Answering(request(headings=True), decode), Batches(events, [end(events)])
     )
     assert whole.text == "## Part 1\n\nfirst"
-
-
-@pytest.mark.parametrize("bound", [{"max_tokens": 3}, {"stop": ("st",)}])
-async def test_what_nobody_will_see_is_not_waited_for(bound: dict[str, object]) -> None:
-    first, rest = [*begun(1, 2), *written(1, "first")], written(2, "second")
-    batches = Batches(first, rest, [end([*first, *rest])])
-    whole, _ = await answer(Answering(request(**bound), decode), batches)
-    assert whole.text in ("xxx", "fir")
-    assert batches.closed
-    assert batches.played == 1
-    states = [node.state for node in whole.report.nodes]
-    assert states == [NodeState.DONE, NodeState.CANCELLED]
 
 
 async def test_a_finished_run_is_followed_to_its_report() -> None:

@@ -242,7 +242,13 @@ async def test_two_engines_share_the_parts_of_one_question(tiny_model_folder: st
 
 
 async def test_more_questions_than_allowed_are_refused(tiny_model_folder: str) -> None:
-    settings = Settings(model=tiny_model_folder, kv_budget_mb=16, max_runs=1, node_max_tokens=24)
+    settings = Settings(
+        model=tiny_model_folder,
+        kv_budget_mb=16,
+        max_runs=1,
+        max_waiting_runs=0,
+        node_max_tokens=24,
+    )
     async with await Runtime.open(settings) as runtime:
         asked = [runtime.ask(QUESTION, mode=Mode.SEQUENTIAL, max_tokens=40) for _ in range(2)]
         first, second = await asyncio.gather(*asked, return_exceptions=True)

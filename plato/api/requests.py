@@ -24,12 +24,21 @@ def random_seed() -> int:
     return secrets.randbits(SEED_BITS)
 
 
-def parse_request(body: bytes | str) -> ChatCompletionRequest:
-    """Read the body of a request. Raises `InvalidRequestError`."""
+def parse_request(body: bytes | str, *, run: bool = False) -> ChatCompletionRequest:
+    """Read the body of a request. Raises `InvalidRequestError`.
+
+    With `run` it opens a run, which nobody need follow.
+    """
     try:
-        return ChatCompletionRequest.model_validate_json(body)
+        request = ChatCompletionRequest.model_validate_json(body)
     except ValidationError as error:
         raise invalid_request(error) from error
+    if run and request.stream:
+        raise InvalidRequestError(
+            "'stream' is not for runs; remove it, and follow the run at /v1/runs/{id}/events",
+            param="stream",
+        )
+    return request
 
 
 def to_run_request(
@@ -71,6 +80,7 @@ def to_run_request(
         plan=None if options.plan is None else validate_plan(_nodes(options.plan), max_nodes),
         exact_lengths=options.exact_lengths,
         include_prompts=options.prompts,
+        headings=options.headings,
         deadline_s=_deadline(options, settings),
     )
 

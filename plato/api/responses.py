@@ -20,6 +20,7 @@ from plato.runs import (
     NodeStarted,
     PlanFinished,
     PlanReport,
+    RunReport,
 )
 
 
@@ -96,7 +97,11 @@ class PlatoInfo(BaseModel):
     @classmethod
     def of(cls, answer: Answer) -> PlatoInfo:
         """Describe the run of an answer."""
-        report = answer.report
+        return cls.of_report(answer.report, answer.first_text_s)
+
+    @classmethod
+    def of_report(cls, report: RunReport, first_text_s: float | None) -> PlatoInfo:
+        """Describe a run, also one that has not ended."""
         return cls(
             run=report.run,
             mode=report.mode,
@@ -106,7 +111,7 @@ class PlatoInfo(BaseModel):
             graph=Graph(nodes=report.nodes),
             timings=Timings(
                 duration_s=report.duration_s,
-                first_text_s=answer.first_text_s,
+                first_text_s=first_text_s,
                 plan_s=report.plan.finished_s - report.plan.started_s,
             ),
             cached_tokens=report.cached_tokens,
@@ -204,7 +209,7 @@ def describe_event(event: Event) -> dict[str, Any] | None:
     if kind not in _EVENT_TYPES:
         return None
     fields: dict[str, Any] = _ADAPTERS[kind].dump_python(event, mode="json")
-    return {"type": _EVENT_TYPES[kind], **fields}
+    return {"type": _EVENT_TYPES[kind], **fields, "id": str(event.id)}
 
 
 def _now() -> int:

@@ -9,7 +9,11 @@ PING = b": ping\n\n"
 """A comment; keeps proxies from closing a stream in which nothing happens."""
 
 
-def event(data: str) -> bytes:
-    r"""One event with `data`, which may have several lines (ended by `\n`)."""
+def event(data: str, *, name: str | None = None, id: str | None = None) -> bytes:  # noqa: A002
+    r"""One event with `data`, which may have several lines (ended by `\n`).
+
+    `name` is its type, and `id` what a client sends as Last-Event-ID to go on behind it.
+    """
+    head = "".join(f"{key}: {value}\n" for key, value in (("id", id), ("event", name)) if value)
     lines = data.split("\n")
-    return "".join(f"data: {line}\n" for line in lines).encode() + b"\n"
+    return (head + "".join(f"data: {line}\n" for line in lines) + "\n").encode()

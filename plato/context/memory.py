@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from plato.context.protocol import KVHandle, NodeRecord, RunRecord
+from plato.runs import EventId
 
 MAX_REPLICAS_PER_CHAIN = 64
 
@@ -20,6 +21,8 @@ class _Run:
     owner: str | None = None
     until: float = 0.0
     nodes: dict[int, NodeRecord] = field(default_factory=dict)
+    events: list[tuple[EventId, bytes]] = field(default_factory=list)
+    """Bounded by the token budgets of the run's nodes."""
 
 
 class MemoryContextStore:
@@ -89,11 +92,32 @@ class MemoryContextStore:
         found = (self._handles.get((tenant, chain)) for chain in chains)
         return tuple(handle for held in found if held for handle in reversed(held.values()))
 
-    async def acquire(self, tenant: str, run: str, owner: str, ttl_s: float) -> int | None:
+    async def append_events(
+        self, tenant: str, run: str, last: EventId, fence: int, events: bytes
+    ) -> bool:
+        """Append packed events, the last of which is `last`; False if the fence is stale."""
+        found = self._touch(tenant, run)
+        if fence < found.fence:
+            return False
+        if not found.events or found.events[-1][0] < last:
+            found.events.append((last, events))
+        return True
+
+    async def read_events(
+        self, tenant: str, run: str, after: EventId
+    ) -> tuple[tuple[EventId, bytes], ...]:
+        """Packed events with the id of the last of each, for ids above `after`."""
+        found = self._runs.get((tenant, run))
+        return tuple(entry for entry in found.events if entry[0] > after) if found else ()
+
+    async def acquire(
+        self, tenant: str, run: str, owner: str, ttl_s: float, *, force: bool = False
+    ) -> int | None:
         """Become the run's owner: the new fencing token, or None if somebody else is."""
         found = self._touch(tenant, run)
         now = self._clock()
-        if found.owner is not None and found.owner != owner and found.until > now:
+        taken = found.owner is not None and found.owner != owner and found.until > now
+        if taken and not force:
             return None
         self._last_fence += 1
         found.fence, found.owner, found.until = self._last_fence, owner, now + ttl_s
@@ -111,6 +135,19 @@ class MemoryContextStore:
         """Give the ownership up."""
         found = self._runs.get((tenant, run))
         if found is not None and (found.owner, found.fence) == (owner, fence):
+            found.owner = None
+
+    async def orphans(self) -> tuple[tuple[str, str], ...]:
+        """(tenant, run) of runs whose owners' leases have run out."""
+        now = self._clock()
+        return tuple(
+            key for key, run in self._runs.items() if run.owner is not None and run.until <= now
+        )
+
+    async def forget(self, tenant: str, run: str) -> None:
+        """It is no orphan: it has ended. What is known of it stays."""
+        found = self._runs.get((tenant, run))
+        if found is not None:
             found.owner = None
 
     async def close(self) -> None:

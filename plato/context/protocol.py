@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from plato.graph import Node
-from plato.runs import Mode
+from plato.runs import EventId, Mode
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +61,7 @@ class KVHandle:
 
 
 class ContextStore(Protocol):
-    """Node outputs, run state and KV handles.
+    """Node outputs, run state, event logs and KV handles.
 
     Methods never raise because the store is away: writes are dropped and counted, reads return
     nothing, and `available` turns False until the store answers again.
@@ -96,8 +96,29 @@ class ContextStore(Protocol):
         """Who holds these chains, as far as the store knows."""
         ...
 
-    async def acquire(self, tenant: str, run: str, owner: str, ttl_s: float) -> int | None:
-        """Become the run's owner: the new fencing token, or None if somebody else is."""
+    async def append_events(
+        self, tenant: str, run: str, last: EventId, fence: int, events: bytes
+    ) -> bool:
+        """Append packed events, the last of which is `last`, to a run's log.
+
+        False if they could not be written or the fence is stale; True if the log is as far
+        already.
+        """
+        ...
+
+    async def read_events(
+        self, tenant: str, run: str, after: EventId
+    ) -> tuple[tuple[EventId, bytes], ...]:
+        """Packed events with the id of the last of each, for ids above `after`; not all at once."""
+        ...
+
+    async def acquire(
+        self, tenant: str, run: str, owner: str, ttl_s: float, *, force: bool = False
+    ) -> int | None:
+        """Become the run's owner: the new fencing token, or None if somebody else is.
+
+        With `force` the ownership is taken from whoever has it.
+        """
         ...
 
     async def extend(self, tenant: str, run: str, owner: str, fence: int, ttl_s: float) -> bool:
@@ -106,6 +127,14 @@ class ContextStore(Protocol):
 
     async def release(self, tenant: str, run: str, owner: str, fence: int) -> None:
         """Give the ownership up."""
+        ...
+
+    async def orphans(self) -> tuple[tuple[str, str], ...]:
+        """(tenant, run) of runs whose owners' leases have run out; not all at once."""
+        ...
+
+    async def forget(self, tenant: str, run: str) -> None:
+        """It is no orphan: it has ended. What is known of it stays."""
         ...
 
     async def close(self) -> None:

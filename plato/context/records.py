@@ -13,14 +13,43 @@ import msgpack
 from pydantic import TypeAdapter
 
 from plato.context.protocol import KVHandle, NodeRecord, RunRecord
-from plato.runs import RunRequest
+from plato.runs import (
+    Event,
+    ModeChosen,
+    NodeFinished,
+    NodeOutput,
+    NodePlanned,
+    NodeStarted,
+    PlanFinished,
+    RunEvent,
+    RunFailed,
+    RunFinished,
+    RunRequest,
+)
 
 VERSION = 1
+EVENTS = "events"
 
 Record = TypeVar("Record", RunRecord, NodeRecord, KVHandle, RunRequest)
 
 _ADAPTERS: dict[type, TypeAdapter[Any]] = {
     kind: TypeAdapter(kind) for kind in (RunRecord, NodeRecord, KVHandle, RunRequest)
+}
+_EVENT_KINDS: dict[str, type[Event]] = {
+    kind.__name__: kind
+    for kind in (
+        ModeChosen,
+        NodePlanned,
+        PlanFinished,
+        NodeStarted,
+        NodeOutput,
+        NodeFinished,
+        RunFinished,
+        RunFailed,
+    )
+}
+_EVENT_ADAPTERS: dict[str, TypeAdapter[Any]] = {
+    name: TypeAdapter(kind) for name, kind in _EVENT_KINDS.items()
 }
 
 
@@ -53,6 +82,31 @@ def unpack(kind: type[Record], data: bytes) -> Record:
             f"no readable {kind.__name__}: {type(error).__name__}"
         ) from error
     return record
+
+
+def pack_events(events: tuple[RunEvent, ...]) -> bytes:
+    """The bytes of some events of a run."""
+    fields = []
+    for event in events:
+        name = type(event).__name__
+        fields.append([name, _EVENT_ADAPTERS[name].dump_python(event)])
+    packed: bytes = msgpack.packb([VERSION, EVENTS, fields], default=_plain)
+    return packed
+
+
+def unpack_events(data: bytes) -> tuple[RunEvent, ...]:
+    """The events in `data`. Raises `UnreadableRecordError` for anything else."""
+    try:
+        version, name, fields = msgpack.unpackb(data)
+        if (version, name) != (VERSION, EVENTS):
+            raise UnreadableRecordError(
+                f"{name!r} of version {version!r} instead of {EVENTS!r} of {VERSION}"
+            )
+        return tuple(_EVENT_ADAPTERS[kind].validate_python(event) for kind, event in fields)
+    except UnreadableRecordError:
+        raise
+    except (ValueError, TypeError, KeyError) as error:
+        raise UnreadableRecordError(f"no readable events: {type(error).__name__}") from error
 
 
 def _plain(value: object) -> object:

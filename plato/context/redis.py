@@ -15,10 +15,19 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from plato.context import scripts
 from plato.context.breaker import CircuitBreaker
-from plato.context.keys import handles_key, nodes_key, run_key
+from plato.context.keys import (
+    RUNNING_KEY,
+    events_key,
+    handles_key,
+    nodes_key,
+    read_running_member,
+    run_key,
+    running_member,
+)
 from plato.context.protocol import KVHandle, NodeRecord, RunRecord
 from plato.context.records import Record, UnreadableRecordError, pack, unpack
 from plato.errors import SettingsError
+from plato.runs import EventId
 
 logger = logging.getLogger(__name__)
 
@@ -26,15 +35,20 @@ T = TypeVar("T")
 
 MAX_REPLICAS_PER_CHAIN = 64
 MAX_CONNECTIONS = 8
+MAX_LOG_ENTRIES = 16_384
+"""Of one run: more than it can have within its deadline, as its tokens come in groups."""
+READ_ENTRIES = 256
+ORPHANS = 16
+"""Runs that one scheduler looks at in one round."""
 
 
 class RedisContextStore:
-    """Node outputs, run state and KV handles under `plato:TENANT:`, each key with a TTL.
+    """Node outputs, runs, event logs and KV handles under `plato:TENANT:`, each key with a TTL.
 
-    Every method is one round trip and ends within `timeout_s`, connecting included. When the
-    store does not answer, the methods return what they return for nothing (False, None, empty),
-    a circuit breaker keeps later calls from trying for a while, and `available` turns False;
-    nothing is retried. `None` of `acquire` then means "nobody knows".
+    Every method but `release` is one round trip, and every round trip ends within `timeout_s`,
+    connecting included. When the store does not answer, the methods return what they return for
+    nothing (False, None, empty), a circuit breaker keeps later calls from trying for a while, and
+    `available` turns False; nothing is retried. `None` of `acquire` then means "nobody knows".
 
     Belongs to the event loop of its first call.
     """
@@ -153,20 +167,56 @@ class RedisContextStore:
                 found.setdefault((handle.chain, handle.replica), handle)
         return tuple(found.values())
 
-    async def acquire(self, tenant: str, run: str, owner: str, ttl_s: float) -> int | None:
+    async def append_events(
+        self, tenant: str, run: str, last: EventId, fence: int, events: bytes
+    ) -> bool:
+        """Append packed events, the last of which is `last`, to a run's log."""
+        keys = run_key(tenant, run), events_key(tenant, run)
+        return await self._write(
+            scripts.APPEND_EVENTS, keys, fence, str(last), events, self._ttl_ms, MAX_LOG_ENTRIES
+        )
+
+    async def read_events(
+        self, tenant: str, run: str, after: EventId
+    ) -> tuple[tuple[EventId, bytes], ...]:
+        """Packed events with the id of the last of each, for ids above `after`; not all at once."""
+        key = events_key(tenant, run)
+        entries = await self._call(
+            lambda: cast(
+                Awaitable[list[tuple[bytes, dict[bytes, bytes]]]],
+                self._client.xrange(key, min=f"({after}", count=READ_ENTRIES),
+            )
+        )
+        return tuple(
+            (EventId.parse(name.decode()), fields[b"events"]) for name, fields in entries or ()
+        )
+
+    async def acquire(
+        self, tenant: str, run: str, owner: str, ttl_s: float, *, force: bool = False
+    ) -> int | None:
         """Become the run's owner: the new fencing token, or None if somebody else is."""
-        key = run_key(tenant, run)
-        fence = await self._eval(scripts.ACQUIRE, key, owner, _ms(ttl_s), self._ttl_ms)
-        return fence or None
+        arguments = owner, _ms(ttl_s), self._ttl_ms, int(force)
+        return await self._eval_noted(scripts.ACQUIRE, tenant, run, ttl_s, *arguments) or None
 
     async def extend(self, tenant: str, run: str, owner: str, fence: int, ttl_s: float) -> bool:
         """Keep the ownership; False if it is lost."""
-        key = run_key(tenant, run)
-        return await self._eval(scripts.EXTEND, key, owner, fence, _ms(ttl_s), self._ttl_ms) == 1
+        arguments = owner, fence, _ms(ttl_s), self._ttl_ms
+        return await self._eval_noted(scripts.EXTEND, tenant, run, ttl_s, *arguments) == 1
 
     async def release(self, tenant: str, run: str, owner: str, fence: int) -> None:
         """Give the ownership up."""
-        await self._eval(scripts.RELEASE, run_key(tenant, run), owner, fence)
+        if await self._eval(scripts.RELEASE, run_key(tenant, run), owner, fence) == 1:
+            await self.forget(tenant, run)
+
+    async def orphans(self) -> tuple[tuple[str, str], ...]:
+        """(tenant, run) of runs whose owners' leases have run out; not all at once."""
+        members: Any = await self._eval(scripts.FIND_ORPHANS, RUNNING_KEY, ORPHANS)
+        return tuple(read_running_member(member.decode()) for member in members or ())
+
+    async def forget(self, tenant: str, run: str) -> None:
+        """It is no orphan: it has ended. What is known of it stays."""
+        member = running_member(tenant, run)
+        await self._call(lambda: cast(Awaitable[Any], self._client.zrem(RUNNING_KEY, member)))
 
     async def close(self) -> None:
         """Disconnect. What waits in a `WriteBehind` is written by closing that first."""
@@ -176,18 +226,45 @@ class RedisContextStore:
         except (RedisError, OSError) as error:
             logger.debug("disconnecting from the context store: %s", error)
 
-    async def _write(self, script: str, key: str, *arguments: bytes | str | int) -> bool:
-        answer = await self._eval(script, key, *arguments)
+    async def _write(
+        self, script: str, keys: str | tuple[str, ...], *arguments: bytes | str | int
+    ) -> bool:
+        answer = await self._eval(script, keys, *arguments)
         if answer is None:
             self._dropped += 1
         return answer == 1
 
-    async def _eval(self, script: str, key: str, *arguments: bytes | str | int) -> int | None:
+    async def _eval(
+        self, script: str, keys: str | tuple[str, ...], *arguments: bytes | str | int
+    ) -> int | None:
+        named = (keys,) if isinstance(keys, str) else keys
         return await self._call(
             lambda: cast(
-                Awaitable[int], self._client.eval(script, 1, key, *cast(tuple[str], arguments))
+                Awaitable[int],
+                self._client.eval(script, len(named), *named, *cast(tuple[str], arguments)),
             )
         )
+
+    async def _eval_noted(
+        self, script: str, tenant: str, run: str, lease_s: float, *arguments: str | int
+    ) -> int | None:
+        """Run a script on a run's key that gives it a lease, and note the lease for `orphans`.
+
+        The note comes first: a run that has an owner is always found when the owner is gone. It
+        is a key of all runs, which no script may touch together with a run's in a cluster.
+        """
+        pipeline = self._client.pipeline(transaction=False)
+        pipeline.eval(
+            scripts.NOTE_RUNNING,
+            1,
+            RUNNING_KEY,
+            running_member(tenant, run),
+            str(_ms(lease_s)),
+            str(self._ttl_ms),
+        )
+        pipeline.eval(script, 1, run_key(tenant, run), *map(str, arguments))
+        answers = await self._call(pipeline.execute)
+        return None if answers is None else int(answers[1])
 
     async def _call(self, ask: Callable[[], Awaitable[T]]) -> T | None:
         """The store's answer; None if it is away."""

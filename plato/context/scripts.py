@@ -1,4 +1,4 @@
-"""Lua scripts of the Redis store: each reads and writes one key in one atomic step.
+"""Lua scripts of the Redis store: each reads and writes the keys of one run in one atomic step.
 
 A run's key is a hash with the fields `record`, `fence`, and, while it is owned, `owner` and
 `until` (the lease's end, server time in ms). The lease is a field and not a key of its own: with
@@ -45,10 +45,11 @@ return 1
 ACQUIRE = (
     _NOW
     + """
--- ARGV: owner, lease in ms, ttl in ms. Returns the new fence, 0 when somebody else is the owner.
+-- ARGV: owner, lease in ms, ttl in ms, "1" to take it from a living owner. Returns the new fence, 0
+-- when somebody else is the owner.
 local owner = redis.call('HGET', KEYS[1], 'owner')
 local ends = tonumber(redis.call('HGET', KEYS[1], 'until') or '0')
-if owner and owner ~= ARGV[1] and ends > now then return 0 end
+if owner and owner ~= ARGV[1] and ends > now and ARGV[4] ~= '1' then return 0 end
 -- Never below the clock: fences go on rising even if the store has lost the last one.
 local fence = math.max(tonumber(redis.call('HGET', KEYS[1], 'fence') or '0') + 1, now)
 redis.call('HSET', KEYS[1], 'fence', fence, 'owner', ARGV[1], 'until', now + tonumber(ARGV[2]))
@@ -77,3 +78,42 @@ if redis.call('HGET', KEYS[1], 'fence') ~= ARGV[2] then return 0 end
 redis.call('HDEL', KEYS[1], 'owner', 'until')
 return 1
 """
+
+APPEND_EVENTS = """
+-- KEYS: run, event log. ARGV: fence, id, events, ttl in ms, most entries. Returns 0 when the fence
+-- is stale. A log that is as far already stays as it is.
+local fence = tonumber(redis.call('HGET', KEYS[1], 'fence') or '0')
+if tonumber(ARGV[1]) < fence then return 0 end
+local last = redis.call('XREVRANGE', KEYS[2], '+', '-', 'COUNT', 1)[1]
+local term, number = string.match(ARGV[2], '(%d+)-(%d+)')
+local known = false
+if last then
+  local last_term, last_number = string.match(last[1], '(%d+)-(%d+)')
+  term, number = tonumber(term), tonumber(number)
+  last_term, last_number = tonumber(last_term), tonumber(last_number)
+  known = last_term > term or (last_term == term and last_number >= number)
+end
+if not known then
+  redis.call('XADD', KEYS[2], 'MAXLEN', '~', ARGV[5], ARGV[2], 'events', ARGV[3])
+end
+redis.call('PEXPIRE', KEYS[2], ARGV[4])
+return 1
+"""
+
+NOTE_RUNNING = (
+    _NOW
+    + """
+-- ARGV: run, lease in ms, ttl in ms. Notes when a run will be without an owner.
+redis.call('ZADD', KEYS[1], now + tonumber(ARGV[2]), ARGV[1])
+redis.call('PEXPIRE', KEYS[1], ARGV[3])
+return 1
+"""
+)
+
+FIND_ORPHANS = (
+    _NOW
+    + """
+-- ARGV: most runs. The runs whose owners' leases have run out, the one that waits longest first.
+return redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', now, 'LIMIT', 0, ARGV[1])
+"""
+)

@@ -10,7 +10,14 @@ class ModelNotSupportedError(EngineError):
 
 
 class RequestRefusedError(EngineError):
-    """A request that can never be served: too long for the context or the KV budget."""
+    """A request that can never be served; `param` is the field to change, if it is one."""
+
+    def __init__(self, message: str, param: str | None = None) -> None:
+        super().__init__(message)
+        self.param = param
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return type(self), (str(self), self.param)
 
 
 class EngineBusyError(EngineError):

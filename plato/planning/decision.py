@@ -1,9 +1,9 @@
 """The split decision: the model's own probability of `[ONE]` against a threshold.
 
-A threshold belongs to a model and to the words of the prompt. For SmolLM2-135M-Instruct and
-`wording`, 0.00061 costs least on the odd-numbered Vicuna questions, where false splits count twice
-(labels: Skeleton-of-Thought, `data/vicuna/router.csv`): AUC 0.96, no false split, 3 missed of 19.
-On the even-numbered ones, measured once: AUC 0.94, 1 false split of 22, 3 missed of 18. Its
+A threshold belongs to a model and to the words of the prompt. For SmolLM2-135M-Instruct in int8 and
+`wording`, 0.00099 costs least on the odd-numbered Vicuna questions, where false splits count twice
+(labels: Skeleton-of-Thought, `data/vicuna/router.csv`): AUC 0.95, 1 false split, 3 missed of 19.
+On the even-numbered ones, measured once: AUC 0.94, 1 false split of 22, 1 missed of 18. Its
 probabilities are far below one half because splitting is what the instruction asks for.
 """
 

@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
 from plato.engine import Chunk, FinishReason, GenerateRequest, SamplingParams
-from plato.errors import InvalidPlanError
+from plato.errors import InvalidPlanError, UnavailableError
 from plato.graph import Node
 from plato.planning.decision import SplitDecision
 from plato.planning.grammar import plan_grammar, plan_token_budget
@@ -24,6 +24,7 @@ from plato.planning.protocol import (
 from plato.planning.vocabulary import structure_tokens
 from plato.prompting import ChatTemplate, Tokenizer
 from plato.scheduling.protocol import DecoderPool
+from plato.text import UNFINISHED
 
 PLAN_NODE = 0
 """The plan's place among the nodes of a run, which are numbered from 1."""
@@ -58,6 +59,7 @@ class ModelPlanner:
                 `[ONE]` is above this.
         """
         self._pool = pool
+        self._tokenizer = tokenizer
         self._prompt = PlanningPrompt(tokenizer, template)
         self._decision = SplitDecision(tokenizer, split_threshold)
         self._structure = structure_tokens(tokenizer)
@@ -66,10 +68,13 @@ class ModelPlanner:
     async def plan(self, request: PlanRequest) -> AsyncGenerator[PlanEvent, None]:
         """Decode a plan; see `Planner.plan`.
 
-        What the pool raises goes through. A plan that is cut short by its deadline, its budget or
-        an error in it ends with the lines before that, and the reason.
+        What the pool raises goes through; `UnavailableError` if it drops the plan. A plan that is
+        cut short by its deadline, its budget or an error in it ends with the lines before that,
+        and the reason.
         """
         progress = _Progress(request, self._decision, self._max_title_chars)
+        # The engine goes on behind the last whole character.
+        begun = self._tokenizer.decode(request.emitted).rstrip(UNFINISHED)
         deadline = asyncio.get_running_loop().time() + request.deadline_s
         stream = self._pool.generate(self._generate_request(request))
         started = False
@@ -85,14 +90,15 @@ class ModelPlanner:
                         raise
                     progress.stop(f"the plan passed its deadline of {request.deadline_s:g} s")
                     break
-                if chunk is None:
-                    progress.stop("the plan stopped before its end")
-                    break
+                if chunk is None or chunk.finish is FinishReason.CANCELLED:
+                    raise UnavailableError("the plan's decoder has dropped it")
+                text = chunk.text
                 if not started:
                     started = True
                     yield PlanStarted(chunk.replica, chunk.epoch)
-                for node in progress.take(chunk):
-                    yield PlanLine(node, progress.usage())
+                    text = begun + text
+                for node in progress.take(chunk, text):
+                    yield PlanLine(node, progress.usage(), progress.emitted)
         yield progress.summary()
 
     def _generate_request(self, request: PlanRequest) -> GenerateRequest:
@@ -112,6 +118,8 @@ class ModelPlanner:
                 allow_one=request.decide,
             ),
             lease=request.lease,
+            attempt=request.attempt,
+            emitted=request.emitted,
             report_first=8 if request.decide else 0,
         )
 
@@ -122,6 +130,7 @@ class _Progress:
     def __init__(self, request: PlanRequest, decision: SplitDecision, max_title_chars: int) -> None:
         self._decision = decision if request.decide else None
         self._parser = PlanParser(max_nodes=request.max_nodes, max_title_chars=max_title_chars)
+        self._emitted = list(request.emitted)
         self._sent = 0
         self._titles: set[str] = set()
         self._probability: float | None = None
@@ -134,8 +143,14 @@ class _Progress:
         """End the plan here."""
         self.over, self._reason = True, reason
 
-    def take(self, chunk: Chunk) -> list[Node]:
-        """Account for `chunk`; returns the nodes of the lines it completed."""
+    @property
+    def emitted(self) -> tuple[int, ...]:
+        """Output tokens so far."""
+        return tuple(self._emitted)
+
+    def take(self, chunk: Chunk, text: str) -> list[Node]:
+        """Account for `chunk`, which brings `text`; returns the nodes of the lines it completed."""
+        self._emitted.extend(chunk.tokens)
         self._tokens = chunk.offset + len(chunk.tokens)
         self._steps = max(self._steps, chunk.steps)
         self._prompt_tokens = max(self._prompt_tokens, chunk.prompt_tokens)
@@ -143,7 +158,7 @@ class _Progress:
         if self._decision is not None and chunk.first:
             self._probability = self._decision.probability(dict(chunk.first))
         try:
-            self._parser.feed(chunk.text)
+            self._parser.feed(text)
         except InvalidPlanError as error:
             self.stop(error.message)
         else:
@@ -196,5 +211,4 @@ class _Progress:
 _EARLY = {
     FinishReason.STOP: "the plan stopped before its end",
     FinishReason.LENGTH: "the plan used up its token budget",
-    FinishReason.CANCELLED: "the plan was cancelled",
 }

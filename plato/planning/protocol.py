@@ -24,6 +24,11 @@ class PlanRequest:
     lease: Lease | None = None
     """The scheduler's lease, passed on to the engine: when the scheduler dies, so does the plan."""
     deadline_s: float = 30.0
+    attempt: int = 0
+    """Counts the times this plan was started; a later attempt brings `emitted`."""
+    emitted: tuple[int, ...] = ()
+    """Output tokens of an earlier attempt (`PlanLine.emitted`). Decoding goes on behind them; the
+    lines in them are sent again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +57,8 @@ class PlanLine:
     node: Node
     usage: PlanUsage = field(default=PlanUsage(), compare=False)
     """Up to this line: a run whose answer is complete earlier reports this."""
+    emitted: tuple[int, ...] = field(default=(), compare=False)
+    """Output tokens of the plan so far, for a planner that has to go on from here."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import random
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
 from contextlib import ExitStack, aclosing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from plato.engine import (
     Chunk,
@@ -27,7 +28,8 @@ from plato.errors import (
 from plato.graph import Node
 from plato.prompting.layout import NodePrompt
 from plato.runs import NodeReport, NodeState
-from plato.scheduling.leases import LeaseKeeper
+from plato.scheduling.config import SchedulerConfig
+from plato.scheduling.leases import LeaseKeeper, being_cancelled
 from plato.scheduling.placement import Booking, Placement
 from plato.scheduling.protocol import DecoderPool
 
@@ -35,16 +37,10 @@ logger = logging.getLogger(__name__)
 
 RETRY_AFTER_S = 1.0
 RELEASE_DEADLINE_S = 1.0
-
-
-def being_cancelled() -> bool:
-    """Whether somebody has cancelled the current task.
-
-    If not, a `CancelledError` in it comes from elsewhere (a replica that shuts down), and a task
-    group would take the task that ends with it for one that ended well.
-    """
-    task = asyncio.current_task()
-    return task is not None and task.cancelling() > 0
+MOST_ATTEMPTS = 4
+"""Attempts of a node in all, in units of those that may bring no new token."""
+SUSPECT = 2
+"""Attempts in a row without a token after which a node is suspected to be what kills replicas."""
 
 
 @dataclass(slots=True)
@@ -65,6 +61,8 @@ class NodeProgress:
     cached_tokens: int = 0
     replica: str = ""
     epoch: str = ""
+    restored: int = 0
+    """Leading tokens of `emitted` that another scheduler's attempts have brought."""
 
     def report(self, state: NodeState, prompt_text: str | None = None) -> NodeReport:
         """The node as the response shows it."""
@@ -92,65 +90,160 @@ class NodeProgress:
         )
 
 
+class _LeaseLostError(Exception):
+    """The engine has dropped a sequence because its lease ran out; nobody's fault but ours."""
+
+
+class _AttemptFailedError(Exception):
+    """An attempt that another may make good; `failure` is what to report if none does."""
+
+    def __init__(self, failure: PlatoError, *, replica: str | None) -> None:
+        super().__init__(failure.message)
+        self.failure = failure
+        self.replica = replica
+        """The replica to stay away from, if it is to blame."""
+
+
 class NodeDecoder:
-    """Places a node and follows its stream; shared by all runs of a scheduler."""
+    """Decodes nodes, on as many replicas as it takes; shared by all runs of a scheduler.
+
+    A replica that dies, hangs, leaves or is too busy costs an attempt: the node goes on elsewhere
+    behind the tokens it has. Attempts in a row that bring no new token are bounded, so a node
+    that kills whatever decodes it fails, and does not take the pool with it.
+    """
 
     def __init__(
         self,
         pool: DecoderPool,
         placement: Placement,
         leases: LeaseKeeper,
+        config: SchedulerConfig,
         now: Callable[[], float],
     ) -> None:
         self._pool = pool
         self._placement = placement
         self._leases = leases
+        self._config = config
         self._now = now
 
     async def decode(
         self,
         request: GenerateRequest,
         progress: NodeProgress,
-        deadline_s: float,
+        started_s: float,
+        show: Callable[[Chunk], Awaitable[None]],
+        retrying: Callable[[str], Awaitable[None]],
+    ) -> None:
+        """Decode a node to its end, calling `show` for every chunk with tokens.
+
+        `started_s` is when the run started, in the scheduler's clock; `retrying` is called with
+        the reason before every further attempt. Raises a `PlatoError` that names the node.
+        """
+        deadline_s = self._config.node_deadline_s
+        fruitless = 0
+        try:
+            async with asyncio.timeout(deadline_s) as timer:
+                while True:
+                    before = len(progress.emitted)
+                    attempt = replace(
+                        request, attempt=progress.attempt, emitted=tuple(progress.emitted)
+                    )
+                    try:
+                        await self._attempt(attempt, progress, fruitless, started_s, show)
+                        return
+                    except _AttemptFailedError as error:
+                        fruitless = 1 if len(progress.emitted) > before else fruitless + 1
+                        most = self._config.node_attempts
+                        if fruitless >= most or progress.attempt + 1 >= MOST_ATTEMPTS * most:
+                            raise error.failure from error
+                        reason = error.failure.message
+                        if error.replica is not None:
+                            self._placement.avoid(error.replica)
+                    logger.warning(
+                        "a part goes on elsewhere: %s",
+                        reason,
+                        extra={"run": request.run, "node": request.node},
+                    )
+                    await asyncio.sleep(self._backoff_s(fruitless))
+                    progress.attempt += 1
+                    await retrying(reason)
+        except TimeoutError as error:
+            if not timer.expired():
+                raise
+            raise DeadlineError(
+                f"part {progress.node.number} took longer than its deadline of {deadline_s:g} s; "
+                "lower max_tokens or raise node_deadline_s"
+            ) from error
+
+    def _backoff_s(self, fruitless: int) -> float:
+        """How long to wait before the next attempt.
+
+        The first goes at once: a process that has died will not be more alive later. Then the
+        time doubles, with jitter, so that nodes that failed together do not come back together.
+        """
+        if fruitless <= 1:
+            return 0.0
+        longest: float = self._config.retry_backoff_s * 2.0 ** (fruitless - 2)
+        return longest * random.uniform(0.5, 1.0)
+
+    async def _attempt(
+        self,
+        request: GenerateRequest,
+        progress: NodeProgress,
+        fruitless: int,
         started_s: float,
         show: Callable[[Chunk], Awaitable[None]],
     ) -> None:
-        """Decode one attempt to its end, calling `show` for every chunk with tokens.
-
-        `started_s` is when the run started, in the scheduler's clock. Raises a `PlatoError` that
-        names the node.
-        """
+        """One attempt. Raises `_AttemptFailedError` where another may help."""
         what = f"part {progress.node.number}"
         choice = self._placement.choose(request.prompt, self._pool.replicas())
         progress.predicted_tokens = choice.predicted_tokens
-        timer = asyncio.timeout(deadline_s)
+        progress.replica = choice.replica or ""
+
+        def failed(failure: PlatoError, *, blame: bool = True) -> _AttemptFailedError:
+            return _AttemptFailedError(failure, replica=progress.replica if blame else None)
+
+        watch = asyncio.timeout(None)
         try:
-            with self._placement.booked(request.prompt, choice) as booking:
-                async with timer:
+            with self._placement.booked(
+                request.prompt, choice, suspect=fruitless >= SUSPECT
+            ) as booking:
+                async with watch:
                     stream = self._pool.generate(request, choice.replica)
-                    await self._follow(stream, progress, started_s, booking, show)
+                    await self._follow(stream, progress, started_s, booking, watch, show)
         except asyncio.CancelledError as error:
             if being_cancelled():
                 raise
-            raise NodeFailedError(f"{what} was cancelled by its decoder") from error
+            failure = NodeFailedError(f"{what} was cancelled by its decoder")
+            raise failed(failure) from error
         except RequestRefusedError as error:
-            raise InvalidRequestError(f"{what}: {error}", param="max_tokens") from error
+            raise InvalidRequestError(f"{what}: {error}", param=error.param) from error
         except EngineBusyError as error:
-            raise OverloadedError(f"{what}: {error}", retry_after_s=RETRY_AFTER_S) from error
+            overloaded = OverloadedError(f"{what}: {error}", retry_after_s=RETRY_AFTER_S)
+            raise failed(overloaded) from error
         except EngineError as error:
-            raise UnavailableError(f"{what}: {error}", retry_after_s=RETRY_AFTER_S) from error
+            unavailable = UnavailableError(f"{what}: {error}", retry_after_s=RETRY_AFTER_S)
+            raise failed(unavailable) from error
+        except _LeaseLostError as error:
+            raise failed(NodeFailedError(str(error)), blame=False) from error
+        except (NodeFailedError, UnavailableError) as error:
+            raise failed(error) from error
         except PlatoError:
             raise
         except Exception as error:
-            if timer.expired():
-                raise DeadlineError(
-                    f"{what} took longer than its deadline of {deadline_s:g} s; lower max_tokens "
-                    "or raise node_deadline_s"
+            if watch.expired():
+                raise failed(
+                    UnavailableError(
+                        f"{what}: decoder {progress.replica} does not answer",
+                        retry_after_s=RETRY_AFTER_S,
+                    )
                 ) from error
-            logger.exception("a part failed", extra={"run": request.run, "node": request.node})
-            raise NodeFailedError(
-                f"{what} failed on decoder {progress.replica or choice.replica} "
-                f"({type(error).__name__}); send the question again"
+            logger.info("an attempt failed", exc_info=error, extra={"run": request.run})
+            raise failed(
+                NodeFailedError(
+                    f"{what} failed on decoder {progress.replica} ({type(error).__name__}); send "
+                    "the question again"
+                )
             ) from error
 
     async def release(self, run: str, replicas: Iterable[str]) -> None:
@@ -174,38 +267,51 @@ class NodeDecoder:
         progress: NodeProgress,
         started_s: float,
         booking: Booking,
+        watch: asyncio.Timeout,
         show: Callable[[Chunk], Awaitable[None]],
     ) -> None:
+        number = progress.node.number
+        now = asyncio.get_running_loop().time
+
+        def lost() -> None:
+            if not watch.expired():
+                watch.reschedule(now())
+
         with ExitStack() as held:
+            if progress.replica:
+                # Also before it has answered: it may hang already.
+                held.enter_context(self._leases.holding(progress.replica, lost))
             async with aclosing(stream) as chunks:
                 async for chunk in chunks:
                     if chunk.offset != len(progress.emitted):
                         raise NodeFailedError(
-                            f"tokens {len(progress.emitted)} to {chunk.offset} of part "
-                            f"{progress.node.number} are missing"
+                            f"tokens {len(progress.emitted)} to {chunk.offset} of part {number} "
+                            "are missing"
                         )
                     if chunk.replica != progress.replica:
-                        held.enter_context(self._leases.holding(chunk.replica))
+                        # The pool has taken another than was chosen.
+                        held.close()
+                        held.enter_context(self._leases.holding(chunk.replica, lost))
                     progress.replica, progress.epoch = chunk.replica, chunk.epoch
                     self._placement.observe(chunk.replica, chunk.epoch, chunk.load)
                     if not chunk.tokens and chunk.finish is None:
                         continue
                     booking.prefilled()
+                    if chunk.finish is FinishReason.CANCELLED:
+                        raise _LeaseLostError(
+                            f"decoder {chunk.replica} dropped part {number}: this scheduler's "
+                            "lease had run out"
+                        )
                     if chunk.tokens and progress.first_token_s is None:
                         progress.first_token_s = self._now() - started_s
                     progress.cached_tokens = chunk.cached_tokens
                     progress.emitted.extend(chunk.tokens)
                     progress.text += chunk.text
                     await show(chunk)
-                    if chunk.finish is FinishReason.CANCELLED:
-                        raise NodeFailedError(
-                            f"decoder {chunk.replica} dropped part {progress.node.number}: this "
-                            "scheduler's lease had run out"
-                        )
                     progress.finish = chunk.finish
         if progress.finish is None:
             raise NodeFailedError(
-                f"the stream of part {progress.node.number} from decoder {progress.replica} ended "
-                "before the part did"
+                f"the stream of part {number} from decoder {progress.replica} ended before the "
+                "part did"
             )
         progress.finished_s = self._now() - started_s

@@ -1,63 +1,115 @@
-"""Keeps the scheduler's leases on decoder replicas alive."""
+"""Keeps the scheduler's leases on decoder replicas alive, and notices those that are silent."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections import Counter
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from plato.scheduling.protocol import DecoderPool
 
 logger = logging.getLogger(__name__)
 
+RENEWALS = 3
+"""Renewals within the life of a lease."""
+
+OnLost = Callable[[], None]
+
+
+def being_cancelled() -> bool:
+    """Whether somebody has cancelled the current task.
+
+    If not, a `CancelledError` in it comes from elsewhere (a replica that shuts down), and a task
+    group would take the task that ends with it for one that ended well.
+    """
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
+
+
+class _Holding:
+    """The lease at one replica, while something of ours lives there."""
+
+    def __init__(self) -> None:
+        self.watchers: list[OnLost] = []
+        """One for each live sequence."""
+        self.task: asyncio.Task[None] | None = None
+
 
 class LeaseKeeper:
     """Renews one lease for each replica that decodes something for this process.
 
     Renewal needs this process's event loop to turn: when the process dies or hangs, decoders see
-    silence and cancel its sequences. The task lives as long as there is something to renew.
+    silence and cancel its sequences. The other way round, a replica that answers no renewal for
+    `silence_s` counts as lost, and who waits for it is told: a process that is stopped, or a
+    machine that is gone, closes no connection. A task lives as long as there is something to
+    renew at its replica.
     """
 
-    def __init__(self, pool: DecoderPool, owner: str, ttl_s: float) -> None:
+    def __init__(
+        self, pool: DecoderPool, owner: str, ttl_s: float, *, silence_s: float | None = None
+    ) -> None:
         self._pool = pool
         self._owner = owner
         self._ttl_s = ttl_s
-        self._holding: Counter[str] = Counter()
-        """Live sequences by replica; an entry goes when its count reaches zero."""
-        self._task: asyncio.Task[None] | None = None
+        self._silence_s = silence_s if silence_s is not None else 1.5 * ttl_s
+        self._holdings: dict[str, _Holding] = {}
+        """By replica, while something lives there."""
 
     @contextmanager
-    def holding(self, replica: str) -> Iterator[None]:
-        """Renew the lease at `replica` while the context lasts."""
-        self._holding[replica] += 1
-        if self._task is None or self._task.done():
-            self._task = asyncio.create_task(self._renew_all(), name="lease-keeper")
+    def holding(self, replica: str, on_lost: OnLost = lambda: None) -> Iterator[None]:
+        """Renew the lease at `replica` while the context lasts.
+
+        `on_lost` is called when the replica has been silent for too long, and again each time
+        that long passes.
+        """
+        holding = self._holdings.setdefault(replica, _Holding())
+        holding.watchers.append(on_lost)
+        if holding.task is None:
+            holding.task = asyncio.create_task(
+                self._keep(replica, holding), name=f"lease-{replica}"
+            )
         try:
             yield
         finally:
-            self._holding[replica] -= 1
-            if not self._holding[replica]:
-                del self._holding[replica]
+            holding.watchers.remove(on_lost)
+            if not holding.watchers and self._holdings.get(replica) is holding:
+                del self._holdings[replica]
+                holding.task.cancel()
 
     async def close(self) -> None:
         """Stop renewing."""
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.wait([self._task])
+        tasks = [holding.task for holding in self._holdings.values() if holding.task is not None]
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks)
 
-    async def _renew_all(self) -> None:
-        interval = self._ttl_s / 3
-        while self._holding:
-            renewals = [self._renew(replica, interval) for replica in self._holding]
-            # A renewal that is cancelled from outside must not end all the others.
-            await asyncio.gather(*renewals, asyncio.sleep(interval), return_exceptions=True)
+    async def _keep(self, replica: str, holding: _Holding) -> None:
+        interval = self._ttl_s / RENEWALS
+        heard = time.monotonic()
+        while True:
+            began = time.monotonic()
+            # A renewal that is late may still be answered: giving up on it early would take a
+            # slow replica for a silent one.
+            if await self._renew(replica, max(interval, heard + self._silence_s - began)):
+                heard = time.monotonic()
+            elif time.monotonic() - heard >= self._silence_s:
+                logger.warning("decoder %s has been silent for %g s", replica, self._silence_s)
+                heard = time.monotonic()
+                for on_lost in tuple(holding.watchers):
+                    on_lost()
+            await asyncio.sleep(max(0.0, began + interval - time.monotonic()))
 
-    async def _renew(self, replica: str, deadline_s: float) -> None:
+    async def _renew(self, replica: str, deadline_s: float) -> bool:
         try:
             async with asyncio.timeout(deadline_s):
                 await self._pool.renew(self._owner, self._ttl_s, replica)
-        except Exception as error:
+        except (Exception, asyncio.CancelledError) as error:
+            if being_cancelled():
+                raise
             # One lost renewal is harmless; a dead replica shows in the streams themselves.
-            logger.warning("lease at %s not renewed: %s", replica, error or type(error).__name__)
+            logger.info("lease at %s not renewed: %s", replica, error or type(error).__name__)
+            return False
+        return True

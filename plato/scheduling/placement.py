@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import random
+import time
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -15,6 +16,14 @@ MAX_CHAINS = 65_536
 SEQUENCE_SHARE = 32
 """What one more decoding neighbour costs, in prompt tokens: a step grows by a few percent for
 each, over about a hundred steps of a node."""
+
+SUSPECT_SHARE = 4096
+"""What a neighbour costs that may be what kills replicas, in prompt tokens: better go elsewhere
+and compute the prompt again."""
+ROOM_TOKENS = 512
+"""KV that a run should find free, and each sequence that waits already."""
+AVOID_S = 3.0
+"""How long a replica that has failed gets nothing, while there are others."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,14 +44,20 @@ class _State:
     """Placed by us and not ended; the replica's own load trails behind."""
     booked_prefill: int = 0
     """Prompt tokens of ours that are not computed yet."""
+    suspects: int = 0
+    """Sequences of ours there that may be what kills replicas."""
+    avoid_until: float = 0.0
+    """In this process's monotonic clock: it failed a moment ago."""
 
 
 class Booking:
     """A placed sequence, as it weighs on its replica."""
 
-    def __init__(self, state: _State, prefill: int) -> None:
+    def __init__(self, state: _State, prefill: int, suspect: bool) -> None:
         self._state = state
         self._prefill = prefill
+        self._suspect = suspect
+        state.suspects += suspect
         state.booked_sequences += 1
         state.booked_prefill += prefill
 
@@ -55,6 +70,7 @@ class Booking:
         """It is gone."""
         self.prefilled()
         self._state.booked_sequences -= 1
+        self._state.suspects -= self._suspect
 
 
 class Placement:
@@ -65,8 +81,11 @@ class Placement:
     siblings of a wide graph see each other.
     """
 
-    def __init__(self, seed: int | None = None) -> None:
+    def __init__(
+        self, seed: int | None = None, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self._random = random.Random(seed)
+        self._clock = clock
         self._states: dict[str, _State] = {}
         """By replica; those that are gone are dropped whenever something is placed."""
         self._chains: OrderedDict[bytes, dict[str, tuple[str, int]]] = OrderedDict()
@@ -81,7 +100,9 @@ class Placement:
         for gone in self._states.keys() - set(names):
             self._forget(gone)
         self._states = {name: self._states.get(name, _State()) for name in names}
-        scored = [(self._cost(prompt, name), name) for name in names]
+        now = self._clock()
+        usable = [name for name in names if self._states[name].avoid_until <= now] or names
+        scored = [(self._cost(prompt, name), name) for name in usable]
         lowest = min(cost for cost, _ in scored)
         name = self._random.choice([name for cost, name in scored if cost == lowest])
         return Choice(name, self.cached(prompt, name))
@@ -100,16 +121,35 @@ class Placement:
         return 0
 
     @contextmanager
-    def booked(self, prompt: Prompt, choice: Choice) -> Iterator[Booking]:
-        """Count a placed sequence until it ends."""
+    def booked(self, prompt: Prompt, choice: Choice, *, suspect: bool = False) -> Iterator[Booking]:
+        """Count a placed sequence until it ends. Others keep away from a `suspect`."""
         state = self._states.get(choice.replica or "") or _State()
-        booking = Booking(state, len(prompt) - choice.predicted_tokens)
+        booking = Booking(state, len(prompt) - choice.predicted_tokens, suspect)
         if choice.replica is not None:
             self.learn(prompt, choice.replica, state.epoch)
         try:
             yield booking
         finally:
             booking.ended()
+
+    def has_room(self) -> bool:
+        """Whether some decoder has KV memory to spare for another run.
+
+        Decoders say what is free with every chunk; one that has not said anything counts as
+        empty. KV of finished sequences can be evicted and counts as free.
+        """
+        loads = [state.load for state in self._states.values()]
+        return not loads or any(
+            load == Load() or load.kv_free > ROOM_TOKENS * (1 + load.waiting) for load in loads
+        )
+
+    def avoid(self, replica: str) -> None:
+        """It has just failed: place nothing there for `AVOID_S`, if there is another.
+
+        What it holds is void if it has died; its epoch will tell.
+        """
+        if replica in self._states:
+            self._states[replica].avoid_until = self._clock() + AVOID_S
 
     def learn(self, prompt: Prompt, replica: str, epoch: str, missing: int = 0) -> None:
         """Note that `replica` holds the prefixes of `prompt`, but for the last `missing` tokens."""
@@ -143,4 +183,5 @@ class Placement:
         state = self._states[replica]
         sequences = max(state.load.running + state.load.waiting, state.booked_sequences)
         prefill = max(state.load.prefill_tokens, state.booked_prefill)
-        return len(prompt) - self.cached(prompt, replica) + prefill + SEQUENCE_SHARE * sequences
+        missing = len(prompt) - self.cached(prompt, replica)
+        return missing + prefill + SEQUENCE_SHARE * sequences + SUSPECT_SHARE * state.suspects

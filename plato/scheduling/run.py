@@ -5,24 +5,19 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator
-from contextlib import ExitStack, aclosing
 from dataclasses import replace
 from typing import Any
 
-from plato.engine import Chunk, EngineError, GenerateRequest, Lease, Prompt, StopConditions
-from plato.errors import ContextLengthError, DeadlineError, PlatoError
+from plato.composing import Composer
+from plato.engine import Chunk, GenerateRequest, Lease, Prompt, StopConditions
+from plato.errors import DeadlineError, PlatoError
 from plato.graph import Node, PlanGraph
-from plato.planning.protocol import (
-    PlanEnded,
-    PlanLine,
-    Planner,
-    PlanRequest,
-    PlanStarted,
-    PlanUsage,
-)
+from plato.history import History
+from plato.planning.protocol import Planner, PlanRequest
 from plato.prompting.layout import Layout, NodePrompt, NodeText
 from plato.reporting import NO_PLAN, RunTracker
 from plato.runs import (
+    EventId,
     Mode,
     ModeChosen,
     NodeFinished,
@@ -39,7 +34,8 @@ from plato.runs import (
 )
 from plato.scheduling.budget import node_budget, sequential_budget
 from plato.scheduling.config import SchedulerConfig
-from plato.scheduling.decoding import NodeDecoder, NodeProgress, being_cancelled
+from plato.scheduling.decoding import NodeDecoder, NodeProgress
+from plato.scheduling.following import PlanFollower
 from plato.scheduling.journal import Journal
 from plato.scheduling.leases import LeaseKeeper
 
@@ -48,6 +44,8 @@ logger = logging.getLogger(__name__)
 MAX_EVENTS = 1024
 """Events that wait for the consumer; past it decoding waits."""
 CANCEL_DEADLINE_S = 5.0
+CANCELLED_STATUS = 499
+"""What proxies log when a client closes its request."""
 REST_TITLE = "The rest of the answer"
 ANSWER_TITLE = "Answer"
 
@@ -70,8 +68,14 @@ class Run:
         lease: Lease,
         journal: Journal,
         decode_text: Callable[[tuple[int, ...]], str],
+        composer: Composer,
         now: Callable[[], float],
+        past: History,
     ) -> None:
+        """Prepare to drive `request`; `past` is what another scheduler has done of it.
+
+        `composer` says when the answer is complete, and is fed with every event.
+        """
         self._request = request
         self._config = config
         self._layout = layout
@@ -82,21 +86,29 @@ class Run:
         self._journal = journal
         self._decode_text = decode_text
         self._now = now
-        self._started = now()
+        self._past = past
+        self._started = now() - past.at_s
+        self._next_id = past.next_id
         self._tracker = RunTracker(request.run, request.mode)
+        self._composer = composer
+        for event in past.events():
+            self._tracker.feed(event)
+            composer.feed(event)
+        self._complete = asyncio.timeout(None)
+        """Ends the run when the answer is complete, whatever is still being decoded."""
         self._events: asyncio.Queue[RunEvent] = asyncio.Queue(MAX_EVENTS)
         self._emitting = asyncio.Lock()
         """Keeps events in order while the queue is full: a later put could overtake there."""
         self._left = False
         """Whether the consumer has left: an event more would wait for ever."""
         self._tasks: asyncio.TaskGroup | None = None
-        self._mode: Mode | None = None
+        self._mode: Mode | None = past.mode
         # All of these are bounded by `max_nodes`.
-        self._graph = PlanGraph()
-        self._planned_s: dict[int, float] = {}
+        self._graph = PlanGraph(past.nodes)
+        self._planned_s: dict[int, float] = dict(past.planned_s)
         self._nodes: dict[int, asyncio.Task[None]] = {}
         self._finished: dict[int, NodeText] = {}
-        self._plan_complete = False
+        self._plan_complete = past.plan_complete
         self._kept_at: set[str] = set()
         """Replicas that hold pins of this run."""
 
@@ -132,18 +144,23 @@ class Run:
         failure: PlatoError | None = None
         try:
             self._journal.opened(self._request)
-            async with asyncio.timeout(deadline_s), asyncio.TaskGroup() as tasks:
+            async with (
+                asyncio.timeout(deadline_s),
+                self._complete,
+                asyncio.TaskGroup() as tasks,
+            ):
                 self._tasks = tasks
                 tasks.create_task(self._answer())
         except asyncio.CancelledError:
             self._journal.closed(self._graph, "cancelled")
             raise
         except TimeoutError:
-            failure = DeadlineError(
-                f"the answer took longer than its deadline of {deadline_s:g} s; ask for fewer "
-                "tokens or raise deadline_s",
-                param="plato.deadline_s",
-            )
+            if not self._complete.expired():
+                failure = DeadlineError(
+                    f"the answer took longer than its deadline of {deadline_s:g} s; ask for fewer "
+                    "tokens or raise deadline_s",
+                    param="plato.deadline_s",
+                )
         except Exception as error:
             if self._left:
                 # A node failed while everything was being cancelled.
@@ -170,14 +187,17 @@ class Run:
         )
 
     async def _answer(self) -> None:
-        """Find out how to answer, and start it."""
+        """Find out how to answer, and start it; or go on where another scheduler has stopped."""
         request = self._request
-        if request.mode is Mode.SEQUENTIAL:
-            await self._answer_sequentially(None)
+        if Mode.SEQUENTIAL in (request.mode, self._mode):
+            await self._answer_sequentially(None, self._past.plan)
             return
         self._conversation = self._layout.start(
             request.messages, request.tenant, request.mode is Mode.SKELETON
         )
+        self._start_ready()
+        if self._plan_complete:
+            return
         if request.plan is not None:
             await self._follow_given_plan(request.plan)
         else:
@@ -187,7 +207,7 @@ class Run:
         if len(plan) < 2:
             await self._answer_sequentially("the plan has fewer than two parts")
             return
-        for node in plan:
+        for node in plan[len(self._graph) :]:
             await self._add_node(node)
         await self._end_plan(PlanReport(source="request", nodes=len(plan)), None)
         self._start_ready()
@@ -195,76 +215,37 @@ class Run:
     async def _follow_planner(self) -> None:
         """Take the plan line by line, and start what each line makes ready."""
         request = self._request
-        started_s = self._at()
-        plan_request = PlanRequest(
-            run=request.run,
-            tenant=request.tenant,
-            messages=request.messages,
-            max_nodes=request.max_nodes,
-            decide=request.mode is Mode.AUTO,
-            lease=self._lease,
-            deadline_s=self._config.plan_deadline_s,
+        follower = PlanFollower(
+            self._planner, self._leases, attempts=self._config.plan_attempts, at=self._at
         )
-        replica = ""
-        reason: str | None = None
-        usage = PlanUsage()
-        split = True
 
-        def report() -> PlanReport:
-            return PlanReport(
-                source="model",
-                nodes=len(self._graph),
-                tokens=usage.tokens,
-                steps=usage.steps,
-                prompt_tokens=usage.prompt_tokens,
-                cached_tokens=usage.cached_tokens,
-                one_probability=usage.one_probability,
-                started_s=started_s,
-                finished_s=self._at(),
-                replica=replica,
-            )
+        async def add(node: Node, report: PlanReport, tokens: tuple[int, ...]) -> None:
+            await self._add_node(node, report, tokens)
+            self._start_ready()
 
-        # The planner keeps the deadline; the margin is for one that hangs.
-        timer = asyncio.timeout(self._config.plan_deadline_s + 1.0)
-        try:
-            async with timer:
-                with ExitStack() as held:
-                    async with aclosing(self._planner.plan(plan_request)) as events:
-                        async for event in events:
-                            match event:
-                                case PlanStarted():
-                                    replica = event.replica
-                                    held.enter_context(self._leases.holding(replica))
-                                case PlanLine():
-                                    usage = event.usage
-                                    so_far = replace(report(), nodes=event.node.number)
-                                    await self._add_node(event.node, so_far)
-                                    self._start_ready()
-                                case PlanEnded():
-                                    usage, split = event.usage, event.split
-                                    reason = event.reason
-        except ContextLengthError:
-            # A part that does not fit is the caller's to mend, not the planner's failure.
-            raise
-        except asyncio.CancelledError:
-            if being_cancelled():
-                raise
-            reason = "the planner was cancelled"
-        except PlatoError as error:
-            reason = f"the planner failed: {error.message}"
-        except EngineError as error:
-            reason = f"the planner failed: {error}"
-        except Exception as error:
-            if timer.expired():
-                reason = f"the plan took longer than {self._config.plan_deadline_s:g} s"
-            else:
-                logger.exception("the planner failed", extra={"run": request.run})
-                reason = f"the planner failed ({type(error).__name__})"
-        if not split:
+        emitted = self._past.plan_tokens
+        await follower.follow(
+            PlanRequest(
+                run=request.run,
+                tenant=request.tenant,
+                messages=request.messages,
+                max_nodes=request.max_nodes,
+                decide=request.mode is Mode.AUTO,
+                lease=self._lease,
+                deadline_s=self._config.plan_deadline_s,
+                attempt=1 if emitted else 0,
+                emitted=emitted,
+            ),
+            known=len(self._graph),
+            add=add,
+        )
+        reason = follower.reason
+        if not follower.split:
             reason = "not split: the model finds one piece of text fitter"
-            if usage.one_probability is not None:
-                reason += f" (its probability of [ONE], {usage.one_probability:.2g}, is too high)"
-        await self._settle_plan(report(), reason)
+            probability = follower.usage.one_probability
+            if probability is not None:
+                reason += f" (its probability of [ONE], {probability:.2g}, is too high)"
+        await self._settle_plan(follower.report(len(self._graph)), reason)
 
     async def _settle_plan(self, report: PlanReport, reason: str | None) -> None:
         """No more lines will come: go on with the graph, or answer sequentially."""
@@ -304,29 +285,36 @@ class Run:
 
     async def _answer_sequentially(self, reason: str | None, plan: PlanReport = NO_PLAN) -> None:
         request = self._request
-        for task in self._nodes.values():
-            task.cancel()
-        if self._nodes:
-            await asyncio.wait(self._nodes.values())
-        self._nodes.clear()
-        self._finished.clear()
-        self._graph = PlanGraph()
         prompt = self._layout.sequential(request.messages, request.tenant)
-        await self._choose_mode(Mode.SEQUENTIAL, reason)
+        if self._mode is not Mode.SEQUENTIAL:
+            for task in self._nodes.values():
+                task.cancel()
+            if self._nodes:
+                await asyncio.wait(self._nodes.values())
+            self._nodes.clear()
+            self._finished.clear()
+            self._graph = PlanGraph()
+            self._past = History()
+            self._plan_complete = False
+            await self._choose_mode(Mode.SEQUENTIAL, reason)
         node = Node(1, ANSWER_TITLE)
-        await self._add_node(node)
-        await self._emit(PlanFinished(request.run, self._at(), plan))
-        self._record_plan()
+        if not self._graph:
+            await self._add_node(node)
+        if not self._plan_complete:
+            await self._emit(PlanFinished(request.run, self._at(), plan))
+            self._record_plan()
         room = self._config.context_length - len(prompt)
         budget = sequential_budget(request, self._config.sequential_max_tokens, room)
         self._start(node, NodePrompt(prompt, None, (), ()), budget, height=1, keep=None)
 
-    async def _add_node(self, node: Node, plan: PlanReport | None = None) -> None:
+    async def _add_node(
+        self, node: Node, plan: PlanReport | None = None, plan_tokens: tuple[int, ...] = ()
+    ) -> None:
         if self._request.mode is Mode.SKELETON:
             node = replace(node, dependencies=())
         self._graph.add(node)
         self._planned_s[node.number] = self._at()
-        await self._emit(NodePlanned(self._request.run, self._at(), node, plan))
+        await self._emit(NodePlanned(self._request.run, self._at(), node, plan, plan_tokens))
 
     def _start_ready(self) -> None:
         """Start every node whose dependencies are done, the one with most behind it first."""
@@ -378,21 +366,73 @@ class Run:
         progress = NodeProgress(
             node, prompt, started_s=self._at(), planned_s=self._planned_s[node.number]
         )
-        self._nodes[node.number] = self._spawn(self._decode(request, progress))
+        self._restore(progress)
+        if progress.finish is not None:
+            work = self._take_over(request, progress)
+        else:
+            work = self._decode(request, progress)
+        self._nodes[node.number] = self._spawn(work)
+
+    def _restore(self, progress: NodeProgress) -> None:
+        """Put what another scheduler has got of a node into its progress."""
+        number = progress.node.number
+        output = self._past.output(number)
+        if output is None:
+            return
+        known = self._tracker.node(number)
+        if known is not None:
+            progress.started_s = known.started_s or progress.started_s
+            progress.first_token_s = known.first_token_s
+            progress.finished_s = known.finished_s
+            progress.replica, progress.epoch = known.replica, known.epoch
+        progress.attempt = self._past.attempts(number)
+        progress.emitted = list(output.tokens)
+        progress.text = output.text
+        progress.cached_tokens = output.cached_tokens
+        progress.finish = output.finish
+
+    async def _take_over(self, request: GenerateRequest, progress: NodeProgress) -> None:
+        """A node that another scheduler has finished: its text is all that is needed."""
+        assert progress.finish is not None
+        progress.attempt -= 1
+        run, number = self._request.run, progress.node.number
+        if self._past.finished(number) is None:
+            progress.finished_s = self._at()
+            # Whole: who follows the run may have less of it than we do.
+            await self._emit(
+                NodeOutput(
+                    run,
+                    self._at(),
+                    number,
+                    progress.attempt,
+                    0,
+                    tuple(progress.emitted),
+                    progress.text,
+                    progress.cached_tokens,
+                    progress.finish,
+                )
+            )
+            report = progress.report(NodeState.DONE, self._prompt_text(request.prompt))
+            await self._emit(NodeFinished(run, self._at(), number, progress.finish, report))
+        self._finish(progress)
+
+    def _finish(self, progress: NodeProgress) -> None:
+        """Note the text of a node, and start what it makes ready."""
+        number = progress.node.number
+        self._finished[number] = NodeText(number, tuple(progress.emitted), progress.text)
+        if self._mode is not Mode.SEQUENTIAL:
+            self._start_ready()
 
     async def _decode(self, request: GenerateRequest, progress: NodeProgress) -> None:
         """Decode one node, and start what it makes ready."""
         run, number = self._request.run, progress.node.number
         text = self._prompt_text(request.prompt)
-        await self._emit(
-            NodeStarted(
-                run,
-                self._at(),
-                number,
-                progress.attempt,
-                progress.report(NodeState.RUNNING, text),
-            )
-        )
+
+        async def starting(reason: str | None) -> None:
+            report = progress.report(NodeState.RUNNING, text)
+            await self._emit(NodeStarted(run, self._at(), number, progress.attempt, report, reason))
+
+        await starting(None)
 
         async def show(chunk: Chunk) -> None:
             if chunk.text:
@@ -407,13 +447,12 @@ class Run:
                     tokens=chunk.tokens,
                     text=chunk.text,
                     cached_tokens=chunk.cached_tokens,
+                    finish=chunk.finish,
                 )
             )
 
         try:
-            await self._decoder.decode(
-                request, progress, self._config.node_deadline_s, self._started, show
-            )
+            await self._decoder.decode(request, progress, self._started, show, starting)
         except PlatoError:
             self._tracker.failed(progress.report(NodeState.FAILED, text))
             raise
@@ -422,11 +461,9 @@ class Run:
                 self._kept_at.add(progress.replica)
         assert progress.finish is not None
         report = progress.report(NodeState.DONE, text)
-        self._finished[number] = NodeText(number, tuple(progress.emitted), progress.text)
         self._journal.node_done(request, progress)
         await self._emit(NodeFinished(run, self._at(), number, progress.finish, report))
-        if self._mode is not Mode.SEQUENTIAL:
-            self._start_ready()
+        self._finish(progress)
 
     def _prompt_text(self, prompt: Prompt) -> str | None:
         return self._decode_text(prompt.tokens) if self._request.include_prompts else None
@@ -437,8 +474,29 @@ class Run:
 
     async def _emit(self, event: RunEvent) -> None:
         async with self._emitting:
+            event = replace(event, id=self._next_id)
+            self._next_id = EventId(event.id.term, event.id.number + 1)
             self._tracker.feed(event)
             await self._events.put(event)
+            if isinstance(event, RunFinished | RunFailed):
+                return
+            self._composer.feed(event)
+            if self._composer.done and not self._tracker.settled and not self._complete.expired():
+                self._complete.reschedule(asyncio.get_running_loop().time())
+
+    def broken_off(self, code: str, message: str) -> RunFailed:
+        """The last event of a run that was cancelled."""
+        report = self._tracker.report(self._journal.degraded, ended_s=self._at())
+        return RunFailed(
+            run=self._request.run,
+            at_s=self._at(),
+            id=self._next_id,
+            status=CANCELLED_STATUS if code == "cancelled" else 500,
+            type="server_error",
+            code=code,
+            message=message,
+            report=report,
+        )
 
     def _at(self) -> float:
         return self._now() - self._started

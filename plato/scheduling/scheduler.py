@@ -2,34 +2,56 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 import uuid
 from collections.abc import AsyncGenerator, Callable
-from contextlib import aclosing
+from contextlib import AsyncExitStack, aclosing
 
-from plato.context import ContextStore, WriteBehind
-from plato.engine import Lease
-from plato.errors import OverloadedError
+from plato.composing import Composer
+from plato.context import ContextStore, NodeRecord, WriteBehind
+from plato.context.records import UnreadableRecordError, unpack, unpack_events
+from plato.engine import FinishReason, Lease
+from plato.errors import PlatoError, RunNotFoundError, UnavailableError
+from plato.history import History
 from plato.planning.protocol import Planner
 from plato.prompting.layout import Layout
-from plato.runs import RunEvent, RunFailed, RunFinished, RunRequest
+from plato.runs import (
+    BEFORE_ALL,
+    EventId,
+    NodeOutput,
+    RunEvent,
+    RunFailed,
+    RunFinished,
+    RunRequest,
+    RunSnapshot,
+)
+from plato.scheduling.admission import Admission
 from plato.scheduling.config import SchedulerConfig
-from plato.scheduling.decoding import RETRY_AFTER_S, NodeDecoder
-from plato.scheduling.journal import Journal, PackRequest
+from plato.scheduling.decoding import NodeDecoder
+from plato.scheduling.journal import Journal
 from plato.scheduling.leases import LeaseKeeper
+from plato.scheduling.live import LiveRun
 from plato.scheduling.placement import Placement
 from plato.scheduling.protocol import DecoderPool
 from plato.scheduling.run import Run
 
 logger = logging.getLogger(__name__)
 
+MAINTENANCES = 3
+"""Rounds of maintenance within the life of an ownership."""
+MAX_LINGERING = 256
+FOLLOW_INTERVAL_S = 0.25
+"""How often the event log is read for a run that another scheduler drives."""
+
 
 class GraphScheduler:
     """Runs graphs. One instance a process; an asyncio program that never blocks.
 
     The same code drives an engine in this process (`plato.runtime`) and replicas behind Ray Serve
-    handles (`deployments`).
+    handles (`deployments`). Runs are owned: by lease and fencing token in the context store, so
+    that one scheduler drives a run at a time, and another can go on when it dies.
     """
 
     def __init__(
@@ -40,8 +62,8 @@ class GraphScheduler:
         planner: Planner,
         pool: DecoderPool,
         store: ContextStore,
-        pack: PackRequest,
-        decode_text: Callable[[tuple[int, ...]], str],
+        decode_prompt: Callable[[tuple[int, ...]], str],
+        decode_output: Callable[[tuple[int, ...]], str],
         name: str = "scheduler",
         now: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -50,53 +72,205 @@ class GraphScheduler:
         self._layout = layout
         self._planner = planner
         self._store = store
-        self._pack = pack
-        self._decode_text = decode_text
+        self._decode_prompt = decode_prompt
+        self._decode_output = decode_output
         self._now = now
         # A name alone would let a restarted scheduler keep its predecessor's sequences alive.
         self._owner = f"{name}:{uuid.uuid4().hex[:8]}"
         self._lease = Lease(self._owner, config.lease_ttl_s)
-        self._leases = LeaseKeeper(pool, self._owner, config.lease_ttl_s)
+        self._leases = LeaseKeeper(
+            pool, self._owner, config.lease_ttl_s, silence_s=config.silence_s
+        )
         self._placement = Placement()
-        self._decoder = NodeDecoder(pool, self._placement, self._leases, now)
+        self._decoder = NodeDecoder(pool, self._placement, self._leases, config, now)
         self._writes = WriteBehind(store)
-        self._runs: set[str] = set()
-        """Runs in flight, at most `max_runs`."""
+        self._admission = Admission(
+            max_running=config.max_runs,
+            max_waiting=config.max_waiting_runs,
+            patience_s=config.patience_s,
+            room=self._placement.has_room,
+        )
+        self._runs: dict[str, LiveRun] = {}
+        """Runs in flight by id, at most `max_runs` and those taken over."""
+        self._lingering: dict[str, tuple[LiveRun, float]] = {}
+        """Ended runs that the store has missed something of, and until when they are kept; at
+        most `MAX_LINGERING`."""
+        self._maintenance: asyncio.Task[None] | None = None
+        self._draining = False
 
     @property
     def runs(self) -> frozenset[str]:
         """Runs in flight."""
         return frozenset(self._runs)
 
-    async def run(self, request: RunRequest) -> AsyncGenerator[tuple[RunEvent, ...]]:
+    def start(self) -> None:
+        """Look after ownerships, and for runs that have lost their scheduler, from now on."""
+        if self._maintenance is None:
+            self._maintenance = asyncio.create_task(self._maintain(), name="run-maintenance")
+
+    async def run(
+        self, request: RunRequest, history: tuple[RunEvent, ...] | None = None
+    ) -> AsyncGenerator[tuple[RunEvent, ...]]:
         """Answer one question; the last event is `RunFinished` or `RunFailed`.
 
-        Events that wait together come together: a cluster carries only so many messages.
+        `history` is what the caller has received of this run from a scheduler that has died, if
+        one has; the run goes on from there, and nothing of it is sent again. Events that wait
+        together come together: a cluster carries only so many messages.
 
         Closing the iterator cancels the plan and every node of the run, in every engine.
         """
-        if len(self._runs) >= self._config.max_runs:
-            error = OverloadedError(
-                f"{len(self._runs)} questions are being answered already; try again in a moment"
-            )
-            failed = RunFailed(
-                run=request.run,
-                at_s=0.0,
-                status=error.status,
-                type=error.type,
-                code=error.code,
-                message=error.message,
-                retry_after_s=RETRY_AFTER_S,
-            )
-            yield (failed,)
+        past = History(history or ())
+        after = past.last_id
+        try:
+            if history is not None:
+                live = await self._take_over(request, past)
+            else:
+                live = await self._open(request)
+        except PlatoError as error:
+            yield (_refusal(request, error),)
             return
+        try:
+            async with aclosing(live.follow(after)) as batches:
+                async for events in batches:
+                    yield events
+        finally:
+            if not live.over:
+                await live.cancel()
+
+    async def open(self, request: RunRequest) -> None:
+        """Start a run that goes on whoever follows it.
+
+        Raises `OverloadedError` or `UnavailableError` where there is no room.
+        """
+        await self._open(request)
+
+    async def follow(
+        self, tenant: str, run: str, after: EventId = BEFORE_ALL
+    ) -> AsyncGenerator[tuple[RunEvent, ...]]:
+        """Batches of events with ids above `after`, until the run has ended.
+
+        From memory if the run is driven here, else from the event log. Raises
+        `RunNotFoundError`, or `UnavailableError` if nobody can know.
+        """
+        live = self._live(tenant, run)
+        if live is not None:
+            async with aclosing(live.follow(after)) as batches:
+                async for events in batches:
+                    yield events
+            return
+        deadline = self._now() + self._config.run_deadline_s
+        if not await self._known(tenant, run):
+            raise self._missing(run)
+        while True:
+            events = await self._logged(tenant, run, after)
+            if events:
+                yield events
+                after = max(event.id for event in events)
+                if _is_end(events[-1]):
+                    return
+            elif (live := self._live(tenant, run)) is not None:
+                # Taken over by this scheduler meanwhile.
+                async with aclosing(live.follow(after)) as batches:
+                    async for events in batches:
+                        yield events
+                return
+            elif self._now() > deadline:
+                raise UnavailableError(
+                    f"nothing was heard of run {run}; ask for it again later", retry_after_s=5.0
+                )
+            else:
+                await asyncio.sleep(FOLLOW_INTERVAL_S)
+
+    async def snapshot(self, tenant: str, run: str) -> RunSnapshot:
+        """A run as it stands. Raises as `follow` does."""
+        live = self._live(tenant, run)
+        if live is not None:
+            return RunSnapshot(live.request, live.history.events())
+        record = await self._store.get_run(tenant, run)
+        if record is None:
+            raise self._missing(run)
+        try:
+            request = unpack(RunRequest, record.request)
+        except UnreadableRecordError as error:
+            raise UnavailableError(f"run {run} was written by another release") from error
+        return RunSnapshot(request, (await self._history(tenant, run)).events())
+
+    async def owner(self, tenant: str, run: str) -> str | None:
+        """Name of the scheduler that drives a run, as far as the store knows."""
+        if self._live(tenant, run) is not None:
+            return self._owner.rpartition(":")[0]
+        record = await self._store.get_run(tenant, run)
+        if record is None:
+            raise self._missing(run)
+        return record.owner.rpartition(":")[0] if record.state == "running" else None
+
+    async def cancel(self, tenant: str, run: str) -> bool:
+        """Cancel a run if it is driven here; whether it was."""
+        live = self._live(tenant, run)
+        if live is None:
+            return False
+        await live.cancel()
+        return True
+
+    async def drain(self) -> None:
+        """Take no more runs, and hand those that nobody waits for to other schedulers."""
+        self._draining = True
+        for live in tuple(self._runs.values()):
+            if not live.followers:
+                live.journal.hand_over()
+                await live.cancel("handed_over", "another scheduler goes on with this run")
+        await self._writes.close()
+
+    async def close(self) -> None:
+        """Cancel what runs, stop renewing leases, and write what is queued."""
+        if self._maintenance is not None:
+            self._maintenance.cancel()
+            await asyncio.wait([self._maintenance])
+        for live in tuple(self._runs.values()):
+            await live.cancel()
+        await self._leases.close()
+        await self._writes.close()
+
+    async def _open(self, request: RunRequest) -> LiveRun:
+        if self._draining:
+            raise UnavailableError("this scheduler is shutting down; try again", retry_after_s=1.0)
+        held = AsyncExitStack()
+        await held.enter_async_context(self._admission.admitted(request.tenant))
+        return self._drive(request, History(), held)
+
+    async def _take_over(
+        self, request: RunRequest, history: History, fence: int | None = None
+    ) -> LiveRun:
+        """Go on with a run. It has been admitted before, so it does not wait again."""
+        known = self._runs.get(request.run)
+        if known is not None:
+            return known
+        for record in (await self._store.get_nodes(request.tenant, request.run)).values():
+            # Finished there, though whoever has the history has not heard of it.
+            if history.output(record.number) is None or not _has_ended(history, record.number):
+                history.feed(_output(record, history))
+        logger.warning("taking a run over", extra={"run": request.run, "term": history.next_id[0]})
+        return self._drive(request, history, AsyncExitStack(), fence, force=fence is None)
+
+    def _drive(
+        self,
+        request: RunRequest,
+        history: History,
+        held: AsyncExitStack,
+        fence: int | None = None,
+        *,
+        force: bool = False,
+    ) -> LiveRun:
+        self.start()
         journal = Journal(
             self._store,
             self._writes,
             self._placement,
             self._owner,
-            self._config.run_deadline_s,
-            self._pack,
+            self._config.ownership_ttl_s,
+            history,
+            fence=fence,
+            force=force,
         )
         run = Run(
             request,
@@ -107,22 +281,150 @@ class GraphScheduler:
             leases=self._leases,
             lease=self._lease,
             journal=journal,
-            decode_text=self._decode_text,
+            decode_text=self._decode_prompt,
+            composer=Composer(
+                self._decode_output,
+                headings=request.headings,
+                max_tokens=request.max_tokens,
+                stop=request.stop,
+            ),
             now=self._now,
+            past=History(history.events()),
         )
-        self._runs.add(request.run)
-        outcome = "cancelled"
-        try:
-            async with aclosing(run.events()) as batches:
-                async for events in batches:
-                    if isinstance(events[-1], RunFinished | RunFailed):
-                        outcome = type(events[-1]).__name__
-                    yield events
-        finally:
-            self._runs.discard(request.run)
-            logger.info("run ended", extra={"run": request.run, "outcome": outcome})
+        live = LiveRun(run, request, journal, history, held, self._ended)
+        self._runs[request.run] = live
+        return live
 
-    async def close(self) -> None:
-        """Stop renewing leases and write what is queued."""
-        await self._leases.close()
-        await self._writes.close()
+    def _ended(self, live: LiveRun) -> None:
+        run = live.request.run
+        if self._runs.get(run) is live:
+            del self._runs[run]
+        if not self._store.available or live.journal.missed:
+            while len(self._lingering) >= MAX_LINGERING:
+                del self._lingering[next(iter(self._lingering))]
+            self._lingering[run] = live, self._now() + self._config.linger_s
+        logger.info("run ended", extra={"run": run, "outcome": type(live.history.ended).__name__})
+
+    def _live(self, tenant: str, run: str) -> LiveRun | None:
+        live = self._runs.get(run)
+        if live is None and run in self._lingering:
+            live = self._lingering[run][0]
+        return live if live is not None and live.request.tenant == tenant else None
+
+    async def _known(self, tenant: str, run: str) -> bool:
+        return await self._store.get_run(tenant, run) is not None
+
+    def _missing(self, run: str) -> PlatoError:
+        if self._store.available:
+            return RunNotFoundError(
+                f"there is no run {run}; runs are kept for a while only, and others cannot see them"
+            )
+        return UnavailableError(
+            f"the context store is away, and this scheduler does not drive run {run}; try again",
+            retry_after_s=2.0,
+        )
+
+    async def _logged(self, tenant: str, run: str, after: EventId) -> tuple[RunEvent, ...]:
+        """Events above `after` in the log, as many as one read brings."""
+        events: list[RunEvent] = []
+        for _, packed in await self._store.read_events(tenant, run, after):
+            try:
+                events += (event for event in unpack_events(packed) if event.id > after)
+            except UnreadableRecordError as error:
+                logger.warning("an unreadable event log: %s", error, extra={"run": run})
+        return tuple(events)
+
+    async def _history(self, tenant: str, run: str) -> History:
+        """All that the log has of a run."""
+        history = History()
+        while events := await self._logged(tenant, run, history.last_id):
+            for event in events:
+                history.feed(event)
+        return history
+
+    async def _maintain(self) -> None:
+        interval_s = self._config.ownership_ttl_s / MAINTENANCES
+        while True:
+            await asyncio.sleep(interval_s)
+            try:
+                await self._look_after_runs()
+                await self._adopt_orphans()
+            except Exception:
+                logger.exception("looking after the runs failed; it goes on")
+
+    async def _look_after_runs(self) -> None:
+        self._admission.recheck()
+        for live in tuple(self._runs.values()):
+            if live.journal.lost:
+                logger.warning("another scheduler has a run", extra={"run": live.request.run})
+                await live.cancel("taken_over", "another scheduler goes on with this run")
+            else:
+                live.journal.keep()
+        for run, (live, until) in tuple(self._lingering.items()):
+            if live.journal.missed and self._now() < until:
+                live.journal.keep()
+            else:
+                del self._lingering[run]
+
+    async def _adopt_orphans(self) -> None:
+        if self._draining or not self._store.available:
+            return
+        for tenant, run in await self._store.orphans():
+            if run in self._runs:
+                continue
+            fence = await self._store.acquire(
+                tenant, run, self._owner, self._config.ownership_ttl_s
+            )
+            if fence is not None:
+                await self._adopt(tenant, run, fence)
+
+    async def _adopt(self, tenant: str, run: str, fence: int) -> None:
+        """Go on with a run whose scheduler is gone, or forget it if it has ended."""
+        record = await self._store.get_run(tenant, run)
+        try:
+            request = unpack(RunRequest, record.request) if record is not None else None
+        except UnreadableRecordError as error:
+            logger.warning("a run cannot be taken over: %s", error, extra={"run": run})
+            request = None
+        history = await self._history(tenant, run)
+        if record is None or request is None or record.state != "running" or history.ended:
+            await self._store.release(tenant, run, self._owner, fence)
+            await self._store.forget(tenant, run)
+            return
+        await self._take_over(request, history, fence)
+
+
+def _is_end(event: RunEvent) -> bool:
+    return isinstance(event, RunFinished | RunFailed)
+
+
+def _has_ended(history: History, number: int) -> bool:
+    output = history.output(number)
+    return output is not None and output.finish is not None
+
+
+def _output(record: NodeRecord, history: History) -> NodeOutput:
+    """All output of a finished node."""
+    return NodeOutput(
+        run=record.run,
+        at_s=history.at_s,
+        number=record.number,
+        attempt=max(0, history.attempts(record.number) - 1),
+        offset=0,
+        tokens=record.tokens,
+        text=record.text,
+        finish=FinishReason(record.finish),
+    )
+
+
+def _refusal(request: RunRequest, error: PlatoError) -> RunFailed:
+    return RunFailed(
+        run=request.run,
+        at_s=0.0,
+        status=error.status,
+        type=error.type,
+        code=error.code,
+        message=error.message,
+        param=error.param,
+        retry_after_s=error.retry_after_s,
+    )

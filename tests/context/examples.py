@@ -3,9 +3,26 @@
 from dataclasses import replace
 
 from plato.context import KVHandle, NodeRecord, RunRecord
-from plato.engine import SamplingParams
+from plato.engine import FinishReason, SamplingParams
 from plato.graph import Node
-from plato.runs import Message, Mode, RunRequest
+from plato.runs import (
+    EventId,
+    Message,
+    Mode,
+    ModeChosen,
+    NodeFinished,
+    NodeOutput,
+    NodePlanned,
+    NodeReport,
+    NodeStarted,
+    NodeState,
+    PlanFinished,
+    PlanReport,
+    RunFailed,
+    RunFinished,
+    RunReport,
+    RunRequest,
+)
 
 NODES = (Node(1, "Solar: coût et puissance"), Node(2, "Wind", (1,), max_tokens=40))
 
@@ -28,6 +45,7 @@ REQUEST = RunRequest(
     plan=NODES,
     exact_lengths=True,
     include_prompts=True,
+    headings=True,
     deadline_s=12.5,
 )
 
@@ -56,6 +74,46 @@ RUN = RunRecord(
 )
 
 HANDLE = KVHandle(chain=b"\x00" * 15 + b"\xff", tokens=128, replica="decoder#1", epoch="e7")
+
+PLAN = PlanReport("model", 2, 30, 20, 100, 60, 0.1, 0.01, 0.5, "decoder#1")
+
+PART = NodeReport(
+    number=2,
+    title="Wind",
+    dependencies=(1,),
+    state=NodeState.DONE,
+    planned_s=0.2,
+    started_s=0.3,
+    first_token_s=0.4,
+    finished_s=0.9,
+    continues=1,
+    sees=(1,),
+    prompt_tokens=80,
+    cached_tokens=60,
+    predicted_cached_tokens=61,
+    tokens=3,
+    attempts=2,
+    finish=FinishReason.STOP,
+    replica="decoder#1",
+    epoch="e7",
+)
+
+REPORT = RunReport(
+    "run-1", Mode.AUTO, Mode.PLATO, "a reason", PLAN, (PART,), 180, 120, 3, 1.5, ("context store",)
+)
+
+EVENTS = (
+    ModeChosen("run-1", 0.1, Mode.PLATO, "a reason", id=EventId(1, 0)),
+    NodePlanned("run-1", 0.2, NODES[0], PLAN, (5, 6, 7), id=EventId(1, 1)),
+    NodePlanned("run-1", 0.25, NODES[1], id=EventId(1, 2)),
+    PlanFinished("run-1", 0.3, PLAN, "cut short", id=EventId(1, 3)),
+    NodeStarted("run-1", 0.35, 2, 1, PART, "decoder r0 died", id=EventId(2, 0)),
+    NodeOutput("run-1", 0.4, 2, 1, 0, (11, 0, 49151), "é☀️", 60, id=EventId(2, 1)),
+    NodeOutput("run-1", 0.4, 2, 1, 3, (), "", 60, FinishReason.LENGTH, id=EventId(2, 2)),
+    NodeFinished("run-1", 0.9, 2, FinishReason.STOP, PART, id=EventId(2, 3)),
+    RunFinished("run-1", 1.5, REPORT, id=EventId(2, 4)),
+    RunFailed("run-1", 1.5, 429, "server_error", None, "m", "p", 2.5, REPORT, id=EventId(2, 5)),
+)
 
 
 def run(name: str = "run-1", tenant: str = "acme", fence: int = 1, owner: str = "a") -> RunRecord:

@@ -12,6 +12,7 @@ import pytest
 from plato.context import CircuitBreaker
 from plato.context.embedded import EmbeddedValkey
 from plato.context.redis import RedisContextStore
+from plato.runs import BEFORE_ALL, EventId
 
 from .examples import handle, node, run
 
@@ -54,6 +55,10 @@ async def call_everything(store: RedisContextStore) -> None:
     assert await store.acquire("acme", "run-1", "a", 10) is None
     assert not await store.extend("acme", "run-1", "a", 1, 10)
     await store.release("acme", "run-1", "a", 1)
+    assert not await store.append_events("acme", "run-1", EventId(1, 0), 1, b"events")
+    assert await store.read_events("acme", "run-1", BEFORE_ALL) == ()
+    assert await store.orphans() == ()
+    await store.forget("acme", "run-1")
 
 
 async def test_with_the_server_killed_every_call_returns_nothing_in_time(store, valkey):
@@ -85,7 +90,7 @@ async def test_a_server_that_hangs_while_connecting_costs_one_deadline(valkey):
 async def test_lost_writes_are_counted(store, valkey):
     valkey.close()
     await call_everything(store)
-    assert store.dropped == 3
+    assert store.dropped == 4
 
 
 async def test_while_the_breaker_is_open_nothing_touches_the_network(store, valkey, clock):

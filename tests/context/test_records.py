@@ -2,10 +2,17 @@ import msgpack
 import pytest
 
 from plato.context import KVHandle, NodeRecord, RunRecord
-from plato.context.records import VERSION, UnreadableRecordError, pack, unpack
+from plato.context.records import (
+    VERSION,
+    UnreadableRecordError,
+    pack,
+    pack_events,
+    unpack,
+    unpack_events,
+)
 from plato.runs import RunRequest
 
-from .examples import HANDLE, NODE, REQUEST, RUN
+from .examples import EVENTS, HANDLE, NODE, REQUEST, RUN
 
 
 @pytest.mark.parametrize("record", [RUN, NODE, HANDLE, REQUEST, RunRequest("r", ())])
@@ -28,8 +35,8 @@ def test_the_version_stands_in_front():
 
 def test_a_record_of_another_version_is_unreadable():
     _, kind, fields = msgpack.unpackb(pack(NODE))
-    with pytest.raises(UnreadableRecordError, match="version 2"):
-        unpack(NodeRecord, msgpack.packb([2, kind, fields]))
+    with pytest.raises(UnreadableRecordError, match="version 99"):
+        unpack(NodeRecord, msgpack.packb([99, kind, fields]))
 
 
 def test_a_record_of_another_kind_is_unreadable():
@@ -58,3 +65,26 @@ def test_garbage_is_unreadable(garbage):
 
 def test_equal_records_give_equal_bytes():
     assert pack(REQUEST) == pack(unpack(RunRequest, pack(REQUEST)))
+
+
+def test_events_of_every_kind_come_back_as_they_were_with_their_ids():
+    events = unpack_events(pack_events(EVENTS))
+    assert events == EVENTS
+    assert [event.id for event in events] == [event.id for event in EVENTS]
+    assert [type(event) for event in events] == [type(event) for event in EVENTS]
+
+
+@pytest.mark.parametrize(
+    "garbage",
+    [
+        b"",
+        pack(NODE),
+        pack_events(EVENTS)[:-1],
+        msgpack.packb([VERSION, "events", [["Nothing", {}]]]),
+        msgpack.packb([VERSION, "events", [["NodeOutput", {}]]]),
+        msgpack.packb([VERSION + 1, "events", []]),
+    ],
+)
+def test_garbage_is_no_events(garbage):
+    with pytest.raises(UnreadableRecordError):
+        unpack_events(garbage)

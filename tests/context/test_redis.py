@@ -10,6 +10,7 @@ from plato.context.keys import handles_key, nodes_key, run_key
 from plato.context.records import pack
 from plato.context.redis import RedisContextStore
 from plato.errors import SettingsError
+from plato.runs import EventId
 
 from .examples import handle, node, run
 
@@ -24,13 +25,14 @@ async def write_everything(store: RedisContextStore) -> None:
     assert await store.extend("acme", "owned", "a", fence, 1)
     fence = await store.acquire("acme", "released", "a", 1)
     assert fence
+    assert await store.append_events("acme", "released", EventId(1, 0), fence, b"events")
     await store.release("acme", "released", "a", fence)
 
 
 async def test_every_key_has_a_ttl(redis_store, client):
     await write_everything(redis_store)
     keys = [key async for key in client.scan_iter()]
-    assert len(keys) == 7
+    assert len(keys) == 9
     for key in keys:
         assert 0 < await client.ttl(key) <= 60
 
@@ -41,7 +43,7 @@ async def test_every_key_of_a_tenant_lies_under_its_prefix(redis_store, client):
         await redis_store.put_run(run("b", tenant))
     keys = [key.decode() async for key in client.scan_iter()]
     assert all(key.startswith("plato:") for key in keys)
-    assert len([key for key in keys if key.startswith("plato:acme:")]) == 6
+    assert len([key for key in keys if key.startswith("plato:acme:")]) == 7
     assert len([key for key in keys if key.startswith("plato::")]) == 1
 
 

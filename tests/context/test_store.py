@@ -5,6 +5,7 @@ import asyncio
 import pytest
 
 from plato.context import MemoryContextStore
+from plato.runs import BEFORE_ALL, EventId
 
 from .examples import NODE, RUN, handle, node, run
 
@@ -157,3 +158,64 @@ async def test_releasing_what_is_anothers_changes_nothing(store):
     await store.release("acme", "run-1", "b", fence)
     await store.release("acme", "run-1", "a", fence - 1)
     assert await store.extend("acme", "run-1", "a", fence, 10)
+
+
+FIRST, SECOND, THIRD = EventId(1, 5), EventId(1, 9), EventId(2, 0)
+
+
+async def test_events_are_read_back_in_order_and_behind_an_id(store):
+    fence = await store.acquire("acme", "run-1", "a", 10)
+    for last, events in ((FIRST, b"one"), (SECOND, b"two"), (THIRD, b"three")):
+        assert await store.append_events("acme", "run-1", last, fence, events)
+    everything = ((FIRST, b"one"), (SECOND, b"two"), (THIRD, b"three"))
+    assert await store.read_events("acme", "run-1", BEFORE_ALL) == everything
+    assert await store.read_events("acme", "run-1", FIRST) == everything[1:]
+    assert await store.read_events("acme", "run-1", EventId(1, 7)) == everything[1:]
+    assert await store.read_events("acme", "run-1", THIRD) == ()
+    assert await store.read_events("other", "run-1", BEFORE_ALL) == ()
+    assert await store.read_events("acme", "run-2", BEFORE_ALL) == ()
+
+
+async def test_a_log_that_is_as_far_already_stays_as_it_is(store):
+    fence = await store.acquire("acme", "run-1", "a", 10)
+    assert await store.append_events("acme", "run-1", SECOND, fence, b"one")
+    assert await store.append_events("acme", "run-1", SECOND, fence, b"again")
+    assert await store.append_events("acme", "run-1", FIRST, fence, b"before")
+    assert await store.read_events("acme", "run-1", BEFORE_ALL) == ((SECOND, b"one"),)
+
+
+async def test_an_old_owner_appends_nothing(store):
+    old = await store.acquire("acme", "run-1", "a", 10)
+    new = await store.acquire("acme", "run-1", "b", 10, force=True)
+    assert new > old
+    assert not await store.append_events("acme", "run-1", FIRST, old, b"old")
+    assert await store.append_events("acme", "run-1", FIRST, new, b"new")
+    assert await store.read_events("acme", "run-1", BEFORE_ALL) == ((FIRST, b"new"),)
+
+
+async def test_an_owner_that_was_seen_dying_can_be_replaced_before_its_lease_ends(store):
+    old = await store.acquire("acme", "run-1", "a", 10)
+    assert await store.acquire("acme", "run-1", "b", 10) is None
+    assert await store.acquire("acme", "run-1", "b", 10, force=True) > old
+    assert not await store.extend("acme", "run-1", "a", old, 10)
+
+
+async def test_a_run_whose_owner_is_silent_is_an_orphan_until_somebody_has_it(store):
+    fence = await store.acquire("acme", "run:1", "a", 0.05)
+    await store.acquire("", "run-2", "a", 10)
+    assert await store.orphans() == ()
+    await asyncio.sleep(0.08)
+    assert await store.orphans() == (("acme", "run:1"),)
+    assert await store.extend("acme", "run:1", "a", fence, 10)
+    assert await store.orphans() == ()
+
+
+async def test_a_run_that_was_given_up_or_has_ended_is_no_orphan(store):
+    for name in ("released", "forgotten"):
+        fence = await store.acquire("acme", name, "a", 0.02)
+        if name == "released":
+            await store.release("acme", name, "a", fence)
+    await asyncio.sleep(0.05)
+    assert await store.orphans() == (("acme", "forgotten"),)
+    await store.forget("acme", "forgotten")
+    assert await store.orphans() == ()

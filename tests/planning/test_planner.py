@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Sequence
 import pytest
 
 from plato.engine import Chunk, FinishReason, GenerateRequest, Lease
+from plato.errors import UnavailableError
 from plato.graph import Node
 from plato.planning.planner import ModelPlanner
 from plato.planning.protocol import PlanEnded, PlanEvent, PlanLine, PlanRequest, PlanStarted
@@ -231,7 +232,6 @@ async def test_a_title_that_was_there_before_ends_the_plan(
     ("finish", "reason"),
     [
         (FinishReason.LENGTH, "the plan used up its token budget"),
-        (FinishReason.CANCELLED, "the plan was cancelled"),
         (FinishReason.STOP, "the plan stopped before its end"),
     ],
 )
@@ -243,6 +243,21 @@ async def test_a_stream_that_ends_before_the_plan_gives_the_reason(
 
     assert nodes_of(events) == NODES[:2]
     assert ended(events).reason == reason
+
+
+async def test_a_plan_that_its_decoder_drops_is_a_failure_after_the_lines_before(
+    tokenizer: Tokenizer, template: ChatTemplate
+) -> None:
+    script = Script(tokenizer, *LINES[:2], "3 | -", finish=FinishReason.CANCELLED)
+    events = []
+
+    async def plan() -> None:
+        async for event in planner(script, tokenizer, template).plan(ask()):
+            events.append(event)  # noqa: PERF401 - it raises in the middle
+
+    with pytest.raises(UnavailableError, match="dropped"):
+        await plan()
+    assert nodes_of(events) == NODES[:2]
 
 
 async def test_a_failure_of_the_pool_goes_through(

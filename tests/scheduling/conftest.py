@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
@@ -9,7 +10,6 @@ import pytest
 
 from plato.assembly import ModelTools, new_planner
 from plato.context import ContextStore, MemoryContextStore
-from plato.context.records import pack
 from plato.engine.torch import TorchEngine, TorchEngineConfig
 from plato.planning.protocol import Planner
 from plato.runtime import LocalPool
@@ -17,6 +17,8 @@ from plato.scheduling.config import SchedulerConfig
 from plato.scheduling.protocol import DecoderPool
 from plato.scheduling.scheduler import GraphScheduler
 from plato.settings import Settings
+from tests.faults import FaultyEngines
+from tests.scheduling.cluster import Cluster, Process
 from tests.scheduling.helpers import until
 
 MakeScheduler = Callable[..., GraphScheduler]
@@ -86,8 +88,8 @@ async def make_scheduler(tools: ModelTools, model_planner: Planner) -> AsyncIter
             planner=planner or model_planner,
             pool=pool,
             store=store or MemoryContextStore(),
-            pack=pack,
-            decode_text=tools.prompt_text,
+            decode_prompt=tools.prompt_text,
+            decode_output=tools.text,
         )
         made.append(scheduler)
         return scheduler
@@ -101,3 +103,37 @@ async def make_scheduler(tools: ModelTools, model_planner: Planner) -> AsyncIter
 def scheduler(make_scheduler: MakeScheduler, pool: LocalPool) -> GraphScheduler:
     """All parts real, in this process."""
     return make_scheduler(pool)
+
+
+@pytest.fixture(scope="module")
+def shared_engines(tiny_model_folder: str) -> dict[str, TorchEngine]:
+    return {
+        name: TorchEngine(
+            TorchEngineConfig(
+                tiny_model_folder,
+                name=name,
+                device="cpu",
+                dtype="float32",
+                kv_budget_bytes=16 << 20,
+                threads=1,
+            )
+        )
+        for name in ("a", "b", "c")
+    }
+
+
+@pytest.fixture
+async def cluster(
+    shared_engines: dict[str, TorchEngine], tools: ModelTools
+) -> AsyncIterator[Cluster]:
+    before = len(asyncio.all_tasks())
+    made = Cluster(FaultyEngines(dict(shared_engines)), tools)
+    made.schedulers = [Process(f"scheduler-{index}", made) for index in range(2)]
+    yield made
+    made.mend()
+    for process in made.schedulers:
+        await process.scheduler.close()
+    for engine in shared_engines.values():
+        await until(lambda engine=engine: engine.stats().live == ())
+        engine.core.check_integrity()
+    await until(lambda: len(asyncio.all_tasks()) <= before)

@@ -117,7 +117,7 @@ async def test_an_unexpected_error_ends_the_run_too(
     def broken(*_: object) -> bytes:
         raise ZeroDivisionError("secret")
 
-    monkeypatch.setattr(scheduler, "_pack", broken)
+    monkeypatch.setattr("plato.scheduling.journal.pack", broken)
     events = await collect(scheduler, question(plan=parts((), ())))
     end = failed(events)
     assert isinstance(events[0], RunFailed)

@@ -31,7 +31,7 @@ async def test_past_its_bound_it_refuses_and_says_when_to_come_back(
 ) -> None:
     pool = ScriptedPool(tools)
     pool.hold(1)
-    scheduler = make_scheduler(pool, max_runs=1)
+    scheduler = make_scheduler(pool, max_runs=1, max_waiting_runs=0)
     async with watching(scheduler, question(Mode.SEQUENTIAL)):
         await until(lambda: pool.live)
         refused = await collect(scheduler, question(Mode.SEQUENTIAL))

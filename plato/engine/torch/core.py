@@ -109,20 +109,23 @@ class EngineCore:
         if request.max_tokens <= len(request.emitted):
             raise RequestRefusedError(
                 f"a budget of {request.max_tokens} output tokens leaves nothing to decode after "
-                f"{len(request.emitted)} emitted ones"
+                f"{len(request.emitted)} emitted ones",
+                "max_tokens",
             )
         if "" in request.stop.strings:
-            raise RequestRefusedError("a stop string is empty; leave it out")
+            raise RequestRefusedError("a stop string is empty; leave it out", "stop")
         length = len(request.prompt) + request.max_tokens
         if length > self._model.context_length:
             raise RequestRefusedError(
                 f"{len(request.prompt)} prompt tokens and a budget of {request.max_tokens} pass "
-                f"the model's context of {self._model.context_length} tokens; shorten one of them"
+                f"the model's context of {self._model.context_length} tokens; shorten one of them",
+                "max_tokens",
             )
         if length > self.pool.capacity:
             raise RequestRefusedError(
                 f"{length} tokens of KV are needed, the KV budget holds {self.pool.capacity}; "
-                "shorten the request or raise the budget"
+                "shorten the request or raise the budget",
+                "max_tokens",
             )
         sampling.check(request.sampling, self._model.vocabulary)
 

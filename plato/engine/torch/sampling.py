@@ -67,9 +67,11 @@ def check(params: SamplingParams, vocabulary: int) -> None:
     }
     for name, (value, low, high) in bounds.items():
         if not low <= value <= high:
-            raise RequestRefusedError(f"{name} is {value:g}; it must be {low:g} to {high:g}")
+            raise RequestRefusedError(f"{name} is {value:g}; it must be {low:g} to {high:g}", name)
     if params.top_p == 0:
-        raise RequestRefusedError("top_p is 0, which keeps no token; use temperature 0 for greedy")
+        raise RequestRefusedError(
+            "top_p is 0, which keeps no token; use temperature 0 for greedy", "top_p"
+        )
     for name, bias in (
         ("logit_bias", params.logit_bias),
         ("first_token_bias", params.first_token_bias),
@@ -83,13 +85,15 @@ def _check_bias(name: str, bias: Sequence[tuple[int, float]], vocabulary: int) -
         if not 0 <= token < vocabulary:
             raise RequestRefusedError(
                 f"{name} names token {token}, and this model's tokens are 0 to {vocabulary - 1}; "
-                "remove it"
+                "remove it",
+                name,
             )
         if token in seen:
-            raise RequestRefusedError(f"{name} names token {token} twice; keep one")
+            raise RequestRefusedError(f"{name} names token {token} twice; keep one", name)
         if not -_HUGE <= value <= _HUGE:
             raise RequestRefusedError(
-                f"{name} adds {value:g} to token {token}; it must be {-_HUGE:g} to {_HUGE:g}"
+                f"{name} adds {value:g} to token {token}; it must be {-_HUGE:g} to {_HUGE:g}",
+                name,
             )
         seen.add(token)
 

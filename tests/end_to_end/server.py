@@ -1,0 +1,101 @@
+"""`plato serve` in a process of its own, whose parts a test can kill."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import httpx
+import psutil
+
+from tests.end_to_end.conftest import free_port, wait_until
+
+READY_DEADLINE_S = 180.0
+
+
+class Server:
+    """A server with the given settings; all of it is gone after the context."""
+
+    def __init__(self, folder: Path, **settings: object) -> None:
+        self._folder = folder
+        self._settings = settings
+        self._port = free_port()
+        self._process: subprocess.Popen[bytes] | None = None
+        self.url = f"http://127.0.0.1:{self._port}"
+
+    def __enter__(self) -> Self:
+        # Short: Ray's sockets lie in it.
+        temporary = Path(f"/tmp/pr{os.getpid()}")
+        temporary.mkdir(exist_ok=True)
+        environment = {
+            key: value for key, value in os.environ.items() if not key.startswith("RAY_")
+        } | {"TMPDIR": str(temporary)}
+        with self._log.open("wb") as log:
+            self._process = subprocess.Popen(
+                [
+                    *(sys.executable, "-m", "plato.cli", "serve", "--port", str(self._port)),
+                    *(f"{name}={value}" for name, value in self._settings.items()),
+                ],
+                env=environment,
+                stdout=log,
+                stderr=log,
+            )
+        wait_until(self.ready, READY_DEADLINE_S, "the server is ready")
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        assert self._process is not None
+        for process in self.processes(""):
+            # What is stopped cannot be told to end.
+            process.send_signal(signal.SIGCONT)
+        self._process.send_signal(signal.SIGTERM)
+        try:
+            self._process.wait(60)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+        if error is not None:
+            print(self.log[-6000:])
+
+    @property
+    def _log(self) -> Path:
+        return self._folder / "server.log"
+
+    @property
+    def log(self) -> str:
+        """What the server has written so far."""
+        return self._log.read_text()
+
+    def ready(self) -> bool:
+        """Whether a question would be answered now."""
+        assert self._process is not None
+        assert self._process.poll() is None, self.log[-3000:]
+        try:
+            return httpx.get(f"{self.url}/readyz", timeout=6).status_code == httpx.codes.OK
+        except httpx.HTTPError:
+            return False
+
+    def processes(self, name: str) -> list[psutil.Process]:
+        """The server's processes whose command line has `name` in it, oldest first."""
+        assert self._process is not None
+        found = []
+        for process in psutil.Process(self._process.pid).children(recursive=True):
+            try:
+                if name in " ".join(process.cmdline()):
+                    found.append(process)
+            except psutil.Error:
+                continue
+        return sorted(found, key=lambda process: process.create_time())
+
+    def replicas(self, deployment: str) -> list[psutil.Process]:
+        """The processes of a deployment's replicas."""
+        return self.processes(f"ServeReplica:plato:{deployment}")

@@ -1,0 +1,130 @@
+"""Schedulers that can die, over decoders that can, and a store that can be away."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections import Counter
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
+from dataclasses import dataclass, field
+
+from plato.assembly import ModelTools, new_planner
+from plato.context import ContextStore, MemoryContextStore
+from plato.failover import Events
+from plato.runs import RunRequest
+from plato.scheduling.config import SchedulerConfig
+from plato.scheduling.scheduler import GraphScheduler
+from plato.settings import Settings
+from tests.faults import FaultyEngines, FaultyStore
+
+DEADLINE_S = 60.0
+
+
+class SchedulerDiedError(Exception):
+    """What a stream raises whose scheduler has died."""
+
+
+class Process:
+    """A scheduler that can die without a word."""
+
+    def __init__(self, name: str, cluster: Cluster) -> None:
+        self.store = FaultyStore(cluster.store)
+        self.died = asyncio.Event()
+        self.scheduler = GraphScheduler(
+            config=SchedulerConfig(
+                context_length=cluster.tools.context_length,
+                node_max_tokens=40,
+                lease_ttl_s=0.4,
+                silence_s=0.4,
+                node_attempts=20,
+                plan_attempts=20,
+                ownership_ttl_s=0.6,
+                node_deadline_s=DEADLINE_S,
+                run_deadline_s=DEADLINE_S,
+            ),
+            layout=cluster.tools.layout,
+            planner=new_planner(Settings(max_title_chars=12), cluster.tools, cluster.pool),
+            pool=cluster.pool,
+            store=self.store,  # type: ignore[arg-type]
+            decode_prompt=cluster.tools.prompt_text,
+            decode_output=cluster.tools.text,
+            name=name,
+        )
+        self.scheduler.start()
+
+    async def drive(self, request: RunRequest, history: Events | None) -> AsyncGenerator[Events]:
+        """The scheduler's events, until it dies."""
+        batches = self.scheduler.run(request, history)
+        async with aclosing(batches):
+            while True:
+                waits = [
+                    asyncio.ensure_future(anext(batches, None)),
+                    asyncio.ensure_future(self.died.wait()),
+                ]
+                try:
+                    await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+                    if self.died.is_set():
+                        raise SchedulerDiedError
+                    batch = waits[0].result()
+                finally:
+                    for wait in waits:
+                        wait.cancel()
+                    await asyncio.wait(waits)
+                if batch is None:
+                    return
+                yield batch
+
+    async def kill(self) -> None:
+        """Die: nothing is written any more, and nobody hears of it but by the silence."""
+        self.store.away = True
+        self.died.set()
+        await self.scheduler.close()
+
+
+@dataclass
+class Cluster:
+    """Three decoders, two schedulers and a store, and what has happened to them."""
+
+    pool: FaultyEngines
+    tools: ModelTools
+    store: ContextStore = field(default_factory=MemoryContextStore)
+    schedulers: list[Process] = field(default_factory=list)
+    happened: Counter[str] = field(default_factory=Counter)
+
+    def drive(self, request: RunRequest, history: Events | None) -> AsyncGenerator[Events]:
+        """Have any scheduler drive a run."""
+        return random.choice(self.schedulers).drive(request, history)
+
+    async def disturb(self, chance: random.Random) -> None:
+        """One fault, or the end of one."""
+        name = chance.choice(list(self.pool.switches))
+        switch = self.pool.switches[name]
+        faults: dict[str, Callable[[], object]] = {
+            "kill": lambda: self.pool.kill(name),
+            "hang": lambda: self.pool.hang(name),
+            "slow": lambda: setattr(switch, "slow_s", 0.01),
+            "drop": lambda: setattr(switch, "drops", 1),
+            "store away": lambda: setattr(self.schedulers[0].store, "away", True),
+            "scheduler": lambda: None,
+        }
+        fault = chance.choice(list(faults))
+        self.happened[fault] += 1
+        faults[fault]()
+        if fault == "scheduler":
+            index = chance.randrange(len(self.schedulers))
+            dead = self.schedulers[index]
+            self.schedulers[index] = Process(f"scheduler-{index}", self)
+            await dead.kill()
+        await asyncio.sleep(chance.uniform(0.0, 0.15))
+        if chance.random() < 0.7:
+            self.mend()
+
+    def mend(self) -> None:
+        """Let everything be well again."""
+        for name, switch in self.pool.switches.items():
+            self.pool.revive(name)
+            self.pool.go_on(name)
+            switch.slow_s, switch.drops = 0.0, 0
+        for process in self.schedulers:
+            process.store.away = False

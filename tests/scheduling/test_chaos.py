@@ -1,0 +1,75 @@
+"""Everything fails, at random and from a seed: no run hangs, is lost, or says another word.
+
+`PLATO_CHAOS_SEEDS=200` runs more schedules than the few that every test run has.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import time
+from collections import Counter
+from contextlib import aclosing
+from dataclasses import replace
+
+from plato.answering import Answering
+from plato.failover import follow_anywhere
+from plato.runs import NodeOutput, NodeStarted, RunRequest
+from tests.scheduling.cluster import DEADLINE_S, Cluster
+from tests.scheduling.helpers import DIAMOND, parts, question, until
+
+SEEDS = int(os.environ.get("PLATO_CHAOS_SEEDS", "6"))
+RUNS = 6
+FAULTS = 25
+
+
+def asked(index: int) -> RunRequest:
+    """Runs of several kinds, some planned by the model."""
+    if index % 3 == 2:
+        return question()
+    return question(plan=parts(*DIAMOND, max_tokens=40), exact_lengths=True)
+
+
+async def answer(cluster: Cluster, request: RunRequest, seen: Counter[str]) -> str:
+    """The text that a client gets."""
+    answering = Answering(request, cluster.tools.text)
+    released = []
+    quiet_since = time.monotonic()
+    events = follow_anywhere(cluster.drive, request, DEADLINE_S)
+    async with aclosing(answering.follow(events)) as followed:
+        async for event, text in followed:
+            now = time.monotonic()
+            seen["longest silence in ms"] = max(
+                seen["longest silence in ms"], round(1000 * (now - quiet_since))
+            )
+            quiet_since = now
+            seen["attempts"] += isinstance(event, NodeStarted) and event.attempt > 0
+            seen["tokens"] += len(event.tokens) if isinstance(event, NodeOutput) else 0
+            released.append(text)
+    assert "".join(released) == answering.answer().text
+    return answering.answer().text
+
+
+async def test_no_fault_changes_an_answer(cluster: Cluster) -> None:
+    seen: Counter[str] = Counter()
+    requests = [asked(index) for index in range(RUNS)]
+    undisturbed = [
+        await answer(cluster, replace(one, run=f"quiet-{one.run}"), seen) for one in requests
+    ]
+    for seed in range(SEEDS):
+        chance = random.Random(seed)
+        async with asyncio.timeout(2 * DEADLINE_S):
+            runs = [
+                asyncio.create_task(answer(cluster, replace(one, run=f"{one.run}-{seed}"), seen))
+                for one in requests
+            ]
+            for _ in range(FAULTS):
+                if all(run.done() for run in runs):
+                    break
+                await cluster.disturb(chance)
+            cluster.mend()
+            assert await asyncio.gather(*runs) == undisturbed, f"seed {seed}"
+    print(f"\n{SEEDS} seeds, {SEEDS * RUNS} runs: {dict(seen)}, faults {dict(cluster.happened)}")
+    await until(lambda: not any(process.scheduler.runs for process in cluster.schedulers))
+    assert sum(cluster.happened.values()) > SEEDS
