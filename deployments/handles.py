@@ -40,15 +40,20 @@ async def ask(call: Callable[[], DeploymentResponse[T]]) -> T:
         raise error.cause from error
 
 
-async def stream(call: Callable[[], DeploymentResponseGenerator[T]]) -> AsyncGenerator[T]:
+async def stream(
+    call: Callable[[], DeploymentResponseGenerator[T]],
+    is_last: Callable[[T], bool] = lambda _: False,
+) -> AsyncGenerator[T]:
     """The items of a streaming handle call; closing the generator cancels the call.
 
-    Leaving a handle's stream without `cancel` lets the other side run on.
+    Leaving a handle's stream without `cancel` lets the other side run on. After an item that
+    `is_last` there is nothing to cancel.
     """
     response = detached(call)
     ended = False
     try:
         async for item in response:
+            ended = is_last(item)
             yield item
         ended = True
     except RayTaskError as error:
@@ -74,7 +79,8 @@ class ServeDecoderPool:
     ) -> AsyncGenerator[Chunk]:
         """Decode on `replica` if it is there and has room, else on another."""
         chunks: AsyncGenerator[Chunk] = stream(
-            lambda: self._streaming.generate.remote(request, replica=replica)
+            lambda: self._streaming.generate.remote(request, replica=replica),
+            is_last=lambda chunk: chunk.finish is not None,
         )
         async with aclosing(chunks):
             async for chunk in chunks:

@@ -7,8 +7,10 @@ been fed, so taking a run over is replaying them.
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
+from operator import attrgetter, itemgetter
 
 from plato.engine import FinishReason
 from plato.graph import Node
@@ -39,10 +41,24 @@ class _Part:
     first: NodeOutput | None = None
     last: NodeOutput | None = None
     tokens: list[int] = field(default_factory=list)
-    texts: list[str] = field(default_factory=list)
+    pieces: list[tuple[int, str]] = field(default_factory=list)
+    """Offset and text of what brought the tokens, in order."""
     finish: FinishReason | None = None
     finished: NodeFinished | None = None
     attempts: int = 0
+
+    @property
+    def text(self) -> str:
+        return "".join(text for _, text in self.pieces)
+
+    def cut(self, offset: int) -> bool:
+        """Forget the tokens from `offset` on, if a piece begins there."""
+        place = bisect_left(self.pieces, offset, key=itemgetter(0))
+        if place == len(self.pieces) or self.pieces[place][0] != offset:
+            return False
+        del self.pieces[place:]
+        del self.tokens[offset:]
+        return True
 
     def output(self) -> NodeOutput | None:
         if self.first is None or self.last is None:
@@ -54,7 +70,7 @@ class _Part:
             attempt=max(0, self.attempts - 1),
             offset=0,
             tokens=tuple(self.tokens),
-            text="".join(self.texts),
+            text=self.text,
             finish=self.finish,
         )
 
@@ -95,7 +111,8 @@ class History:
                 self._take(event)
             case NodeFinished():
                 part = self._part(event.number)
-                part.finished, part.finish = event, event.finish
+                if event.report.tokens == len(part.tokens):
+                    part.finished, part.finish = event, event.finish
             case RunFinished() | RunFailed():
                 self._ended = event
 
@@ -145,11 +162,6 @@ class History:
         return self._ended
 
     @property
-    def next_id(self) -> EventId:
-        """The first id of the next scheduler that drives the run."""
-        return EventId(self._last.term + 1, 0)
-
-    @property
     def last_id(self) -> EventId:
         """The highest id so far."""
         return self._last
@@ -170,33 +182,41 @@ class History:
         return part.finished if part is not None else None
 
     def events(self) -> tuple[RunEvent, ...]:
-        """A few events that say the same as all so far."""
+        """A few events that say the same as all so far, by id.
+
+        In the order of ids, each says nothing that was not known at its id.
+        """
         events: list[RunEvent | None] = [self._mode]
         events += [part.planned for _, part in sorted(self._parts.items())]
         events.append(self._plan)
         for _, part in sorted(self._parts.items()):
             events += [part.started, part.output(), part.finished]
         events.append(self._ended)
-        return tuple(event for event in events if event is not None)
+        return tuple(sorted((event for event in events if event is not None), key=attrgetter("id")))
 
     def _part(self, number: int) -> _Part:
         return self._parts.setdefault(number, _Part())
 
     def _take(self, output: NodeOutput) -> None:
         part = self._part(output.number)
+        known, end = len(part.tokens), output.offset + len(output.tokens)
         if part.finish is not None:
+            return
+        if end <= known and output.offset < known:
+            part.finish = output.finish if end == known else None
             return
         if output.offset == 0:
             # All of the node in one piece, as an event log has it after a gap.
-            known = "".join(part.texts)
-            tokens, text = output.tokens[len(part.tokens) :], output.text[len(known) :]
-        elif output.offset == len(part.tokens):
+            tokens, text = output.tokens[known:], output.text[len(part.text) :]
+        elif output.offset == known or (output.offset < known and part.cut(output.offset)):
+            # The latter where another scheduler has gone on from less than is known here.
             tokens, text = output.tokens, output.text
         else:
             return
+        place = len(part.tokens)
         part.first = part.first or output
         part.last = output
         part.tokens.extend(tokens)
-        part.texts.append(text)
+        part.pieces.append((place, text))
         part.attempts = max(part.attempts, output.attempt + 1)
         part.finish = output.finish

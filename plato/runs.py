@@ -122,7 +122,8 @@ class EventId(NamedTuple):
     """
 
     term: int
-    """Counts the schedulers that have driven the run, from 1; 0 is before every event."""
+    """Rises with every scheduler that drives the run, and is never given twice: 1 for the first,
+    then about the time in milliseconds; 0 is before every event."""
     number: int
     """Counts the events of one term, from 0."""
 

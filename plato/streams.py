@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
-from typing import TypeVar
+from typing import Generic, TypeVar
 
 from plato.errors import UnavailableError
 
@@ -62,6 +62,48 @@ async def listening(beats: AsyncGenerator[T | None], silence_s: float) -> AsyncG
                 return
             if item[0] is not None:
                 yield item[0]
+
+
+class SilenceError(Exception):
+    """A stream was given up on, because the other side is taken to be gone."""
+
+
+class Attended(Generic[T]):
+    """A stream whose next item can be given up on from outside.
+
+    Only waiting for an item is ever interrupted, never what is done with one: an item that has
+    come is dealt with as a whole.
+    """
+
+    def __init__(self, items: AsyncGenerator[T], *, until: float | None = None) -> None:
+        """`until` is a time of the event loop after which waiting raises `TimeoutError`."""
+        self._items = items
+        self._until = until
+        self._given_up = False
+        self._timer: asyncio.Timeout | None = None
+
+    def give_up(self) -> None:
+        """Have the wait for the next item, now or later, raise `SilenceError`."""
+        self._given_up = True
+        if self._timer is not None and not self._timer.expired():
+            self._timer.reschedule(asyncio.get_running_loop().time())
+
+    async def __aiter__(self) -> AsyncGenerator[T]:
+        while (item := await self._attend()) is not None:
+            yield item[0]
+
+    async def _attend(self) -> tuple[T] | None:
+        if self._given_up:
+            raise SilenceError
+        try:
+            async with asyncio.timeout_at(self._until) as self._timer:
+                return await _next(self._items)
+        except TimeoutError as error:
+            if self._given_up:
+                raise SilenceError from error
+            raise
+        finally:
+            self._timer = None
 
 
 async def _next(items: AsyncGenerator[T]) -> tuple[T] | None:

@@ -44,7 +44,7 @@ class FaultyEngines:
     """Engines of this process as a pool, each with a switch."""
 
     def __init__(self, engines: dict[str, Engine]) -> None:
-        self._engines = engines
+        self.engines = engines
         self.switches = {name: Switch() for name in engines}
         self.requests: list[tuple[str, GenerateRequest]] = []
         """(replica, request) of everything that was asked for."""
@@ -56,8 +56,8 @@ class FaultyEngines:
         switch = self.switches[name]
         switch.dead = True
         switch.lives += 1
-        for run, node in self._engines[name].stats().live:
-            self._engines[name].cancel(run, node)
+        for run, node in self.engines[name].stats().live:
+            self.engines[name].cancel(run, node)
         died, switch.died = switch.died, asyncio.Event()
         died.set()
 
@@ -93,7 +93,7 @@ class FaultyEngines:
         died = switch.died
         if request.run in self.poison:
             self.kill(name)
-        chunks = self._engines[name].generate(request)
+        chunks = self.engines[name].generate(request)
         async with aclosing(chunks):
             while True:
                 waits = [
@@ -131,12 +131,12 @@ class FaultyEngines:
         await switch.running.wait()
         if switch.dead:
             raise UnavailableError(f"there is no engine {replica}")
-        self._engines[replica].renew(owner, ttl_s)
+        self.engines[replica].renew(owner, ttl_s)
 
     async def release(self, run: str, replica: str) -> None:
         """Drop the pins of a run."""
         if not self.switches[replica].dead:
-            self._engines[replica].release(run)
+            self.engines[replica].release(run)
 
 
 class FaultyStore:
@@ -150,6 +150,10 @@ class FaultyStore:
     def available(self) -> bool:
         """Whether it answers."""
         return not self.away
+
+    def replace(self, store: ContextStore) -> None:
+        """From now on it is another one, which knows nothing."""
+        self._store = store
 
     def __getattr__(self, name: str) -> Any:
         method = getattr(self._store, name)

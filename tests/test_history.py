@@ -27,8 +27,8 @@ from plato.runs import (
 PLAN = PlanReport("model", nodes=2, tokens=20)
 
 
-def report(number: int) -> NodeReport:
-    return NodeReport(number, f"Part {number}", (), NodeState.RUNNING)
+def report(number: int, tokens: int = 0) -> NodeReport:
+    return NodeReport(number, f"Part {number}", (), NodeState.RUNNING, tokens=tokens)
 
 
 def output(number: int, offset: int, text: str, at: int, *, end: bool = False) -> NodeOutput:
@@ -55,7 +55,7 @@ EVENTS: tuple[RunEvent, ...] = (
     output(1, 2, "cd", 5),
     PlanFinished("r", 6.0, PLAN, id=EventId(1, 6)),
     output(1, 4, "e", 7, end=True),
-    NodeFinished("r", 8.0, 1, FinishReason.STOP, report(1), id=EventId(1, 8)),
+    NodeFinished("r", 8.0, 1, FinishReason.STOP, report(1, 5), id=EventId(1, 8)),
     NodeStarted("r", 9.0, 2, 0, report(2), id=EventId(1, 9)),
     output(2, 0, "xy", 10),
     NodeStarted("r", 11.0, 2, 1, report(2), "died", id=EventId(1, 11)),
@@ -115,10 +115,27 @@ def test_all_of_a_node_in_one_piece_fills_a_gap() -> None:
     assert (found.text, found.finish) == ("abcde", FinishReason.STOP)
 
 
-def test_the_next_scheduler_counts_on_behind_all_ids() -> None:
-    assert History().next_id == EventId(1, 0)
-    assert History(EVENTS).next_id == EventId(2, 0)
-    assert History(EVENTS).next_id > EVENTS[-1].id
+def test_a_scheduler_that_goes_on_from_less_than_is_known_is_followed_all_the_same() -> None:
+    history = History([output(1, 0, "ab", 1), output(1, 2, "cd", 2), output(1, 4, "ef", 3)])
+    history.feed(output(1, 2, "cd", 4))
+    history.feed(output(1, 4, "efg", 5, end=True))
+    found = history.output(1)
+    assert found is not None
+    assert (found.text, found.tokens) == ("abcdefg", tuple(map(ord, "abcdefg")))
+    assert found.finish is FinishReason.STOP
+
+
+def test_a_node_is_not_finished_while_some_of_it_is_missing() -> None:
+    history = History([output(1, 0, "ab", 1)])
+    history.feed(NodeFinished("r", 2.0, 1, FinishReason.STOP, report(1, 4), id=EventId(1, 2)))
+    found = history.output(1)
+    assert found is not None
+    assert found.finish is None
+    assert history.finished(1) is None
+    history.feed(output(1, 0, "abcd", 3, end=True))
+    found = history.output(1)
+    assert found is not None
+    assert found.finish is FinishReason.STOP
 
 
 def test_a_sequential_answer_replaces_what_a_plan_had_begun() -> None:

@@ -9,7 +9,7 @@ from contextlib import aclosing
 import pytest
 
 from plato.errors import UnavailableError
-from plato.streams import beating, listening
+from plato.streams import Attended, SilenceError, beating, listening
 
 BEAT_S = 0.02
 
@@ -112,3 +112,38 @@ async def test_the_time_that_the_consumer_takes_is_not_silence() -> None:
         heard.append(item)
         await asyncio.sleep(0.1)
     assert heard == [0, 1, 2]
+
+
+async def test_a_stream_can_be_given_up_on_while_nothing_comes() -> None:
+    source = Source()
+    attended = Attended(source.items())
+    waiting = asyncio.create_task(anext(aiter(attended)))
+    await asyncio.sleep(0.02)
+    attended.give_up()
+    with pytest.raises(SilenceError):
+        await waiting
+
+
+async def test_what_is_done_with_an_item_is_never_interrupted() -> None:
+    source = Source()
+    source.more.release()
+    source.more.release()
+    attended = Attended(source.items())
+    done = []
+
+    async def consume() -> None:
+        async for item in attended:
+            attended.give_up()
+            await asyncio.sleep(0.02)
+            done.append(item)
+
+    with pytest.raises(SilenceError):
+        await consume()
+    assert done == [0]
+
+
+async def test_waiting_ends_at_its_time() -> None:
+    source = Source()
+    attended = Attended(source.items(), until=asyncio.get_running_loop().time() + 0.05)
+    with pytest.raises(TimeoutError):
+        await anext(aiter(attended))

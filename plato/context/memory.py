@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from plato.context.protocol import KVHandle, NodeRecord, RunRecord
-from plato.runs import EventId
+from plato.runs import BEFORE_ALL, EventId
 
 MAX_REPLICAS_PER_CHAIN = 64
 
@@ -93,14 +93,25 @@ class MemoryContextStore:
         return tuple(handle for held in found if held for handle in reversed(held.values()))
 
     async def append_events(
-        self, tenant: str, run: str, last: EventId, fence: int, events: bytes
+        self,
+        tenant: str,
+        run: str,
+        last: EventId,
+        fence: int,
+        events: bytes,
+        *,
+        after: EventId | None = None,
     ) -> bool:
-        """Append packed events, the last of which is `last`; False if the fence is stale."""
+        """Append packed events; False if the fence is stale, or the log ends not at `after`."""
         found = self._touch(tenant, run)
         if fence < found.fence:
             return False
-        if not found.events or found.events[-1][0] < last:
-            found.events.append((last, events))
+        end = found.events[-1][0] if found.events else BEFORE_ALL
+        if end >= last:
+            return True
+        if after not in (None, end):
+            return False
+        found.events.append((last, events))
         return True
 
     async def read_events(
@@ -119,7 +130,8 @@ class MemoryContextStore:
         taken = found.owner is not None and found.owner != owner and found.until > now
         if taken and not force:
             return None
-        self._last_fence += 1
+        # As in Redis: about the time, so that fences rise whatever is forgotten.
+        self._last_fence = max(self._last_fence + 1, round(time.time() * 1000))
         found.fence, found.owner, found.until = self._last_fence, owner, now + ttl_s
         return found.fence
 

@@ -97,12 +97,19 @@ class ContextStore(Protocol):
         ...
 
     async def append_events(
-        self, tenant: str, run: str, last: EventId, fence: int, events: bytes
+        self,
+        tenant: str,
+        run: str,
+        last: EventId,
+        fence: int,
+        events: bytes,
+        *,
+        after: EventId | None = None,
     ) -> bool:
         """Append packed events, the last of which is `last`, to a run's log.
 
-        False if they could not be written or the fence is stale; True if the log is as far
-        already.
+        False if they could not be written, the fence is stale, or `after` is given and not where
+        the log ends; True if the log is as far already.
         """
         ...
 

@@ -168,13 +168,19 @@ class RedisContextStore:
         return tuple(found.values())
 
     async def append_events(
-        self, tenant: str, run: str, last: EventId, fence: int, events: bytes
+        self,
+        tenant: str,
+        run: str,
+        last: EventId,
+        fence: int,
+        events: bytes,
+        *,
+        after: EventId | None = None,
     ) -> bool:
-        """Append packed events, the last of which is `last`, to a run's log."""
+        """Append packed events; False if the fence is stale, or the log ends not at `after`."""
         keys = run_key(tenant, run), events_key(tenant, run)
-        return await self._write(
-            scripts.APPEND_EVENTS, keys, fence, str(last), events, self._ttl_ms, MAX_LOG_ENTRIES
-        )
+        arguments = fence, str(last), events, self._ttl_ms, MAX_LOG_ENTRIES, str(after or "")
+        return await self._write(scripts.APPEND_EVENTS, keys, *arguments)
 
     async def read_events(
         self, tenant: str, run: str, after: EventId

@@ -80,13 +80,15 @@ return 1
 """
 
 APPEND_EVENTS = """
--- KEYS: run, event log. ARGV: fence, id, events, ttl in ms, most entries. Returns 0 when the fence
--- is stale. A log that is as far already stays as it is.
+-- KEYS: run, event log. ARGV: fence, id, events, ttl in ms, most entries, and the id where the log
+-- must end, or nothing. Returns 0 when the fence is stale or the log ends elsewhere. A log that is
+-- as far already stays as it is.
 local fence = tonumber(redis.call('HGET', KEYS[1], 'fence') or '0')
 if tonumber(ARGV[1]) < fence then return 0 end
 local last = redis.call('XREVRANGE', KEYS[2], '+', '-', 'COUNT', 1)[1]
 local term, number = string.match(ARGV[2], '(%d+)-(%d+)')
 local known = false
+local ends = last and last[1] or '0-0'
 if last then
   local last_term, last_number = string.match(last[1], '(%d+)-(%d+)')
   term, number = tonumber(term), tonumber(number)
@@ -94,6 +96,7 @@ if last then
   known = last_term > term or (last_term == term and last_number >= number)
 end
 if not known then
+  if ARGV[6] ~= '' and ARGV[6] ~= ends then return 0 end
   redis.call('XADD', KEYS[2], 'MAXLEN', '~', ARGV[5], ARGV[2], 'events', ARGV[3])
 end
 redis.call('PEXPIRE', KEYS[2], ARGV[4])

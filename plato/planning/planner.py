@@ -92,6 +92,8 @@ class ModelPlanner:
                     break
                 if chunk is None or chunk.finish is FinishReason.CANCELLED:
                     raise UnavailableError("the plan's decoder has dropped it")
+                if chunk.offset != len(progress.emitted):
+                    raise UnavailableError("tokens of the plan are missing")
                 text = chunk.text
                 if not started:
                     started = True

@@ -32,6 +32,7 @@ from plato.scheduling.config import SchedulerConfig
 from plato.scheduling.leases import LeaseKeeper, being_cancelled
 from plato.scheduling.placement import Booking, Placement
 from plato.scheduling.protocol import DecoderPool
+from plato.streams import Attended, SilenceError
 
 logger = logging.getLogger(__name__)
 
@@ -203,14 +204,12 @@ class NodeDecoder:
         def failed(failure: PlatoError, *, blame: bool = True) -> _AttemptFailedError:
             return _AttemptFailedError(failure, replica=progress.replica if blame else None)
 
-        watch = asyncio.timeout(None)
         try:
             with self._placement.booked(
                 request.prompt, choice, suspect=fruitless >= SUSPECT
             ) as booking:
-                async with watch:
-                    stream = self._pool.generate(request, choice.replica)
-                    await self._follow(stream, progress, started_s, booking, watch, show)
+                stream = self._pool.generate(request, choice.replica)
+                await self._follow(stream, progress, started_s, booking, show)
         except asyncio.CancelledError as error:
             if being_cancelled():
                 raise
@@ -224,6 +223,11 @@ class NodeDecoder:
         except EngineError as error:
             unavailable = UnavailableError(f"{what}: {error}", retry_after_s=RETRY_AFTER_S)
             raise failed(unavailable) from error
+        except SilenceError as error:
+            unavailable = UnavailableError(
+                f"{what}: decoder {progress.replica} does not answer", retry_after_s=RETRY_AFTER_S
+            )
+            raise failed(unavailable) from error
         except _LeaseLostError as error:
             raise failed(NodeFailedError(str(error)), blame=False) from error
         except (NodeFailedError, UnavailableError) as error:
@@ -231,13 +235,6 @@ class NodeDecoder:
         except PlatoError:
             raise
         except Exception as error:
-            if watch.expired():
-                raise failed(
-                    UnavailableError(
-                        f"{what}: decoder {progress.replica} does not answer",
-                        retry_after_s=RETRY_AFTER_S,
-                    )
-                ) from error
             logger.info("an attempt failed", exc_info=error, extra={"run": request.run})
             raise failed(
                 NodeFailedError(
@@ -267,22 +264,17 @@ class NodeDecoder:
         progress: NodeProgress,
         started_s: float,
         booking: Booking,
-        watch: asyncio.Timeout,
         show: Callable[[Chunk], Awaitable[None]],
     ) -> None:
         number = progress.node.number
-        now = asyncio.get_running_loop().time
-
-        def lost() -> None:
-            if not watch.expired():
-                watch.reschedule(now())
-
+        attended = Attended(stream)
+        lost = attended.give_up
         with ExitStack() as held:
             if progress.replica:
                 # Also before it has answered: it may hang already.
                 held.enter_context(self._leases.holding(progress.replica, lost))
-            async with aclosing(stream) as chunks:
-                async for chunk in chunks:
+            async with aclosing(stream):
+                async for chunk in attended:
                     if chunk.offset != len(progress.emitted):
                         raise NodeFailedError(
                             f"tokens {len(progress.emitted)} to {chunk.offset} of part {number} "
@@ -309,6 +301,10 @@ class NodeDecoder:
                     progress.text += chunk.text
                     await show(chunk)
                     progress.finish = chunk.finish
+                    if chunk.finish is not None:
+                        # A replica that dies between its last chunk and the end of its stream
+                        # has done all there was to do.
+                        break
         if progress.finish is None:
             raise NodeFailedError(
                 f"the stream of part {number} from decoder {progress.replica} ended before the "

@@ -21,6 +21,7 @@ from plato.planning.protocol import (
 )
 from plato.runs import PlanReport
 from plato.scheduling.leases import LeaseKeeper, being_cancelled
+from plato.streams import Attended, SilenceError
 
 logger = logging.getLogger(__name__)
 
@@ -106,33 +107,28 @@ class PlanFollower:
 
     async def _attempt(self, request: PlanRequest, take: AddNode) -> str | None:
         """One planner's attempt: why it failed, if it did. How a plan ended is no failure."""
-        timer = asyncio.timeout(request.deadline_s + MARGIN_S)
-        silent = False
-
-        def lost() -> None:
-            nonlocal silent
-            if not timer.expired():
-                silent = True
-                timer.reschedule(asyncio.get_running_loop().time())
-
+        stream = self._planner.plan(request)
+        until = asyncio.get_running_loop().time() + request.deadline_s + MARGIN_S
+        events = Attended(stream, until=until)
         try:
-            async with timer:
-                with ExitStack() as held:
-                    async with aclosing(self._planner.plan(request)) as events:
-                        async for event in events:
-                            match event:
-                                case PlanStarted():
-                                    self._replica = event.replica
-                                    held.enter_context(self._leases.holding(event.replica, lost))
-                                case PlanLine():
-                                    self._usage = event.usage
-                                    report = self.report(event.node.number)
-                                    await take(event.node, report, event.emitted)
-                                case PlanEnded():
-                                    self._usage, self.split = event.usage, event.split
-                                    self.reason = event.reason
-                                    return None
-                    return "the planner stopped before the plan's end"
+            with ExitStack() as held:
+                async with aclosing(stream):
+                    async for event in events:
+                        match event:
+                            case PlanStarted():
+                                self._replica = event.replica
+                                held.enter_context(
+                                    self._leases.holding(event.replica, events.give_up)
+                                )
+                            case PlanLine():
+                                self._usage = event.usage
+                                report = self.report(event.node.number)
+                                await take(event.node, report, event.emitted)
+                            case PlanEnded():
+                                self._usage, self.split = event.usage, event.split
+                                self.reason = event.reason
+                                return None
+            return "the planner stopped before the plan's end"
         except ContextLengthError:
             # A part that does not fit is the caller's to mend, not the planner's failure.
             raise
@@ -144,10 +140,10 @@ class PlanFollower:
             return f"the planner failed: {error.message}"
         except EngineError as error:
             return f"the planner failed: {error}"
+        except SilenceError:
+            return f"the planner failed: decoder {self._replica} does not answer"
         except Exception as error:
-            if silent:
-                return f"the planner failed: decoder {self._replica} does not answer"
-            if timer.expired():
+            if isinstance(error, TimeoutError) and asyncio.get_running_loop().time() >= until:
                 return f"the plan took longer than {request.deadline_s:g} s"
             logger.info("the planner failed", exc_info=error, extra={"run": request.run})
             return f"the planner failed ({type(error).__name__})"

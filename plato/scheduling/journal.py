@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from dataclasses import replace
 
@@ -60,6 +61,9 @@ class Journal:
         self._missed = False
         """Whether the store has missed a write, and has to get everything again."""
         self._closed = False
+        self._end_written = False
+        self.recorded = asyncio.Event()
+        """Set once the store has been told of the run, whether it was there or not."""
         self._leaving = False
         """Whether the run is handed over: what happens to it here is of no concern to others."""
         self.lost = False
@@ -71,9 +75,11 @@ class Journal:
         return () if self._store.available and not self._missed else ("context store",)
 
     @property
-    def missed(self) -> bool:
-        """Whether something of the run is still to be written."""
-        return self._missed
+    def settled(self) -> bool:
+        """Whether the run has ended and the store has all of it, or another scheduler the run."""
+        return self._leaving or (
+            self._end_written and not self._missed and self._logged >= self._history.last_id
+        )
 
     def opened(self, request: RunRequest) -> None:
         """The run has started, or is taken over."""
@@ -182,7 +188,7 @@ class Journal:
                 self.lost = self._leaving = self._store.available
                 return
             self._missed = True
-        if self._missed:
+        if self._missed or (self._closed and not self.settled):
             await self._write_again()
         elif self._unlogged:
             await self._append()
@@ -205,14 +211,15 @@ class Journal:
         last = self._history.last_id
         if record is None or self.lost or self._logged >= last:
             return
+        after: EventId | None = None
         if events and _follows(events[0].id, self._logged):
-            last = events[-1].id
+            last, after = events[-1].id, self._logged
         elif self._leaving:
             return
         else:
             events = self._history.events()
         done = await self._store.append_events(
-            record.tenant, record.run, last, self._fence, pack_events(events)
+            record.tenant, record.run, last, self._fence, pack_events(events), after=after
         )
         if done:
             self._logged = last
@@ -231,8 +238,11 @@ class Journal:
 
     async def _put_run(self, record: RunRecord) -> None:
         # The fence is known only when the ownership has been taken, in a write before this one.
-        if not await self._store.put_run(replace(record, fence=self._fence)):
+        if await self._store.put_run(replace(record, fence=self._fence)):
+            self._end_written = record.state != "running"
+        else:
             self._missed = True
+        self.recorded.set()
 
     async def _put_node(self, node: NodeRecord) -> None:
         if not await self._store.put_node(node):

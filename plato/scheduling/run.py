@@ -71,8 +71,11 @@ class Run:
         composer: Composer,
         now: Callable[[], float],
         past: History,
+        term: int,
     ) -> None:
         """Prepare to drive `request`; `past` is what another scheduler has done of it.
+
+        `term` is that of the events' ids.
 
         `composer` says when the answer is complete, and is fed with every event.
         """
@@ -88,7 +91,7 @@ class Run:
         self._now = now
         self._past = past
         self._started = now() - past.at_s
-        self._next_id = past.next_id
+        self._next_id = EventId(term, 0)
         self._tracker = RunTracker(request.run, request.mode)
         self._composer = composer
         for event in past.events():

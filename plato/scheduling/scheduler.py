@@ -7,7 +7,7 @@ import logging
 import time
 import uuid
 from collections.abc import AsyncGenerator, Callable
-from contextlib import AsyncExitStack, aclosing
+from contextlib import AsyncExitStack, aclosing, suppress
 
 from plato.composing import Composer
 from plato.context import ContextStore, NodeRecord, WriteBehind
@@ -42,6 +42,8 @@ logger = logging.getLogger(__name__)
 MAINTENANCES = 3
 """Rounds of maintenance within the life of an ownership."""
 MAX_LINGERING = 256
+FIRST_TERM = 1
+RECORD_DEADLINE_S = 1.0
 FOLLOW_INTERVAL_S = 0.25
 """How often the event log is read for a run that another scheduler drives."""
 
@@ -93,8 +95,8 @@ class GraphScheduler:
         self._runs: dict[str, LiveRun] = {}
         """Runs in flight by id, at most `max_runs` and those taken over."""
         self._lingering: dict[str, tuple[LiveRun, float]] = {}
-        """Ended runs that the store has missed something of, and until when they are kept; at
-        most `MAX_LINGERING`."""
+        """Ended runs until the store has all of them, and until when they are kept; at most
+        `MAX_LINGERING`."""
         self._maintenance: asyncio.Task[None] | None = None
         self._draining = False
 
@@ -122,10 +124,14 @@ class GraphScheduler:
         past = History(history or ())
         after = past.last_id
         try:
-            if history is not None:
-                live = await self._take_over(request, past)
-            else:
+            if history is None:
                 live = await self._open(request)
+            elif (known := self._runs.get(request.run)) is not None:
+                # It was an orphan, and this scheduler has it already. What the caller has of it
+                # comes from elsewhere: to repeat is safe, and to leave out is not.
+                live, after = known, BEFORE_ALL
+            else:
+                live = await self._take_over(request, past)
         except PlatoError as error:
             yield (_refusal(request, error),)
             return
@@ -142,7 +148,11 @@ class GraphScheduler:
 
         Raises `OverloadedError` or `UnavailableError` where there is no room.
         """
-        await self._open(request)
+        live = await self._open(request)
+        # Whoever hears of it may ask another scheduler for it.
+        with suppress(TimeoutError):
+            async with asyncio.timeout(RECORD_DEADLINE_S):
+                await live.journal.recorded.wait()
 
     async def follow(
         self, tenant: str, run: str, after: EventId = BEFORE_ALL
@@ -242,15 +252,16 @@ class GraphScheduler:
         self, request: RunRequest, history: History, fence: int | None = None
     ) -> LiveRun:
         """Go on with a run. It has been admitted before, so it does not wait again."""
-        known = self._runs.get(request.run)
-        if known is not None:
-            return known
         for record in (await self._store.get_nodes(request.tenant, request.run)).values():
             # Finished there, though whoever has the history has not heard of it.
             if history.output(record.number) is None or not _has_ended(history, record.number):
                 history.feed(_output(record, history))
-        logger.warning("taking a run over", extra={"run": request.run, "term": history.next_id[0]})
-        return self._drive(request, history, AsyncExitStack(), fence, force=fence is None)
+        # Fences are about the time; without one, the time itself is the next best thing.
+        term = max(history.last_id.term + 1, fence or round(time.time() * 1000))
+        logger.warning("taking a run over", extra={"run": request.run, "term": term})
+        return self._drive(
+            request, history, AsyncExitStack(), fence, term=term, force=fence is None
+        )
 
     def _drive(
         self,
@@ -259,6 +270,7 @@ class GraphScheduler:
         held: AsyncExitStack,
         fence: int | None = None,
         *,
+        term: int = FIRST_TERM,
         force: bool = False,
     ) -> LiveRun:
         self.start()
@@ -290,6 +302,7 @@ class GraphScheduler:
             ),
             now=self._now,
             past=History(history.events()),
+            term=term,
         )
         live = LiveRun(run, request, journal, history, held, self._ended)
         self._runs[request.run] = live
@@ -299,10 +312,9 @@ class GraphScheduler:
         run = live.request.run
         if self._runs.get(run) is live:
             del self._runs[run]
-        if not self._store.available or live.journal.missed:
-            while len(self._lingering) >= MAX_LINGERING:
-                del self._lingering[next(iter(self._lingering))]
-            self._lingering[run] = live, self._now() + self._config.linger_s
+        while len(self._lingering) >= MAX_LINGERING:
+            del self._lingering[next(iter(self._lingering))]
+        self._lingering[run] = live, self._now() + self._config.linger_s
         logger.info("run ended", extra={"run": run, "outcome": type(live.history.ended).__name__})
 
     def _live(self, tenant: str, run: str) -> LiveRun | None:
@@ -361,10 +373,10 @@ class GraphScheduler:
             else:
                 live.journal.keep()
         for run, (live, until) in tuple(self._lingering.items()):
-            if live.journal.missed and self._now() < until:
-                live.journal.keep()
-            else:
+            if live.journal.settled or self._now() > until:
                 del self._lingering[run]
+            else:
+                live.journal.keep()
 
     async def _adopt_orphans(self) -> None:
         if self._draining or not self._store.available:

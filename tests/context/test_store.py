@@ -184,6 +184,20 @@ async def test_a_log_that_is_as_far_already_stays_as_it_is(store):
     assert await store.read_events("acme", "run-1", BEFORE_ALL) == ((SECOND, b"one"),)
 
 
+async def test_events_that_must_follow_others_are_not_appended_behind_a_gap(store):
+    fence = await store.acquire("acme", "run-1", "a", 10)
+    assert await store.append_events("acme", "run-1", FIRST, fence, b"one", after=BEFORE_ALL)
+    assert await store.append_events("acme", "run-1", SECOND, fence, b"two", after=FIRST)
+    assert not await store.append_events("acme", "run-1", THIRD, fence, b"three", after=FIRST)
+    assert not await store.append_events("acme", "run-2", THIRD, fence, b"three", after=SECOND)
+    assert await store.append_events("acme", "run-1", THIRD, fence, b"three", after=SECOND)
+    assert [last for last, _ in await store.read_events("acme", "run-1", BEFORE_ALL)] == [
+        FIRST,
+        SECOND,
+        THIRD,
+    ]
+
+
 async def test_an_old_owner_appends_nothing(store):
     old = await store.acquire("acme", "run-1", "a", 10)
     new = await store.acquire("acme", "run-1", "b", 10, force=True)

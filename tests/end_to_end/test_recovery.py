@@ -213,3 +213,36 @@ def test_an_ingress_that_dies(server: Server, undisturbed: list[str]) -> None:
         wait_until(lambda one=one: ended(one.run), 60, "the run is done")
         one.text = httpx.get(f"{server.url}/v1/runs/{one.run}", timeout=10).json()["answer"]
     assert [one.text for one in answers] == undisturbed
+
+
+def test_a_run_whose_scheduler_dies_is_followed_to_its_end(
+    server: Server, undisturbed: list[str]
+) -> None:
+    body = {
+        "model": "small",
+        "messages": [{"role": "user", "content": QUESTIONS[0]}],
+        "plato": {"mode": "plato", "plan": PLAN, "exact_lengths": True},
+    }
+    runs = [httpx.post(f"{server.url}/v1/runs", json=body, timeout=30).json()["id"] for _ in "ab"]
+    wait_until(
+        lambda: all(
+            httpx.get(f"{server.url}/v1/runs/{run}", timeout=10).json()["answer"] for run in runs
+        ),
+        30,
+        "both runs have some text",
+    )
+    # Whichever drives them.
+    for process in server.replicas("SchedulerService"):
+        process.kill()
+        time.sleep(1.0)
+    for run in runs:
+        text, last = "", ""
+        url = f"{server.url}/v1/runs/{run}/events"
+        with httpx.stream("GET", url, timeout=DEADLINE_S) as response:
+            for line in response.iter_lines():
+                if line.startswith("data: "):
+                    data = json.loads(line.removeprefix("data: "))
+                    text = text[: data["text_offset"]] + data["text"]
+                    last = data["type"]
+        assert last == "run_finished"
+        assert text == undisturbed[0]

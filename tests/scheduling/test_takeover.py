@@ -1,0 +1,265 @@
+"""A scheduler dies or leaves, and another one goes on with its runs."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from contextlib import aclosing
+
+import pytest
+
+from plato.answering import Answering
+from plato.context import MemoryContextStore, RunRecord
+from plato.errors import RunNotFoundError, UnavailableError
+from plato.runs import (
+    BEFORE_ALL,
+    EventId,
+    NodeFinished,
+    NodeOutput,
+    NodeStarted,
+    RunEvent,
+    RunFailed,
+    RunFinished,
+    RunRequest,
+)
+from tests.scheduling.cluster import Cluster, Process
+from tests.scheduling.helpers import DIAMOND, collect, finished, of, parts, question, texts, until
+
+LENGTH = 40
+PATIENCE_S = 20.0
+
+
+def diamond(**fields: object) -> RunRequest:
+    return question(plan=parts(*DIAMOND, max_tokens=LENGTH), exact_lengths=True, **fields)
+
+
+async def followed(
+    process: Process, asked: RunRequest, after: EventId = BEFORE_ALL
+) -> list[RunEvent]:
+    """The events of a run, wherever it is driven."""
+    events: list[RunEvent] = []
+    async with asyncio.timeout(PATIENCE_S):
+        async with aclosing(process.scheduler.follow(asked.tenant, asked.run, after)) as batches:
+            async for batch in batches:
+                events += batch
+    return events
+
+
+def answer(cluster: Cluster, asked: RunRequest, events: list[RunEvent]) -> str:
+    answering = Answering(asked, cluster.tools.text)
+    for event in events:
+        answering.take(event)
+    return answering.answer().text
+
+
+@pytest.fixture
+async def undisturbed(cluster: Cluster) -> str:
+    asked = diamond()
+    return answer(cluster, asked, await collect(cluster.schedulers[0].scheduler, asked))
+
+
+def slow(cluster: Cluster) -> None:
+    """Make runs long enough to be disturbed."""
+    for switch in cluster.pool.switches.values():
+        switch.slow_s = 0.02
+
+
+async def eventually(condition: Callable[[], Awaitable[object]]) -> None:
+    """Wait until another process has brought something about."""
+    async with asyncio.timeout(PATIENCE_S):
+        while not await condition():  # noqa: ASYNC110 - it is seen through a store
+            await asyncio.sleep(0.02)
+
+
+async def logged(cluster: Cluster, asked: RunRequest, kind: type, number: int) -> None:
+    """Wait until the log has an event of a kind and node."""
+    other = cluster.schedulers[1].scheduler
+
+    async def there() -> bool:
+        try:
+            snapshot = await other.snapshot(asked.tenant, asked.run)
+        except RunNotFoundError:
+            return False
+        return any(event.number == number for event in of(kind, list(snapshot.events)))
+
+    await eventually(there)
+
+
+async def recorded(cluster: Cluster, asked: RunRequest) -> RunRecord:
+    """The record of a run that is done."""
+    found: list[RunRecord] = []
+
+    async def done() -> bool:
+        record = await cluster.store.get_run(asked.tenant, asked.run)
+        found[:] = [record] if record is not None and record.state == "done" else []
+        return bool(found)
+
+    await eventually(done)
+    return found[0]
+
+
+async def test_a_run_that_nobody_follows_goes_on_when_its_scheduler_dies(
+    cluster: Cluster, undisturbed: str
+) -> None:
+    slow(cluster)
+    asked = diamond()
+    first, second = cluster.schedulers
+    await first.scheduler.open(asked)
+    await logged(cluster, asked, NodeOutput, 2)
+    before = len(cluster.pool.requests)
+    await first.kill()
+    cluster.mend()
+    events = await followed(second, asked)
+    finished(events)
+    assert answer(cluster, asked, events) == undisturbed
+    # What was finished is not decoded again, and what was begun is not begun again.
+    again = [request for _, request in cluster.pool.requests[before:]]
+    assert 1 not in [request.node for request in again]
+    assert any(request.emitted for request in again if request.node in (2, 3))
+    assert (await recorded(cluster, asked)).owner.partition(":")[0] == "scheduler-1"
+
+
+async def test_a_scheduler_that_leaves_hands_over_what_nobody_follows(
+    cluster: Cluster, undisturbed: str
+) -> None:
+    slow(cluster)
+    asked = diamond()
+    first, second = cluster.schedulers
+    await first.scheduler.open(asked)
+    await logged(cluster, asked, NodeOutput, 2)
+    await first.scheduler.drain()
+    assert first.scheduler.runs == frozenset()
+    with pytest.raises(UnavailableError, match="shutting down"):
+        await first.scheduler.open(diamond())
+    cluster.mend()
+    events = await followed(second, asked)
+    finished(events)
+    assert not of(RunFailed, events)
+    assert answer(cluster, asked, events) == undisturbed
+
+
+async def test_a_scheduler_that_has_lost_a_run_to_another_lets_go_of_it(
+    cluster: Cluster, undisturbed: str
+) -> None:
+    slow(cluster)
+    asked = diamond()
+    first, second = cluster.schedulers
+    await first.scheduler.open(asked)
+    await logged(cluster, asked, NodeOutput, 1)
+    # Cut off from the store, it goes on; others take it for dead.
+    first.store.away = True
+    await until(lambda: asked.run in second.scheduler.runs)
+    first.store.away = False
+    await until(lambda: asked.run not in first.scheduler.runs)
+    for switch in cluster.pool.switches.values():
+        switch.slow_s = 0.0
+    events = await followed(second, asked)
+    finished(events)
+    assert answer(cluster, asked, events) == undisturbed
+    assert (await recorded(cluster, asked)).owner.partition(":")[0] == "scheduler-1"
+
+
+async def test_a_run_can_be_followed_from_where_a_reader_was_through_any_scheduler(
+    cluster: Cluster,
+) -> None:
+    asked = diamond()
+    first, second = cluster.schedulers
+    whole = await collect(first.scheduler, asked)
+    await until(lambda: not first.scheduler.runs)
+    await logged(cluster, asked, NodeFinished, 4)
+    assert await followed(second, asked) == whole
+    middle = whole[len(whole) // 2].id
+    assert await followed(second, asked, middle) == [event for event in whole if event.id > middle]
+
+
+async def test_a_store_that_has_lost_everything_gets_it_again(
+    cluster: Cluster, undisturbed: str
+) -> None:
+    slow(cluster)
+    asked = diamond()
+    first, second = cluster.schedulers
+    await first.scheduler.open(asked)
+    await logged(cluster, asked, NodeFinished, 1)
+    cluster.store = MemoryContextStore()
+    for process in cluster.schedulers:
+        process.store.replace(cluster.store)
+    cluster.mend()
+    events = await followed(first, asked)
+    assert answer(cluster, asked, events) == undisturbed
+    await recorded(cluster, asked)
+    assert answer(cluster, asked, await followed(second, asked)) == undisturbed
+
+
+async def test_a_run_without_a_store_is_known_to_its_scheduler_and_says_what_it_lacked(
+    cluster: Cluster, undisturbed: str
+) -> None:
+    asked = diamond()
+    first, second = cluster.schedulers
+    for process in cluster.schedulers:
+        process.store.away = True
+    events = await collect(first.scheduler, asked)
+    assert finished(events).degraded == ("context store",)
+    assert answer(cluster, asked, events) == undisturbed
+    snapshot = await first.scheduler.snapshot("", asked.run)
+    assert isinstance(snapshot.events[-1], RunFinished)
+    with pytest.raises(UnavailableError, match="context store"):
+        await second.scheduler.snapshot("", asked.run)
+    # It is written when the store is back.
+    cluster.mend()
+    await recorded(cluster, asked)
+    assert answer(cluster, asked, await followed(second, asked)) == undisturbed
+
+
+async def test_cancelling_ends_a_run_everywhere_and_its_followers_are_told(
+    cluster: Cluster,
+) -> None:
+    slow(cluster)
+    asked = diamond()
+    first, second = cluster.schedulers
+    await first.scheduler.open(asked)
+    following = asyncio.create_task(followed(second, asked))
+    await logged(cluster, asked, NodeStarted, 1)
+    assert not await second.scheduler.cancel("", asked.run)
+    assert await second.scheduler.owner("", asked.run) == "scheduler-0"
+    assert await first.scheduler.cancel("", asked.run)
+    end = (await following)[-1]
+    assert isinstance(end, RunFailed)
+    assert end.code == "cancelled"
+    await until(lambda: all(not e.stats().live for e in cluster.pool.engines.values()))
+
+    async def given_up() -> bool:
+        return await second.scheduler.owner("", asked.run) is None
+
+    await eventually(given_up)
+    # Nobody takes it over.
+    await asyncio.sleep(1.0)
+    assert not second.scheduler.runs
+
+
+async def test_a_run_is_its_tenants_alone(cluster: Cluster) -> None:
+    asked = diamond(tenant="acme")
+    first, _ = cluster.schedulers
+    await collect(first.scheduler, asked)
+    with pytest.raises(RunNotFoundError, match="there is no run"):
+        await first.scheduler.snapshot("other", asked.run)
+    with pytest.raises(RunNotFoundError):
+        await first.scheduler.owner("other", asked.run)
+    assert not await first.scheduler.cancel("other", asked.run)
+
+
+async def test_a_planned_run_goes_on_with_the_same_plan(cluster: Cluster) -> None:
+    slow(cluster)
+    asked = question()
+    first, second = cluster.schedulers
+    quiet = question()
+    whole = await collect(first.scheduler, quiet)
+    await first.scheduler.open(asked)
+    await logged(cluster, asked, NodeStarted, 1)
+    await first.kill()
+    cluster.mend()
+    events = await followed(second, asked)
+    assert [node.title for node in finished(events).nodes] == [
+        node.title for node in finished(whole).nodes
+    ]
+    assert answer(cluster, asked, events) == answer(cluster, quiet, whole)
+    assert set(texts(whole)) == {node.number for node in finished(events).nodes}
