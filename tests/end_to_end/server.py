@@ -21,8 +21,12 @@ READY_DEADLINE_S = 180.0
 class Server:
     """A server with the given settings; all of it is gone after the context."""
 
-    def __init__(self, folder: Path, **settings: object) -> None:
+    def __init__(
+        self, folder: Path, command: tuple[str, ...] = ("plato.cli", "serve"), **settings: object
+    ) -> None:
+        """`command` is a module to run, and its arguments in front of those that are common."""
         self._folder = folder
+        self._command = command
         self._settings = settings
         self._port = free_port()
         self._process: subprocess.Popen[bytes] | None = None
@@ -38,7 +42,7 @@ class Server:
         with self._log.open("wb") as log:
             self._process = subprocess.Popen(
                 [
-                    *(sys.executable, "-m", "plato.cli", "serve", "--port", str(self._port)),
+                    *(sys.executable, "-m", *self._command, "--port", str(self._port)),
                     *(f"{name}={value}" for name, value in self._settings.items()),
                 ],
                 env=environment,
@@ -65,6 +69,11 @@ class Server:
             self._process.kill()
         if error is not None:
             print(self.log[-6000:])
+
+    def tell(self, number: signal.Signals) -> None:
+        """Send the server's own process a signal."""
+        assert self._process is not None
+        self._process.send_signal(number)
 
     @property
     def _log(self) -> Path:

@@ -77,6 +77,7 @@ async def test_nothing_is_left_of_five_hundred_runs(
     cluster.schedulers = [Process(f"scheduler-{index}", cluster) for index in range(2)]
     fates: list[str] = []
     waiting = list(range(RUNS))
+    calm = asyncio.Event()
 
     async def keep_playing() -> None:
         while waiting:
@@ -84,7 +85,7 @@ async def test_nothing_is_left_of_five_hundred_runs(
             fates.append(await play(cluster, asked(index), chance))
 
     async def keep_disturbing() -> None:
-        while True:
+        while not calm.is_set():
             await asyncio.sleep(0.1)
             name = chance.choice(list(cluster.pool.switches))
             cluster.pool.kill(name)
@@ -101,8 +102,8 @@ async def test_nothing_is_left_of_five_hundred_runs(
         await asyncio.sleep(0.05)
     files, memory = open_files(), process.memory_info().rss
     await asyncio.gather(*players)
-    disturbing.cancel()
-    await asyncio.wait([disturbing])
+    calm.set()
+    await disturbing
     assert len(fates) == RUNS
 
     await until(lambda: not any(one.scheduler.runs for one in cluster.schedulers), DEADLINE_S)
