@@ -37,6 +37,9 @@ def build(settings: Settings) -> Application:
     placed = RequestRouterConfig(request_router_class=PlacedRouter)
     drained = {"graceful_shutdown_timeout_s": settings.drain_s}
     threads = str(engine_threads(settings))
+    stores: list[Any] = []
+    if settings.redis_url is None:
+        stores.append(_deployment(StoreOwner, ray_actor_options=service).bind(settings))
     decoder = _deployment(
         Decoder,
         num_replicas=settings.decoders,
@@ -49,7 +52,7 @@ def build(settings: Settings) -> Application:
         },
         request_router_config=placed,
         **drained,
-    ).bind(settings)
+    ).bind(settings, *stores)
     planner = _deployment(
         PlannerService,
         num_replicas=settings.planners,
@@ -57,9 +60,6 @@ def build(settings: Settings) -> Application:
         ray_actor_options=service,
         **drained,
     ).bind(settings, decoder)
-    parts: list[Any] = [settings, planner, decoder]
-    if settings.redis_url is None:
-        parts.append(_deployment(StoreOwner, ray_actor_options=service).bind(settings))
     scheduler = _deployment(
         SchedulerService,
         num_replicas=settings.schedulers,
@@ -67,7 +67,7 @@ def build(settings: Settings) -> Application:
         ray_actor_options=service,
         request_router_config=placed,
         **drained,
-    ).bind(*parts)
+    ).bind(settings, planner, decoder, *stores)
     app: Application = _deployment(
         Ingress,
         num_replicas=settings.ingresses,

@@ -5,16 +5,20 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
+from typing import Any
 
 from ray import serve
+from ray.serve.handle import DeploymentHandle
 
-from deployments.replica import start_replica
-from plato.assembly import engine_config
-from plato.engine import Chunk, EngineStats, GenerateRequest
+from deployments.replica import open_store, start_replica
+from plato.assembly import ModelTools, engine_config, public_prompts
+from plato.engine import Chunk, EngineStats, GenerateRequest, HoldingsChange
 from plato.engine.torch import TorchEngine
 from plato.errors import UnavailableError
 from plato.models import resolve_model
+from plato.scheduling.feed import publish_holdings
 from plato.settings import Settings
+from plato.warming import prefill_public
 
 STANDSTILL_S = 30.0
 """An engine that has sequences and ends no step in this time hangs; the longest step, of one chunk
@@ -25,8 +29,10 @@ of a prompt, takes about a second on two slow cores."""
 class Decoder:
     """Turns token ids into tokens, with a KV tree that all runs share."""
 
-    async def __init__(self, settings: Settings) -> None:  # type: ignore[misc]
-        """Fetch and load the model, off the event loop."""
+    async def __init__(  # type: ignore[misc]
+        self, settings: Settings, store: DeploymentHandle[Any] | None = None
+    ) -> None:
+        """Fetch and load the model, off the event loop; `store` is the embedded one's owner."""
         name = self._name = start_replica(settings)
 
         def load() -> TorchEngine:
@@ -34,11 +40,22 @@ class Decoder:
             return TorchEngine(engine_config(settings, folder, name))
 
         self._engine = await asyncio.to_thread(load)
+        tools = await asyncio.to_thread(ModelTools.load, settings)
+        await prefill_public(self._engine, public_prompts(settings, tools))
+        self._store = await open_store(settings, store)
+        # The loop holds tasks weakly.
+        self._publishing = asyncio.create_task(
+            publish_holdings(self._engine, name, self._store), name="publish-holdings"
+        )
+
+    async def holdings(self, *, replica: str) -> tuple[str, str, HoldingsChange]:
+        """Name, epoch and holdings of this replica. `replica` is for the router."""
+        return self._name, self._engine.epoch, await self._engine.holdings()
 
     async def generate(
-        self, request: GenerateRequest, *, replica: str | None = None
+        self, request: GenerateRequest, *, replica: tuple[str, ...] = ()
     ) -> AsyncGenerator[Chunk]:
-        """Decode one sequence. `replica` is for the router: where the caller wants it."""
+        """Decode one sequence. `replica` is for the router: where the caller wants it best."""
         async with aclosing(self._engine.generate(request)) as chunks:
             async for chunk in chunks:
                 yield chunk

@@ -11,7 +11,7 @@ from ray.exceptions import RayTaskError
 from ray.serve.handle import DeploymentHandle, DeploymentResponse, DeploymentResponseGenerator
 
 from deployments.membership import known_replicas
-from plato.engine import Chunk, GenerateRequest
+from plato.engine import Chunk, GenerateRequest, HoldingsChange
 from plato.errors import UnavailableError
 from plato.planning.protocol import PlanEvent, PlanRequest
 from plato.scheduling.protocol import Replica
@@ -75,11 +75,11 @@ class ServeDecoderPool:
         return tuple(Replica(name) for name in known_replicas(self._handle.deployment_name))
 
     async def generate(
-        self, request: GenerateRequest, replica: str | None = None
+        self, request: GenerateRequest, ranked: tuple[str, ...] = ()
     ) -> AsyncGenerator[Chunk]:
-        """Decode on `replica` if it is there and has room, else on another."""
+        """Decode on the first of `ranked` that is there and has room, else on any."""
         chunks: AsyncGenerator[Chunk] = stream(
-            lambda: self._streaming.generate.remote(request, replica=replica),
+            lambda: self._streaming.generate.remote(request, replica=ranked),
             is_last=lambda chunk: chunk.finish is not None,
         )
         async with aclosing(chunks):
@@ -92,6 +92,16 @@ class ServeDecoderPool:
         if answered != replica:
             # The router takes another where the one that was named does not answer.
             raise UnavailableError(f"decoder {replica} does not answer")
+
+    async def holdings(self, replica: str) -> tuple[str, HoldingsChange]:
+        """Epoch and holdings of one replica. Raises `UnavailableError` if it is not there."""
+        found: tuple[str, str, HoldingsChange] = await ask(
+            lambda: self._handle.holdings.remote(replica=replica)
+        )
+        answered, epoch, change = found
+        if answered != replica:
+            raise UnavailableError(f"decoder {replica} does not answer")
+        return epoch, change
 
     async def release(self, run: str, replica: str) -> None:
         """Drop the pins that sequences of `run` have left at one replica."""

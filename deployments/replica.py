@@ -2,13 +2,32 @@
 
 from __future__ import annotations
 
-from ray import serve
+import asyncio
+from typing import Any
 
+from ray import serve
+from ray.serve.handle import DeploymentHandle
+
+from plato.context.redis import RedisContextStore
 from plato.logs import configure_logs
 from plato.settings import Settings
 
 BEATS = 4
 """Signs of life in the time after which a silent process counts as lost."""
+
+
+START_DEADLINE_S = 60.0
+
+
+async def open_store(settings: Settings, owner: DeploymentHandle[Any] | None) -> RedisContextStore:
+    """The context store of the application: the one that is set, or that of its `owner`."""
+    url = settings.redis_url
+    if url is None:
+        if owner is None:
+            raise AssertionError("no URL of a store is set, and no store is embedded")
+        async with asyncio.timeout(START_DEADLINE_S):
+            url = await owner.url.remote()
+    return RedisContextStore(url, timeout_s=settings.redis_timeout_s, ttl_s=settings.redis_ttl_s)
 
 
 def start_replica(settings: Settings) -> str:

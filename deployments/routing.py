@@ -12,7 +12,8 @@ from deployments.membership import set_replicas
 class PlacedRouter(RequestRouter):
     """Takes the replica named by the call's `replica` argument; without one, the least busy.
 
-    When the named replica is gone or full, another is taken: a placement is an optimisation.
+    `replica` is a name, or names in the order of a placement's ranking. When none of them is
+    there or has room, another is taken: a placement is an optimisation.
     Deliberately without Serve's FIFO mixin, which hands a replica that was found for one request
     to another.
     """
@@ -28,17 +29,17 @@ class PlacedRouter(RequestRouter):
         candidate_replicas: list[RunningReplica],
         pending_request: PendingRequest | None = None,
     ) -> list[list[RunningReplica]]:
-        """Rank the named replica first, then all others. Awaits nothing: it would serialise."""
+        """Rank the named replicas first, then all others. Awaits nothing: it would serialise."""
         if pending_request is None:
             return [candidate_replicas]
         # Without this Serve asks again at once, and spins while every replica is full.
         pending_request.routing_context.should_backoff = True
         wanted = _wanted(pending_request.kwargs)
-        named = [r for r in candidate_replicas if r.replica_id.unique_id == wanted]
-        others = [r for r in candidate_replicas if r.replica_id.unique_id != wanted]
-        return [ranked for ranked in (named, others) if ranked]
+        by_name = {r.replica_id.unique_id: r for r in candidate_replicas}
+        named = [[by_name.pop(name)] for name in wanted if name in by_name]
+        return [ranked for ranked in (*named, list(by_name.values())) if ranked]
 
 
-def _wanted(kwargs: dict[Any, Any]) -> str | None:
-    replica = kwargs.get("replica")
-    return replica if isinstance(replica, str) else None
+def _wanted(kwargs: dict[Any, Any]) -> tuple[str, ...]:
+    replica = kwargs.get("replica") or ()
+    return (replica,) if isinstance(replica, str) else tuple(replica)

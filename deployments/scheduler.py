@@ -11,15 +11,13 @@ from ray import serve
 from ray.serve.handle import DeploymentHandle
 
 from deployments.handles import ServeDecoderPool, ServePlanner, ask
-from deployments.replica import BEATS, start_replica
+from deployments.replica import BEATS, START_DEADLINE_S, open_store, start_replica
 from plato.assembly import ModelTools, new_scheduler
-from plato.context.redis import RedisContextStore
 from plato.errors import RunNotFoundError, UnavailableError
 from plato.runs import BEFORE_ALL, EventId, RunEvent, RunRequest, RunSnapshot
 from plato.settings import Settings
 from plato.streams import beating
 
-START_DEADLINE_S = 60.0
 CANCEL_RETRY_S = 0.5
 
 
@@ -37,18 +35,12 @@ class SchedulerService:
         """Load the tokenizer and find the store, which is `store`'s if no URL is set."""
         name = start_replica(settings)
         tools = await asyncio.to_thread(ModelTools.load, settings)
-        url = settings.redis_url
         async with asyncio.timeout(START_DEADLINE_S):
-            if url is None:
-                assert store is not None
-                url = await store.url.remote()
             # The router learns of the replicas with its first call.
             await decoder.stats.remote()
         self._beat_s = settings.silence_s / BEATS
         self._cancel_deadline_s = settings.failover_s
-        self._store = RedisContextStore(
-            url, timeout_s=settings.redis_timeout_s, ttl_s=settings.redis_ttl_s
-        )
+        self._store = await open_store(settings, store)
         self._decoder = decoder
         self._scheduler = new_scheduler(
             settings,

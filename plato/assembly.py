@@ -6,10 +6,12 @@ import os
 from dataclasses import dataclass
 
 from plato.context.protocol import ContextStore
+from plato.engine import Prompt
 from plato.engine.torch.config import TorchEngineConfig
 from plato.errors import ModelError
 from plato.models import resolve_model
 from plato.planning.planner import ModelPlanner
+from plato.planning.prompt import PlanningPrompt
 from plato.planning.protocol import Planner
 from plato.prompting.template import ChatTemplate
 from plato.prompting.tokenizer import Tokenizer
@@ -78,7 +80,14 @@ def engine_config(settings: Settings, folder: str, name: str) -> TorchEngineConf
         max_waiting=settings.max_waiting,
         prefill_chunk=settings.prefill_chunk,
         threads=engine_threads(settings),
+        pace=settings.pace,
     )
+
+
+def public_prompts(settings: Settings, tools: ModelTools) -> tuple[Prompt, ...]:
+    """What all questions' prompts begin with, whoever asks them."""
+    planning = PlanningPrompt(tools.tokenizer, tools.template).public
+    return tuple(prompt for prompt in (planning, tools.layout.public_prefix()) if len(prompt))
 
 
 def new_planner(settings: Settings, tools: ModelTools, pool: DecoderPool) -> ModelPlanner:
@@ -116,6 +125,7 @@ def new_scheduler(
         max_waiting_runs=settings.max_waiting_runs,
         patience_s=settings.patience_s,
         ownership_ttl_s=settings.ownership_ttl_s,
+        placement=settings.placement,
     )
     return GraphScheduler(
         config=config,

@@ -12,7 +12,7 @@ from plato.answering import Answering
 from plato.assembly import ModelTools, engine_config, new_planner, new_scheduler
 from plato.composing import Answer
 from plato.context import ContextStore, MemoryContextStore
-from plato.engine import Chunk, Engine, EngineError, GenerateRequest
+from plato.engine import Chunk, Engine, EngineError, GenerateRequest, HoldingsChange
 from plato.engine.torch import TorchEngine
 from plato.errors import ModelError, UnavailableError
 from plato.runs import Message, RunEvent, RunRequest
@@ -31,12 +31,11 @@ class LocalPool:
         return tuple(Replica(name) for name in self._engines)
 
     async def generate(
-        self, request: GenerateRequest, replica: str | None = None
+        self, request: GenerateRequest, ranked: tuple[str, ...] = ()
     ) -> AsyncGenerator[Chunk]:
-        """Decode on `replica`, or on the engine with the least to do."""
-        engine = self._engines.get(replica or "")
-        if engine is None:
-            engine = min(self._engines.values(), key=_load)
+        """Decode on the first of `ranked`, or on the engine with the least to do."""
+        named = [self._engines[name] for name in ranked if name in self._engines]
+        engine = named[0] if named else min(self._engines.values(), key=_load)
         async with aclosing(engine.generate(request)) as chunks:
             async for chunk in chunks:
                 yield chunk
@@ -46,6 +45,11 @@ class LocalPool:
         if replica not in self._engines:
             raise UnavailableError(f"there is no engine {replica}")
         self._engines[replica].renew(owner, ttl_s)
+
+    async def holdings(self, replica: str) -> tuple[str, HoldingsChange]:
+        """Epoch and holdings of one engine."""
+        engine = self._engines[replica]
+        return engine.epoch, await engine.holdings()
 
     async def release(self, run: str, replica: str) -> None:
         """Drop the pins that sequences of `run` have left at one engine."""

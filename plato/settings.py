@@ -12,6 +12,8 @@ from typing import Literal
 from pydantic import Field, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from plato.engine.pace import Pace
+
 DEFAULT_MODEL = "HuggingFaceTB/SmolLM2-135M-Instruct"
 
 
@@ -113,6 +115,18 @@ class Settings(BaseSettings):
     )
     patience_s: float = Field(
         default=10.0, gt=0, description="How long a run waits for its turn, at the most."
+    )
+
+    # Placement
+    placement: Literal["kv_aware", "random", "power_of_two", "consistent_hash", "prefix_tree"] = (
+        Field(
+            default="kv_aware",
+            description="How the decoder of a part is chosen; the others are to compare with.",
+        )
+    )
+    pace: Pace | None = Field(
+        default=None,
+        description="For studies of many decoders: sleep at this pace, and compute nothing.",
     )
 
     # Recovery

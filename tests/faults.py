@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from plato.context import ContextStore
-from plato.engine import Chunk, Engine, GenerateRequest
+from plato.engine import Chunk, Engine, GenerateRequest, HoldingsChange
 from plato.errors import UnavailableError
 from plato.scheduling.protocol import Replica
 
@@ -78,7 +78,7 @@ class FaultyEngines:
         return tuple(Replica(name) for name, switch in self.switches.items() if not switch.dead)
 
     async def generate(
-        self, request: GenerateRequest, replica: str | None = None
+        self, request: GenerateRequest, ranked: tuple[str, ...] = ()
     ) -> AsyncGenerator[Chunk]:
         """The engine's chunks, as far as the switch lets them through."""
         while True:
@@ -86,8 +86,7 @@ class FaultyEngines:
             if alive:
                 break
             await asyncio.sleep(0.02)
-        name = replica if replica in alive else alive[0]
-        assert name is not None
+        name = next((name for name in ranked if name in alive), alive[0])
         self.requests.append((name, request))
         switch = self.switches[name]
         died = switch.died
@@ -133,6 +132,14 @@ class FaultyEngines:
             raise UnavailableError(f"there is no engine {replica}")
         self.engines[replica].renew(owner, ttl_s)
 
+    async def holdings(self, replica: str) -> tuple[str, HoldingsChange]:
+        """Of the engine, where it is there to tell."""
+        await self.switches[replica].running.wait()
+        if self.switches[replica].dead:
+            raise UnavailableError(f"there is no engine {replica}")
+        engine = self.engines[replica]
+        return engine.epoch, await engine.holdings()
+
     async def release(self, run: str, replica: str) -> None:
         """Drop the pins of a run."""
         if not self.switches[replica].dead:
@@ -173,7 +180,7 @@ class FaultyStore:
 _NOTHING: dict[str, Any] = {
     "put_run": False,
     "put_node": False,
-    "put_handles": False,
+    "append_feed": False,
     "append_events": False,
     "extend": False,
     "get_run": None,
@@ -181,7 +188,7 @@ _NOTHING: dict[str, Any] = {
     "release": None,
     "forget": None,
     "get_nodes": dict,
-    "get_handles": (),
+    "read_feed": None,
     "read_events": (),
     "orphans": (),
 }

@@ -1,4 +1,4 @@
-"""The context store: node outputs, run state and KV handles, in Redis or Valkey.
+"""The context store: node outputs, runs and the feed of KV handles, in Redis or Valkey.
 
 `protocol` is the contract. `redis` (behind `breaker`) is the store that is shared between
 processes, with `records` and `keys` as its format; `memory` is the store of a single process;
@@ -9,13 +9,12 @@ itself pulls in neither redis nor msgpack: import `plato.context.redis`, `.recor
 
 from plato.context.breaker import CircuitBreaker
 from plato.context.memory import MemoryContextStore
-from plato.context.protocol import ContextStore, KVHandle, NodeRecord, RunRecord
+from plato.context.protocol import ContextStore, NodeRecord, RunRecord
 from plato.context.write_behind import WriteBehind
 
 __all__ = [
     "CircuitBreaker",
     "ContextStore",
-    "KVHandle",
     "MemoryContextStore",
     "NodeRecord",
     "RunRecord",

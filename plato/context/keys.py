@@ -3,8 +3,8 @@
 A key is `plato:TENANT:{RUN}:state` and the like. Tenant and run are percent-encoded, so that
 neither can hold a `:` or a brace and no name of a tenant leads out of its prefix; `plato:acme:*`
 is everything of one tenant (and can be an ACL rule). The braces are Redis Cluster's hash tag: the
-keys of one run share a slot, so that one script may touch them all. One key is no tenant's:
-`plato:running`.
+keys of one run share a slot, so that one script may touch them all. Two keys are no tenant's:
+`plato:running` and `plato:kv`.
 """
 
 from __future__ import annotations
@@ -27,6 +27,8 @@ def events_key(tenant: str, run: str) -> str:
     return f"plato:{_escape(tenant)}:{{{_escape(run)}}}:events"
 
 
+FEED_KEY = "plato:kv"
+"""What decoders hold and evict (a stream); hashes only, and salted with the tenant."""
 RUNNING_KEY = "plato:running"
 """Runs that have an owner, by the end of its lease (a sorted set); under no tenant's prefix."""
 
@@ -40,11 +42,6 @@ def read_running_member(member: str) -> tuple[str, str]:
     """(tenant, run) of `running_member`."""
     tenant, _, run = member.partition(":")
     return unquote(tenant), unquote(run)
-
-
-def handles_key(tenant: str, chain: bytes) -> str:
-    """Who holds the KV of a chain (a sorted set by time of announcement)."""
-    return f"plato:{_escape(tenant)}:{{{chain.hex()}}}:kv"
 
 
 def _escape(name: str) -> str:

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from plato.context.protocol import KVHandle, NodeRecord, RunRecord
+from plato.context.protocol import NodeRecord, RunRecord
 from plato.runs import BEFORE_ALL, EventId
 
-MAX_REPLICAS_PER_CHAIN = 64
+MAX_FEED = 1024
 
 
 @dataclass(slots=True)
@@ -26,23 +26,21 @@ class _Run:
 
 
 class MemoryContextStore:
-    """Keeps the last `max_runs` runs and the KV handles of the last `max_chains` chains written."""
+    """Keeps the last `max_runs` runs, and the last entries of the feed."""
 
     def __init__(
         self,
         *,
         max_runs: int = 1024,
-        max_chains: int = 8192,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._max_runs = max_runs
-        self._max_chains = max_chains
         self._clock = clock
         self._runs: OrderedDict[tuple[str, str], _Run] = OrderedDict()
         """By tenant and run, the one written longest ago first; bounded by `max_runs`."""
-        self._handles: OrderedDict[tuple[str, bytes], OrderedDict[str, KVHandle]] = OrderedDict()
-        """By tenant and chain, then by replica; bounded by `max_chains` and
-        `MAX_REPLICAS_PER_CHAIN`."""
+        self._feed: deque[tuple[str, bytes]] = deque(maxlen=MAX_FEED)
+        self._fed = 0
+        """Entries of the feed so far."""
         self._last_fence = 0
         """One counter for all runs: fences rise even for a run that was forgotten."""
 
@@ -75,22 +73,17 @@ class MemoryContextStore:
         found = self._runs.get((tenant, run))
         return dict(found.nodes) if found else {}
 
-    async def put_handles(self, tenant: str, handles: tuple[KVHandle, ...]) -> bool:
-        """Announce prefixes that a replica holds."""
-        for handle in handles:
-            key = tenant, handle.chain
-            holders = self._handles.setdefault(key, OrderedDict())
-            self._handles.move_to_end(key)
-            holders[handle.replica] = handle
-            holders.move_to_end(handle.replica)
-            _shrink(holders, MAX_REPLICAS_PER_CHAIN)
-        _shrink(self._handles, self._max_chains)
+    async def append_feed(self, entry: bytes) -> bool:
+        """Append an entry to the feed of KV handles."""
+        self._fed += 1
+        self._feed.append((str(self._fed), entry))
         return True
 
-    async def get_handles(self, tenant: str, chains: tuple[bytes, ...]) -> tuple[KVHandle, ...]:
-        """Who holds these chains, the latest announcement of each chain first."""
-        found = (self._handles.get((tenant, chain)) for chain in chains)
-        return tuple(handle for held in found if held for handle in reversed(held.values()))
+    async def read_feed(self, after: str) -> tuple[tuple[str, bytes], ...] | None:
+        """Entries of the feed behind the one named `after`; the last one if it is empty."""
+        if not after:
+            return tuple(self._feed)[-1:]
+        return tuple(entry for entry in self._feed if int(entry[0]) > int(after))
 
     async def append_events(
         self,

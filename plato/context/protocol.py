@@ -48,20 +48,8 @@ class RunRecord:
     created_unix_s: float
 
 
-@dataclass(frozen=True, slots=True)
-class KVHandle:
-    """Which replica, in which life of it, holds the KV of which chain of segments. A hint."""
-
-    chain: bytes
-    """Chained hash of the prefix's last segment."""
-    tokens: int
-    """Length of the prefix."""
-    replica: str
-    epoch: str
-
-
 class ContextStore(Protocol):
-    """Node outputs, run state, event logs and KV handles.
+    """Node outputs, run state, event logs and the feed of KV handles.
 
     Methods never raise because the store is away: writes are dropped and counted, reads return
     nothing, and `available` turns False until the store answers again.
@@ -88,12 +76,16 @@ class ContextStore(Protocol):
         """All finished nodes of a run, by number."""
         ...
 
-    async def put_handles(self, tenant: str, handles: tuple[KVHandle, ...]) -> bool:
-        """Announce prefixes that a replica holds. `tenant` is empty for public prefixes."""
+    async def append_feed(self, entry: bytes) -> bool:
+        """Append an entry to the feed of KV handles; False if it could not be written."""
         ...
 
-    async def get_handles(self, tenant: str, chains: tuple[bytes, ...]) -> tuple[KVHandle, ...]:
-        """Who holds these chains, as far as the store knows."""
+    async def read_feed(self, after: str) -> tuple[tuple[str, bytes], ...] | None:
+        """Entries of the feed behind the one named `after`, with their names; not all at once.
+
+        An empty `after` gives the last entry only, so that a reader knows where to begin. `None`
+        if the store is away. A feed keeps its last entries: numbers in them tell of a gap.
+        """
         ...
 
     async def append_events(

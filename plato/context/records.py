@@ -7,12 +7,14 @@ releases can share a store, each blind to the other's records.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import msgpack
 from pydantic import TypeAdapter
 
-from plato.context.protocol import KVHandle, NodeRecord, RunRecord
+from plato.context.protocol import NodeRecord, RunRecord
+from plato.engine import HoldingsChange
 from plato.runs import (
     Event,
     ModeChosen,
@@ -28,12 +30,23 @@ from plato.runs import (
 )
 
 VERSION = 1
+
+
+@dataclass(frozen=True, slots=True)
+class KVChange:
+    """What a replica, in one life of it, holds now that it did not, and the other way round."""
+
+    replica: str
+    epoch: str
+    change: HoldingsChange
+
+
 EVENTS = "events"
 
-Record = TypeVar("Record", RunRecord, NodeRecord, KVHandle, RunRequest)
+Record = TypeVar("Record", RunRecord, NodeRecord, KVChange, RunRequest)
 
 _ADAPTERS: dict[type, TypeAdapter[Any]] = {
-    kind: TypeAdapter(kind) for kind in (RunRecord, NodeRecord, KVHandle, RunRequest)
+    kind: TypeAdapter(kind) for kind in (RunRecord, NodeRecord, KVChange, RunRequest)
 }
 _EVENT_KINDS: dict[str, type[Event]] = {
     kind.__name__: kind
@@ -57,7 +70,7 @@ class UnreadableRecordError(ValueError):
     """Bytes that are no record of this version and kind."""
 
 
-def pack(record: RunRecord | NodeRecord | KVHandle | RunRequest) -> bytes:
+def pack(record: RunRecord | NodeRecord | KVChange | RunRequest) -> bytes:
     """The bytes of `record`; equal records give equal bytes."""
     kind = type(record)
     fields = _ADAPTERS[kind].dump_python(record)

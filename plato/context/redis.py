@@ -16,15 +16,15 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 from plato.context import scripts
 from plato.context.breaker import CircuitBreaker
 from plato.context.keys import (
+    FEED_KEY,
     RUNNING_KEY,
     events_key,
-    handles_key,
     nodes_key,
     read_running_member,
     run_key,
     running_member,
 )
-from plato.context.protocol import KVHandle, NodeRecord, RunRecord
+from plato.context.protocol import NodeRecord, RunRecord
 from plato.context.records import Record, UnreadableRecordError, pack, unpack
 from plato.errors import SettingsError
 from plato.runs import EventId
@@ -33,17 +33,19 @@ logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-MAX_REPLICAS_PER_CHAIN = 64
 MAX_CONNECTIONS = 8
 MAX_LOG_ENTRIES = 16_384
 """Of one run: more than it can have within its deadline, as its tokens come in groups."""
+MAX_FEED = 8192
+"""Entries of the feed of KV handles: minutes of a busy pool. Who is further behind asks for a
+snapshot."""
 READ_ENTRIES = 256
 ORPHANS = 16
 """Runs that one scheduler looks at in one round."""
 
 
 class RedisContextStore:
-    """Node outputs, runs, event logs and KV handles under `plato:TENANT:`, each key with a TTL.
+    """Node outputs, runs and event logs under `plato:TENANT:`, each key with a TTL.
 
     Every method but `release` is one round trip, and every round trip ends within `timeout_s`,
     connecting included. When the store does not answer, the methods return what they return for
@@ -131,41 +133,25 @@ class RedisContextStore:
         records = (self._unpack(NodeRecord, data) for data in (packed or {}).values())
         return {record.number: record for record in records if record is not None}
 
-    async def put_handles(self, tenant: str, handles: tuple[KVHandle, ...]) -> bool:
-        """Announce prefixes that a replica holds. `tenant` is empty for public prefixes."""
-        if not handles:
-            return True
-        # Not one transaction: the keys of different chains lie in different slots of a cluster.
-        pipeline = self._client.pipeline(transaction=False)
-        for handle in handles:
-            pipeline.eval(
-                scripts.PUT_HANDLE,
-                1,
-                handles_key(tenant, handle.chain),
-                cast(str, pack(handle)),
-                str(self._ttl_ms),
-                str(MAX_REPLICAS_PER_CHAIN),
-            )
-        done = await self._call(pipeline.execute)
-        if done is None:
-            self._dropped += len(handles)
-        return done is not None
+    async def append_feed(self, entry: bytes) -> bool:
+        """Append an entry to the feed of KV handles; False if it could not be written."""
+        return await self._write(scripts.APPEND_FEED, FEED_KEY, entry, MAX_FEED, self._ttl_ms)
 
-    async def get_handles(self, tenant: str, chains: tuple[bytes, ...]) -> tuple[KVHandle, ...]:
-        """Who holds these chains, the latest announcement of each chain first."""
-        if not chains:
-            return ()
-        pipeline = self._client.pipeline(transaction=False)
-        for chain in chains:
-            pipeline.zrevrange(handles_key(tenant, chain), 0, -1)
-        answers = await self._call(pipeline.execute) or []
-        found: dict[tuple[bytes, str], KVHandle] = {}
-        for data in (data for answer in answers for data in answer):
-            handle = self._unpack(KVHandle, data)
-            if handle is not None:
-                # An earlier life of the same replica comes later, and is void.
-                found.setdefault((handle.chain, handle.replica), handle)
-        return tuple(found.values())
+    async def read_feed(self, after: str) -> tuple[tuple[str, bytes], ...] | None:
+        """Entries of the feed behind the one named `after`; the last one if it is empty."""
+
+        def ask() -> Awaitable[list[tuple[bytes, dict[bytes, bytes]]]]:
+            answer = (
+                self._client.xrange(FEED_KEY, min=f"({after}", count=READ_ENTRIES)
+                if after
+                else self._client.xrevrange(FEED_KEY, count=1)
+            )
+            return cast(Awaitable[list[tuple[bytes, dict[bytes, bytes]]]], answer)
+
+        entries = await self._call(ask)
+        if entries is None:
+            return None
+        return tuple((name.decode(), fields[b"entry"]) for name, fields in entries)
 
     async def append_events(
         self,

@@ -29,18 +29,12 @@ redis.call('PEXPIRE', KEYS[1], ARGV[3])
 return 1
 """
 
-PUT_HANDLE = (
-    _NOW
-    + """
--- ARGV: handle, ttl in ms, most handles a chain keeps. The score is the time of announcement, so
--- that a chain in constant use still forgets replicas that are long gone.
-redis.call('ZADD', KEYS[1], now, ARGV[1])
-redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', now - tonumber(ARGV[2]))
-redis.call('ZREMRANGEBYRANK', KEYS[1], 0, -1 - tonumber(ARGV[3]))
-redis.call('PEXPIRE', KEYS[1], ARGV[2])
+APPEND_FEED = """
+-- ARGV: entry, most entries, ttl in ms.
+redis.call('XADD', KEYS[1], 'MAXLEN', '~', ARGV[2], '*', 'entry', ARGV[1])
+redis.call('PEXPIRE', KEYS[1], ARGV[3])
 return 1
 """
-)
 
 ACQUIRE = (
     _NOW

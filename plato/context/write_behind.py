@@ -7,7 +7,7 @@ import logging
 from collections import deque
 from collections.abc import Awaitable, Callable
 
-from plato.context.protocol import ContextStore, KVHandle, NodeRecord, RunRecord
+from plato.context.protocol import ContextStore, NodeRecord, RunRecord
 
 logger = logging.getLogger(__name__)
 
@@ -48,10 +48,6 @@ class WriteBehind:
     def put_node(self, record: NodeRecord) -> None:
         """Write a finished node's output."""
         self.submit(lambda: self._store.put_node(record))
-
-    def put_handles(self, tenant: str, handles: tuple[KVHandle, ...]) -> None:
-        """Announce prefixes that a replica holds."""
-        self.submit(lambda: self._store.put_handles(tenant, handles))
 
     def release(self, tenant: str, run: str, owner: str, fence: int) -> None:
         """Give a run's ownership up, after the writes so far."""

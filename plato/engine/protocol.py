@@ -130,6 +130,9 @@ class Load:
     """Prompt tokens still to be computed."""
     kv_free: int = 0
     """Tokens of KV that are free or can be evicted."""
+    useful_width: int = 0
+    """Sequences that decode faster side by side than one after the other, by the step times that
+    were measured here; 0: nothing is known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,6 +199,28 @@ class EngineStats:
     """Tokens computed again after a preemption, because they were evicted meanwhile."""
 
 
+@dataclass(frozen=True, slots=True)
+class HeldPrefix:
+    """A named prefix whose KV is there."""
+
+    chain: bytes
+    """Chained hash of its last segment (see `Prompt.hashes`)."""
+    tokens: int
+    """Its length."""
+
+
+@dataclass(frozen=True, slots=True)
+class HoldingsChange:
+    """What an engine holds now that it did not, and the other way round."""
+
+    number: int
+    """Counts the changes of one epoch, from 1: a gap means that one was missed."""
+    held: tuple[HeldPrefix, ...] = ()
+    evicted: tuple[bytes, ...] = ()
+    whole: bool = False
+    """`held` is everything, as of change `number` or a little later."""
+
+
 class Engine(Protocol):
     """Runs one model.
 
@@ -244,6 +269,14 @@ class Engine(Protocol):
 
     def stats(self) -> EngineStats:
         """Counters and state."""
+        ...
+
+    async def holdings(self) -> HoldingsChange:
+        """Every named prefix that is here."""
+        ...
+
+    async def take_holdings_change(self) -> HoldingsChange | None:
+        """What has changed since the last call. For the one publisher of an engine."""
         ...
 
     async def close(self) -> None:

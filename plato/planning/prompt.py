@@ -44,6 +44,11 @@ class PlanningPrompt:
         self._history = tokenizer.text(wording.HISTORY)
         self._asks = tokenizer.text(wording.QUESTION)
 
+    @property
+    def public(self) -> Prompt:
+        """What all planning prompts begin with."""
+        return Prompt((self._before,))
+
     def build(self, messages: Sequence[Message], tenant: str) -> Prompt:
         """The prompt for the last of `messages`, of bounded length."""
         *earlier, question = messages

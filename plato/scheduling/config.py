@@ -32,5 +32,7 @@ class SchedulerConfig:
     """A run whose scheduler is silent for this goes to another; renewed three times within."""
     linger_s: float = 30.0
     """How long an ended run is kept that the context store has missed something of."""
+    placement: str = "kv_aware"
+    """A placement policy; see `plato.scheduling.placement.policies`."""
     group_s: float = 0.02
     """Tokens within this time are sent together: a cluster carries only so many messages."""

@@ -127,6 +127,10 @@ class NodeDecoder:
         self._config = config
         self._now = now
 
+    def full(self) -> bool:
+        """Whether more sequences at once would decode no faster; see `Placement.full`."""
+        return self._placement.full()
+
     async def decode(
         self,
         request: GenerateRequest,
@@ -197,7 +201,13 @@ class NodeDecoder:
     ) -> None:
         """One attempt. Raises `_AttemptFailedError` where another may help."""
         what = f"part {progress.node.number}"
-        choice = self._placement.choose(request.prompt, self._pool.replicas())
+        choice = self._placement.choose(
+            request.prompt,
+            self._pool.replicas(),
+            run=request.run,
+            output=request.max_tokens - len(request.emitted),
+            height=request.priority,
+        )
         progress.predicted_tokens = choice.predicted_tokens
         progress.replica = choice.replica or ""
 
@@ -208,7 +218,7 @@ class NodeDecoder:
             with self._placement.booked(
                 request.prompt, choice, suspect=fruitless >= SUSPECT
             ) as booking:
-                stream = self._pool.generate(request, choice.replica)
+                stream = self._pool.generate(request, choice.ranked)
                 await self._follow(stream, progress, started_s, booking, show)
         except asyncio.CancelledError as error:
             if being_cancelled():
@@ -267,6 +277,7 @@ class NodeDecoder:
         show: Callable[[Chunk], Awaitable[None]],
     ) -> None:
         number = progress.node.number
+        answered = False
         attended = Attended(stream)
         lost = attended.give_up
         with ExitStack() as held:
@@ -289,6 +300,9 @@ class NodeDecoder:
                     if not chunk.tokens and chunk.finish is None:
                         continue
                     booking.prefilled()
+                    if not answered:
+                        answered = True
+                        self._placement.answered(progress.predicted_tokens, chunk.cached_tokens)
                     if chunk.finish is FinishReason.CANCELLED:
                         raise _LeaseLostError(
                             f"decoder {chunk.replica} dropped part {number}: this scheduler's "

@@ -6,7 +6,7 @@ import asyncio
 import time
 from dataclasses import replace
 
-from plato.context import KVHandle, NodeRecord, RunRecord, WriteBehind
+from plato.context import NodeRecord, RunRecord, WriteBehind
 from plato.context.protocol import ContextStore
 from plato.context.records import pack, pack_events
 from plato.engine import GenerateRequest, Segment
@@ -104,9 +104,9 @@ class Journal:
         self._update(graph, plan_complete=True, mode=mode)
 
     def node_done(self, request: GenerateRequest, progress: NodeProgress) -> None:
-        """A node is finished: keep its output, and note who holds its KV."""
+        """A node is finished: keep its output, and note who should hold its KV."""
         prompt = request.prompt.extended(Segment(tuple(progress.emitted)))
-        self._placement.learn(prompt, progress.replica, progress.epoch, missing=1)
+        self._placement.learn(prompt, progress.replica, missing=1)
         tenant = request.prompt.tenant
         node = NodeRecord(
             run=request.run,
@@ -120,14 +120,6 @@ class Journal:
         )
         self._nodes[node.number] = node
         self._writes.submit(lambda: self._put_node(node))
-        held = 0
-        handles: list[KVHandle] = []
-        for chain, segment in zip(prompt.hashes, prompt.segments, strict=True):
-            held += len(segment.tokens)
-            tokens = min(held, len(prompt) - 1)
-            handles.append(KVHandle(chain, tokens, progress.replica, progress.epoch))
-        # The last prompt segment and the output name everything a dependent can continue.
-        self._writes.put_handles(tenant, tuple(handles[-2:]))
 
     def logged(self, events: tuple[RunEvent, ...]) -> None:
         """Append events to the run's log. The history has them already.

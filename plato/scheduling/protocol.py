@@ -6,7 +6,7 @@ from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 from typing import Protocol
 
-from plato.engine import Chunk, GenerateRequest
+from plato.engine import Chunk, GenerateRequest, HoldingsChange
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,9 +24,9 @@ class DecoderPool(Protocol):
         ...
 
     def generate(
-        self, request: GenerateRequest, replica: str | None = None
+        self, request: GenerateRequest, ranked: tuple[str, ...] = ()
     ) -> AsyncGenerator[Chunk]:
-        """Decode on `replica` if it is there and has room, else on another.
+        """Decode on the first of `ranked` that is there and has room, else on any.
 
         Closing the iterator cancels the sequence. Raises `RequestRefusedError` for a request that
         can never be served, and anything else when the replica failed.
@@ -35,6 +35,10 @@ class DecoderPool(Protocol):
 
     async def renew(self, owner: str, ttl_s: float, replica: str) -> None:
         """Renew `owner`'s lease at one replica."""
+        ...
+
+    async def holdings(self, replica: str) -> tuple[str, HoldingsChange]:
+        """Epoch and holdings of one replica. Raises if it does not answer."""
         ...
 
     async def release(self, run: str, replica: str) -> None:

@@ -48,6 +48,7 @@ CANCELLED_STATUS = 499
 """What proxies log when a client closes its request."""
 REST_TITLE = "The rest of the answer"
 ANSWER_TITLE = "Answer"
+FULL = "not split: every decoder's batch is full, and more parts would decode no faster"
 
 
 class Run:
@@ -194,6 +195,10 @@ class Run:
         request = self._request
         if Mode.SEQUENTIAL in (request.mode, self._mode):
             await self._answer_sequentially(None, self._past.plan)
+            return
+        undecided = request.mode is Mode.AUTO and request.plan is None and not self._graph
+        if undecided and self._decoder.full():
+            await self._answer_sequentially(FULL)
             return
         self._conversation = self._layout.start(
             request.messages, request.tenant, request.mode is Mode.SKELETON

@@ -30,6 +30,7 @@ from plato.runs import (
 from plato.scheduling.admission import Admission
 from plato.scheduling.config import SchedulerConfig
 from plato.scheduling.decoding import NodeDecoder
+from plato.scheduling.feed import KVFeed
 from plato.scheduling.journal import Journal
 from plato.scheduling.leases import LeaseKeeper
 from plato.scheduling.live import LiveRun
@@ -83,7 +84,9 @@ class GraphScheduler:
         self._leases = LeaseKeeper(
             pool, self._owner, config.lease_ttl_s, silence_s=config.silence_s
         )
-        self._placement = Placement()
+        self._placement = Placement(policy=config.placement)
+        self._feed = KVFeed(store, pool, self._placement)
+        self._following: asyncio.Task[None] | None = None
         self._decoder = NodeDecoder(pool, self._placement, self._leases, config, now)
         self._writes = WriteBehind(store)
         self._admission = Admission(
@@ -101,6 +104,11 @@ class GraphScheduler:
         self._draining = False
 
     @property
+    def placement(self) -> Placement:
+        """Where sequences go, and how well that was predicted."""
+        return self._placement
+
+    @property
     def runs(self) -> frozenset[str]:
         """Runs in flight."""
         return frozenset(self._runs)
@@ -109,6 +117,7 @@ class GraphScheduler:
         """Look after ownerships, and for runs that have lost their scheduler, from now on."""
         if self._maintenance is None:
             self._maintenance = asyncio.create_task(self._maintain(), name="run-maintenance")
+            self._following = asyncio.create_task(self._feed.follow(), name="kv-feed")
 
     async def run(
         self, request: RunRequest, history: tuple[RunEvent, ...] | None = None
@@ -233,9 +242,10 @@ class GraphScheduler:
 
     async def close(self) -> None:
         """Cancel what runs, stop renewing leases, and write what is queued."""
-        if self._maintenance is not None:
-            self._maintenance.cancel()
-            await asyncio.wait([self._maintenance])
+        for task in (self._maintenance, self._following):
+            if task is not None:
+                task.cancel()
+                await asyncio.wait([task])
         for live in tuple(self._runs.values()):
             await live.cancel()
         await self._leases.close()

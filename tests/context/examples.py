@@ -2,8 +2,9 @@
 
 from dataclasses import replace
 
-from plato.context import KVHandle, NodeRecord, RunRecord
-from plato.engine import FinishReason, SamplingParams
+from plato.context import NodeRecord, RunRecord
+from plato.context.records import KVChange
+from plato.engine import FinishReason, HeldPrefix, HoldingsChange, SamplingParams
 from plato.graph import Node
 from plato.runs import (
     EventId,
@@ -73,7 +74,13 @@ RUN = RunRecord(
     created_unix_s=1_790_000_000.25,
 )
 
-HANDLE = KVHandle(chain=b"\x00" * 15 + b"\xff", tokens=128, replica="decoder#1", epoch="e7")
+CHANGE = KVChange(
+    "decoder#1",
+    "e7",
+    HoldingsChange(
+        3, held=(HeldPrefix(b"\x00" * 15 + b"\xff", 128),), evicted=(b"e" * 16, b"f" * 16)
+    ),
+)
 
 PLAN = PlanReport("model", 2, 30, 20, 100, 60, 0.1, 0.01, 0.5, "decoder#1")
 
@@ -122,7 +129,3 @@ def run(name: str = "run-1", tenant: str = "acme", fence: int = 1, owner: str = 
 
 def node(name: str = "run-1", tenant: str = "acme", number: int = 1, text: str = "") -> NodeRecord:
     return replace(NODE, run=name, tenant=tenant, number=number, text=text)
-
-
-def handle(chain: bytes = b"c" * 16, replica: str = "r0", epoch: str = "e0") -> KVHandle:
-    return replace(HANDLE, chain=chain, replica=replica, epoch=epoch)

@@ -1,7 +1,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from plato.context.keys import handles_key, nodes_key, run_key
+from plato.context.keys import nodes_key, run_key
 
 names = st.text(st.characters(exclude_categories=["Cs"]) | st.sampled_from(":{}%*/"), max_size=8)
 
@@ -21,7 +21,3 @@ def test_the_third_part_of_a_key_is_its_only_hash_tag(tenant, run):
     assert (tag[0], tag[-1]) == ("{", "}")
     assert not set("{}") & set(tag[1:-1])
     assert nodes_key(tenant, run).split(":")[2] == tag
-
-
-def test_public_handles_have_a_prefix_of_their_own():
-    assert handles_key("", b"\x01\xff") == "plato::{01ff}:kv"

@@ -1,6 +1,6 @@
 from plato.context import MemoryContextStore
 
-from .examples import handle, node, run
+from .examples import node, run
 
 
 async def test_the_run_written_longest_ago_is_forgotten():
@@ -19,14 +19,6 @@ async def test_a_forgotten_run_still_gets_a_greater_fence():
     first = await store.acquire("acme", "one", "a", 10)
     await store.put_run(run("two"))
     assert await store.acquire("acme", "one", "b", 10) > first
-
-
-async def test_the_chain_announced_longest_ago_is_forgotten():
-    store = MemoryContextStore(max_chains=2)
-    one, two, three = (handle(bytes([number]) * 16) for number in range(3))
-    await store.put_handles("acme", (one, two))
-    await store.put_handles("acme", (one, three))
-    assert await store.get_handles("acme", (one.chain, two.chain, three.chain)) == (one, three)
 
 
 async def test_a_lease_runs_out_by_the_clock():

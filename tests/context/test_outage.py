@@ -14,7 +14,7 @@ from plato.context.embedded import EmbeddedValkey
 from plato.context.redis import RedisContextStore
 from plato.runs import BEFORE_ALL, EventId
 
-from .examples import handle, node, run
+from .examples import node, run
 
 TIMEOUT_S = 0.3
 SLACK_S = 0.3
@@ -50,8 +50,8 @@ async def call_everything(store: RedisContextStore) -> None:
     assert await store.get_run("acme", "run-1") is None
     assert not await store.put_node(node())
     assert await store.get_nodes("acme", "run-1") == {}
-    assert not await store.put_handles("acme", (handle(),))
-    assert await store.get_handles("acme", (b"c" * 16,)) == ()
+    assert not await store.append_feed(b"entry")
+    assert await store.read_feed("") is None
     assert await store.acquire("acme", "run-1", "a", 10) is None
     assert not await store.extend("acme", "run-1", "a", 1, 10)
     await store.release("acme", "run-1", "a", 1)

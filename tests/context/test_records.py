@@ -1,9 +1,10 @@
 import msgpack
 import pytest
 
-from plato.context import KVHandle, NodeRecord, RunRecord
+from plato.context import NodeRecord, RunRecord
 from plato.context.records import (
     VERSION,
+    KVChange,
     UnreadableRecordError,
     pack,
     pack_events,
@@ -12,10 +13,10 @@ from plato.context.records import (
 )
 from plato.runs import RunRequest
 
-from .examples import EVENTS, HANDLE, NODE, REQUEST, RUN
+from .examples import CHANGE, EVENTS, NODE, REQUEST, RUN
 
 
-@pytest.mark.parametrize("record", [RUN, NODE, HANDLE, REQUEST, RunRequest("r", ())])
+@pytest.mark.parametrize("record", [RUN, NODE, CHANGE, REQUEST, RunRequest("r", ())])
 def test_a_record_comes_back_as_it_was(record):
     assert unpack(type(record), pack(record)) == record
 
@@ -30,7 +31,7 @@ def test_nested_values_come_back_with_their_types():
 
 
 def test_the_version_stands_in_front():
-    assert msgpack.unpackb(pack(HANDLE))[0] == VERSION
+    assert msgpack.unpackb(pack(CHANGE))[0] == VERSION
 
 
 def test_a_record_of_another_version_is_unreadable():
@@ -50,17 +51,17 @@ def test_a_record_of_another_kind_is_unreadable():
         b"",
         b"garbage",
         b"\xc1",
-        pack(HANDLE)[:-1],
-        pack(HANDLE) + b"\x00",
+        pack(CHANGE)[:-1],
+        pack(CHANGE) + b"\x00",
         msgpack.packb(7),
-        msgpack.packb([VERSION, "KVHandle", {"chain": b"c"}]),
-        msgpack.packb([VERSION, "KVHandle", 7]),
+        msgpack.packb([VERSION, "KVChange", {"replica": "r"}]),
+        msgpack.packb([VERSION, "KVChange", 7]),
         msgpack.packb({"version": VERSION}),
     ],
 )
 def test_garbage_is_unreadable(garbage):
     with pytest.raises(UnreadableRecordError):
-        unpack(KVHandle, garbage)
+        unpack(KVChange, garbage)
 
 
 def test_equal_records_give_equal_bytes():

@@ -6,20 +6,19 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from plato.context.keys import handles_key, nodes_key, run_key
+from plato.context.keys import nodes_key, run_key
 from plato.context.records import pack
 from plato.context.redis import RedisContextStore
 from plato.errors import SettingsError
 from plato.runs import EventId
 
-from .examples import handle, node, run
+from .examples import node, run
 
 
 async def write_everything(store: RedisContextStore) -> None:
     assert await store.put_run(run("written"))
     assert await store.put_node(node("written"))
-    assert await store.put_handles("acme", (handle(), handle(b"d" * 16)))
-    assert await store.put_handles("", (handle(),))
+    assert await store.append_feed(b"entry")
     fence = await store.acquire("acme", "owned", "a", 1)
     assert fence
     assert await store.extend("acme", "owned", "a", fence, 1)
@@ -32,7 +31,7 @@ async def write_everything(store: RedisContextStore) -> None:
 async def test_every_key_has_a_ttl(redis_store, client):
     await write_everything(redis_store)
     keys = [key async for key in client.scan_iter()]
-    assert len(keys) == 9
+    assert len(keys) == 7
     for key in keys:
         assert 0 < await client.ttl(key) <= 60
 
@@ -43,8 +42,7 @@ async def test_every_key_of_a_tenant_lies_under_its_prefix(redis_store, client):
         await redis_store.put_run(run("b", tenant))
     keys = [key.decode() async for key in client.scan_iter()]
     assert all(key.startswith("plato:") for key in keys)
-    assert len([key for key in keys if key.startswith("plato:acme:")]) == 7
-    assert len([key for key in keys if key.startswith("plato::")]) == 1
+    assert len([key for key in keys if key.startswith("plato:acme:")]) == 5
 
 
 async def test_a_write_starts_the_ttl_again(redis_store, client):
@@ -61,16 +59,6 @@ async def test_records_end_with_their_ttl(shared_valkey, client):
     await asyncio.sleep(1.1)
     assert await store.get_nodes("acme", "run-1") == {}
     await store.close()
-
-
-async def test_a_hot_chain_forgets_replicas_that_are_silent_for_the_ttl(redis_store, client):
-    await redis_store.put_handles("acme", (handle(replica="gone"),))
-    key = handles_key("acme", b"c" * 16)
-    await client.zincrby(key, -61_000, pack(handle(replica="gone")))
-    await redis_store.put_handles("acme", (handle(replica="here"),))
-    found = await redis_store.get_handles("acme", (b"c" * 16,))
-    assert [one.replica for one in found] == ["here"]
-    assert await client.zcard(key) == 1
 
 
 async def test_fences_go_on_rising_when_the_store_lost_everything(redis_store, client):
@@ -96,11 +84,9 @@ async def test_unreadable_records_count_as_missing_and_are_logged_once(redis_sto
     other_version = b"\x93\x63" + pack(node(number=2))[2:]
     await client.hset(nodes_key("acme", "run-1"), mapping={"2": other_version, "3": b"garbage"})
     await client.hset(run_key("acme", "run-1"), "record", b"")
-    await client.zadd(handles_key("acme", b"c" * 16), {b"garbage": 1})
 
     assert list(await redis_store.get_nodes("acme", "run-1")) == [1]
     assert await redis_store.get_run("acme", "run-1") is None
-    assert await redis_store.get_handles("acme", (b"c" * 16,)) == ()
     assert redis_store.available
     assert len(caplog.records) == 1
     assert "unreadable" in caplog.text
@@ -110,13 +96,11 @@ async def test_a_key_of_another_type_counts_as_missing(redis_store, client):
     for key in (
         run_key("acme", "run-1"),
         nodes_key("acme", "run-1"),
-        handles_key("acme", b"c" * 16),
     ):
         await client.set(key, "a string")
     for _ in range(3):
         assert await redis_store.get_run("acme", "run-1") is None
         assert await redis_store.get_nodes("acme", "run-1") == {}
-        assert await redis_store.get_handles("acme", (b"c" * 16,)) == ()
         assert await redis_store.acquire("acme", "run-1", "a", 10) is None
         assert not await redis_store.put_run(run())
     assert redis_store.available

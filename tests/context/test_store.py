@@ -7,7 +7,7 @@ import pytest
 from plato.context import MemoryContextStore
 from plato.runs import BEFORE_ALL, EventId
 
-from .examples import NODE, RUN, handle, node, run
+from .examples import NODE, RUN, node, run
 
 
 @pytest.fixture(params=["memory", "redis"])
@@ -20,8 +20,7 @@ def store(request):
 async def test_what_was_never_written_is_missing(store):
     assert await store.get_run("acme", "nothing") is None
     assert await store.get_nodes("acme", "nothing") == {}
-    assert await store.get_handles("acme", (b"x" * 16,)) == ()
-    assert await store.get_handles("acme", ()) == ()
+    assert await store.read_feed("") == ()
     assert store.available
 
 
@@ -46,48 +45,11 @@ async def test_a_node_written_again_replaces_itself(store):
 async def test_names_that_look_alike_when_joined_stay_apart(store):
     await store.put_run(run("b:c", "a"))
     await store.put_node(node("b:c", "a", text="of a"))
-    await store.put_handles("a", (handle(),))
     assert await store.get_run("a:b", "c") is None
     assert await store.get_nodes("a:b", "c") == {}
     assert await store.acquire("a", "b:c", "one", 10)
     assert await store.acquire("a:b", "c", "two", 10)
     assert (await store.get_run("a", "b:c")).tenant == "a"
-
-
-async def test_a_tenant_sees_only_its_own_handles(store):
-    await store.put_handles("acme", (handle(replica="private"),))
-    await store.put_handles("", (handle(replica="public"),))
-    for tenant, replica in (("acme", "private"), ("", "public")):
-        found = await store.get_handles(tenant, (b"c" * 16,))
-        assert [one.replica for one in found] == [replica]
-    assert await store.get_handles("other", (b"c" * 16,)) == ()
-
-
-async def test_handles_of_several_replicas_and_chains_come_back_together(store):
-    one, two, three = handle(b"1" * 16), handle(b"1" * 16, "r1"), handle(b"2" * 16)
-    assert await store.put_handles("acme", (one, two, three))
-    assert await store.put_handles("acme", ())
-    found = await store.get_handles("acme", (b"1" * 16, b"missing" * 2, b"2" * 16))
-    assert set(found) == {one, two, three}
-    assert found[-1] == three
-
-
-async def test_a_replicas_new_life_replaces_its_old_one(store):
-    await store.put_handles("acme", (handle(epoch="z-old"),))
-    await asyncio.sleep(0.005)
-    await store.put_handles("acme", (handle(epoch="a-new"),))
-    found = await store.get_handles("acme", (b"c" * 16,))
-    assert [one.epoch for one in found] == ["a-new"]
-
-
-async def test_a_chain_keeps_a_bounded_number_of_replicas_and_the_latest(store):
-    for first in range(0, 80, 10):
-        names = (f"r{number}" for number in range(first, first + 10))
-        await store.put_handles("acme", tuple(handle(replica=name) for name in names))
-        await asyncio.sleep(0.002)
-    found = [one.replica for one in await store.get_handles("acme", (b"c" * 16,))]
-    assert len(found) == 64
-    assert {f"r{number}" for number in range(20, 80)} <= set(found)
 
 
 async def test_a_stale_fence_is_refused_and_changes_nothing(store):
@@ -233,3 +195,16 @@ async def test_a_run_that_was_given_up_or_has_ended_is_no_orphan(store):
     assert await store.orphans() == (("acme", "forgotten"),)
     await store.forget("acme", "forgotten")
     assert await store.orphans() == ()
+
+
+async def test_a_feed_is_read_behind_the_last_entry_that_was_seen(store):
+    for number in range(5):
+        assert await store.append_feed(b"%d" % number)
+    ((last, entry),) = await store.read_feed("")
+    assert entry == b"4"
+    assert await store.read_feed(last) == ()
+    await store.append_feed(b"5")
+    await store.append_feed(b"6")
+    entries = await store.read_feed(last)
+    assert [entry for _, entry in entries] == [b"5", b"6"]
+    assert await store.read_feed(entries[0][0]) == entries[1:]

@@ -5,7 +5,7 @@ import pytest
 
 from plato.context import MemoryContextStore, WriteBehind
 
-from .examples import HANDLE, NODE, RUN, node, run
+from .examples import NODE, RUN, node, run
 
 
 class Gate:
@@ -29,14 +29,12 @@ async def test_records_reach_the_store_in_order():
     fence = await store.acquire("acme", "run-1", "a", 10)
     writer.put_run(run(fence=fence, owner="a"))
     writer.put_node(NODE)
-    writer.put_handles("acme", (HANDLE,))
     writer.put_node(node(number=2, text="later"))
     writer.release("acme", "run-1", "a", fence)
     assert await store.get_run("acme", "run-1") is None, "putting does not write"
     await writer.close()
     assert (await store.get_run("acme", "run-1")).owner == "a"
     assert (await store.get_nodes("acme", "run-1"))[2].text == "later"
-    assert await store.get_handles("acme", (HANDLE.chain,)) == (HANDLE,)
     assert not await store.extend("acme", "run-1", "a", fence, 10)
     assert writer.dropped == 0
 

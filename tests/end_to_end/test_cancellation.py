@@ -52,12 +52,12 @@ def test_a_client_that_disconnects_ends_its_sequences(app: LocalApp, stream: boo
     print(f"stream={stream}: sequences gone {took:.2f} s after the client")
 
 
-def test_a_killed_scheduler_ends_its_sequences(app: LocalApp) -> None:
+def test_a_killed_scheduler_ends_its_sequences_and_the_next_one_the_answer(app: LocalApp) -> None:
     url = f"{app.url}/v1/chat/completions"
     seen: list[str] = []
 
     def ask() -> None:
-        with httpx.stream("POST", url, json=body(stream=True), timeout=60) as response:
+        with httpx.stream("POST", url, json=body(stream=True), timeout=120) as response:
             seen.extend(line for line in response.iter_lines() if line)
 
     client = threading.Thread(target=ask)
@@ -75,24 +75,7 @@ def test_a_killed_scheduler_ends_its_sequences(app: LocalApp) -> None:
     took = time.monotonic() - killed - decoder_stats().idle_s
     print(f"nothing decoded any more {took:.2f} s after the scheduler")
     assert took < DEADLINE_S
-    client.join(30)
+    # Serve starts another scheduler, which goes on with the answer.
+    client.join(120)
     assert not client.is_alive()
-    assert '"error"' in seen[-1], "the client is told"
-
-    # Serve starts another scheduler, and the next question is answered.
-    def ready() -> bool:
-        return httpx.get(f"{app.url}/readyz", timeout=10).status_code == httpx.codes.OK
-
-    wait_until(ready, 60, "ready again")
-    time.sleep(0.5)
-    again = httpx.post(
-        url,
-        json={
-            "model": "small",
-            "messages": [{"role": "user", "content": "Hello"}],
-            "max_tokens": 4,
-            "plato": {"mode": "sequential"},
-        },
-        timeout=60,
-    )
-    assert again.status_code == httpx.codes.OK
+    assert seen[-1] == "data: [DONE]"

@@ -123,6 +123,7 @@ def test_a_run_whose_scheduler_dies_is_followed_to_its_end(
     for process in server.replicas("SchedulerService"):
         process.kill()
         time.sleep(1.0)
+    wait_until(server.ready, 60, "there are schedulers again")
     for run in runs:
         text, last = "", ""
         url = f"{server.url}/v1/runs/{run}/events"

@@ -41,7 +41,7 @@ class Script:
         self.closed = False
 
     async def generate(
-        self, request: GenerateRequest, replica: str | None = None
+        self, request: GenerateRequest, ranked: tuple[str, ...] = ()
     ) -> AsyncIterator[Chunk]:
         self.requests.append(request)
         try:

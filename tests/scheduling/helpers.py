@@ -9,7 +9,7 @@ from contextlib import aclosing, asynccontextmanager
 from typing import Any, TypeVar
 
 from plato.assembly import ModelTools
-from plato.engine import Chunk, FinishReason, GenerateRequest
+from plato.engine import Chunk, FinishReason, GenerateRequest, HoldingsChange
 from plato.graph import Node
 from plato.planning.protocol import PlanEnded, PlanEvent, PlanLine, PlanRequest, PlanStarted
 from plato.runs import (
@@ -130,7 +130,7 @@ class ScriptedPool:
         return (Replica("scripted"),)
 
     async def generate(
-        self, request: GenerateRequest, replica: str | None = None
+        self, request: GenerateRequest, ranked: tuple[str, ...] = ()
     ) -> AsyncGenerator[Chunk]:
         """An acknowledgement, and the text token by token."""
         self.requests.append(request)
@@ -166,6 +166,10 @@ class ScriptedPool:
     async def renew(self, owner: str, ttl_s: float, replica: str) -> None:
         """Nothing to renew."""
 
+    async def holdings(self, replica: str) -> tuple[str, HoldingsChange]:
+        """Nothing."""
+        return "epoch", HoldingsChange(0, whole=True)
+
     async def release(self, run: str, replica: str) -> None:
         """Notes it."""
         self.released.append((run, replica))
@@ -185,10 +189,10 @@ class FaultyPool:
         return self._pool.replicas()
 
     async def generate(
-        self, request: GenerateRequest, replica: str | None = None
+        self, request: GenerateRequest, ranked: tuple[str, ...] = ()
     ) -> AsyncGenerator[Chunk]:
         """The other pool's chunks up to the fault."""
-        async with aclosing(self._pool.generate(request, replica)) as chunks:
+        async with aclosing(self._pool.generate(request, ranked)) as chunks:
             async for chunk in chunks:
                 yield chunk
                 if chunk.tokens and request.node in self._faults:
@@ -197,6 +201,10 @@ class FaultyPool:
     async def renew(self, owner: str, ttl_s: float, replica: str) -> None:
         """The other pool's."""
         await self._pool.renew(owner, ttl_s, replica)
+
+    async def holdings(self, replica: str) -> tuple[str, HoldingsChange]:
+        """The other pool's."""
+        return await self._pool.holdings(replica)
 
     async def release(self, run: str, replica: str) -> None:
         """The other pool's."""

@@ -13,8 +13,6 @@ from plato.assembly import ModelTools
 from plato.context import ContextStore, MemoryContextStore, NodeRecord, RunRecord
 from plato.context.records import unpack
 from plato.context.redis import RedisContextStore
-from plato.engine import Prompt, Segment
-from plato.graph import PlanGraph
 from plato.runs import Mode, NodeFinished, NodeOutput, RunRequest
 from plato.runtime import LocalPool
 from tests.scheduling.conftest import MakeScheduler
@@ -119,26 +117,6 @@ async def test_the_ownership_is_given_up_at_the_end(
         held.resume(1)
     assert run.report.mode is Mode.SEQUENTIAL
     assert await released(store, asked) > record.fence
-
-
-async def test_handles_name_what_a_dependent_continues(
-    make_scheduler: MakeScheduler, pool: LocalPool, tools: ModelTools, store: ContextStore
-) -> None:
-    asked = question(plan=parts((), (1,)), tenant=TENANT)
-    report = finished(await collect(make_scheduler(pool, store=store), asked))
-    await written(store, asked, "done")
-    conversation = tools.layout.start(asked.messages, TENANT)
-    (first, _) = asked.plan or ()
-    outputs = await store.get_nodes(TENANT, asked.run)
-    prompt = conversation.node_prompt(PlanGraph([first]), 1, {}, 12).prompt
-    decoded: Prompt = prompt.extended(Segment(outputs[1].tokens))
-    handles = await store.get_handles(TENANT, decoded.hashes[-2:])
-    lengths = {handle.chain: handle.tokens for handle in handles}
-    # The last sampled token has no KV yet.
-    assert lengths == {decoded.hashes[-2]: len(prompt), decoded.hashes[-1]: len(decoded) - 1}
-    epoch = node(report, 1).epoch
-    assert {(handle.replica, handle.epoch) for handle in handles} == {("local", epoch)}
-    assert await store.get_handles("another tenant", decoded.hashes) == ()
 
 
 async def test_a_sequential_answer_is_recorded_as_what_it_became(

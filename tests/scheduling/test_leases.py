@@ -39,7 +39,7 @@ class Renewals:
         return ()
 
     async def generate(
-        self, request: GenerateRequest, replica: str | None = None
+        self, request: GenerateRequest, ranked: tuple[str, ...] = ()
     ) -> AsyncGenerator[Chunk]:
         raise NotImplementedError
         yield

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import random
 from contextlib import ExitStack
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from plato.engine import Load, Prompt, Segment
-from plato.scheduling import placement as placement_module
-from plato.scheduling.placement import SEQUENCE_SHARE, Placement
+from plato.engine import HeldPrefix, HoldingsChange, Load, Prompt, Segment
+from plato.scheduling.placement import POLICIES, Ask, KVIndex, Placement, ReplicaView, kv_aware
+from plato.scheduling.placement.policies import SEQUENCE_SHARE, WAITING_SHARE
 from plato.scheduling.protocol import Replica
 
 A, B = Replica("a"), Replica("b")
@@ -29,7 +32,7 @@ def placement() -> Placement:
     placement = Placement(seed=1)
     placement.choose(prompt(1), BOTH)
     for replica in BOTH:
-        placement.observe(replica.name, "e1", Load())
+        placement.observe(replica.name, "e1", Load(kv_free=100_000))
     return placement
 
 
@@ -41,33 +44,34 @@ def test_without_replicas_the_pool_decides() -> None:
 
 
 def test_a_free_replica_that_holds_the_prefix_is_chosen(placement: Placement) -> None:
-    placement.learn(prompt(100, 50), "b", "e1")
+    placement.learn(prompt(100, 50), "b")
     for _ in range(20):
         choice = placement.choose(prompt(100, 50, 10), BOTH)
         assert (choice.replica, choice.predicted_tokens) == ("b", 150)
 
 
 def test_the_last_token_of_a_prompt_is_never_predicted(placement: Placement) -> None:
-    placement.learn(prompt(100), "a", "e1")
+    placement.learn(prompt(100), "a")
     assert placement.choose(prompt(100), (A,)).predicted_tokens == 99
 
 
 def test_a_prefix_is_worth_no_more_than_the_wait_for_it(placement: Placement) -> None:
-    placement.learn(prompt(100), "a", "e1")
+    placement.learn(prompt(100), "a")
     asked = prompt(100, 10)
-    placement.observe("a", "e1", Load(prefill_tokens=99))
+    placement.observe("a", "e1", Load(kv_free=100_000, prefill_tokens=99))
     assert placement.choose(asked, BOTH).replica == "a"
-    placement.observe("a", "e1", Load(prefill_tokens=101))
+    placement.observe("a", "e1", Load(kv_free=100_000, prefill_tokens=101))
     assert placement.choose(asked, BOTH).replica == "b"
-    placement.observe("a", "e1", Load(running=100 // SEQUENCE_SHARE))
+    placement.observe("a", "e1", Load(kv_free=100_000, running=100 // SEQUENCE_SHARE))
     assert placement.choose(asked, BOTH).replica == "a"
-    placement.observe("a", "e1", Load(running=2, waiting=100 // SEQUENCE_SHARE))
+    placement.observe("a", "e1", Load(kv_free=100_000, running=0, waiting=1))
+    assert WAITING_SHARE > 100
     assert placement.choose(asked, BOTH).replica == "b"
 
 
 def test_one_hot_replica_does_not_turn_affinity_off_for_others(placement: Placement) -> None:
-    placement.observe("a", "e1", Load(running=16, waiting=100))
-    placement.learn(prompt(100), "b", "e1")
+    placement.observe("a", "e1", Load(kv_free=100_000, running=16, waiting=100))
+    placement.learn(prompt(100), "b")
     third = Replica("c")
     choice = placement.choose(prompt(100, 10), (*BOTH, third))
     assert choice.replica == "b"
@@ -77,7 +81,7 @@ def test_siblings_stay_together_while_there_is_room_and_spread_when_there_is_not
     placement: Placement,
 ) -> None:
     shared = prompt(200)
-    placement.learn(shared, "a", "e1")
+    placement.learn(shared, "a")
     asked = [shared.extended(Segment((1000 + number,) * 5)) for number in range(20)]
     chosen: list[str | None] = []
     with ExitStack() as booked:
@@ -104,16 +108,11 @@ def test_what_has_ended_weighs_no_more(placement: Placement) -> None:
 
 
 def test_another_life_of_a_replica_voids_what_it_held(placement: Placement) -> None:
-    placement.learn(prompt(100), "a", "e1")
+    placement.learn(prompt(100), "a")
     placement.observe("a", "e2", Load())
     assert placement.cached(prompt(100, 10), "a") == 0
-    placement.learn(prompt(100), "a", "e2")
+    placement.learn(prompt(100), "a")
     assert placement.cached(prompt(100, 10), "a") == 100
-
-
-def test_a_handle_of_another_epoch_is_void(placement: Placement) -> None:
-    placement.learn(prompt(100), "a", "e0")
-    assert placement.cached(prompt(100, 10), "a") == 0
 
 
 def test_what_was_placed_before_the_epoch_was_known_counts() -> None:
@@ -127,7 +126,7 @@ def test_what_was_placed_before_the_epoch_was_known_counts() -> None:
 
 
 def test_a_replica_that_is_gone_is_forgotten(placement: Placement) -> None:
-    placement.learn(prompt(100), "a", "e1")
+    placement.learn(prompt(100), "a")
     placement.choose(prompt(1), (B,))
     placement.choose(prompt(1), BOTH)
     placement.observe("a", "e1", Load())
@@ -136,21 +135,9 @@ def test_a_replica_that_is_gone_is_forgotten(placement: Placement) -> None:
 
 
 def test_tenants_share_no_prefix(placement: Placement) -> None:
-    placement.learn(prompt(100, tenant="x"), "a", "e1")
+    placement.learn(prompt(100, tenant="x"), "a")
     assert placement.cached(prompt(100, 10, tenant="x"), "a") == 100
     assert placement.cached(prompt(100, 10, tenant="y"), "a") == 0
-
-
-def test_chains_are_bounded_and_the_least_used_go_first(
-    placement: Placement, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(placement_module, "MAX_CHAINS", 10)
-    placement.learn(prompt(100), "a", "e1")
-    for number in range(1, 30):
-        placement.learn(prompt(10, first=1000 * number), "a", "e1")
-        assert placement.cached(prompt(100, 10), "a") == 100
-    assert placement.cached(prompt(10, 5, first=1000), "a") == 0
-    assert placement.cached(prompt(10, 5, first=29_000), "a") == 10
 
 
 def test_ties_are_broken_at_random_and_the_same_for_a_seed() -> None:
@@ -160,3 +147,166 @@ def test_ties_are_broken_at_random_and_the_same_for_a_seed() -> None:
 
     assert choices(1) == choices(1)
     assert set(choices(1)) == {"a", "b"}
+
+
+def test_an_index_is_bounded_and_the_least_used_go_first() -> None:
+    index = KVIndex(max_chains=10)
+
+    def hold(asked: Prompt) -> None:
+        for chain in asked.hashes:
+            index.hold("a", chain, len(asked))
+
+    hold(prompt(100))
+    for number in range(1, 30):
+        hold(prompt(10, first=1000 * number))
+        assert index.cached(prompt(100, 10)) == {"a": 100}
+    assert index.cached(prompt(10, 5, first=1000)) == {}
+    assert index.cached(prompt(10, 5, first=29_000)) == {"a": 10}
+    assert len(index) == 10
+    index.forget("a")
+    assert len(index) == 0
+
+
+def test_a_replica_without_memory_for_a_sequence_comes_behind_those_that_have_it(
+    placement: Placement,
+) -> None:
+    placement.learn(prompt(100), "a")
+    placement.observe("a", "e1", Load(kv_free=50))
+    assert placement.choose(prompt(100, 10), BOTH, output=41).replica == "b"
+    assert placement.choose(prompt(100, 10), BOTH, output=40).replica == "a"
+
+
+def held(*chains: bytes) -> tuple[HeldPrefix, ...]:
+    return tuple(HeldPrefix(chain, 100) for chain in chains)
+
+
+def test_what_a_replica_tells_replaces_what_was_believed(placement: Placement) -> None:
+    asked = prompt(100, 10)
+    (first, _) = asked.hashes
+    assert not placement.apply("a", "e1", HoldingsChange(4, held=held(first)))
+    assert placement.apply("a", "e1", HoldingsChange(4, held=held(first), whole=True))
+    assert placement.cached(asked, "a") == 100
+    assert placement.apply("a", "e1", HoldingsChange(5, evicted=(first,)))
+    assert placement.cached(asked, "a") == 0
+    assert placement.apply("a", "e1", HoldingsChange(6, held=held(first)))
+    assert placement.cached(asked, "a") == 100
+
+
+def test_a_gap_or_another_life_asks_for_a_snapshot(placement: Placement) -> None:
+    assert placement.apply("a", "e1", HoldingsChange(1, whole=True))
+    assert placement.apply("a", "e1", HoldingsChange(1)), "what is known already is no gap"
+    assert not placement.apply("a", "e1", HoldingsChange(3))
+    assert not placement.apply("a", "e2", HoldingsChange(2))
+    placement.observe("a", "e2", Load())
+    assert not placement.apply("a", "e2", HoldingsChange(1))
+    assert placement.apply("a", "e2", HoldingsChange(1, whole=True))
+    assert placement.apply("a", "e2", HoldingsChange(2))
+
+
+def test_what_was_sent_a_moment_ago_outlives_a_snapshot_that_does_not_know_it_yet() -> None:
+    now = [0.0]
+    placement = Placement(clock=lambda: now[0])
+    placement.choose(prompt(1), (A,))
+    placement.learn(prompt(100), "a")
+    placement.apply("a", "e1", HoldingsChange(1, whole=True))
+    assert placement.cached(prompt(100, 10), "a") == 100
+    now[0] = 60.0
+    placement.apply("a", "e1", HoldingsChange(2))
+    assert placement.cached(prompt(100, 10), "a") == 0
+
+
+def test_wrong_predictions_are_counted(placement: Placement) -> None:
+    placement.answered(100, 100)
+    placement.answered(100, 40)
+    placement.answered(0, 50)
+    assert (placement.predicted_tokens, placement.wrong_tokens) == (200, 60)
+
+
+def test_all_are_full_when_each_has_as_many_as_decode_faster_together() -> None:
+    placement = Placement()
+    assert not placement.full()
+    placement.choose(prompt(1), BOTH)
+    assert not placement.full()
+    placement.observe("a", "e1", Load(running=8, useful_width=8))
+    assert not placement.full()
+    placement.observe("b", "e1", Load(running=6, waiting=2, useful_width=8))
+    assert placement.full()
+    placement.observe("b", "e1", Load(running=7, useful_width=8))
+    assert not placement.full()
+
+
+views = st.lists(
+    st.builds(
+        ReplicaView,
+        st.sampled_from([f"r{number}" for number in range(8)]),
+        cached=st.integers(0, 400),
+        prefill=st.integers(0, 3000),
+        sequences=st.integers(0, 40),
+        waiting=st.integers(0, 10),
+        free=st.none() | st.integers(0, 2000),
+        suspects=st.integers(0, 1),
+        avoided=st.booleans(),
+        matched=st.integers(0, 400),
+        sent=st.integers(0, 10_000),
+    ),
+    min_size=1,
+    unique_by=lambda view: view.name,
+)
+asks = st.builds(Ask, st.text(max_size=3), prompt=st.integers(400, 800), output=st.integers(1, 400))
+
+
+@given(asks, views, st.integers(), st.sampled_from(sorted(POLICIES)))
+def test_every_policy_ranks_each_replica_once_and_the_same_for_a_seed(
+    ask: Ask, replicas: list[ReplicaView], seed: int, policy: str
+) -> None:
+    ranked = POLICIES[policy](ask, replicas, random.Random(seed))
+    assert sorted(ranked) == sorted(view.name for view in replicas)
+    assert ranked == POLICIES[policy](ask, replicas, random.Random(seed))
+
+
+@given(asks, views, st.integers())
+def test_ours_never_goes_over_a_budget_or_to_one_that_fails_while_there_are_others(
+    ask: Ask, replicas: list[ReplicaView], seed: int
+) -> None:
+    by_name = {view.name: view for view in replicas}
+    first = by_name[kv_aware(ask, replicas, random.Random(seed))[0]]
+
+    def fits(view: ReplicaView) -> bool:
+        return view.free is None or view.free >= ask.prompt - view.cached + ask.output
+
+    sound = [view for view in replicas if not view.avoided]
+    assert not first.avoided or not sound
+    if first in sound:
+        assert fits(first) or not any(map(fits, sound))
+    # Nobody in the same state with more of the prompt and less to do is passed over.
+    for view in replicas:
+        better = (
+            (view.avoided, not fits(view)) <= (first.avoided, not fits(first))
+            and view.cached > first.cached
+            and view.prefill <= first.prefill
+            and view.sequences <= first.sequences
+            and view.waiting <= first.waiting
+            and view.suspects <= first.suspects
+        )
+        assert not better
+
+
+@given(st.lists(st.tuples(st.integers(0, 3), st.sampled_from(["e1", "e2"])), max_size=30))
+def test_a_dead_life_is_never_predicted_from(steps: list[tuple[int, str]]) -> None:
+    placement = Placement()
+    asked = prompt(100, 10)
+    placement.choose(asked, (A,))
+    alive, holds = "", False
+    for kind, epoch in steps:
+        if kind == 0:
+            placement.observe("a", epoch, Load())
+            holds = holds and alive in ("", epoch)
+            alive = epoch
+        elif kind == 1:
+            placement.learn(prompt(100), "a")
+            holds = True
+        else:
+            told = HoldingsChange(1, held=held(asked.hashes[0]), whole=True)
+            placement.apply("a", epoch, told)
+            alive, holds = epoch, True
+        assert (placement.cached(asked, "a") > 0) == holds

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from plato.engine.pace import Pace
+
 
 @dataclass(frozen=True, slots=True)
 class TorchEngineConfig:
@@ -26,5 +28,7 @@ class TorchEngineConfig:
     """Sequences that wait for a place; past it requests are refused."""
     prefill_chunk: int = 256
     """Prompt tokens computed in one step, at the most, all sequences together."""
+    pace: Pace | None = None
+    """Sleep at this pace instead of computing."""
     threads: int | None = None
     """Threads of one operation; `None` leaves torch's own choice."""

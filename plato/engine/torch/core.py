@@ -12,18 +12,19 @@ from collections.abc import Callable
 import torch
 
 from plato.engine.errors import EngineBusyError, RequestRefusedError
-from plato.engine.prompt import Prompt
+from plato.engine.prompt import Prompt, Segment
 from plato.engine.protocol import Chunk, FinishReason, GenerateRequest, Load
 from plato.engine.torch import sampling
 from plato.engine.torch.config import TorchEngineConfig
 from plato.engine.torch.grammar import GrammarCompiler
-from plato.engine.torch.model import LanguageModel
 from plato.engine.torch.output import draw, next_chunk, release_text, take
+from plato.engine.torch.paced import Model
 from plato.engine.torch.residency import Residency
 from plato.engine.torch.sequence import Sequence
 from plato.engine.torch.steps import note_computed, plan_step
 from plato.engine.torch.text import TextStream
 from plato.engine.torch.tree import KVTree
+from plato.engine.torch.widths import StepTimes
 
 logger = logging.getLogger(__name__)
 
@@ -33,7 +34,7 @@ class EngineCore:
 
     def __init__(
         self,
-        model: LanguageModel,
+        model: Model,
         config: TorchEngineConfig,
         epoch: str,
         clock: Callable[[], float] = time.monotonic,
@@ -48,6 +49,7 @@ class EngineCore:
         self._grammars = GrammarCompiler(model.tokenizer, model.vocabulary)
         self._leases: dict[str, float] = {}
         """Deadline of every consumer with a live sequence; others are dropped on expiry."""
+        self._step_times = StepTimes(config.max_sequences)
         self._load = self._measure_load()
         self.stepped_at = clock()
         """When the last step ended."""
@@ -176,7 +178,10 @@ class EngineCore:
             tokens += item.tokens
             if item.samples:
                 wanted.append(len(tokens) - 1)
+        started = time.perf_counter()
         logits = self._model.forward(self.pool, tokens, [item.rows for item in work], wanted)
+        if len(tokens) == len(work):
+            self._step_times.note(len(work), time.perf_counter() - started)
         self.recomputed_tokens += note_computed(work, self.tree)
         self._load = self._measure_load()
         sequences = [item.sequence for item in work if item.samples]
@@ -205,6 +210,7 @@ class EngineCore:
             waiting=len(residency.waiting),
             prefill_tokens=self.tree.pending + sum(s.expected_prefill for s in residency.waiting),
             kv_free=self.pool.free_count + self.tree.evictable,
+            useful_width=self._step_times.useful_width,
         )
 
     def _take(self, sequence: Sequence, choice: sampling.Choice) -> None:
@@ -220,6 +226,7 @@ class EngineCore:
         if first:
             self.prompt_tokens += sequence.prompt_length
             self.cached_tokens += sequence.cached_tokens
+            self.tree.mark(sequence.request.prompt)
         text = release_text(sequence)
         if sequence.finish is not None:
             self._end(sequence, text)
@@ -237,7 +244,11 @@ class EngineCore:
     def _remove(self, sequence: Sequence) -> None:
         """Take a sequence out, and its consumer's lease with the last one."""
         whole = sequence.finish in (FinishReason.STOP, FinishReason.LENGTH)
+        running = sequence.running
         self._residency.remove(sequence, sequence.request.keep if whole else None)
+        if whole and running:
+            output = Segment(tuple(sequence.output))
+            self.tree.mark(sequence.request.prompt.extended(output))
         self._load = self._measure_load()
         owner = _owner(sequence)
         if owner is not None and all(_owner(other) != owner for other in self._sequences()):

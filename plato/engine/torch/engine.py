@@ -10,16 +10,18 @@ import threading
 import time
 import uuid
 from collections.abc import AsyncGenerator, Callable
+from typing import TypeVar, cast
 
 import torch
 
 from plato.engine.errors import EngineClosedError, EngineError
 from plato.engine.prompt import Prompt
-from plato.engine.protocol import Chunk, EngineStats, GenerateRequest
+from plato.engine.protocol import Chunk, EngineStats, GenerateRequest, HoldingsChange
 from plato.engine.torch.config import TorchEngineConfig
 from plato.engine.torch.core import EngineCore
 from plato.engine.torch.mailbox import Mailbox
 from plato.engine.torch.model import LanguageModel
+from plato.engine.torch.paced import Model, PacedModel
 from plato.engine.torch.sequence import Sequence
 
 logger = logging.getLogger(__name__)
@@ -27,6 +29,10 @@ logger = logging.getLogger(__name__)
 IDLE_TICK_S = 0.1
 """How often an idle engine looks for expired leases."""
 CLOSE_DEADLINE_S = 10.0
+ASK_DEADLINE_S = 30.0
+"""A step of a long prompt takes seconds on a slow CPU."""
+
+T = TypeVar("T")
 
 
 class TorchEngine:
@@ -46,9 +52,7 @@ class TorchEngine:
         """How to fail each live sequence; an entry goes when its sequence ends."""
         self._failure: BaseException | None = None
         self._closing = threading.Event()
-        loaded: queue.SimpleQueue[tuple[LanguageModel, EngineCore] | BaseException] = (
-            queue.SimpleQueue()
-        )
+        loaded: queue.SimpleQueue[tuple[Model, EngineCore] | BaseException] = queue.SimpleQueue()
         self._thread = threading.Thread(
             target=self._run, args=(loaded,), name="plato-engine", daemon=True
         )
@@ -155,6 +159,14 @@ class TorchEngine:
         """Drop all pins of a run."""
         self._inbox.put(lambda: self._core.release(run))
 
+    async def holdings(self) -> HoldingsChange:
+        """Every named prefix that is here."""
+        return await self._ask(self._core.tree.holdings.snapshot)
+
+    async def take_holdings_change(self) -> HoldingsChange | None:
+        """What has changed since the last call; see `Engine.take_holdings_change`."""
+        return await self._ask(self._core.tree.holdings.changes)
+
     def stats(self) -> EngineStats:
         """Counters and state as of the last step. Raises `EngineClosedError` if it has died."""
         self._require_alive()
@@ -184,15 +196,43 @@ class TorchEngine:
         self._inbox.put(lambda: None)
         await asyncio.to_thread(self._thread.join, CLOSE_DEADLINE_S)
 
+    async def _ask(self, question: Callable[[], T]) -> T:
+        """Have the engine's thread answer, between two steps."""
+        loop = asyncio.get_running_loop()
+        answer: asyncio.Future[T] = loop.create_future()
+
+        def settle(result: T | None, error: Exception | None) -> None:
+            if answer.done():
+                return
+            if error is not None:
+                answer.set_exception(error)
+            else:
+                answer.set_result(cast(T, result))
+
+        def ask() -> None:
+            result: T | None = None
+            failure: Exception | None = None
+            try:
+                result = question()
+            except Exception as error:
+                failure = error
+            with contextlib.suppress(RuntimeError):
+                loop.call_soon_threadsafe(settle, result, failure)
+
+        self._require_alive()
+        self._inbox.put(ask)
+        # The loop may have ended just before; nobody would have looked into the inbox again.
+        self._require_alive()
+        async with asyncio.timeout(ASK_DEADLINE_S):
+            return await answer
+
     def _require_alive(self) -> None:
         if self._failure is not None:
             raise EngineClosedError(f"the engine has died: {self._failure}") from self._failure
         if self._closing.is_set():
             raise EngineClosedError("the engine is shutting down")
 
-    def _run(
-        self, loaded: queue.SimpleQueue[tuple[LanguageModel, EngineCore] | BaseException]
-    ) -> None:
+    def _run(self, loaded: queue.SimpleQueue[tuple[Model, EngineCore] | BaseException]) -> None:
         """Load and compute, both in this thread.
 
         OpenMP keeps a pool of threads for every thread that computes. With a second pool, from
@@ -202,7 +242,8 @@ class TorchEngine:
         if self._config.threads is not None:
             torch.set_num_threads(self._config.threads)
         try:
-            model = LanguageModel(self._config)
+            paced = self._config.pace is not None
+            model: Model = PacedModel(self._config) if paced else LanguageModel(self._config)
             core = EngineCore(model, self._config, self._epoch)
         except BaseException as error:
             # Whatever it is, the constructor waits for it.

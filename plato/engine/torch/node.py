@@ -18,6 +18,7 @@ class TreeNode:
         "computed",
         "last_used",
         "locks",
+        "marks",
         "parent",
         "pins",
         "scope",
@@ -44,6 +45,8 @@ class TreeNode:
         """Live sequences that need this node; never fewer than those of any child."""
         self.claimed_by: object | None = None
         """The sequence that computes the rest."""
+        self.marks: dict[int, bytes] | None = None
+        """Names of prefixes that end here, by their length within this node (see `Holdings`)."""
         self.pins: dict[str, int] | None = None
         """Distance of every run that will need this node (see `Pins`); `None` for no run."""
         self.last_used = 0

@@ -20,6 +20,7 @@ import numpy as np
 
 from plato.engine.prompt import Prompt
 from plato.engine.torch.eviction import EvictionOrder
+from plato.engine.torch.holdings import Holdings, named_ends
 from plato.engine.torch.node import TreeNode
 from plato.engine.torch.pins import Pins
 from plato.engine.torch.pool import KVPool
@@ -41,6 +42,7 @@ class KVTree:
         self._uses = itertools.count(1)
         self._order = EvictionOrder()
         self._pins = Pins(clock)
+        self.holdings = Holdings()
         self.root = TreeNode(None, PUBLIC, (), np.empty(0, np.int64))
         # Kept up to date with every change: a step asks for them.
         self.evictable = 0
@@ -196,6 +198,18 @@ class KVTree:
         """Drop the pins whose time is over."""
         self._reorder(self._pins.expire())
 
+    def mark(self, prompt: Prompt) -> None:
+        """Name what is there of `prompt`, so that others can be told of it."""
+        _, found, computed = self.find(prompt, prompt.tokens)
+        ends = iter(named_ends(prompt, min(found, computed)))
+        position = 0
+        chain, length = next(ends, (b"", 0))
+        for node, shared in self._walk(prompt, prompt.tokens):
+            while length and length <= position + shared:
+                self.holdings.hold(node, length - position, chain, length)
+                chain, length = next(ends, (b"", 0))
+            position += shared
+
     def nodes(self) -> Iterator[TreeNode]:
         """All nodes but the root."""
         stack = list(self.root.children.values())
@@ -212,6 +226,7 @@ class KVTree:
         assert self.pending == sum(n.missing for n in nodes), "the count of pending tokens is wrong"
         self._order.check_integrity({node for node in nodes if node.evictable})
         self._pins.check_integrity(nodes)
+        self.holdings.check_integrity(nodes)
         for node in nodes:
             assert node.tokens, "an empty node"
             assert len(node.tokens) == len(node.slots), "a node's slots are not its tokens"
@@ -292,6 +307,7 @@ class KVTree:
         upper.locks = node.locks
         upper.last_used = node.last_used
         upper.claimed_by = None if upper.complete else node.claimed_by
+        self.holdings.split(upper, node, at)
         upper.children[node.scope, node.tokens[at]] = node
         parent.children[node.scope, node.tokens[0]] = upper
         node.parent = upper
@@ -303,6 +319,7 @@ class KVTree:
     def _cut(self, node: TreeNode, count: int) -> None:
         """Free the last `count` tokens of a leaf, and the leaf with them if these are all."""
         keep = len(node.tokens) - count
+        self.holdings.cut(node, keep)
         self._pool.free(node.slots[keep:])
         if keep == 0:
             self._remove(node)

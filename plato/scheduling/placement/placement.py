@@ -1,0 +1,310 @@
+"""The state between placement decisions: lives, loads, bookings, and what lies where."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+from plato.engine import HeldPrefix, HoldingsChange, Load, Prompt
+from plato.scheduling.placement.index import KVIndex, SentIndex
+from plato.scheduling.placement.policies import POLICIES
+from plato.scheduling.placement.views import Ask, ReplicaView
+from plato.scheduling.protocol import Replica
+
+ROOM_TOKENS = 512
+"""KV that a run should find free, and each sequence that waits already."""
+AVOID_S = 3.0
+"""How long a replica that has failed gets nothing, while there are others."""
+BELIEF_S = 30.0
+"""How long we believe in a prefix that we sent and that the replica has not told of."""
+USUAL_OUTPUT = 128
+RANKS = 3
+"""Replicas of a ranking that a router needs: it takes any other when these do not answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """Where a sequence goes, and how many prompt tokens should be cached there."""
+
+    replica: str | None
+    predicted_tokens: int
+    ranked: tuple[str, ...] = ()
+    """That one, and the next best should it not be there."""
+    output: int = USUAL_OUTPUT
+
+
+@dataclass(slots=True)
+class _State:
+    """What is known of one replica."""
+
+    epoch: str = ""
+    load: Load | None = None
+    booked_sequences: int = 0
+    """Placed by us and not ended; the replica's own load trails behind."""
+    booked_prefill: int = 0
+    """Prompt tokens of ours that are not computed yet."""
+    booked_kv: int = 0
+    """KV that sequences of ours will take, and that their replica does not know of yet."""
+    suspects: int = 0
+    """Sequences of ours there that may be what kills replicas."""
+    avoid_until: float = 0.0
+    """In this process's monotonic clock: it failed a moment ago."""
+    change: int | None = None
+    """Number of the last change of its holdings that was applied; `None`: none of this life."""
+    unconfirmed: dict[bytes, float] = field(default_factory=dict)
+    """Prefixes that we believe to be there because we sent them, and until when, if the replica
+    does not say so; swept with every change of its holdings."""
+
+
+class Booking:
+    """A placed sequence, as it weighs on its replica."""
+
+    def __init__(self, state: _State, prefill: int, output: int, suspect: bool) -> None:
+        self._state = state
+        self._prefill = prefill
+        self._kv = prefill + output
+        self._suspect = suspect
+        state.suspects += suspect
+        state.booked_sequences += 1
+        state.booked_prefill += prefill
+        state.booked_kv += self._kv
+
+    def prefilled(self) -> None:
+        """Its prompt is computed, and the replica's own load counts it. Idempotent."""
+        self._state.booked_prefill -= self._prefill
+        self._state.booked_kv -= self._kv
+        self._prefill = self._kv = 0
+
+    def ended(self) -> None:
+        """It is gone."""
+        self.prefilled()
+        self._state.booked_sequences -= 1
+        self._state.suspects -= self._suspect
+
+
+class Placement:
+    """Ranks replicas for one sequence after the other, in memory and at once.
+
+    What is placed is booked at once, so the siblings of a wide graph see each other: they stay
+    together while one replica has room, and spread when it has not. What lies where is known from
+    what was sent, and corrected by what replicas tell (see `KVFeed`).
+    """
+
+    def __init__(
+        self,
+        seed: int | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        *,
+        policy: str = "kv_aware",
+    ) -> None:
+        """`policy` is one of `POLICIES`."""
+        self._random = random.Random(seed)
+        self._clock = clock
+        self._policy_name = policy
+        self._policy = POLICIES[policy]
+        self._states: dict[str, _State] = {}
+        """By replica; those that are gone are dropped whenever something is placed."""
+        self._index = KVIndex()
+        self._sent = SentIndex()
+        self.predicted_tokens = 0
+        """Prompt tokens that were predicted to be cached, of all that was placed and answered."""
+        self.wrong_tokens = 0
+        """Those of them that were not."""
+
+    @property
+    def policy(self) -> str:
+        """Name of the policy."""
+        return self._policy_name
+
+    def use(self, policy: str) -> None:
+        """Decide by another policy from now on."""
+        self._policy_name, self._policy = policy, POLICIES[policy]
+
+    def choose(
+        self,
+        prompt: Prompt,
+        replicas: Iterable[Replica],
+        *,
+        run: str = "",
+        output: int = USUAL_OUTPUT,
+        height: int = 1,
+    ) -> Choice:
+        """The best replica for `prompt`; none if there is none.
+
+        `output` is how many tokens may be decoded, `height` the nodes on the longest way from
+        this one to the end of its graph.
+        """
+        names = [replica.name for replica in replicas]
+        if not names:
+            return Choice(None, 0)
+        if self._states.keys() != set(names):
+            for gone in self._states.keys() - set(names):
+                self._forget(gone)
+            self._states = {name: self._states.get(name) or _State() for name in names}
+        cached = self._index.cached(prompt)
+        now = self._clock()
+        views = [self._view(name, prompt, cached.get(name, 0), now) for name in names]
+        ask = Ask(run, len(prompt), output, height)
+        ranked = self._policy(ask, views, self._random)
+        return Choice(
+            ranked[0], cached.get(ranked[0], 0), ranked=tuple(ranked[:RANKS]), output=output
+        )
+
+    def cached(self, prompt: Prompt, replica: str) -> int:
+        """Leading tokens of `prompt` that `replica` should hold."""
+        return self._index.cached(prompt).get(replica, 0) if replica in self._states else 0
+
+    @contextmanager
+    def booked(self, prompt: Prompt, choice: Choice, *, suspect: bool = False) -> Iterator[Booking]:
+        """Count a placed sequence until it ends. Others keep away from a `suspect`."""
+        state = self._states.get(choice.replica or "") or _State()
+        booking = Booking(state, len(prompt) - choice.predicted_tokens, choice.output, suspect)
+        if choice.replica is not None:
+            self.learn(prompt, choice.replica)
+            if self._policy_name == "prefix_tree":
+                self._sent.send(choice.replica, prompt)
+        try:
+            yield booking
+        finally:
+            booking.ended()
+
+    def answered(self, predicted: int, actual: int) -> None:
+        """Of a prompt's tokens so many were predicted to be cached, and so many were."""
+        self.predicted_tokens += predicted
+        self.wrong_tokens += max(0, predicted - actual)
+
+    def has_room(self) -> bool:
+        """Whether some decoder has KV memory to spare for another run.
+
+        Decoders say what is free with every chunk; one that has not said anything counts as
+        empty. KV of finished sequences can be evicted and counts as free.
+        """
+        loads = [state.load for state in self._states.values()]
+        return not loads or any(
+            load is None or load.kv_free > ROOM_TOKENS * (1 + load.waiting) for load in loads
+        )
+
+    def full(self) -> bool:
+        """Whether every decoder has as many sequences as decode faster side by side.
+
+        More parts would only wait for each other then. By the step times that decoders have
+        measured; one that has said nothing yet is not full.
+        """
+        states = self._states.values()
+        return bool(states) and all(
+            state.load is not None and 0 < state.load.useful_width <= self._sequences(state)
+            for state in states
+        )
+
+    def avoid(self, replica: str) -> None:
+        """It has just failed: place nothing there for `AVOID_S`, if there is another.
+
+        What it holds is void if it has died; its epoch will tell.
+        """
+        if replica in self._states:
+            self._states[replica].avoid_until = self._clock() + AVOID_S
+
+    def learn(self, prompt: Prompt, replica: str, missing: int = 0) -> None:
+        """Believe that `replica` holds the prefixes of `prompt`, until it says otherwise.
+
+        Of the whole prompt the last `missing` tokens are not there.
+        """
+        state = self._states.get(replica)
+        if state is None:
+            return
+        held, until = 0, self._clock() + BELIEF_S
+        for chain, segment in zip(prompt.hashes, prompt.segments, strict=True):
+            held += len(segment.tokens)
+            self._index.hold(replica, chain, min(held, len(prompt) - missing))
+            state.unconfirmed[chain] = until
+
+    def observe(self, replica: str, epoch: str, load: Load) -> None:
+        """Take a replica's own word on its life and load; comes with every chunk."""
+        state = self._states.get(replica)
+        if state is None:
+            return
+        self._enter_epoch(replica, state, epoch)
+        state.load = load
+
+    def lives(self) -> dict[str, str]:
+        """The epoch of every replica that has been heard of."""
+        return {name: state.epoch for name, state in self._states.items()}
+
+    def apply(self, replica: str, epoch: str, change: HoldingsChange) -> bool:
+        """Take a replica's word on what it holds.
+
+        False where changes are missing in between, so that a snapshot is needed.
+        """
+        state = self._states.get(replica)
+        if state is None:
+            return True
+        if change.whole:
+            self._enter_epoch(replica, state, epoch)
+            believed = {
+                chain: tokens
+                for chain, tokens in self._index.held_by(replica).items()
+                if chain in state.unconfirmed
+            }
+            held = {prefix.chain: prefix.tokens for prefix in change.held}
+            merged = believed | held
+            self._index.replace(replica, (HeldPrefix(*item) for item in merged.items()))
+            for chain in held:
+                state.unconfirmed.pop(chain, None)
+            state.change = change.number
+            return True
+        if epoch != state.epoch or state.change is None:
+            return False
+        if change.number <= state.change:
+            return True
+        if change.number != state.change + 1:
+            return False
+        for prefix in change.held:
+            self._index.hold(replica, prefix.chain, prefix.tokens)
+            state.unconfirmed.pop(prefix.chain, None)
+        for chain in change.evicted:
+            self._index.drop(replica, chain)
+            state.unconfirmed.pop(chain, None)
+        now = self._clock()
+        for chain in [chain for chain, until in state.unconfirmed.items() if until < now]:
+            # It never came: the sequence was cancelled, or the prefix evicted at once.
+            self._index.drop(replica, chain)
+            del state.unconfirmed[chain]
+        state.change = change.number
+        return True
+
+    def _enter_epoch(self, replica: str, state: _State, epoch: str) -> None:
+        if state.epoch not in ("", epoch):
+            self._forget(replica)
+            state.unconfirmed.clear()
+            state.change = None
+        state.epoch = epoch
+
+    def _forget(self, replica: str) -> None:
+        """It is gone, or lives another life: it holds nothing of what it held."""
+        self._index.forget(replica)
+        self._sent.forget(replica)
+
+    @staticmethod
+    def _sequences(state: _State) -> int:
+        load = state.load or Load()
+        return max(load.running + load.waiting, state.booked_sequences)
+
+    def _view(self, name: str, prompt: Prompt, cached: int, now: float) -> ReplicaView:
+        state = self._states[name]
+        load = state.load
+        tree = self._policy_name == "prefix_tree"
+        return ReplicaView(
+            name,
+            cached=cached,
+            prefill=max(load.prefill_tokens if load else 0, state.booked_prefill),
+            sequences=self._sequences(state),
+            waiting=load.waiting if load else 0,
+            free=None if load is None else load.kv_free - state.booked_kv,
+            suspects=state.suspects,
+            avoided=state.avoid_until > now,
+            matched=self._sent.matched(name, prompt) if tree else 0,
+            sent=self._sent.sent(name) if tree else 0,
+        )

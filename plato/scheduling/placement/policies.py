@@ -1,0 +1,113 @@
+"""Placement policies: pure functions from an ask and the replicas to a ranking, best first.
+
+`kv_aware` is ours. The others are what systems of the field do, to compare with: the same state,
+the same bookings, another order.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import random
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
+
+from plato.scheduling.placement.views import Ask, ReplicaView
+
+Policy = Callable[[Ask, Sequence[ReplicaView], random.Random], list[str]]
+
+SEQUENCE_SHARE = 32
+"""What one more decoding neighbour costs, in prompt tokens: a step grows by a few percent for
+each, over about a hundred steps of a node."""
+WAITING_SHARE = 128
+"""What one more sequence that waits for a place in the batch costs, in prompt tokens: some node
+must end before it begins."""
+SUSPECT_SHARE = 4096
+"""What a neighbour costs that may be what kills replicas, in prompt tokens: better go elsewhere
+and compute the prompt again."""
+
+# Of SGLang's cache-aware router (sgl-router, defaults of its command line).
+IMBALANCE = 64
+IMBALANCE_RATIO = 1.5
+MATCH_SHARE = 0.3
+
+
+def kv_aware(ask: Ask, replicas: Sequence[ReplicaView], chance: random.Random) -> list[str]:
+    """The fewest tokens of work until the sequence decodes, as it slows and is slowed.
+
+    cost = prompt tokens not cached there + prefill queued there + a share for each sequence there.
+    A replica without memory for it comes behind all that have it, and one that has just failed
+    behind those. Decided for each ask by itself: one hot replica turns affinity off for nobody.
+    """
+
+    def cost(view: ReplicaView) -> float:
+        return (
+            ask.prompt
+            - view.cached
+            + view.prefill
+            + SEQUENCE_SHARE * view.sequences
+            + WAITING_SHARE * view.waiting
+            + SUSPECT_SHARE * view.suspects
+        )
+
+    def key(view: ReplicaView) -> tuple[bool, bool, float, float]:
+        return view.avoided, not _fits(ask, view), cost(view), chance.random()
+
+    return [view.name for view in sorted(replicas, key=key)]
+
+
+def random_choice(ask: Ask, replicas: Sequence[ReplicaView], chance: random.Random) -> list[str]:
+    """Any."""
+    names = [view.name for view in replicas]
+    chance.shuffle(names)
+    return names
+
+
+def power_of_two(ask: Ask, replicas: Sequence[ReplicaView], chance: random.Random) -> list[str]:
+    """Of two at random the one with fewer sequences (Mitzenmacher, 2001), as Ray Serve has it."""
+    pair = chance.sample(list(replicas), min(2, len(replicas)))
+    pair.sort(key=lambda view: view.sequences)
+    rest = [view.name for view in replicas if view not in pair]
+    chance.shuffle(rest)
+    return [*(view.name for view in pair), *rest]
+
+
+def consistent_hash(ask: Ask, replicas: Sequence[ReplicaView], chance: random.Random) -> list[str]:
+    """One replica for all of a run (rendezvous hashing, Thaler and Ravishankar, 1998)."""
+
+    def weight(view: ReplicaView) -> bytes:
+        return hashlib.blake2b(f"{ask.run}\0{view.name}".encode(), digest_size=8).digest()
+
+    return [view.name for view in sorted(replicas, key=weight)]
+
+
+def prefix_tree(ask: Ask, replicas: Sequence[ReplicaView], chance: random.Random) -> list[str]:
+    """The longest match in what was sent before, unless the load is uneven, as gateways do it.
+
+    With loads further apart than a bound, the least busy; else the longest match if it is a good
+    part of the prompt; else the one with the least sent to it.
+    """
+    loads = [view.sequences for view in replicas]
+    uneven = max(loads) - min(loads) > IMBALANCE and max(loads) > IMBALANCE_RATIO * min(loads)
+    best = max(view.matched for view in replicas)
+    if uneven:
+        ranked = sorted(replicas, key=lambda view: (view.sequences, chance.random()))
+    elif best > MATCH_SHARE * ask.prompt:
+        ranked = sorted(replicas, key=lambda view: (-view.matched, view.sent, chance.random()))
+    else:
+        ranked = sorted(replicas, key=lambda view: (view.sent, chance.random()))
+    return [view.name for view in ranked]
+
+
+POLICIES: Mapping[str, Policy] = MappingProxyType(
+    {
+        "kv_aware": kv_aware,
+        "random": random_choice,
+        "power_of_two": power_of_two,
+        "consistent_hash": consistent_hash,
+        "prefix_tree": prefix_tree,
+    }
+)
+
+
+def _fits(ask: Ask, view: ReplicaView) -> bool:
+    return view.free is None or view.free >= ask.prompt - view.cached + ask.output

@@ -1,0 +1,116 @@
+"""Schedulers hear of what decoders hold, whoever put it there, and of what they hold no more."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+
+from plato.assembly import ModelTools
+from plato.context import MemoryContextStore
+from plato.engine import Load, Prompt, Segment
+from plato.engine.torch import TorchEngine
+from plato.graph import PlanGraph
+from plato.runs import Message, RunRequest
+from plato.scheduling.feed import KVFeed, publish_holdings
+from plato.scheduling.placement import Placement
+from plato.scheduling.scheduler import GraphScheduler
+from tests.faults import FaultyEngines, FaultyStore
+from tests.scheduling.conftest import MakeScheduler
+from tests.scheduling.helpers import DIAMOND, collect, finished, parts, question, until
+
+LONG = "salt and water, " * 40
+QUESTION_TOKENS = 100
+"""The question is longer; what all questions share is not."""
+
+
+class Pool:
+    """Engines, the feed that they publish to, and a scheduler's view of both."""
+
+    def __init__(self, engines: dict[str, TorchEngine]) -> None:
+        self.pool = FaultyEngines(dict(engines))
+        self.store = FaultyStore(MemoryContextStore())
+        self.placement = Placement()
+        self.feed = KVFeed(self.store, self.pool, self.placement)  # type: ignore[arg-type]
+        self.tasks = [
+            asyncio.create_task(publish_holdings(engine, name, self.store))  # type: ignore[arg-type]
+            for name, engine in engines.items()
+        ]
+        self.tasks.append(asyncio.create_task(self.feed.follow()))
+        self.placement.choose(Prompt((Segment((1, 2, 3)),)), self.pool.replicas())
+
+    async def close(self) -> None:
+        for task in self.tasks:
+            task.cancel()
+        await asyncio.wait(self.tasks)
+
+
+@pytest.fixture
+async def pool(shared_engines: dict[str, TorchEngine]) -> AsyncIterator[Pool]:
+    made = Pool(shared_engines)
+    yield made
+    await made.close()
+
+
+@pytest.fixture
+def scheduler(make_scheduler: MakeScheduler, pool: Pool) -> GraphScheduler:
+    return make_scheduler(pool.pool)
+
+
+def asked() -> RunRequest:
+    return question(
+        plan=parts(*DIAMOND), messages=(Message("user", f"{LONG}{id(object())}"),), tenant="acme"
+    )
+
+
+def known(pool: Pool, tools: ModelTools, request: RunRequest) -> set[str]:
+    """Replicas that should hold the run's question, as the other scheduler believes."""
+    conversation = tools.layout.start(request.messages, request.tenant)
+    graph = PlanGraph(request.plan[:1])  # type: ignore[index]
+    prompt = conversation.node_prompt(graph, 1, {}, 8).prompt
+    return {
+        name for name in pool.pool.switches if pool.placement.cached(prompt, name) > QUESTION_TOKENS
+    }
+
+
+async def test_one_scheduler_hears_of_what_another_has_put_there(
+    scheduler: GraphScheduler, pool: Pool, tools: ModelTools
+) -> None:
+    request = asked()
+    report = finished(await collect(scheduler, request))
+    used = {node.replica for node in report.nodes}
+
+    await until(lambda: known(pool, tools, request) >= used)
+
+
+async def test_after_a_gap_the_replica_itself_is_asked(
+    scheduler: GraphScheduler, pool: Pool, tools: ModelTools
+) -> None:
+    await until(lambda: pool.feed.snapshots >= 3)
+    pool.store.away = True
+    request = asked()
+    report = finished(await collect(scheduler, request))
+    await asyncio.sleep(0.3)
+    assert known(pool, tools, request) == set()
+    pool.store.away = False
+    before = pool.feed.snapshots
+    # The next change of each shows that one is missing.
+    for _ in range(3):
+        finished(await collect(scheduler, asked()))
+    async with asyncio.timeout(10):
+        while not known(pool, tools, request) & {n.replica for n in report.nodes}:
+            finished(await collect(scheduler, asked()))
+            await asyncio.sleep(0.1)
+    assert pool.feed.snapshots > before
+
+
+async def test_another_life_of_a_replica_voids_what_was_known(
+    scheduler: GraphScheduler, pool: Pool, tools: ModelTools
+) -> None:
+    request = asked()
+    finished(await collect(scheduler, request))
+    await until(lambda: known(pool, tools, request))
+    (name, *_) = known(pool, tools, request)
+    pool.placement.observe(name, "another life", Load())
+    assert name not in known(pool, tools, request)
