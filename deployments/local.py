@@ -11,7 +11,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from types import TracebackType
 from typing import Self
 
@@ -42,6 +42,31 @@ def reserved_cpus(settings: Settings) -> float:
     return settings.decoders * settings.decoder_cpus + services * settings.service_cpus
 
 
+@contextmanager
+def start_ray(cpus: float, *, logs: bool = False) -> Iterator[None]:
+    """A Ray of this process alone; everything of it is gone after the context.
+
+    `logs` forwards the logs of all replicas to standard error.
+    """
+    # Short: Ray puts sockets into it, whose paths may have 107 characters.
+    folder = tempfile.mkdtemp(prefix="plato-")
+    try:
+        with _own_signals():
+            ray.init(
+                address="local",
+                num_cpus=cpus,
+                include_dashboard=False,
+                log_to_driver=logs,
+                logging_level=logging.WARNING,
+                _temp_dir=folder,
+            )
+        yield
+    finally:
+        if ray.is_initialized():
+            ray.shutdown()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
 class LocalApp:
     """Starts Ray and the application, and stops both.
 
@@ -57,7 +82,7 @@ class LocalApp:
         self._host = host
         self._port = port
         self._logs = logs
-        self._folder: str | None = None
+        self._ray: ExitStack | None = None
 
     @property
     def url(self) -> str:
@@ -68,21 +93,12 @@ class LocalApp:
         """Fetch the model, start Ray, deploy, and wait until questions can be answered."""
         # Here and not in a replica: a first download shows its progress.
         resolve_model(self._settings.model, self._settings.cache_dir)
-        # Short: Ray puts sockets into it, whose paths may have 107 characters.
-        self._folder = tempfile.mkdtemp(prefix="plato-")
-        cores = os.cpu_count() or 1
+        cpus = max(os.cpu_count() or 1, -(-reserved_cpus(self._settings) // 1))
         if not self._logs:
             logging.getLogger("ray.serve").setLevel(logging.WARNING)
         try:
-            with _own_signals():
-                ray.init(
-                    address="local",
-                    num_cpus=max(cores, -(-reserved_cpus(self._settings) // 1)),
-                    include_dashboard=False,
-                    log_to_driver=self._logs,
-                    logging_level=logging.WARNING,
-                    _temp_dir=self._folder,
-                )
+            self._ray = ExitStack()
+            self._ray.enter_context(start_ray(cpus, logs=self._logs))
             serve.start(
                 http_options={"host": self._host, "port": self._port},
                 logging_config={"log_level": "WARNING", "encoding": "JSON"},
@@ -100,13 +116,12 @@ class LocalApp:
                 serve.delete(APP_NAME)
             except Exception:
                 logger.exception("the application did not shut down cleanly")
-            ray.shutdown()
-        if self._folder is not None:
-            shutil.rmtree(self._folder, ignore_errors=True)
-            self._folder = None
+        if self._ray is not None:
+            self._ray.close()
+            self._ray = None
 
     def __enter__(self) -> Self:
-        if self._folder is None:
+        if self._ray is None:
             self.start()
         return self
 

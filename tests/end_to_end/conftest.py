@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import socket
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +15,8 @@ from ray import serve
 
 from plato.engine import EngineStats
 from plato.settings import Settings
+from tests.end_to_end.server import Server
+from tests.end_to_end.waiting import free_port
 
 HERE = Path(__file__).parent
 
@@ -26,13 +26,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if HERE in item.path.parents:
             item.add_marker(pytest.mark.slow)
-
-
-def free_port() -> int:
-    """A port that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @pytest.fixture(scope="session")
@@ -62,11 +55,21 @@ def decoder_stats() -> EngineStats:
     return stats
 
 
-def wait_until(true: Callable[[], bool], deadline_s: float, what: str) -> float:
-    """Wait for a condition; returns the seconds that took."""
-    started = time.monotonic()
-    while not true():
-        if time.monotonic() - started > deadline_s:
-            pytest.fail(f"after {deadline_s} s still not: {what}")
-        time.sleep(0.02)
-    return time.monotonic() - started
+@pytest.fixture(scope="session")
+def server(model_folder: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """Three decoders, and two of everything else."""
+    folder: Path = tmp_path_factory.mktemp("server")
+    with Server(
+        folder,
+        model=model_folder,
+        served_model_name="small",
+        dtype="float32",
+        decoders=3,
+        schedulers=2,
+        planners=2,
+        ingresses=2,
+        decoder_cpus=0.5,
+        decoder_threads=1,
+        kv_budget_mb=256,
+    ) as running:
+        yield running

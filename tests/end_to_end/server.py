@@ -13,7 +13,7 @@ from typing import Self
 import httpx
 import psutil
 
-from tests.end_to_end.conftest import free_port, wait_until
+from tests.end_to_end.waiting import free_port, wait_until
 
 READY_DEADLINE_S = 180.0
 

@@ -10,7 +10,8 @@ import psutil
 import pytest
 
 from deployments.local import LocalApp
-from tests.end_to_end.conftest import decoder_stats, wait_until
+from tests.end_to_end.conftest import decoder_stats
+from tests.end_to_end.waiting import wait_until
 
 DEADLINE_S = 2.0
 PLAN = [{"title": f"Part {letter}", "max_tokens": 400} for letter in "ABCD"]
@@ -23,6 +24,11 @@ def body(*, stream: bool) -> dict[str, object]:
         "stream": stream,
         "plato": {"mode": "plato", "plan": PLAN, "exact_lengths": True},
     }
+
+
+def of_another_server(process: psutil.Process) -> bool:
+    """Whether it belongs to a server that other tests have started as a command."""
+    return any("plato.cli" in " ".join(parent.cmdline()) for parent in process.parents())
 
 
 def decoding() -> bool:
@@ -65,8 +71,8 @@ def test_a_killed_scheduler_ends_its_sequences_and_the_next_one_the_answer(app: 
     wait_until(decoding, 20, "the parts are decoded")
     (scheduler,) = (
         process
-        for process in psutil.process_iter(["cmdline"])
-        if "SchedulerService" in " ".join(process.info["cmdline"] or ())
+        for process in psutil.Process().children(recursive=True)
+        if "SchedulerService" in " ".join(process.cmdline()) and not of_another_server(process)
     )
     scheduler.kill()
     killed = time.monotonic()

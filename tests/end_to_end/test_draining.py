@@ -8,8 +8,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from tests.end_to_end.asking import QUESTIONS, ask_all, report
-from tests.end_to_end.conftest import wait_until
 from tests.end_to_end.server import Server
+from tests.end_to_end.waiting import wait_until
 
 
 @contextmanager

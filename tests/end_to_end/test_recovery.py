@@ -5,35 +5,13 @@ from __future__ import annotations
 import json
 import signal
 import time
-from collections.abc import Iterator
-from pathlib import Path
 
 import httpx
 import pytest
 
 from tests.end_to_end.asking import DEADLINE_S, PLAN, QUESTIONS, ask_all, report
-from tests.end_to_end.conftest import wait_until
 from tests.end_to_end.server import Server
-
-
-@pytest.fixture(scope="module")
-def server(model_folder: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """Three decoders, and two of everything else."""
-    folder: Path = tmp_path_factory.mktemp("server")
-    with Server(
-        folder,
-        model=model_folder,
-        served_model_name="small",
-        dtype="float32",
-        decoders=3,
-        schedulers=2,
-        planners=2,
-        ingresses=2,
-        decoder_cpus=0.5,
-        decoder_threads=1,
-        kv_budget_mb=256,
-    ) as running:
-        yield running
+from tests.end_to_end.waiting import wait_until
 
 
 @pytest.fixture(scope="module")

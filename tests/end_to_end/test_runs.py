@@ -10,7 +10,8 @@ import httpx
 import pytest
 
 from deployments.local import LocalApp
-from tests.end_to_end.conftest import decoder_stats, wait_until
+from tests.end_to_end.conftest import decoder_stats
+from tests.end_to_end.waiting import wait_until
 
 PLAN = [
     {"title": "The first part", "max_tokens": 20},

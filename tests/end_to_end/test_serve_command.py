@@ -13,7 +13,7 @@ from pathlib import Path
 import httpx
 import psutil
 
-from tests.end_to_end.conftest import free_port, wait_until
+from tests.end_to_end.waiting import free_port, wait_until
 
 
 def test_plato_serve_answers_and_leaves_nothing_behind(model_folder: str, tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from plato.assembly import ModelTools
 from plato.context import ContextStore, MemoryContextStore, NodeRecord, RunRecord
 from plato.context.records import unpack
 from plato.context.redis import RedisContextStore
+from plato.errors import InvalidRequestError
 from plato.runs import Mode, NodeFinished, NodeOutput, RunRequest
 from plato.runtime import LocalPool
 from tests.scheduling.conftest import MakeScheduler
@@ -131,7 +132,7 @@ async def test_a_sequential_answer_is_recorded_as_what_it_became(
 
 async def test_a_failed_run_says_so(make_scheduler: MakeScheduler, pool: LocalPool) -> None:
     store, asked = MemoryContextStore(), question(plan=parts((), (1,)))
-    faulty = FaultyPool(pool, {2: RuntimeError("lost")})
+    faulty = FaultyPool(pool, {2: InvalidRequestError("nothing would help")})
     failed(await collect(make_scheduler(faulty, store=store), asked))
     await written(store, asked, "failed")
     assert list(await store.get_nodes("", asked.run)) == [1]

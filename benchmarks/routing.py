@@ -1,0 +1,347 @@
+"""Does placing graphs where their prefixes lie pay, next to what gateways do?
+
+    python -m benchmarks.routing [--quick] [--json FILE]
+
+Real Ray, real scheduler, trees and bookkeeping; four paced decoders, which sleep the step times of
+the default model instead of computing (two cores cannot show four decoders). Closed loop: so many
+runs at a time, each with a plan of the fixed workload. *pressure*: several tenants ask about a few
+long documents, and memory holds some of them; *nothing to reuse*: short questions, no two alike.
+Every policy gets the same runs in the same order, for every seed; no cache outlives a measurement,
+as each has tenants of its own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import sys
+import time
+from collections.abc import Sequence
+from contextlib import aclosing
+from dataclasses import dataclass, field, replace
+from statistics import fmean
+from typing import Any
+
+from deployments.local import APP_NAME, LocalApp  # isort: skip
+from ray import serve
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.report import Report, arguments
+from benchmarks.statistics import bootstrap, percentile
+from benchmarks.workload import FixedGraph, fixed_graphs
+from deployments.handles import ask, stream
+from plato.assembly import ModelTools
+from plato.engine import SamplingParams, Segment
+from plato.engine.pace import Pace
+from plato.graph import PlanGraph
+from plato.prompting.layout import NodeText
+from plato.runs import (
+    Message,
+    Mode,
+    NodeFinished,
+    NodeOutput,
+    NodeReport,
+    NodeStarted,
+    RunEvent,
+    RunFailed,
+    RunRequest,
+)
+from plato.scheduling.placement import POLICIES
+from plato.settings import Settings
+
+DECODERS = 4
+CONCURRENCY = 16
+SCALE = 0.3
+"""Of the workload's lengths: a measurement takes real time."""
+TENANTS = 4
+DOCUMENTS = 3
+"""Of each tenant."""
+DOCUMENT_WORDS = 520
+KV_TOKENS = 5000
+"""Of each decoder: a third of all documents, and the runs in flight."""
+OURS = "kv_aware"
+
+
+@dataclass
+class Outcome:
+    """One measurement: a policy, a scenario and a seed."""
+
+    policy: str
+    scenario: str
+    seed: int
+    makespan_s: float = 0.0
+    first_text_s: list[float] = field(default_factory=list)
+    latency_s: list[float] = field(default_factory=list)
+    tokens: int = 0
+    prompt_tokens: int = 0
+    cached_tokens: int = 0
+    cacheable_tokens: int = 0
+    predicted_tokens: int = 0
+    misprediction_tokens: int = 0
+
+    @property
+    def cached_share(self) -> float:
+        """Cached over cacheable prompt tokens."""
+        return self.cached_tokens / max(1, self.cacheable_tokens)
+
+    def row(self) -> dict[str, Any]:
+        """The measurement as a row of the report."""
+        return {
+            "scenario": self.scenario,
+            "policy": self.policy,
+            "seed": self.seed,
+            "runs": len(self.latency_s),
+            "makespan_s": self.makespan_s,
+            "tokens_per_s": self.tokens / self.makespan_s,
+            "cached_share": self.cached_share,
+            "cached_over_prompt": self.cached_tokens / max(1, self.prompt_tokens),
+            "first_text_p50_s": percentile(self.first_text_s, 0.5),
+            "first_text_p90_s": percentile(self.first_text_s, 0.9),
+            "latency_p50_s": percentile(self.latency_s, 0.5),
+            "prediction_error": self.misprediction_tokens / max(1, self.prompt_tokens),
+        }
+
+
+def main() -> None:
+    """Run the benchmark."""
+    options = arguments("routing", __doc__ or "").parse_args()
+    seeds, runs = (range(1), 24) if options.quick else (range(5), 64)
+    pace = Pace()
+    settings = Settings(
+        decoders=DECODERS,
+        decoder_cpus=0.25,
+        decoder_threads=1,
+        pace=pace,
+        kv_budget_mb=-(-KV_TOKENS * pace.kv_bytes_per_token // (1 << 20)),
+        max_runs=CONCURRENCY,
+        node_deadline_s=300,
+    )
+    outcomes: list[Outcome] = []
+    with LocalApp(settings, port=0):
+        bench = Bench(settings)
+        for scenario in ("pressure", "nothing_to_reuse"):
+            for seed in seeds:
+                # Another order for each seed: whatever drifts meets every policy.
+                names = list(POLICIES)
+                random.Random(seed).shuffle(names)
+                for policy in names:
+                    outcome = asyncio.run(bench.measure(policy, scenario, seed, runs))
+                    outcomes.append(outcome)
+                    sys.stderr.write(
+                        f"{scenario} {seed} {policy}: {outcome.makespan_s:.1f} s, "
+                        f"{outcome.cached_share:.2f} cached\n"
+                    )
+    report = Report(
+        "routing",
+        settings.model_name,
+        {
+            "quick": options.quick,
+            "decoders": DECODERS,
+            "concurrency": CONCURRENCY,
+            "runs": runs,
+            "seeds": len(seeds),
+            "kv_tokens": KV_TOKENS,
+            "pace": str(pace),
+        },
+        metrics=metrics(outcomes),
+        rows=[outcome.row() for outcome in outcomes],
+    )
+    show(outcomes)
+    report.write(options.json)
+
+
+class Bench:
+    """Asks the scheduler, and keeps count."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._tools = ModelTools.load(settings)
+        self._scheduler: Any = serve.get_deployment_handle("SchedulerService", APP_NAME)
+        self._graphs = fixed_graphs()
+
+    async def measure(self, policy: str, scenario: str, seed: int, count: int) -> Outcome:
+        """One measurement."""
+        await ask(lambda: self._scheduler.use_placement.remote(policy))
+        outcome = Outcome(policy, scenario, seed)
+        requests = workload(self._graphs, scenario, seed, count, f"{policy}-{scenario}-{seed}")
+        waiting = list(reversed(requests))
+        finished: list[tuple[RunRequest, list[RunEvent], float]] = []
+        started = time.perf_counter()
+
+        async def keep_asking() -> None:
+            while waiting:
+                request = waiting.pop()
+                began = time.perf_counter()
+                finished.append((request, await self._ask(request, outcome), began))
+
+        await asyncio.gather(*(keep_asking() for _ in range(CONCURRENCY)))
+        outcome.makespan_s = time.perf_counter() - started
+        self._count(outcome, finished)
+        return outcome
+
+    async def _ask(self, request: RunRequest, outcome: Outcome) -> list[RunEvent]:
+        events: list[RunEvent] = []
+        began = time.perf_counter()
+        first: float | None = None
+        streaming = self._scheduler.options(stream=True)
+        batches: Any = stream(lambda: streaming.run.remote(request))
+        async with aclosing(batches):
+            async for batch in batches:
+                for event in batch or ():
+                    if isinstance(event, RunFailed):
+                        raise RuntimeError(event.message)
+                    if first is None and isinstance(event, NodeOutput) and event.number == 1:
+                        first = time.perf_counter() - began
+                    events.append(event)
+        outcome.first_text_s.append(first or 0.0)
+        outcome.latency_s.append(time.perf_counter() - began)
+        return events
+
+    def _count(
+        self, outcome: Outcome, finished: Sequence[tuple[RunRequest, list[RunEvent], float]]
+    ) -> None:
+        """Sum up reuse: what was cached, and what one endless cache would have held."""
+        moments: list[tuple[float, int, Any]] = []
+        for request, events, began in finished:
+            texts: dict[int, NodeText] = {}
+            graph = PlanGraph(request.plan or ())
+            conversation = self._tools.layout.start(request.messages, request.tenant)
+            outputs: dict[int, list[int]] = {}
+            prompts: dict[int, Any] = {}
+            for event in events:
+                if isinstance(event, NodeStarted) and event.attempt == 0:
+                    tokens = graph[event.number].max_tokens or 1
+                    prompt = conversation.node_prompt(graph, event.number, texts, tokens).prompt
+                    prompts[event.number] = prompt
+                    moments.append((began + event.at_s, 0, (event.number, prompt)))
+                elif isinstance(event, NodeOutput):
+                    outputs.setdefault(event.number, []).extend(event.tokens)
+                elif isinstance(event, NodeFinished):
+                    ids = tuple(outputs[event.number])
+                    texts[event.number] = NodeText(event.number, ids, self._tools.text(ids))
+                    whole = prompts[event.number].extended(Segment(ids))
+                    moments.append((began + event.at_s, 1, whole))
+                    self._add(outcome, event.report)
+        seen: set[bytes] = set()
+        for _, kind, what in sorted(moments, key=lambda moment: moment[:2]):
+            prompt = what if kind else what[1]
+            if not kind:
+                length = known = 0
+                for chain, segment in zip(prompt.hashes, prompt.segments, strict=True):
+                    length += len(segment.tokens)
+                    known = length if chain in seen else known
+                outcome.cacheable_tokens += min(known, len(prompt) - 1)
+            seen.update(prompt.hashes)
+
+    @staticmethod
+    def _add(outcome: Outcome, node: NodeReport) -> None:
+        outcome.tokens += node.tokens
+        outcome.prompt_tokens += node.prompt_tokens
+        outcome.cached_tokens += node.cached_tokens
+        outcome.predicted_tokens += node.predicted_cached_tokens
+        outcome.misprediction_tokens += abs(node.predicted_cached_tokens - node.cached_tokens)
+
+
+def workload(
+    graphs: Sequence[FixedGraph], scenario: str, seed: int, count: int, name: str
+) -> list[RunRequest]:
+    """The runs of one measurement; `name` sets it apart from all others."""
+    chance = random.Random(seed)
+    requests = []
+    for number in range(count):
+        graph = chance.choice(graphs)
+        tenant, question = f"{name}-{number}", f"{graph.question} ({number})"
+        if scenario == "pressure":
+            owner = chance.randrange(TENANTS)
+            tenant = f"{name}-{owner}"
+            # Half of the questions are about a document, half stand alone.
+            if chance.random() < 0.5:
+                topic = chance.randrange(DOCUMENTS)
+                words = random.Random(f"{owner}-{topic}").choices(WORDS, k=DOCUMENT_WORDS)
+                question = f"{' '.join(words)}\n\n{graph.question}"
+        requests.append(
+            RunRequest(
+                run=f"{name}-run-{number}",
+                messages=(Message("user", question),),
+                tenant=tenant,
+                mode=Mode.PLATO,
+                sampling=SamplingParams(),
+                plan=graph.scaled(SCALE),
+                exact_lengths=True,
+            )
+        )
+    if scenario == "pressure":
+        return [with_system_prompt(request) for request in requests]
+    return requests
+
+
+def with_system_prompt(request: RunRequest) -> RunRequest:
+    """The document in front, as clients send what many questions are about."""
+    question = request.messages[-1].content
+    document, separator, asked = question.rpartition("\n\n")
+    if not separator:
+        return request
+    return replace(request, messages=(Message("system", document), Message("user", asked)))
+
+
+def metrics(outcomes: Sequence[Outcome]) -> dict[str, Any]:
+    """Means over seeds, and ratios that compare the same seed under two policies."""
+    others = [policy for policy in POLICIES if policy != OURS]
+    by: dict[tuple[str, str], list[Outcome]] = {}
+    for outcome in outcomes:
+        by.setdefault((outcome.scenario, outcome.policy), []).append(outcome)
+
+    def ratios(scenario: str, policy: str) -> list[float]:
+        pairs = zip(by[scenario, policy], by[scenario, OURS], strict=True)
+        return [theirs.makespan_s / ours.makespan_s for theirs, ours in pairs]
+
+    best = min(
+        fmean(one.makespan_s for one in by["nothing_to_reuse", policy]) for policy in POLICIES
+    )
+    ours = by["pressure", OURS]
+    return {
+        "cached_share": {
+            policy: fmean(one.cached_share for one in by["pressure", policy]) for policy in POLICIES
+        },
+        "makespan_ratio": {policy: fmean(ratios("pressure", policy)) for policy in others},
+        "makespan_ratio_interval": {
+            policy: bootstrap(ratios("pressure", policy)) for policy in others
+        },
+        "nothing_to_reuse_ratio": fmean(one.makespan_s for one in by["nothing_to_reuse", OURS])
+        / best,
+        "reuse_prediction_error": sum(one.misprediction_tokens for one in ours)
+        / sum(one.prompt_tokens for one in ours),
+    }
+
+
+def show(outcomes: Sequence[Outcome]) -> None:
+    """Print means over seeds."""
+    for scenario in ("pressure", "nothing_to_reuse"):
+        table = Table(title=scenario)
+        columns = (
+            "makespan_s",
+            "tokens_per_s",
+            "cached_share",
+            "first_text_p50_s",
+            "first_text_p90_s",
+            "latency_p50_s",
+            "prediction_error",
+        )
+        table.add_column("policy")
+        for column in columns:
+            table.add_column(column, justify="right")
+        for policy in POLICIES:
+            rows = [o.row() for o in outcomes if (o.scenario, o.policy) == (scenario, policy)]
+            table.add_row(policy, *(f"{fmean(row[c] for row in rows):.3g}" for c in columns))
+        Console(width=130).print(table)
+
+
+WORDS = (
+    *("harbour", "lamp", "river", "stone", "winter", "letter", "garden", "bridge", "market"),
+    *("silver", "captain", "window", "morning", "paper", "island", "shadow", "engine", "copper"),
+    *("valley", "thunder", "basket", "mirror", "candle", "forest", "station", "ladder"),
+)
+
+
+if __name__ == "__main__":
+    main()
