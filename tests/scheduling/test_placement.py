@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from plato.engine import HeldPrefix, HoldingsChange, Load, Prompt, Segment
 from plato.scheduling.placement import POLICIES, Ask, KVIndex, Placement, ReplicaView, kv_aware
-from plato.scheduling.placement.policies import SEQUENCE_SHARE, WAITING_SHARE
+from plato.scheduling.placement.policies import SEQUENCE_SHARE, WAITING_SHARE, WORK
 from plato.scheduling.protocol import Replica
 
 A, B = Replica("a"), Replica("b")
@@ -58,14 +58,14 @@ def test_the_last_token_of_a_prompt_is_never_predicted(placement: Placement) -> 
 def test_a_prefix_is_worth_no_more_than_the_wait_for_it(placement: Placement) -> None:
     placement.learn(prompt(100), "a")
     asked = prompt(100, 10)
-    placement.observe("a", "e1", Load(kv_free=100_000, prefill_tokens=99))
+    placement.observe("a", "e1", Load(kv_free=100_000, prefill_tokens=WORK * 100 - 1))
     assert placement.choose(asked, BOTH).replica == "a"
-    placement.observe("a", "e1", Load(kv_free=100_000, prefill_tokens=101))
+    placement.observe("a", "e1", Load(kv_free=100_000, prefill_tokens=WORK * 100 + 1))
     assert placement.choose(asked, BOTH).replica == "b"
-    placement.observe("a", "e1", Load(kv_free=100_000, running=100 // SEQUENCE_SHARE))
+    placement.observe("a", "e1", Load(kv_free=100_000, running=WORK * 100 // SEQUENCE_SHARE))
     assert placement.choose(asked, BOTH).replica == "a"
-    placement.observe("a", "e1", Load(kv_free=100_000, running=0, waiting=1))
-    assert WAITING_SHARE > 100
+    placement.observe("a", "e1", Load(kv_free=100_000, running=0, waiting=2))
+    assert 2 * WAITING_SHARE > WORK * 100
     assert placement.choose(asked, BOTH).replica == "b"
 
 
@@ -90,7 +90,7 @@ def test_siblings_stay_together_while_there_is_room_and_spread_when_there_is_not
             chosen.append(choice.replica)
             booked.enter_context(placement.booked(one, choice))
     first_b = chosen.index("b")
-    assert 2 < first_b < 12
+    assert 4 < first_b < 18
     assert {"a", "b"} == set(chosen[first_b:])
 
 

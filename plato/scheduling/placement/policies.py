@@ -15,6 +15,10 @@ from plato.scheduling.placement.views import Ask, ReplicaView
 
 Policy = Callable[[Ask, Sequence[ReplicaView], random.Random], list[str]]
 
+WORK = 2
+"""A prompt token that must be computed costs the sequence its time, and then once more all others:
+waiting for a prefix that is being computed is better than computing it again elsewhere, though it
+takes as long."""
 SEQUENCE_SHARE = 32
 """What one more decoding neighbour costs, in prompt tokens: a step grows by a few percent for
 each, over about a hundred steps of a node."""
@@ -34,15 +38,15 @@ MATCH_SHARE = 0.3
 def kv_aware(ask: Ask, replicas: Sequence[ReplicaView], chance: random.Random) -> list[str]:
     """The fewest tokens of work until the sequence decodes, as it slows and is slowed.
 
-    cost = prompt tokens not cached there + prefill queued there + a share for each sequence there.
+    cost = twice the prompt tokens not cached there + prefill queued there + a share for each
+    sequence there.
     A replica without memory for it comes behind all that have it, and one that has just failed
     behind those. Decided for each ask by itself: one hot replica turns affinity off for nobody.
     """
 
     def cost(view: ReplicaView) -> float:
         return (
-            ask.prompt
-            - view.cached
+            WORK * (ask.prompt - view.cached)
             + view.prefill
             + SEQUENCE_SHARE * view.sequences
             + WAITING_SHARE * view.waiting
