@@ -115,6 +115,8 @@ def main() -> None:
         pace=pace,
         kv_budget_mb=-(-KV_TOKENS * pace.kv_bytes_per_token // (1 << 20)),
         max_runs=CONCURRENCY,
+        # The other policies move nothing, and a paced decoder's KV has no weight.
+        move_cost=None,
         node_deadline_s=300,
     )
     outcomes: list[Outcome] = []

@@ -10,6 +10,7 @@ from typing import Any
 from ray.serve import Application
 from ray.serve.config import RequestRouterConfig
 
+from deployments.autoscaling import decoder_scaling
 from deployments.decoder import Decoder
 from deployments.ingress import Ingress
 from deployments.planner import PlannerService
@@ -42,7 +43,7 @@ def build(settings: Settings) -> Application:
         stores.append(_deployment(StoreOwner, ray_actor_options=service).bind(settings))
     decoder = _deployment(
         Decoder,
-        num_replicas=settings.decoders,
+        **decoder_scaling(settings),
         max_ongoing_requests=settings.max_sequences + settings.max_waiting + CONTROL_CALLS,
         ray_actor_options={
             "num_cpus": settings.decoder_cpus,

@@ -5,17 +5,28 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
+from functools import partial
 from typing import Any
 
 from ray import serve
 from ray.serve.handle import DeploymentHandle
 
+from deployments.autoscaling import token_load
+from deployments.handles import ask
 from deployments.replica import open_store, start_replica
 from plato.assembly import ModelTools, engine_config, public_prompts
-from plato.engine import Chunk, EngineStats, GenerateRequest, HoldingsChange
+from plato.engine import (
+    Chunk,
+    EngineStats,
+    GenerateRequest,
+    HoldingsChange,
+    KVPiece,
+    Prompt,
+)
 from plato.engine.torch import TorchEngine
 from plato.errors import UnavailableError
 from plato.models import resolve_model
+from plato.moving import fetch_prefix
 from plato.scheduling.feed import publish_holdings
 from plato.settings import Settings
 from plato.warming import prefill_public
@@ -56,9 +67,29 @@ class Decoder:
         self, request: GenerateRequest, *, replica: tuple[str, ...] = ()
     ) -> AsyncGenerator[Chunk]:
         """Decode one sequence. `replica` is for the router: where the caller wants it best."""
+        if request.source:
+            await fetch_prefix(self._engine, request, partial(self._export_at, request.source))
         async with aclosing(self._engine.generate(request)) as chunks:
             async for chunk in chunks:
                 yield chunk
+
+    async def export_kv(
+        self, prompt: Prompt, start: int, *, replica: str
+    ) -> tuple[str, KVPiece | None]:
+        """Name of this replica, and KV that another one wants; it goes by the object store."""
+        return self._name, await self._engine.export_kv(prompt, start)
+
+    async def _export_at(self, source: str, prompt: Prompt, start: int) -> KVPiece | None:
+        context = serve.get_replica_context()
+        peers: DeploymentHandle[Any] = serve.get_deployment_handle(
+            context.deployment, context.app_name
+        )
+        answered: tuple[str, KVPiece | None] = await ask(
+            lambda: peers.export_kv.remote(prompt, start, replica=source)
+        )
+        name, piece = answered
+        # The router takes another replica where the one that was named does not answer.
+        return piece if name == source else None
 
     async def renew(self, owner: str, ttl_s: float, *, replica: str) -> str:
         """Extend a consumer's lease; see `Engine.renew`. Returns the name of this replica."""
@@ -73,6 +104,10 @@ class Decoder:
     async def stats(self, *, replica: str | None = None) -> EngineStats:
         """The engine's counters and state."""
         return self._engine.stats()
+
+    async def record_autoscaling_stats(self) -> dict[str, float]:
+        """What Serve's autoscaling asks for; see `deployments.autoscaling`."""
+        return token_load(self._engine.stats().load)
 
     async def check_health(self) -> None:
         """Serve replaces the replica when this raises: when the engine has died or stands still."""

@@ -126,6 +126,7 @@ def new_scheduler(
         patience_s=settings.patience_s,
         ownership_ttl_s=settings.ownership_ttl_s,
         placement=settings.placement,
+        move=settings.move_cost,
     )
     return GraphScheduler(
         config=config,

@@ -15,6 +15,7 @@ from plato.context import ContextStore, MemoryContextStore
 from plato.engine import Chunk, Engine, EngineError, GenerateRequest, HoldingsChange
 from plato.engine.torch import TorchEngine
 from plato.errors import ModelError, UnavailableError
+from plato.moving import fetch_prefix
 from plato.runs import Message, RunEvent, RunRequest
 from plato.scheduling.protocol import Replica
 from plato.settings import Settings
@@ -36,6 +37,8 @@ class LocalPool:
         """Decode on the first of `ranked`, or on the engine with the least to do."""
         named = [self._engines[name] for name in ranked if name in self._engines]
         engine = named[0] if named else min(self._engines.values(), key=_load)
+        if request.source in self._engines:
+            await fetch_prefix(engine, request, self._engines[request.source].export_kv)
         async with aclosing(engine.generate(request)) as chunks:
             async for chunk in chunks:
                 yield chunk

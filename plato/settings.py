@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from plato.engine.pace import Pace
@@ -48,6 +48,17 @@ class Settings(BaseSettings):
 
     # Deployments
     decoders: int = Field(default=1, ge=1, description="Decoder replicas.")
+    max_decoders: int | None = Field(
+        default=None, ge=1, description="Let decoders follow the load, from `decoders` up to this."
+    )
+    decoder_tokens: int = Field(
+        default=2048,
+        ge=1,
+        description="Tokens to compute and decode that one decoder should have before its load, "
+        "when decoders follow it.",
+    )
+    upscale_delay_s: float = Field(default=10.0, ge=0)
+    downscale_delay_s: float = Field(default=300.0, ge=0)
     decoder_cpus: float = Field(
         default=1.0, ge=0, description="CPUs that Ray reserves for a decoder."
     )
@@ -124,6 +135,12 @@ class Settings(BaseSettings):
             description="How the decoder of a part is chosen; the others are to compare with.",
         )
     )
+    move_cost: float | None = Field(
+        default=0.1,
+        ge=0,
+        description="What getting the KV of a token from another decoder costs, in tokens "
+        "computed; null: prefixes are computed again instead.",
+    )
     pace: Pace | None = Field(
         default=None,
         description="For studies of many decoders: sleep at this pace, and compute nothing.",
@@ -153,6 +170,14 @@ class Settings(BaseSettings):
     )
 
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+
+    @model_validator(mode="after")
+    def _bounds(self) -> Settings:
+        if self.max_decoders is not None and self.max_decoders < self.decoders:
+            raise ValueError(
+                f"max_decoders is {self.max_decoders}, less than decoders ({self.decoders})"
+            )
+        return self
 
     @field_validator("model")
     @classmethod

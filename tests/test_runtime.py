@@ -13,7 +13,7 @@ import pytest
 import pytest_asyncio
 
 from plato.composing import Answer
-from plato.engine import SamplingParams
+from plato.engine import Chunk, GenerateRequest, Prompt, SamplingParams, Segment
 from plato.engine.torch import TorchEngine
 from plato.errors import ModelError, OverloadedError, PlatoError
 from plato.graph import Node
@@ -27,7 +27,7 @@ from plato.runs import (
     RunReport,
     RunRequest,
 )
-from plato.runtime import Runtime
+from plato.runtime import LocalPool, Runtime
 from plato.settings import Settings
 
 QUESTION = "What should I think of before I buy a used bicycle?"
@@ -262,3 +262,26 @@ async def test_more_questions_than_allowed_are_refused(tiny_model_folder: str) -
 async def test_a_model_that_cannot_be_loaded_is_a_clear_error(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=r"config\.json"):
         await Runtime.open(Settings(model=str(tmp_path)))
+
+
+async def test_a_prefix_is_got_from_the_engine_that_has_it(tiny_model_folder: str) -> None:
+    settings = Settings(model=tiny_model_folder, kv_budget_mb=16, decoders=2)
+    async with await Runtime.open(settings) as runtime:
+        first, second = runtime.engines
+        pool = LocalPool(runtime.engines)
+        prompt = Prompt((Segment(tuple(range(100, 500))),), "acme")
+
+        async def decode(node: int, name: str, **fields: Any) -> Chunk:
+            request = GenerateRequest("run", node, prompt, max_tokens=4, **fields)
+            return [chunk async for chunk in pool.generate(request, (name,))][-1]
+
+        await decode(1, first)
+        moved = await decode(2, second, source=first, source_tokens=400)
+        assert moved.replica == second
+        assert moved.cached_tokens == 399
+        assert runtime.engines[second].stats().imported_tokens == 400
+        # One that has it no more, or never was there, costs a prefill and nothing else.
+        other = Prompt((Segment(tuple(range(600, 900))),), "acme")
+        request = GenerateRequest("run", 3, other, max_tokens=4, source=first, source_tokens=300)
+        last = [chunk async for chunk in pool.generate(request, (second,))][-1]
+        assert last.cached_tokens == 0

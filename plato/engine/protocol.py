@@ -10,9 +10,12 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from plato.engine.prompt import Prompt
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 
 class FinishReason(StrEnum):
@@ -113,6 +116,11 @@ class GenerateRequest:
     and the last token are sent at once. Saves messages between processes."""
     report_first: int = 0
     """How many alternatives of the first output token to report, most likely first."""
+    source: str = ""
+    """A replica that should hold more of the prompt's KV than the one that is asked, and is worth
+    getting it from; empty: compute what is not there."""
+    source_tokens: int = 0
+    """Leading prompt tokens that `source` should hold."""
     keep: int | None = None
     """When the sequence ends by itself, pin its prompt and output for its run at this distance
     (see `Engine.pin`); `None`: nobody will need them."""
@@ -195,6 +203,8 @@ class EngineStats:
     small for what is asked at once."""
     evicted_tokens: int = 0
     """Cached tokens that had to go for new ones."""
+    imported_tokens: int = 0
+    """Prompt tokens whose KV came from another engine."""
     recomputed_tokens: int = 0
     """Tokens computed again after a preemption, because they were evicted meanwhile."""
 
@@ -219,6 +229,21 @@ class HoldingsChange:
     evicted: tuple[bytes, ...] = ()
     whole: bool = False
     """`held` is everything, as of change `number` or a little later."""
+
+
+@dataclass(frozen=True, slots=True)
+class KVPiece:
+    """KV of some consecutive tokens of a prompt, on its way to another engine of the same model."""
+
+    start: int
+    """Position of the first token."""
+    stop: int
+    """One past the position of the last."""
+    keys: NDArray[Any]
+    """[layers, tokens, KV heads, head dimension], in the bits of the engine's own type."""
+    values: NDArray[Any]
+    """The same."""
+    dtype: str
 
 
 class Engine(Protocol):
@@ -269,6 +294,18 @@ class Engine(Protocol):
 
     def stats(self) -> EngineStats:
         """Counters and state."""
+        ...
+
+    async def export_kv(self, prompt: Prompt, start: int) -> KVPiece | None:
+        """KV of what is here of `prompt` from position `start` on; `None` if that is nothing."""
+        ...
+
+    async def import_kv(self, prompt: Prompt, piece: KVPiece) -> int:
+        """Take KV that another engine of the same model has computed.
+
+        Returns how many tokens of it were taken: none where what is in front of them is missing,
+        where somebody computes them already, or where there is no memory that nobody needs.
+        """
         ...
 
     async def holdings(self) -> HoldingsChange:

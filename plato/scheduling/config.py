@@ -34,5 +34,7 @@ class SchedulerConfig:
     """How long an ended run is kept that the context store has missed something of."""
     placement: str = "kv_aware"
     """A placement policy; see `plato.scheduling.placement.policies`."""
+    move: float | None = None
+    """What moving the KV of a token costs, in tokens computed; `None`: it is not moved."""
     group_s: float = 0.02
     """Tokens within this time are sent together: a cluster carries only so many messages."""

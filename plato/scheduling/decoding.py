@@ -209,6 +209,8 @@ class NodeDecoder:
             height=request.priority,
         )
         progress.predicted_tokens = choice.predicted_tokens
+        if choice.source:
+            request = replace(request, source=choice.source, source_tokens=choice.predicted_tokens)
         progress.replica = choice.replica or ""
 
         def failed(failure: PlatoError, *, blame: bool = True) -> _AttemptFailedError:

@@ -7,7 +7,7 @@ import logging
 
 from plato.context.protocol import ContextStore
 from plato.context.records import KVChange, UnreadableRecordError, pack, unpack
-from plato.engine import Engine
+from plato.engine import Engine, EngineClosedError
 from plato.scheduling.placement import Placement
 from plato.scheduling.protocol import DecoderPool
 
@@ -21,15 +21,20 @@ SNAPSHOT_INTERVAL_S = 1.0
 
 
 async def publish_holdings(engine: Engine, replica: str, store: ContextStore) -> None:
-    """Append what an engine holds and evicts to the feed, until cancelled.
+    """Append what an engine holds and evicts to the feed, until cancelled or the engine ends.
 
     What the store misses shows as a gap in the numbers, and followers ask for a snapshot.
     """
     while True:
         await asyncio.sleep(INTERVAL_S)
-        change = await engine.take_holdings_change()
-        if change is not None:
-            await store.append_feed(pack(KVChange(replica, engine.epoch, change)))
+        try:
+            change = await engine.take_holdings_change()
+            if change is not None:
+                await store.append_feed(pack(KVChange(replica, engine.epoch, change)))
+        except EngineClosedError:
+            return
+        except Exception:
+            logger.exception("what %s holds could not be published; it goes on", replica)
 
 
 class KVFeed:

@@ -10,17 +10,15 @@ from collections.abc import AsyncGenerator, Callable
 from contextlib import AsyncExitStack, aclosing, suppress
 
 from plato.composing import Composer
-from plato.context import ContextStore, NodeRecord, WriteBehind
-from plato.context.records import UnreadableRecordError, unpack, unpack_events
-from plato.engine import FinishReason, Lease
-from plato.errors import PlatoError, RunNotFoundError, UnavailableError
+from plato.context import ContextStore, WriteBehind
+from plato.engine import Lease
+from plato.errors import PlatoError, UnavailableError
 from plato.history import History
 from plato.planning.protocol import Planner
 from plato.prompting.layout import Layout
 from plato.runs import (
     BEFORE_ALL,
     EventId,
-    NodeOutput,
     RunEvent,
     RunFailed,
     RunFinished,
@@ -37,6 +35,7 @@ from plato.scheduling.live import LiveRun
 from plato.scheduling.placement import Placement
 from plato.scheduling.protocol import DecoderPool
 from plato.scheduling.run import Run
+from plato.scheduling.run_log import RunLog, scheduler_name
 
 logger = logging.getLogger(__name__)
 
@@ -84,10 +83,11 @@ class GraphScheduler:
         self._leases = LeaseKeeper(
             pool, self._owner, config.lease_ttl_s, silence_s=config.silence_s
         )
-        self._placement = Placement(policy=config.placement)
+        self._placement = Placement(policy=config.placement, move=config.move)
         self._feed = KVFeed(store, pool, self._placement)
         self._following: asyncio.Task[None] | None = None
         self._decoder = NodeDecoder(pool, self._placement, self._leases, config, now)
+        self._log = RunLog(store)
         self._writes = WriteBehind(store)
         self._admission = Admission(
             max_running=config.max_runs,
@@ -178,10 +178,9 @@ class GraphScheduler:
                     yield events
             return
         deadline = self._now() + self._config.run_deadline_s
-        if not await self._known(tenant, run):
-            raise self._missing(run)
+        await self._log.require(tenant, run)
         while True:
-            events = await self._logged(tenant, run, after)
+            events = await self._log.events(tenant, run, after)
             if events:
                 yield events
                 after = max(event.id for event in events)
@@ -205,23 +204,13 @@ class GraphScheduler:
         live = self._live(tenant, run)
         if live is not None:
             return RunSnapshot(live.request, live.history.events())
-        record = await self._store.get_run(tenant, run)
-        if record is None:
-            raise self._missing(run)
-        try:
-            request = unpack(RunRequest, record.request)
-        except UnreadableRecordError as error:
-            raise UnavailableError(f"run {run} was written by another release") from error
-        return RunSnapshot(request, (await self._history(tenant, run)).events())
+        return await self._log.snapshot(tenant, run)
 
     async def owner(self, tenant: str, run: str) -> str | None:
         """Name of the scheduler that drives a run, as far as the store knows."""
         if self._live(tenant, run) is not None:
-            return self._owner.rpartition(":")[0]
-        record = await self._store.get_run(tenant, run)
-        if record is None:
-            raise self._missing(run)
-        return record.owner.rpartition(":")[0] if record.state == "running" else None
+            return scheduler_name(self._owner)
+        return await self._log.owner(tenant, run)
 
     async def cancel(self, tenant: str, run: str) -> bool:
         """Cancel a run if it is driven here; whether it was."""
@@ -262,10 +251,7 @@ class GraphScheduler:
         self, request: RunRequest, history: History, fence: int | None = None
     ) -> LiveRun:
         """Go on with a run. It has been admitted before, so it does not wait again."""
-        for record in (await self._store.get_nodes(request.tenant, request.run)).values():
-            # Finished there, though whoever has the history has not heard of it.
-            if history.output(record.number) is None or not _has_ended(history, record.number):
-                history.feed(_output(record, history))
+        await self._log.complete(request, history)
         # Fences are about the time; without one, the time itself is the next best thing.
         term = max(history.last_id.term + 1, fence or round(time.time() * 1000))
         logger.warning("taking a run over", extra={"run": request.run, "term": term})
@@ -333,37 +319,6 @@ class GraphScheduler:
             live = self._lingering[run][0]
         return live if live is not None and live.request.tenant == tenant else None
 
-    async def _known(self, tenant: str, run: str) -> bool:
-        return await self._store.get_run(tenant, run) is not None
-
-    def _missing(self, run: str) -> PlatoError:
-        if self._store.available:
-            return RunNotFoundError(
-                f"there is no run {run}; runs are kept for a while only, and others cannot see them"
-            )
-        return UnavailableError(
-            f"the context store is away, and this scheduler does not drive run {run}; try again",
-            retry_after_s=2.0,
-        )
-
-    async def _logged(self, tenant: str, run: str, after: EventId) -> tuple[RunEvent, ...]:
-        """Events above `after` in the log, as many as one read brings."""
-        events: list[RunEvent] = []
-        for _, packed in await self._store.read_events(tenant, run, after):
-            try:
-                events += (event for event in unpack_events(packed) if event.id > after)
-            except UnreadableRecordError as error:
-                logger.warning("an unreadable event log: %s", error, extra={"run": run})
-        return tuple(events)
-
-    async def _history(self, tenant: str, run: str) -> History:
-        """All that the log has of a run."""
-        history = History()
-        while events := await self._logged(tenant, run, history.last_id):
-            for event in events:
-                history.feed(event)
-        return history
-
     async def _maintain(self) -> None:
         interval_s = self._config.ownership_ttl_s / MAINTENANCES
         while True:
@@ -402,41 +357,16 @@ class GraphScheduler:
 
     async def _adopt(self, tenant: str, run: str, fence: int) -> None:
         """Go on with a run whose scheduler is gone, or forget it if it has ended."""
-        record = await self._store.get_run(tenant, run)
-        try:
-            request = unpack(RunRequest, record.request) if record is not None else None
-        except UnreadableRecordError as error:
-            logger.warning("a run cannot be taken over: %s", error, extra={"run": run})
-            request = None
-        history = await self._history(tenant, run)
-        if record is None or request is None or record.state != "running" or history.ended:
+        found = await self._log.unfinished(tenant, run)
+        if found is None:
             await self._store.release(tenant, run, self._owner, fence)
             await self._store.forget(tenant, run)
             return
-        await self._take_over(request, history, fence)
+        await self._take_over(*found, fence)
 
 
 def _is_end(event: RunEvent) -> bool:
     return isinstance(event, RunFinished | RunFailed)
-
-
-def _has_ended(history: History, number: int) -> bool:
-    output = history.output(number)
-    return output is not None and output.finish is not None
-
-
-def _output(record: NodeRecord, history: History) -> NodeOutput:
-    """All output of a finished node."""
-    return NodeOutput(
-        run=record.run,
-        at_s=history.at_s,
-        number=record.number,
-        attempt=max(0, history.attempts(record.number) - 1),
-        offset=0,
-        tokens=record.tokens,
-        text=record.text,
-        finish=FinishReason(record.finish),
-    )
 
 
 def _refusal(request: RunRequest, error: PlatoError) -> RunFailed:

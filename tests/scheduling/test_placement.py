@@ -310,3 +310,28 @@ def test_a_dead_life_is_never_predicted_from(steps: list[tuple[int, str]]) -> No
             placement.apply("a", epoch, told)
             alive, holds = epoch, True
         assert (placement.cached(asked, "a") > 0) == holds
+
+
+def test_a_long_prefix_is_moved_where_its_holder_is_full_and_a_short_one_computed() -> None:
+    placement = Placement(move=0.1)
+    placement.choose(prompt(1), BOTH)
+    for replica, running in ((A, 16), (B, 0)):
+        placement.observe(replica.name, "e1", Load(running=running, kv_free=100_000))
+    placement.learn(prompt(1000), "a")
+    placement.learn(prompt(100, first=5000), "a")
+    choice = placement.choose(prompt(1000, 10), BOTH)
+    assert (choice.replica, choice.source, choice.predicted_tokens) == ("b", "a", 1000)
+    choice = placement.choose(prompt(100, 10, first=5000), BOTH)
+    assert (choice.replica, choice.source, choice.predicted_tokens) == ("b", "", 0)
+    placement.observe("a", "e1", Load(running=1, kv_free=100_000))
+    choice = placement.choose(prompt(1000, 10), BOTH)
+    assert (choice.replica, choice.source, choice.predicted_tokens) == ("a", "", 1000)
+
+
+def test_without_moving_a_prefix_is_worth_its_computation() -> None:
+    placement = Placement()
+    placement.choose(prompt(1), BOTH)
+    placement.observe("a", "e1", Load(running=16, kv_free=100_000))
+    placement.learn(prompt(1000), "a")
+    choice = placement.choose(prompt(1000, 10), BOTH)
+    assert (choice.replica, choice.source) == ("a", "")

@@ -171,3 +171,17 @@ async def test_a_plan_that_breaks_off_when_text_has_been_shown_gets_a_rest(
     assert rest.continues == 1
     assert report.plan.nodes == 2
     assert set(texts(run.events)) == {1, 2}
+
+
+async def test_auto_does_not_split_while_every_batch_is_full_and_plato_does(
+    make_scheduler: MakeScheduler, pool: LocalPool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    planner = ScriptedPlanner(*parts((), ()))
+    scheduler = make_scheduler(pool, planner=planner)
+    monkeypatch.setattr(scheduler.placement, "full", lambda: True)
+    report = answered_sequentially(await collect(scheduler, question(Mode.AUTO)))
+    assert "full" in (report.reason or "")
+    assert planner.requests == []
+    assert finished(await collect(scheduler, question(Mode.PLATO))).mode is Mode.PLATO
+    given = question(Mode.AUTO, plan=parts((), ()))
+    assert finished(await collect(scheduler, given)).mode is Mode.PLATO

@@ -13,7 +13,7 @@ import torch
 
 from plato.engine.errors import EngineBusyError, RequestRefusedError
 from plato.engine.prompt import Prompt, Segment
-from plato.engine.protocol import Chunk, FinishReason, GenerateRequest, Load
+from plato.engine.protocol import Chunk, FinishReason, GenerateRequest, KVPiece, Load
 from plato.engine.torch import sampling
 from plato.engine.torch.config import TorchEngineConfig
 from plato.engine.torch.grammar import GrammarCompiler
@@ -58,6 +58,7 @@ class EngineCore:
         self.cached_tokens = 0
         self.output_tokens = 0
         self.recomputed_tokens = 0
+        self.imported_tokens = 0
 
     @property
     def has_work(self) -> bool:
@@ -150,6 +151,27 @@ class EngineCore:
     def release(self, run: str) -> None:
         """Drop the pins of a run."""
         self.tree.release(run)
+
+    def export_kv(self, prompt: Prompt, start: int) -> KVPiece | None:
+        """KV of what is computed of `prompt` from position `start` on."""
+        slots = self.tree.slots_of(prompt, start)
+        if not len(slots):
+            return None
+        keys, values = self.pool.read(slots)
+        return KVPiece(start, start + len(slots), keys, values, self.pool.dtype)
+
+    def import_kv(self, prompt: Prompt, piece: KVPiece) -> int:
+        """Take KV that another engine has computed; returns how many tokens."""
+        if piece.dtype != self.pool.dtype or piece.stop > len(prompt):
+            return 0
+        slots = self.tree.adopt(prompt, piece.start, piece.stop)
+        if slots is None:
+            return 0
+        count = len(slots)
+        self.pool.write(slots, piece.keys[:, -count:], piece.values[:, -count:])
+        self.imported_tokens += count
+        self._load = self._measure_load()
+        return count
 
     def expire(self) -> None:
         """Cancel the sequences of consumers that have gone silent, and drop overdue pins."""

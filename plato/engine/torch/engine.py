@@ -16,7 +16,7 @@ import torch
 
 from plato.engine.errors import EngineClosedError, EngineError
 from plato.engine.prompt import Prompt
-from plato.engine.protocol import Chunk, EngineStats, GenerateRequest, HoldingsChange
+from plato.engine.protocol import Chunk, EngineStats, GenerateRequest, HoldingsChange, KVPiece
 from plato.engine.torch.config import TorchEngineConfig
 from plato.engine.torch.core import EngineCore
 from plato.engine.torch.mailbox import Mailbox
@@ -159,6 +159,14 @@ class TorchEngine:
         """Drop all pins of a run."""
         self._inbox.put(lambda: self._core.release(run))
 
+    async def export_kv(self, prompt: Prompt, start: int) -> KVPiece | None:
+        """KV of what is here of `prompt`; see `Engine.export_kv`."""
+        return await self._ask(lambda: self._core.export_kv(prompt, start))
+
+    async def import_kv(self, prompt: Prompt, piece: KVPiece) -> int:
+        """Take KV that another engine has computed; see `Engine.import_kv`."""
+        return await self._ask(lambda: self._core.import_kv(prompt, piece))
+
     async def holdings(self) -> HoldingsChange:
         """Every named prefix that is here."""
         return await self._ask(self._core.tree.holdings.snapshot)
@@ -187,6 +195,7 @@ class TorchEngine:
             live=core.live,
             preemptions=core.preemptions,
             evicted_tokens=core.tree.evicted,
+            imported_tokens=core.imported_tokens,
             recomputed_tokens=core.recomputed_tokens,
         )
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -37,6 +37,11 @@ class KVPool:
         self._free = FreeExtents(capacity)
 
     @property
+    def dtype(self) -> str:
+        """Name of the type of its elements."""
+        return str(self.keys[0].dtype)
+
+    @property
     def free_count(self) -> int:
         """Slots that nobody holds."""
         return self._free.count
@@ -55,9 +60,27 @@ class KVPool:
         """Give slots back."""
         self._free.give(slots)
 
+    def read(self, slots: NDArray[np.int64]) -> tuple[NDArray[Any], NDArray[Any]]:
+        """Keys and values of `slots`, each [layers, slots, KV heads, head dimension], as bits."""
+        index = torch.from_numpy(slots).to(self.keys[0].device)
+        return _bits(self.keys, index), _bits(self.values, index)
+
+    def write(self, slots: NDArray[np.int64], keys: NDArray[Any], values: NDArray[Any]) -> None:
+        """Put into `slots` what `read` has given."""
+        index = torch.from_numpy(slots).to(self.keys[0].device)
+        for tensors, arrays in ((self.keys, keys), (self.values, values)):
+            for tensor, array in zip(tensors, arrays, strict=True):
+                tensor[index] = torch.from_numpy(array).view(tensor.dtype).to(tensor.device)
+
     def free_slots(self) -> frozenset[int]:
         """The free slots, for integrity checks."""
         return frozenset(slot for start, end in self._free.runs() for slot in range(start, end))
+
+
+def _bits(tensors: list[torch.Tensor], index: torch.Tensor) -> NDArray[Any]:
+    """Rows of all layers in one array; numpy does not know bfloat16, so its bits are integers."""
+    rows = torch.stack([tensor[index] for tensor in tensors]).cpu()
+    return rows.view(torch.int16).numpy() if rows.dtype is torch.bfloat16 else rows.numpy()
 
 
 def bytes_per_token(layers: int, heads: int, head_dim: int, dtype: torch.dtype) -> int:

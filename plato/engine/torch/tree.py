@@ -198,6 +198,34 @@ class KVTree:
         """Drop the pins whose time is over."""
         self._reorder(self._pins.expire())
 
+    def slots_of(self, prompt: Prompt, start: int) -> NDArray[np.int64]:
+        """Slots of what is computed of `prompt`, from position `start` on; maybe none."""
+        _, _, computed = self.find(prompt, prompt.tokens)
+        parts = [node.slots[:shared] for node, shared in self._walk(prompt, prompt.tokens)]
+        slots = np.concatenate([np.empty(0, np.int64), *parts])[start:computed]
+        return slots.astype(np.int64)
+
+    def adopt(self, prompt: Prompt, start: int, stop: int) -> NDArray[np.int64] | None:
+        """Make room for the KV of `prompt` from `start` up to `stop`, which somebody else brings.
+
+        Returns the slots of the last tokens of these, as many as are not there yet, and takes
+        them for computed: the caller fills them before anything else happens. `None`, with
+        nothing changed, if that cannot be.
+        """
+        tokens = prompt.tokens[:stop]
+        node, found, computed = self.find(prompt, tokens)
+        if computed < found or not start <= found < stop:
+            return None
+        node, found = self.lock(prompt, tokens)
+        slots: NDArray[np.int64] | None = None
+        if self.ensure_free(stop - found):
+            slots = self._pool.allocate(stop - found)
+            node = self.grow(node, prompt, tokens, found, slots)
+            self.advance(node, stop)
+        self.unlock(node, None)
+        self.mark(prompt)
+        return slots
+
     def mark(self, prompt: Prompt) -> None:
         """Name what is there of `prompt`, so that others can be told of it."""
         _, found, computed = self.find(prompt, prompt.tokens)

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from plato.engine import HeldPrefix, HoldingsChange, Load, Prompt
 from plato.scheduling.placement.index import KVIndex, SentIndex
-from plato.scheduling.placement.policies import POLICIES
+from plato.scheduling.placement.policies import LEAST_MOVE, POLICIES
 from plato.scheduling.placement.views import Ask, ReplicaView
 from plato.scheduling.protocol import Replica
 
@@ -21,6 +21,7 @@ AVOID_S = 3.0
 BELIEF_S = 30.0
 """How long we believe in a prefix that we sent and that the replica has not told of."""
 USUAL_OUTPUT = 128
+OURS = "kv_aware"
 RANKS = 3
 """Replicas of a ranking that a router needs: it takes any other when these do not answer."""
 
@@ -34,6 +35,8 @@ class Choice:
     ranked: tuple[str, ...] = ()
     """That one, and the next best should it not be there."""
     output: int = USUAL_OUTPUT
+    source: str = ""
+    """A replica that the KV of the prompt should be got from; empty: none."""
 
 
 @dataclass(slots=True)
@@ -99,8 +102,10 @@ class Placement:
         clock: Callable[[], float] = time.monotonic,
         *,
         policy: str = "kv_aware",
+        move: float | None = None,
     ) -> None:
-        """`policy` is one of `POLICIES`."""
+        """`policy` is one of `POLICIES`; `move` as in `Ask`."""
+        self._move = move
         self._random = random.Random(seed)
         self._clock = clock
         self._policy_name = policy
@@ -147,11 +152,15 @@ class Placement:
         cached = self._index.cached(prompt)
         now = self._clock()
         views = [self._view(name, prompt, cached.get(name, 0), now) for name in names]
-        ask = Ask(run, len(prompt), output, height)
+        ask = Ask(run, len(prompt), output, height, self._move)
         ranked = self._policy(ask, views, self._random)
-        return Choice(
-            ranked[0], cached.get(ranked[0], 0), ranked=tuple(ranked[:RANKS]), output=output
-        )
+        best, predicted, source = ranked[0], cached.get(ranked[0], 0), ""
+        if self._move is not None and self._policy_name == OURS:
+            there = {name: tokens for name, tokens in cached.items() if name in self._states}
+            holder = max(there, key=lambda name: there[name], default=best)
+            if there.get(holder, 0) - predicted >= LEAST_MOVE:
+                predicted, source = there[holder], holder
+        return Choice(best, predicted, tuple(ranked[:RANKS]), output, source)
 
     def cached(self, prompt: Prompt, replica: str) -> int:
         """Leading tokens of `prompt` that `replica` should hold."""

@@ -25,6 +25,8 @@ each, over about a hundred steps of a node."""
 WAITING_SHARE = 128
 """What one more sequence that waits for a place in the batch costs, in prompt tokens: some node
 must end before it begins."""
+LEAST_MOVE = 256
+"""Tokens of KV that are worth a call to another replica."""
 SUSPECT_SHARE = 4096
 """What a neighbour costs that may be what kills replicas, in prompt tokens: better go elsewhere
 and compute the prompt again."""
@@ -43,10 +45,18 @@ def kv_aware(ask: Ask, replicas: Sequence[ReplicaView], chance: random.Random) -
     A replica without memory for it comes behind all that have it, and one that has just failed
     behind those. Decided for each ask by itself: one hot replica turns affinity off for nobody.
     """
+    most = max(view.cached for view in replicas)
+
+    def missing(view: ReplicaView) -> float:
+        """Tokens to compute, those that are moved instead by what that costs."""
+        moved = most - view.cached
+        if ask.move is None or moved < LEAST_MOVE:
+            return ask.prompt - view.cached
+        return ask.prompt - most + ask.move * moved
 
     def cost(view: ReplicaView) -> float:
         return (
-            WORK * (ask.prompt - view.cached)
+            WORK * missing(view)
             + view.prefill
             + SEQUENCE_SHARE * view.sequences
             + WAITING_SHARE * view.waiting

@@ -16,6 +16,9 @@ class Ask:
     """How much it may decode."""
     height: int = 1
     """Nodes on the longest way from it to the end of its graph, itself included."""
+    move: float | None = None
+    """What getting the KV of a token from another replica costs, in tokens computed; `None`: it
+    is not done."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,104 @@
+"""KV that another engine has computed is as good as one's own."""
+
+from __future__ import annotations
+
+import pytest
+
+from plato.engine import GenerateRequest, Prompt, Segment
+from plato.engine.torch import TorchEngineConfig
+from plato.engine.torch.core import EngineCore
+from plato.engine.torch.model import LanguageModel
+from tests.engine.conftest import MakeCore
+from tests.engine.helpers import ask, run_together, some_tokens
+
+PROMPT = Prompt((Segment(some_tokens(40)), Segment(some_tokens(30, 1))), "acme")
+
+
+def request(prompt: Prompt = PROMPT, max_tokens: int = 12) -> GenerateRequest:
+    return ask(*prompt.segments, tenant=prompt.tenant, max_tokens=max_tokens)
+
+
+def move(source: EngineCore, target: EngineCore, prompt: Prompt = PROMPT) -> int:
+    piece = source.export_kv(prompt, target.cached_prefix(prompt))
+    return target.import_kv(prompt, piece) if piece is not None else 0
+
+
+@pytest.mark.parametrize("dtype", ["float32", "int8"])
+def test_a_sequence_goes_on_from_moved_kv_as_from_its_own(
+    dtype: str, tiny_folder: str, make_core: MakeCore
+) -> None:
+    model = LanguageModel(TorchEngineConfig(tiny_folder, device="cpu", dtype=dtype))
+    source, target, alone = (make_core(model) for _ in range(3))
+    run_together(source, [request()])
+    assert move(source, target) == len(PROMPT)
+    target.check_integrity()
+    (moved,) = run_together(target, [request()])
+    (own,) = run_together(alone, [request()])
+    assert moved.tokens == own.tokens
+    # The last token is computed: its logits are needed.
+    assert moved.last.cached_tokens == len(PROMPT) - 1
+    assert target.imported_tokens == len(PROMPT)
+    assert target.tree.holdings.snapshot().held
+
+
+def test_only_what_is_missing_moves(make_core: MakeCore) -> None:
+    source, target = make_core(), make_core()
+    run_together(source, [request()])
+    first = Prompt(PROMPT.segments[:1], "acme")
+    run_together(target, [request(first, 1)])
+    known = target.cached_prefix(PROMPT)
+    assert 0 < known < len(PROMPT)
+    assert move(source, target) == len(PROMPT) - known
+    assert move(source, target) == 0
+    target.check_integrity()
+
+
+def test_what_is_not_there_is_not_exported(make_core: MakeCore) -> None:
+    core = make_core()
+    assert core.export_kv(PROMPT, 0) is None
+    run_together(core, [request()])
+    assert core.export_kv(PROMPT, len(PROMPT)) is None
+    assert core.export_kv(Prompt(PROMPT.segments, "another tenant"), 0) is None
+
+
+def test_a_piece_that_does_not_fit_changes_nothing(make_core: MakeCore) -> None:
+    source = make_core()
+    run_together(source, [request()])
+    piece = source.export_kv(PROMPT, 10)
+    assert piece is not None
+    # Its beginning is missing there.
+    empty = make_core()
+    assert empty.import_kv(PROMPT, piece) == 0
+    # It is longer than memory.
+    whole = source.export_kv(PROMPT, 0)
+    assert whole is not None
+    small = make_core(kv_tokens=50)
+    assert small.import_kv(PROMPT, whole) == 0
+    # It is longer than the prompt.
+    assert make_core().import_kv(Prompt(PROMPT.segments[:1], "acme"), whole) == 0
+    for core in (empty, small):
+        core.check_integrity()
+        assert core.imported_tokens == 0
+
+
+def test_a_prefix_that_is_being_computed_is_left_to_who_computes_it(make_core: MakeCore) -> None:
+    source, target = make_core(), make_core(prefill_chunk=16)
+    run_together(source, [request()])
+    target.add(request(), lambda _: None)
+    target.step()
+    piece = source.export_kv(PROMPT, target.cached_prefix(PROMPT))
+    assert piece is not None
+    assert target.import_kv(PROMPT, piece) == 0
+    while target.has_work:
+        target.step()
+    target.check_integrity()
+
+
+def test_moved_kv_can_be_evicted_like_any_other(make_core: MakeCore) -> None:
+    source, target = make_core(), make_core(kv_tokens=100)
+    run_together(source, [request()])
+    assert move(source, target) == len(PROMPT)
+    other = Prompt((Segment(some_tokens(80, 9)),), "acme")
+    run_together(target, [request(other, 4)])
+    target.check_integrity()
+    assert target.cached_prefix(PROMPT) < len(PROMPT)

@@ -1,0 +1,49 @@
+"""Which widths pay is learnt from how long steps take."""
+
+from __future__ import annotations
+
+from plato.engine.pace import Pace, step_seconds
+from plato.engine.torch.widths import StepTimes
+
+
+def test_before_anything_is_measured_all_widths_pay() -> None:
+    assert StepTimes(16).useful_width == 16
+
+
+def test_where_a_wider_step_costs_little_more_all_widths_pay() -> None:
+    times = StepTimes(16)
+    for width in (1, 2, 4, 8, 16) * 5:
+        times.note(width, 0.020 + 0.001 * width)
+    assert times.useful_width == 16
+
+
+def test_where_a_step_takes_as_long_as_its_sequences_alone_no_more_pays() -> None:
+    times = StepTimes(16)
+    for width in (1, 2, 4, 8, 16) * 5:
+        times.note(width, 0.010 * width if width > 4 else 0.040)
+    assert times.useful_width == 4
+
+
+def test_it_follows_when_the_machine_changes() -> None:
+    times = StepTimes(8)
+    for _ in range(50):
+        times.note(4, 0.04)
+        times.note(8, 0.08)
+    assert times.useful_width == 4
+    for _ in range(50):
+        times.note(8, 0.05)
+    assert times.useful_width == 8
+
+
+def test_paced_steps_take_what_was_measured_and_what_lies_between() -> None:
+    pace = Pace(step_ms=((1, 10.0), (4, 16.0), (8, 30.0)), prefill_tokens_per_s=1000.0)
+    assert [round(step_seconds(pace, width, 0) * 1e3, 6) for width in (0, 1, 2, 4, 6, 8, 10)] == [
+        0.0,
+        10.0,
+        12.0,
+        16.0,
+        23.0,
+        30.0,
+        37.0,
+    ]
+    assert round(step_seconds(pace, 1, 50) * 1e3, 6) == 60.0
