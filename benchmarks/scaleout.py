@@ -40,11 +40,11 @@ from plato.scheduling.scheduler import GraphScheduler
 from plato.settings import Settings
 
 REPLICAS = (1, 4, 16, 64, 256)
-QUESTIONS_PER_REPLICA = (1, 2, 4)
+QUESTIONS_PER_REPLICA = (2, 4)
 OBJECTIVE_S = 4.0
 """Of the p99 of the time to first text."""
-WARM_UP_S = 8.0
-MEASURED_S = 16.0
+WARM_UP_S = 6.0
+MEASURED_S = 10.0
 SCALE = 0.5
 KV_TOKENS = 40_000
 WIDTH = 16
@@ -122,10 +122,9 @@ def main() -> None:
 
 
 def scheduler_counts(replicas: int, *, quick: bool) -> list[int]:
-    """Schedulers to try for a pool: up to one for two decoders."""
-    most = max(1, replicas // 2)
-    counts = [count for count in (1, 2, 4, 8, 16, 32, 64) if count <= most]
-    return counts[-1:] if quick else counts[-4:]
+    """Schedulers to try for a pool: one for 32, 16, 8 and 4 decoders."""
+    counts = sorted({max(1, replicas // share) for share in (32, 16, 8, 4)})
+    return counts[-1:] if quick else counts
 
 
 async def simulate(
