@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
-from typing import Generic, TypeVar
+from typing import Generic, Self, TypeVar
 
 from plato.errors import UnavailableError
 
@@ -88,9 +88,14 @@ class Attended(Generic[T]):
         if self._timer is not None and not self._timer.expired():
             self._timer.reschedule(asyncio.get_running_loop().time())
 
-    async def __aiter__(self) -> AsyncGenerator[T]:
-        while (item := await self._attend()) is not None:
-            yield item[0]
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> T:
+        item = await self._attend()
+        if item is None:
+            raise StopAsyncIteration
+        return item[0]
 
     async def _attend(self) -> tuple[T] | None:
         if self._given_up:

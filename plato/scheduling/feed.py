@@ -10,6 +10,7 @@ from plato.context.records import KVChange, UnreadableRecordError, pack, unpack
 from plato.engine import Engine, EngineClosedError
 from plato.scheduling.placement import Placement
 from plato.scheduling.protocol import DecoderPool
+from plato.tasks import end_task
 
 logger = logging.getLogger(__name__)
 
@@ -68,11 +69,8 @@ class KVFeed:
                     logger.exception("following the feed of KV handles failed; it goes on")
                 await asyncio.sleep(INTERVAL_S)
         finally:
-            tasks = tuple(self._asking.values())
-            for task in tasks:
-                task.cancel()
-            if tasks:
-                await asyncio.wait(tasks)
+            for task in tuple(self._asking.values()):
+                await end_task(task)
 
     async def _read(self) -> None:
         entries = await self._store.read_feed(self._after)

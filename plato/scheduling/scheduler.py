@@ -36,6 +36,7 @@ from plato.scheduling.placement import Placement
 from plato.scheduling.protocol import DecoderPool
 from plato.scheduling.run import Run
 from plato.scheduling.run_log import RunLog, scheduler_name
+from plato.tasks import end_task
 
 logger = logging.getLogger(__name__)
 
@@ -233,8 +234,7 @@ class GraphScheduler:
         """Cancel what runs, stop renewing leases, and write what is queued."""
         for task in (self._maintenance, self._following):
             if task is not None:
-                task.cancel()
-                await asyncio.wait([task])
+                await end_task(task)
         for live in tuple(self._runs.values()):
             await live.cancel()
         await self._leases.close()
