@@ -13,7 +13,7 @@ from ray.serve.handle import DeploymentHandle
 
 from deployments.autoscaling import token_load
 from deployments.handles import ask
-from deployments.replica import open_store, start_replica
+from deployments.replica import open_store, own_deployment, start_replica
 from plato.assembly import ModelTools, engine_config, public_prompts
 from plato.engine import (
     Chunk,
@@ -80,10 +80,7 @@ class Decoder:
         return self._name, await self._engine.export_kv(prompt, start)
 
     async def _export_at(self, source: str, prompt: Prompt, start: int) -> KVPiece | None:
-        context = serve.get_replica_context()
-        peers: DeploymentHandle[Any] = serve.get_deployment_handle(
-            context.deployment, context.app_name
-        )
+        peers = own_deployment()
         answered: tuple[str, KVPiece | None] = await ask(
             lambda: peers.export_kv.remote(prompt, start, replica=source)
         )

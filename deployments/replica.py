@@ -30,6 +30,15 @@ async def open_store(settings: Settings, owner: DeploymentHandle[Any] | None) ->
     return RedisContextStore(url, timeout_s=settings.redis_timeout_s, ttl_s=settings.redis_ttl_s)
 
 
+def own_deployment() -> DeploymentHandle[Any]:
+    """A handle of the deployment that the calling replica belongs to: its peers, and itself."""
+    context = serve.get_replica_context()
+    handle: DeploymentHandle[Any] = serve.get_deployment_handle(
+        context.deployment, context.app_name
+    )
+    return handle
+
+
 def start_replica(settings: Settings) -> str:
     """Set up the logs; returns the replica's name, unique in the application."""
     context = serve.get_replica_context()

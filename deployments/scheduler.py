@@ -11,7 +11,7 @@ from ray import serve
 from ray.serve.handle import DeploymentHandle
 
 from deployments.handles import ServeDecoderPool, ServePlanner, ask
-from deployments.replica import BEATS, START_DEADLINE_S, open_store, start_replica
+from deployments.replica import BEATS, START_DEADLINE_S, open_store, own_deployment, start_replica
 from plato.assembly import ModelTools, new_scheduler
 from plato.errors import RunNotFoundError, UnavailableError
 from plato.runs import BEFORE_ALL, EventId, RunEvent, RunRequest, RunSnapshot
@@ -122,10 +122,7 @@ class SchedulerService:
         }
 
     async def _cancel_at(self, owner: str, tenant: str, run: str) -> bool:
-        context = serve.get_replica_context()
-        peers: DeploymentHandle[Any] = serve.get_deployment_handle(
-            context.deployment, context.app_name
-        )
+        peers = own_deployment()
         try:
             done: bool = await ask(lambda: peers.cancel_here.remote(tenant, run, replica=owner))
         except RunNotFoundError:

@@ -98,8 +98,10 @@ static inline __attribute__((always_inline)) void multiply(const int16_t *x, int
       totals[r] = _mm512_dpwssd_epi32(totals[r], pairs_of_weights, _mm512_set1_epi32(pair));
     }
   }
-  for (int r = 0; r < count; r++)
-    _mm512_storeu_ps(sums[r], _mm512_add_ps(_mm512_loadu_ps(sums[r]), _mm512_cvtepi32_ps(totals[r])));
+  for (int r = 0; r < count; r++) {
+    __m512 known = _mm512_loadu_ps(sums[r]);
+    _mm512_storeu_ps(sums[r], _mm512_add_ps(known, _mm512_cvtepi32_ps(totals[r])));
+  }
 }
 #elif defined(__AVX2__) && !defined(PLATO_PLAIN)
 static inline __m256i multiply_add(__m256i sum, __m256i a, __m256i b) {
