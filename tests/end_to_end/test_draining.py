@@ -52,7 +52,7 @@ def test_a_decoder_that_has_to_leave_before_it_is_done_costs_no_word(
 def test_replacing_every_process_by_a_new_release_costs_no_word(
     model_folder: str, tmp_path: Path
 ) -> None:
-    with serving(tmp_path, model_folder, drain_s=30.0) as server:
+    with serving(tmp_path, model_folder, drain_s=120.0) as server:
         undisturbed = ask_undisturbed(server)
         before = {process.pid for process in server.replicas("")}
         answers = ask_all(server, lambda: server.tell(signal.SIGUSR2))
