@@ -81,6 +81,8 @@ def engine_config(settings: Settings, folder: str, name: str) -> TorchEngineConf
         prefill_chunk=settings.prefill_chunk,
         threads=engine_threads(settings),
         pace=settings.pace,
+        reuse="reuse" not in settings.without,
+        forced_tokens="forced_tokens" not in settings.without,
     )
 
 
@@ -127,6 +129,8 @@ def new_scheduler(
         ownership_ttl_s=settings.ownership_ttl_s,
         placement=settings.placement,
         move=settings.move_cost,
+        pipelining="pipelining" not in settings.without,
+        priority="priority" not in settings.without,
     )
     return GraphScheduler(
         config=config,

@@ -141,6 +141,9 @@ class Settings(BaseSettings):
         description="What getting the KV of a token from another decoder costs, in tokens "
         "computed; null: prefixes are computed again instead.",
     )
+    without: frozenset[Literal["pipelining", "reuse", "forced_tokens", "priority"]] = Field(
+        default=frozenset(), description="What to do without, to measure what it brings."
+    )
     pace: Pace | None = Field(
         default=None,
         description="For studies of many decoders: sleep at this pace, and compute nothing.",

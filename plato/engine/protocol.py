@@ -108,6 +108,10 @@ class GenerateRequest:
     stop: StopConditions = field(default_factory=StopConditions)
     grammar: str | None = None
     """A Lark grammar (llguidance dialect) the output must match."""
+    script: tuple[int, ...] = ()
+    """Output tokens to take in place of those that would be chosen, one step each as ever (for
+    measurements of equal work). Under a grammar they have to match it, and those that it forces
+    are appended without a step."""
     priority: int = 0
     """Higher is admitted first."""
     lease: Lease | None = None

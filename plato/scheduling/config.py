@@ -36,5 +36,9 @@ class SchedulerConfig:
     """A placement policy; see `plato.scheduling.placement.policies`."""
     move: float | None = None
     """What moving the KV of a token costs, in tokens computed; `None`: it is not moved."""
+    pipelining: bool = True
+    """False lets no part start before the plan is complete, to measure what that brings."""
+    priority: bool = True
+    """False treats all ready parts alike, to measure what the order brings."""
     group_s: float = 0.02
     """Tokens within this time are sent together: a cluster carries only so many messages."""
