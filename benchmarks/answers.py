@@ -39,8 +39,7 @@ from benchmarks.asking import (
     http_asker,
 )
 from benchmarks.bound import Bound, Part, PlanWork, bound
-from benchmarks.calibration import measure_pace
-from benchmarks.engine_harness import Workbench
+from benchmarks.calibration import calibrate
 from benchmarks.report import Report, arguments, free_port, read_jsonl
 from benchmarks.reuse import cacheable_tokens
 from benchmarks.statistics import bootstrap, spread
@@ -94,7 +93,7 @@ def main() -> None:
     # As many as fill sixteen places for a while; shorter, as what is compared is throughput.
     crowd = [Question.of(graph, 0.4) for graph in (graphs * 3 if options.quick else graphs * 2)]
     free = free_questions(options.questions, options.free or (4 if options.quick else 24))
-    pace = measure_pace(Workbench(resolve_model(settings.model), quick=options.quick))
+    pace = calibrate(resolve_model(settings.model))
     rows = asyncio.run(in_process(settings, pace, fixed, options.repeats))
     with LocalApp(settings, port=free_port()) as app:
         rows += asyncio.run(over_http(app.url, settings, rows, fixed, crowd, options.repeats))

@@ -1,9 +1,17 @@
-"""How fast this machine decodes by width, and computes prompts: what the bound is made of."""
+"""How fast this machine decodes by width, and computes prompts: what the bound is made of.
+
+Measured in a process of its own. OpenMP keeps a team of threads for every thread that has computed
+anything, and as soon as there are more of them than cores, they sleep between operations instead
+of spinning: a second engine in the process, even an idle one, doubles the first one's step times.
+"""
 
 from __future__ import annotations
 
+import json
+import subprocess
 import sys
-from dataclasses import replace
+from dataclasses import asdict, replace
+from pathlib import Path
 from statistics import median
 
 from benchmarks.engine_harness import Output, Workbench, fresh_tenant, request, timed, timed_step
@@ -14,6 +22,20 @@ SHARED, OWN, STEPS = 256, 32, 40
 """Tokens of the prefix that sequences share, as the parts of an answer do, of what each has for
 itself, and to decode."""
 PREFILL = 768
+DEADLINE_S = 600.0
+
+
+def calibrate(folder: Path) -> Pace:
+    """Measure the model in `folder`."""
+    found = subprocess.run(
+        [sys.executable, "-m", "benchmarks.calibration", str(folder)],
+        check=True,
+        stdout=subprocess.PIPE,
+        timeout=DEADLINE_S,
+    )
+    fields = json.loads(found.stdout)
+    fields["step_ms"] = tuple((width, ms) for width, ms in fields["step_ms"])
+    return Pace(**fields)
 
 
 def measure_pace(bench: Workbench) -> Pace:
@@ -42,3 +64,7 @@ def measure_pace(bench: Workbench) -> Pace:
     rate = PREFILL / median(timed(prefill) for _ in range(3))
     sys.stderr.write(f"prefill: {rate:.0f} tokens/s\n")
     return replace(Pace(), step_ms=tuple(points), prefill_tokens_per_s=rate)
+
+
+if __name__ == "__main__":
+    print(json.dumps(asdict(measure_pace(Workbench(Path(sys.argv[1]), quick=True)))))

@@ -119,6 +119,13 @@ class Settings(BaseSettings):
         description="A decoder drops sequences whose consumer is silent for this.",
     )
 
+    # Streaming
+    stream_interval_s: float = Field(
+        default=0.1,
+        ge=0,
+        description="Text comes in pieces of this duration; every piece costs processor time.",
+    )
+
     # Admission
     max_runs: int = Field(default=64, ge=1, description="Runs in flight in one scheduler.")
     max_waiting_runs: int = Field(

@@ -117,7 +117,8 @@ class GenerateRequest:
     lease: Lease | None = None
     group_s: float = 0.0
     """Tokens that come within this many seconds after a chunk go into the next one; the first
-    and the last token are sent at once. Saves messages between processes."""
+    token, the last, and one that ends a line are sent at once. Saves messages between
+    processes."""
     report_first: int = 0
     """How many alternatives of the first output token to report, most likely first."""
     source: str = ""

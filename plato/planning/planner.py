@@ -32,6 +32,9 @@ PLAN_NODE = 0
 REPETITION_PENALTY = 1.2
 """Keeps the titles of a plan different from each other; the plan's structure is exempt."""
 
+GROUP_S = 0.1
+"""Tokens within this time come together; the end of a line, which starts a part, at once."""
+
 
 class ModelPlanner:
     """Plans with the model that also answers, under the grammar of the plan language.
@@ -126,6 +129,7 @@ class ModelPlanner:
             ),
             script=self._tokenizer.text(write_plan(request.script)) if request.script else (),
             lease=request.lease,
+            group_s=GROUP_S,
             attempt=request.attempt,
             emitted=request.emitted,
             report_first=8 if request.decide else 0,

@@ -40,5 +40,8 @@ class SchedulerConfig:
     """False lets no part start before the plan is complete, to measure what that brings."""
     priority: bool = True
     """False treats all ready parts alike, to measure what the order brings."""
-    group_s: float = 0.02
-    """Tokens within this time are sent together: a cluster carries only so many messages."""
+    group_s: float = 0.1
+    """Tokens within this time are sent together: every message costs processor time, which the
+    decoders lack where they share a machine with the rest."""
+    hidden_group_s: float = 0.25
+    """The same for parts whose text waits for that of earlier ones."""

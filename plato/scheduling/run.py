@@ -366,6 +366,7 @@ class Run:
     def _start(
         self, node: Node, prompt: NodePrompt, budget: int, height: int, keep: int | None
     ) -> None:
+        shown = len(self._finished) >= node.number - 1
         request = GenerateRequest(
             run=self._request.run,
             node=node.number,
@@ -375,7 +376,7 @@ class Run:
             stop=StopConditions(end_tokens=not self._request.exact_lengths),
             priority=height if self._config.priority else 0,
             lease=self._lease,
-            group_s=self._config.group_s,
+            group_s=self._config.group_s if shown else self._config.hidden_group_s,
             keep=keep,
         )
         progress = NodeProgress(
