@@ -116,7 +116,6 @@ async def alone(
     long: bool = False,
 ) -> list[dict[str, Any]]:
     """One variant that needs an engine of its own."""
-    rows = []
     async with await Runtime.open(settings) as runtime:
         asker = RuntimeAsker(runtime, settings)
         for way in (SEQUENTIAL, PLATO):
@@ -124,9 +123,7 @@ async def alone(
         asked = list(questions)
         if long:
             asked += [long_question(runtime, length) for length in LENGTHS]
-        for question in asked:
-            rows.append(row(name, runtime, await asker.ask(question, PLATO), pace))
-    return rows
+        return [row(name, runtime, await asker.ask(q, PLATO), pace) for q in asked]
 
 
 def long_question(runtime: Runtime, length: int) -> Question:

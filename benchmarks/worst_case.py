@@ -68,6 +68,9 @@ async def measure(settings: Settings, *, quick: bool) -> list[dict[str, Any]]:
     """All cases."""
     rows: list[dict[str, Any]] = []
     chains = [Question.of(graph) for graph in fixed_graphs() if graph.kind == "chain"]
+    unsplit = [
+        Question(f"unsplit-{number}", "unsplit", text) for number, text in enumerate(UNSPLIT)
+    ]
     others = [graph for graph in fixed_graphs() if graph.kind != "chain"]
     crowd = [Question.of(graph, CROWD_SCALE) for graph in (others if quick else others * 2)]
     async with await Runtime.open(settings) as runtime:
@@ -75,26 +78,24 @@ async def measure(settings: Settings, *, quick: bool) -> list[dict[str, Any]]:
         for way in (SEQUENTIAL, PLATO):
             await asker.ask(Question("warm-up", "", "What is a lighthouse?"), way)
         for repeat in range(2 if quick else 4):
-            for question in chains:
-                for way in (SEQUENTIAL, PLATO)[:: -1 if repeat % 2 else 1]:
-                    rows.append(await one(asker, "chain", question, way, repeat))
-            for number, text in enumerate(UNSPLIT):
-                question = Question(f"unsplit-{number}", "unsplit", text)
-                for way in (SEQUENTIAL, AUTO)[:: -1 if repeat % 2 else 1]:
-                    rows.append(await one(asker, "unsplit", question, way, repeat))
-        for way in (SEQUENTIAL, PLATO):
-            rows.append(await full(asker, crowd, way))
+            # Who comes first changes, so that nobody always follows the same.
+            turn = -1 if repeat % 2 else 1
+            rows += [
+                await one(asker, question, way, repeat)
+                for other, questions in ((PLATO, chains), (AUTO, unsplit))
+                for question in questions
+                for way in (SEQUENTIAL, other)[::turn]
+            ]
+        rows += [await full(asker, crowd, way) for way in (SEQUENTIAL, PLATO)]
     return rows
 
 
-async def one(
-    asker: RuntimeAsker, case: str, question: Question, way: Way, repeat: int
-) -> dict[str, Any]:
+async def one(asker: RuntimeAsker, question: Question, way: Way, repeat: int) -> dict[str, Any]:
     """One answer of an idle machine."""
     answered = await asker.ask(question, way)
-    sys.stderr.write(f"{case} {question.name} {way.name}: {answered.latency_s:.2f} s\n")
+    sys.stderr.write(f"{question.name} {way.name}: {answered.latency_s:.2f} s\n")
     return {
-        "case": case,
+        "case": question.kind,
         "question": question.name,
         "way": way.name,
         "repeat": repeat,
