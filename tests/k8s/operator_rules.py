@@ -124,6 +124,24 @@ def groups_can_be_told_apart(manifests: Manifests) -> Iterator[str]:
         yield f"the groups are named {names}"
 
 
+def parts_outlast_the_death_of_a_node(manifests: Manifests) -> Iterator[str]:
+    """Until Ray knows of it, decoders that were sending something there answer nobody."""
+    settings = Settings(**manifests.application["args"])
+    (head,) = manifests.cluster["headGroupSpec"]["template"]["spec"]["containers"]
+    environment = manifests.environment(head)
+    period, timeout, failures = (
+        float(environment.get(f"RAY_health_check_{name}") or default)
+        for name, default in (
+            *(("period_ms", 3_000), ("timeout_ms", 10_000)),
+            ("failure_threshold", 5),
+        )
+    )
+    noticed_s = failures * (period + timeout) / 1000
+    patience_s = settings.node_attempts * settings.silence_s
+    if patience_s <= noticed_s:
+        yield f"Ray notices after {noticed_s:.1f} s, and parts fail after {patience_s:.1f} s"
+
+
 def the_head_has_no_work(manifests: Manifests) -> Iterator[str]:
     if manifests.cluster["headGroupSpec"]["rayStartParams"].get("num-cpus") != "0":
         yield "the head offers CPUs"

@@ -22,8 +22,8 @@ def _annotate(service: Any, name: str) -> None:
     service["metadata"].setdefault("annotations", {})[name] = "true"
 
 
-def _variable(group: Any, name: str) -> None:
-    _ray(group)["env"].append({"name": name, "value": "1"})
+def _variable(group: Any, name: str, value: str = "1") -> None:
+    _ray(group)["env"].append({"name": name, "value": value})
 
 
 BREAKING: list[tuple[rules.Rule, Breaking]] = [
@@ -97,6 +97,16 @@ BREAKING: list[tuple[rules.Rule, Breaking]] = [
     (
         rules.groups_can_be_told_apart,
         lambda s, c: c["workerGroupSpecs"][0].update(groupName="decoders"),
+    ),
+    (
+        rules.parts_outlast_the_death_of_a_node,
+        lambda s, c: _variable(c["headGroupSpec"], "RAY_health_check_timeout_ms", "10000"),
+    ),
+    (
+        rules.parts_outlast_the_death_of_a_node,
+        lambda s, c: s["spec"].update(
+            serveConfigV2=s["spec"]["serveConfigV2"].replace("node_attempts: 8", "node_attempts: 4")
+        ),
     ),
     (rules.the_head_has_no_work, lambda s, c: c["headGroupSpec"]["rayStartParams"].clear()),
 ]

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from tests.end_to_end.nodes import NODE_HEALTH
 from tests.k8s.reachability import Network, Peer, selects
 from tests.k8s.rendering import K8S, Manifests, render
 
@@ -90,6 +91,13 @@ def test_all_pods_of_ray_know_model_and_store(manifests: Manifests) -> None:
         r"redis://:\$\(CONTEXT_STORE_PASSWORD\)@context-store:6379/0",
         known[0]["PLATO_REDIS_URL"] or "",
     )
+
+
+def test_nodes_die_as_in_the_test_that_kills_one(manifests: Manifests) -> None:
+    (head,) = manifests.cluster["headGroupSpec"]["template"]["spec"]["containers"]
+    environment = manifests.environment(head)
+    health = {name: environment[name] for name in environment if "health_check" in name}
+    assert health == NODE_HEALTH
 
 
 def test_stores_are_reached_by_the_names_of_their_services(manifests: Manifests) -> None:
