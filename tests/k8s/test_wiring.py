@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import base64
+import json
+import os
 import re
+import subprocess
 from collections.abc import Iterator
 from typing import Any
 
@@ -10,7 +14,7 @@ import pytest
 
 from tests.end_to_end.nodes import NODE_HEALTH
 from tests.k8s.reachability import Network, Peer, selects
-from tests.k8s.rendering import K8S, Manifests, render
+from tests.k8s.rendering import K8S, Manifests, kubectl, render
 
 NAMESPACE = "plato"
 RAY = {"head", "services", "decoders"}
@@ -18,13 +22,11 @@ STORES = {"context-store", "gcs-store"}
 SERVE, DASHBOARD, VALKEY, GCS, METRICS = 8000, 8265, 6379, 6379, 8080
 
 
-def secrets(node: Any) -> Iterator[str]:
-    """Names of the Secrets that something refers to."""
+def secrets(node: Any) -> Iterator[tuple[str, str]]:
+    """Name and key of every Secret that something refers to."""
     if isinstance(node, dict):
         if "secretKeyRef" in node:
-            yield node["secretKeyRef"]["name"]
-        if "secretName" in node:
-            yield node["secretName"]
+            yield node["secretKeyRef"]["name"], node["secretKeyRef"]["key"]
         for value in node.values():
             yield from secrets(value)
     elif isinstance(node, list):
@@ -42,12 +44,26 @@ def test_no_secret_is_in_the_manifests(manifests: Manifests) -> None:
     assert not re.search(r"requirepass (?!\$)", str(manifests.documents))
 
 
-def test_the_readme_says_how_every_secret_is_made(manifests: Manifests) -> None:
-    named = set(secrets(manifests.documents))
-    assert named >= STORES
+def test_the_commands_of_the_readme_make_every_secret(manifests: Manifests) -> None:
+    """They are run as they stand, but for a cluster."""
     readme = (K8S / "README.md").read_text()
-    for name in named:
-        assert re.search(rf"create secret generic {name}\b", readme), name
+    commands = re.findall(r"^kubectl( -n plato create secret generic .+)$", readme, re.MULTILINE)
+    made: dict[tuple[str, str], str] = {}
+    for command in commands:
+        printed = subprocess.run(
+            ["sh", "-c", f"{kubectl()}{command} --dry-run=client -o json"],
+            env={"PATH": os.environ["PATH"], "HF_TOKEN": "a-token"},
+            capture_output=True,
+            check=True,
+        )
+        secret = json.loads(printed.stdout)
+        assert secret["metadata"]["namespace"] == NAMESPACE
+        for key, value in secret["data"].items():
+            made[secret["metadata"]["name"], key] = base64.b64decode(value).decode()
+    assert set(secrets(manifests.documents)) <= made.keys()
+    # One becomes part of a URL, and both a line of a configuration.
+    for store in STORES:
+        assert re.fullmatch("[0-9a-f]{64}", made[store, "password"])
 
 
 def test_what_pods_refer_to_is_there(manifests: Manifests) -> None:
