@@ -74,8 +74,8 @@ def test_a_node_that_dies_costs_time_and_no_word(
         workers = nodes_of(server, "Decoder")
         assert len(set(workers)) == 2, "one decoder on each worker, because it offers one place"
         there = {name: nodes_of(server, name) for name in SERVICES}
-        assert {node for nodes in there.values() for node in nodes} == set(workers), (
-            "nothing on the head, something on each worker"
+        assert {node for nodes in there.values() for node in nodes} <= set(workers), (
+            "the head has no work"
         )
 
         undisturbed = ask_all(server)
