@@ -10,6 +10,7 @@ import signal
 import sys
 import tempfile
 import threading
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from types import TracebackType
@@ -35,18 +36,33 @@ logger = logging.getLogger(__name__)
 APP_NAME = "plato"
 
 
+def _services(settings: Settings) -> int:
+    """Replicas that are not decoders."""
+    stores = 1 if settings.redis_url is None else 0
+    return settings.ingresses + settings.schedulers + settings.planners + stores
+
+
 def reserved_cpus(settings: Settings) -> float:
     """CPUs that the application's replicas reserve from Ray."""
-    stores = 1 if settings.redis_url is None else 0
-    services = settings.ingresses + settings.schedulers + settings.planners + stores
-    return settings.decoders * settings.decoder_cpus + services * settings.service_cpus
+    services = _services(settings) * settings.service_cpus
+    return settings.decoders * settings.decoder_cpus + services
+
+
+def reserved_resources(settings: Settings) -> dict[str, float]:
+    """Custom resources that the application's replicas take, at the most."""
+    decoders = settings.max_decoders or settings.decoders
+    taken = Counter({settings.decoder_resource: decoders})
+    taken.update({settings.service_resource: _services(settings)})
+    return {name: float(count) for name, count in taken.items() if name is not None}
 
 
 @contextmanager
-def start_ray(cpus: float, *, logs: bool = False) -> Iterator[None]:
+def start_ray(
+    cpus: float, resources: dict[str, float] | None = None, *, logs: bool = False
+) -> Iterator[None]:
     """A Ray of this process alone; everything of it is gone after the context.
 
-    `logs` forwards the logs of all replicas to standard error.
+    `resources` are custom ones; `logs` forwards the logs of all replicas to standard error.
     """
     # Short: Ray puts sockets into it, whose paths may have 107 characters.
     folder = tempfile.mkdtemp(prefix="plato-")
@@ -55,6 +71,7 @@ def start_ray(cpus: float, *, logs: bool = False) -> Iterator[None]:
             ray.init(
                 address="local",
                 num_cpus=cpus,
+                resources=resources,
                 include_dashboard=False,
                 log_to_driver=logs,
                 logging_level=logging.WARNING,
@@ -98,7 +115,8 @@ class LocalApp:
             logging.getLogger("ray.serve").setLevel(logging.WARNING)
         try:
             self._ray = ExitStack()
-            self._ray.enter_context(start_ray(cpus, logs=self._logs))
+            resources = reserved_resources(self._settings)
+            self._ray.enter_context(start_ray(cpus, resources, logs=self._logs))
             serve.start(
                 http_options={"host": self._host, "port": self._port},
                 logging_config={"log_level": "WARNING", "encoding": "JSON"},

@@ -78,6 +78,17 @@ class Settings(BaseSettings):
         ge=0,
         description="CPUs that Ray reserves for each ingress, planner and scheduler.",
     )
+    decoder_resource: str | None = Field(
+        default=None,
+        min_length=1,
+        description="A custom resource of Ray that every decoder takes one of, so that decoders "
+        "go to the nodes that offer it, and to each no more than it offers.",
+    )
+    service_resource: str | None = Field(
+        default=None,
+        min_length=1,
+        description="The same for each ingress, planner and scheduler.",
+    )
 
     # Context store
     redis_url: str | None = Field(
