@@ -216,9 +216,9 @@ def ablations(one: dict[str, Any]) -> str:
         (
             "pipelining of plan and parts",
             "+29 % throughput (their plan takes a larger share of the answer)",
-            f"{metrics['pipelining_gain'] - 1:+.0%} latency, {metrics['pipeline_gain_share']:.2f} of "
-            f"what the bound allows; first text after {metrics['first_text_pipeline_ratio']:.2f} of "
-            "the time",
+            f"{metrics['pipelining_gain'] - 1:+.0%} latency, {metrics['pipeline_gain_share']:.2f} "
+            "of what the bound allows; first text after "
+            f"{metrics['first_text_pipeline_ratio']:.2f} of the time",
         ),
         (
             "overhead of prompts",
@@ -325,8 +325,8 @@ def routing(one: dict[str, Any]) -> str:
                 [(name, share, ratios.get(name, 1.0)) for name, share in shares.items()],
             ),
             f"With nothing to reuse: {metrics['nothing_to_reuse_ratio']:.2f} of the best policy's "
-            f"time. Predicted reuse is off by {metrics['reuse_prediction_error']:.1%} of the prompt "
-            "tokens.",
+            f"time. Predicted reuse is off by {metrics['reuse_prediction_error']:.1%} of the "
+            "prompt tokens.",
         )
     )
 

@@ -174,7 +174,7 @@ class Settings(BaseSettings):
         description="A process that is silent for this counts as lost, and its work moves.",
     )
     node_attempts: int = Field(
-        default=4, ge=1, description="Attempts in a row without a new token, before a part fails."
+        default=8, ge=1, description="Attempts in a row without a new token, before a part fails."
     )
     ownership_ttl_s: float = Field(
         default=6.0,

@@ -19,7 +19,7 @@ class SchedulerConfig:
     silence_s: float = 1.8
     """A replica that answers no renewal for this long counts as lost; what it had goes elsewhere.
     Well above a second: Ray can keep a replica from answering for about one."""
-    node_attempts: int = 4
+    node_attempts: int = 8
     """Attempts in a row that may bring no new token, before a node fails."""
     plan_attempts: int = 2
     retry_backoff_s: float = 0.1
