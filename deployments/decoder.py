@@ -13,6 +13,7 @@ from ray.serve.handle import DeploymentHandle
 
 from deployments.autoscaling import token_load
 from deployments.handles import ask
+from deployments.metrics import replica_recorder, start_sampling
 from deployments.replica import open_store, own_deployment, start_replica
 from plato.assembly import ModelTools, engine_config, public_prompts
 from plato.engine import (
@@ -25,6 +26,7 @@ from plato.engine import (
 )
 from plato.engine.torch import TorchEngine
 from plato.errors import UnavailableError
+from plato.metrics.recording import EngineSampler, StoreSampler
 from plato.models import resolve_model
 from plato.moving import fetch_prefix
 from plato.scheduling.feed import publish_holdings
@@ -58,6 +60,11 @@ class Decoder:
         self._publishing = asyncio.create_task(
             publish_holdings(self._engine, name, self._store), name="publish-holdings"
         )
+        self._recorder = replica_recorder()
+        self._sampling = start_sampling(
+            EngineSampler(self._recorder, self._engine.stats),
+            StoreSampler(self._recorder, lambda: self._store.available),
+        )
 
     async def holdings(self, *, replica: str) -> tuple[str, str, HoldingsChange]:
         """Name, epoch and holdings of this replica. `replica` is for the router."""
@@ -68,7 +75,8 @@ class Decoder:
     ) -> AsyncGenerator[Chunk]:
         """Decode one sequence. `replica` is for the router: where the caller wants it best."""
         if request.source:
-            await fetch_prefix(self._engine, request, partial(self._export_at, request.source))
+            export = partial(self._export_at, request.source)
+            await fetch_prefix(self._engine, request, export, self._recorder)
         async with aclosing(self._engine.generate(request)) as chunks:
             async for chunk in chunks:
                 yield chunk

@@ -43,10 +43,13 @@ def reserved_cpus(settings: Settings) -> float:
 
 
 @contextmanager
-def start_ray(cpus: float, *, logs: bool = False) -> Iterator[None]:
+def start_ray(
+    cpus: float, *, logs: bool = False, metrics_port: int | None = None
+) -> Iterator[None]:
     """A Ray of this process alone; everything of it is gone after the context.
 
-    `logs` forwards the logs of all replicas to standard error.
+    `logs` forwards the logs of all replicas to standard error. Metrics are at `metrics_port`, or
+    at a free one.
     """
     # Short: Ray puts sockets into it, whose paths may have 107 characters.
     folder = tempfile.mkdtemp(prefix="plato-")
@@ -59,6 +62,7 @@ def start_ray(cpus: float, *, logs: bool = False) -> Iterator[None]:
                 log_to_driver=logs,
                 logging_level=logging.WARNING,
                 _temp_dir=folder,
+                _metrics_export_port=metrics_port,
             )
         yield
     finally:
@@ -75,19 +79,35 @@ class LocalApp:
     """
 
     def __init__(
-        self, settings: Settings, *, host: str = "127.0.0.1", port: int = 8000, logs: bool = False
+        self,
+        settings: Settings,
+        *,
+        host: str = "127.0.0.1",
+        port: int = 8000,
+        logs: bool = False,
+        metrics_port: int | None = None,
     ) -> None:
-        """`logs` forwards the logs of all replicas to standard error."""
+        """`logs` forwards the logs of all replicas to standard error.
+
+        Metrics are at `metrics_port`, or at a free one.
+        """
         self._settings = settings
         self._host = host
         self._port = port
         self._logs = logs
+        self._metrics_port = metrics_port
         self._ray: ExitStack | None = None
 
     @property
     def url(self) -> str:
         """Where the endpoint listens."""
         return f"http://{self._host}:{self._port}"
+
+    @property
+    def metrics_url(self) -> str:
+        """What Prometheus scrapes, once the application runs."""
+        (node,) = ray.nodes()
+        return f"http://{node['NodeManagerAddress']}:{node['MetricsExportPort']}/metrics"
 
     def start(self) -> None:
         """Fetch the model, start Ray, deploy, and wait until questions can be answered."""
@@ -98,7 +118,9 @@ class LocalApp:
             logging.getLogger("ray.serve").setLevel(logging.WARNING)
         try:
             self._ray = ExitStack()
-            self._ray.enter_context(start_ray(cpus, logs=self._logs))
+            self._ray.enter_context(
+                start_ray(cpus, logs=self._logs, metrics_port=self._metrics_port)
+            )
             serve.start(
                 http_options={"host": self._host, "port": self._port},
                 logging_config={"log_level": "WARNING", "encoding": "JSON"},

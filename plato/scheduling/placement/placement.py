@@ -216,6 +216,12 @@ class Placement:
         if replica in self._states:
             self._states[replica].avoid_until = self._clock() + AVOID_S
 
+    @property
+    def avoided(self) -> int:
+        """Replicas that get nothing now because they have just failed."""
+        now = self._clock()
+        return sum(state.avoid_until > now for state in self._states.values())
+
     def learn(self, prompt: Prompt, replica: str, missing: int = 0) -> None:
         """Believe that `replica` holds the prefixes of `prompt`, until it says otherwise.
 
