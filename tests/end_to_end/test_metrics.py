@@ -19,16 +19,18 @@ from tests.end_to_end.server import Server
 EXPORT_S = 10.0
 """Ray's interval."""
 DEADLINE_S = 4 * EXPORT_S
+TOLD_S = 1.5
+"""By then every scheduler has been told what a decoder holds."""
 TITLES = ("The sea", "The sand", "The wind", "The town")
 WIDE = [{"title": title, "max_tokens": 24} for title in TITLES]
 
 
-def ask(server: Server, question: str, **plato: Any) -> dict[str, Any]:
+def ask(server: Server, question: str, *, max_tokens: int = 60, **plato: Any) -> dict[str, Any]:
     """One answer, or the error."""
     body = {
         "model": "small",
         "messages": [{"role": "user", "content": question}],
-        "max_tokens": 120,
+        "max_tokens": max_tokens,
         "plato": plato,
     }
     answer = httpx.post(f"{server.url}/v1/chat/completions", json=body, timeout=120)
@@ -50,16 +52,20 @@ def scraped(server: Server, enough: Callable[[Scrape], bool]) -> Scrape:
 def answers(server: Server) -> dict[str, list[dict[str, Any]]]:
     """Answers in every mode, several at once, and errors."""
     long = "Tell me about a day by the sea. " + "It was warm, and nobody was in a hurry. " * 70
-    options = {"mode": "plato", "plan": WIDE, "exact_lengths": True}
     # One decoder holds the long question; when many ask it at once, it is worth moving.
-    first = ask(server, long, **options)
-    with ThreadPoolExecutor(10) as threads:
-        planned = [threads.submit(ask, server, long, **options) for _ in range(8)]
-        decoded = [threads.submit(ask, server, "What is rain?", mode="plato") for _ in range(2)]
-        done = [first, *(answer.result() for answer in planned + decoded)]
+    alone = [ask(server, long, max_tokens=1, mode="sequential")]
+    time.sleep(TOLD_S)
+    with ThreadPoolExecutor(16) as threads:
+        crowd = [threads.submit(ask, server, long, mode="sequential") for _ in range(14)]
+        planned = [
+            threads.submit(ask, server, "What is rain?", mode="plato"),
+            threads.submit(ask, server, "What is wind?", mode="plato", plan=WIDE),
+        ]
+        alone += [answer.result() for answer in crowd]
+        done = [answer.result() for answer in planned]
     return {
         "plato": done,
-        "sequential": [ask(server, "What is snow?", mode="sequential")],
+        "sequential": alone,
         "skeleton": [ask(server, "What is hail?", mode="skeleton")],
         "errors": [ask(server, "What is fog?", mode="nonsense"), ask(server, "x", max_nodes=999)],
     }

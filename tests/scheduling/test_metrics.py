@@ -3,16 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import aclosing
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from plato.assembly import ModelTools
-from plato.engine import EngineBusyError, EngineClosedError
+from plato.engine import (
+    EngineBusyError,
+    EngineClosedError,
+    GenerateRequest,
+    Prompt,
+    Segment,
+)
 from plato.engine.torch import TorchEngine
 from plato.errors import UnavailableError
 from plato.metrics import Metric, table
 from plato.metrics.recording import EngineSampler, SchedulerSampler, record_run
+from plato.moving import fetch_prefix
 from plato.planning.protocol import PlanEnded
 from plato.runs import Mode, NodeOutput, RunFailed
 from plato.runtime import LocalPool
@@ -256,3 +265,33 @@ async def test_an_engine_s_totals_are_those_of_its_runs(
     assert recorder.values(table.KV_CAPACITY) == [stats.kv_capacity * size]
     assert 15 << 20 < stats.kv_capacity * size <= 16 << 20
     assert recorder.values(table.KV_USED) == [stats.kv_used * size]
+
+
+async def test_what_comes_of_getting_kv_from_another_engine_is_recorded(
+    shared_engines: dict[str, TorchEngine], tools: ModelTools, recorder: MemoryRecorder
+) -> None:
+    source, target = shared_engines["a"], shared_engines["b"]
+    tokens = tuple(range(40, 140))
+    prompt = Prompt((Segment(tokens),), "metrics")
+    request = GenerateRequest("r", 1, prompt, max_tokens=2, source="a", source_tokens=len(tokens))
+
+    async def get(**fields: Any) -> int:
+        asked = replace(request, **fields)
+        return await fetch_prefix(target, asked, source.export_kv, recorder)
+
+    assert await get() == 0, "nobody has it yet"
+    async with aclosing(source.generate(request)) as chunks:
+        async for _ in chunks:
+            pass
+    assert await get() == len(tokens)
+    assert await get() == 0, "it is there"
+
+    async def broken(_: Prompt, start: int) -> None:
+        raise UnavailableError(f"no answer about {start}")
+
+    longer = Prompt((Segment(tokens), Segment(tokens)), "metrics")
+    asked = replace(request, prompt=longer, source_tokens=len(longer))
+    assert await fetch_prefix(target, asked, broken, recorder) == 0
+    outcomes = recorder.totals(table.KV_IMPORTS, "outcome")
+    assert outcomes == {"missing": 1, "taken": 1, "unneeded": 1, "failed": 1}
+    assert len(recorder.values(table.KV_IMPORT_SECONDS)) == 2
