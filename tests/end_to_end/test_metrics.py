@@ -140,7 +140,10 @@ def test_the_numbers_are_those_of_the_answers(
     graphs = [answer["plato"]["graph"]["nodes"] for answer in done]
     tokens = sum(node["tokens"] for nodes in graphs for node in nodes)
     assert scrape.total(_name(table.DECODED_TOKENS)) >= tokens
-    assert scrape.total(_name(table.NODES), outcome="done") >= sum(map(len, graphs))
+    for state in ("done", "cancelled"):
+        # Where an answer is complete early, what is left of it is cancelled.
+        ended = sum(node["state"] == state for nodes in graphs for node in nodes)
+        assert scrape.total(_name(table.NODES), outcome=state) >= ended
     assert scrape.total(_name(table.ANSWER_TOKENS)) >= sum(
         answer["usage"]["completion_tokens"]
         - answer["usage"]["completion_tokens_details"]["reasoning_tokens"]
@@ -191,7 +194,8 @@ def test_every_log_line_about_a_run_has_its_id(
         about = set()
         for line in server.log.splitlines():
             for run in runs:
-                if run in line:
+                # Ray adds tracebacks of its own, which are no JSON.
+                if run in line and "{" in line:
                     found = json.loads(line[line.index("{") : line.rindex("}") + 1])
                     assert found.get("run") == run or run in found.get("runs", ()), line
                     about.add(run)
