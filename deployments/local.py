@@ -20,6 +20,8 @@ if "ray" not in sys.modules:
     # write one into the home folder.
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    # Lines of many runs that differ in their ids only are not repetitions.
+    os.environ.setdefault("RAY_DEDUP_LOGS", "0")
     if os.environ.setdefault("RAY_AUTH_MODE", "token") == "token":
         os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
 
@@ -33,6 +35,8 @@ from plato.settings import Settings
 logger = logging.getLogger(__name__)
 
 APP_NAME = "plato"
+SERVE_LOGS = {"log_level": "WARNING", "encoding": "JSON"}
+"""Of Serve itself, in every process: at INFO it writes a line for each renewal of a lease."""
 
 
 def reserved_cpus(settings: Settings) -> float:
@@ -123,9 +127,14 @@ class LocalApp:
             )
             serve.start(
                 http_options={"host": self._host, "port": self._port},
-                logging_config={"log_level": "WARNING", "encoding": "JSON"},
+                logging_config=SERVE_LOGS,
             )
-            serve.run(build(self._settings), name=APP_NAME, route_prefix="/")
+            serve.run(
+                build(self._settings),
+                name=APP_NAME,
+                route_prefix="/",
+                logging_config=SERVE_LOGS,
+            )
         except BaseException:
             self.stop()
             raise
