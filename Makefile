@@ -5,13 +5,16 @@
 #   make test    lint, format, types, layers, all tests
 #   make quick   the same without the slow tests
 #   make lint    lint, format, types, layers
+#   make bench   the quick benchmarks (a quarter of an hour), and benchmarks/results/REPORT.md
 #   make clean   remove .venv and what tools have left
 
 PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/installed
+BENCHMARKS := answers ablations worst_case peers
+RESULTS := benchmarks/results
 
-.PHONY: demo serve test quick lint clean
+.PHONY: demo serve test quick lint bench clean
 
 demo: $(INSTALLED)
 	@$(BIN)/python -m deployments.demo
@@ -39,6 +42,16 @@ $(INSTALLED): pyproject.toml constraints.txt
 	@echo "Installing into .venv; this takes a few minutes"
 	@$(PYTHON) -m venv --clear .venv
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[test]'
+	@touch $@
+
+bench: .venv/benchmarks-installed
+	for name in $(BENCHMARKS); do \
+		$(BIN)/python -m benchmarks.$$name --quick --json $(RESULTS)/$$name.json || exit 1; \
+	done
+	$(BIN)/python -m benchmarks.publish $(RESULTS)
+
+.venv/benchmarks-installed: $(INSTALLED)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[benchmark]'
 	@touch $@
 
 clean:

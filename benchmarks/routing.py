@@ -28,21 +28,19 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.report import Report, arguments
+from benchmarks.reuse import cacheable_tokens
 from benchmarks.statistics import bootstrap, percentile
 from benchmarks.workload import FixedGraph, fixed_graphs
 from deployments.handles import ask, stream
 from plato.assembly import ModelTools
-from plato.engine import SamplingParams, Segment
+from plato.engine import SamplingParams
 from plato.engine.pace import Pace
-from plato.graph import PlanGraph
-from plato.prompting.layout import NodeText
 from plato.runs import (
     Message,
     Mode,
     NodeFinished,
     NodeOutput,
     NodeReport,
-    NodeStarted,
     RunEvent,
     RunFailed,
     RunRequest,
@@ -203,37 +201,11 @@ class Bench:
         self, outcome: Outcome, finished: Sequence[tuple[RunRequest, list[RunEvent], float]]
     ) -> None:
         """Sum up reuse: what was cached, and what one endless cache would have held."""
-        moments: list[tuple[float, int, Any]] = []
-        for request, events, began in finished:
-            texts: dict[int, NodeText] = {}
-            graph = PlanGraph(request.plan or ())
-            conversation = self._tools.layout.start(request.messages, request.tenant)
-            outputs: dict[int, list[int]] = {}
-            prompts: dict[int, Any] = {}
+        for _, events, _ in finished:
             for event in events:
-                if isinstance(event, NodeStarted) and event.attempt == 0:
-                    tokens = graph[event.number].max_tokens or 1
-                    prompt = conversation.node_prompt(graph, event.number, texts, tokens).prompt
-                    prompts[event.number] = prompt
-                    moments.append((began + event.at_s, 0, (event.number, prompt)))
-                elif isinstance(event, NodeOutput):
-                    outputs.setdefault(event.number, []).extend(event.tokens)
-                elif isinstance(event, NodeFinished):
-                    ids = tuple(outputs[event.number])
-                    texts[event.number] = NodeText(event.number, ids, self._tools.text(ids))
-                    whole = prompts[event.number].extended(Segment(ids))
-                    moments.append((began + event.at_s, 1, whole))
+                if isinstance(event, NodeFinished):
                     self._add(outcome, event.report)
-        seen: set[bytes] = set()
-        for _, kind, what in sorted(moments, key=lambda moment: moment[:2]):
-            prompt = what if kind else what[1]
-            if not kind:
-                length = known = 0
-                for chain, segment in zip(prompt.hashes, prompt.segments, strict=True):
-                    length += len(segment.tokens)
-                    known = length if chain in seen else known
-                outcome.cacheable_tokens += min(known, len(prompt) - 1)
-            seen.update(prompt.hashes)
+        outcome.cacheable_tokens = sum(cacheable_tokens(self._tools, finished).values())
 
     @staticmethod
     def _add(outcome: Outcome, node: NodeReport) -> None:

@@ -31,10 +31,15 @@ def _deployment(kind: Any, **options: Any) -> Any:
     return kind.options(**HEALTH, **options)
 
 
+def _one_of(resource: str | None) -> dict[str, Any]:
+    """Actor options that take one of a custom resource."""
+    return {"resources": {resource: 1.0}} if resource else {}
+
+
 def build(settings: Settings) -> Application:
     """Put the application together."""
     runs = (settings.max_runs + settings.max_waiting_runs) * settings.schedulers
-    service = {"num_cpus": settings.service_cpus}
+    service = {"num_cpus": settings.service_cpus, **_one_of(settings.service_resource)}
     placed = RequestRouterConfig(request_router_class=PlacedRouter)
     drained = {"graceful_shutdown_timeout_s": settings.drain_s}
     threads = str(engine_threads(settings))
@@ -48,6 +53,7 @@ def build(settings: Settings) -> Application:
         ray_actor_options={
             "num_cpus": settings.decoder_cpus,
             "num_gpus": settings.decoder_gpus,
+            **_one_of(settings.decoder_resource),
             # Ray gives a process as many threads as it reserves whole CPUs.
             "runtime_env": {"env_vars": {"OMP_NUM_THREADS": threads}},
         },

@@ -10,6 +10,7 @@ import signal
 import sys
 import tempfile
 import threading
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from types import TracebackType
@@ -39,21 +40,38 @@ SERVE_LOGS = {"log_level": "WARNING", "encoding": "JSON"}
 """Of Serve itself, in every process: at INFO it writes a line for each renewal of a lease."""
 
 
+def _services(settings: Settings) -> int:
+    """Replicas that are not decoders."""
+    stores = 1 if settings.redis_url is None else 0
+    return settings.ingresses + settings.schedulers + settings.planners + stores
+
+
 def reserved_cpus(settings: Settings) -> float:
     """CPUs that the application's replicas reserve from Ray."""
-    stores = 1 if settings.redis_url is None else 0
-    services = settings.ingresses + settings.schedulers + settings.planners + stores
-    return settings.decoders * settings.decoder_cpus + services * settings.service_cpus
+    services = _services(settings) * settings.service_cpus
+    return settings.decoders * settings.decoder_cpus + services
+
+
+def reserved_resources(settings: Settings) -> dict[str, float]:
+    """Custom resources that the application's replicas take, at the most."""
+    decoders = settings.max_decoders or settings.decoders
+    taken = Counter({settings.decoder_resource: decoders})
+    taken.update({settings.service_resource: _services(settings)})
+    return {name: float(count) for name, count in taken.items() if name is not None}
 
 
 @contextmanager
 def start_ray(
-    cpus: float, *, logs: bool = False, metrics_port: int | None = None
+    cpus: float,
+    resources: dict[str, float] | None = None,
+    *,
+    logs: bool = False,
+    metrics_port: int | None = None,
 ) -> Iterator[None]:
     """A Ray of this process alone; everything of it is gone after the context.
 
-    `logs` forwards the logs of all replicas to standard error. Metrics are at `metrics_port`, or
-    at a free one.
+    `resources` are custom ones; `logs` forwards the logs of all replicas to standard error.
+    Metrics are at `metrics_port`, or at a free one.
     """
     # Short: Ray puts sockets into it, whose paths may have 107 characters.
     folder = tempfile.mkdtemp(prefix="plato-")
@@ -62,6 +80,7 @@ def start_ray(
             ray.init(
                 address="local",
                 num_cpus=cpus,
+                resources=resources,
                 include_dashboard=False,
                 log_to_driver=logs,
                 logging_level=logging.WARNING,
@@ -122,8 +141,9 @@ class LocalApp:
             logging.getLogger("ray.serve").setLevel(logging.WARNING)
         try:
             self._ray = ExitStack()
+            resources = reserved_resources(self._settings)
             self._ray.enter_context(
-                start_ray(cpus, logs=self._logs, metrics_port=self._metrics_port)
+                start_ray(cpus, resources, logs=self._logs, metrics_port=self._metrics_port)
             )
             serve.start(
                 http_options={"host": self._host, "port": self._port},

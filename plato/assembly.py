@@ -22,6 +22,9 @@ from plato.scheduling.protocol import DecoderPool
 from plato.scheduling.scheduler import GraphScheduler
 from plato.settings import Settings
 
+HIDDEN_INTERVALS = 2.5
+"""Parts whose text waits for that of earlier ones send less often by this factor."""
+
 
 @dataclass(frozen=True)
 class ModelTools:
@@ -82,6 +85,8 @@ def engine_config(settings: Settings, folder: str, name: str) -> TorchEngineConf
         prefill_chunk=settings.prefill_chunk,
         threads=engine_threads(settings),
         pace=settings.pace,
+        reuse="reuse" not in settings.without,
+        forced_tokens="forced_tokens" not in settings.without,
     )
 
 
@@ -129,6 +134,10 @@ def new_scheduler(
         ownership_ttl_s=settings.ownership_ttl_s,
         placement=settings.placement,
         move=settings.move_cost,
+        group_s=settings.stream_interval_s,
+        hidden_group_s=HIDDEN_INTERVALS * settings.stream_interval_s,
+        pipelining="pipelining" not in settings.without,
+        priority="priority" not in settings.without,
     )
     return GraphScheduler(
         config=config,

@@ -57,6 +57,8 @@ class RunRequest:
     max_nodes: int = 8
     plan: tuple[Node, ...] | None = None
     """A plan handed in by the caller; the planner is not asked then."""
+    decode_plan: bool = False
+    """Have the planner decode `plan`, token by token, as if it were its own (benchmarks)."""
     exact_lengths: bool = False
     """Decode every node to exactly its `max_tokens`, past the model's end of turn (benchmarks)."""
     include_prompts: bool = False

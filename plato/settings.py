@@ -78,6 +78,17 @@ class Settings(BaseSettings):
         ge=0,
         description="CPUs that Ray reserves for each ingress, planner and scheduler.",
     )
+    decoder_resource: str | None = Field(
+        default=None,
+        min_length=1,
+        description="A custom resource of Ray that every decoder takes one of, so that decoders "
+        "go to the nodes that offer it, and to each no more than it offers.",
+    )
+    service_resource: str | None = Field(
+        default=None,
+        min_length=1,
+        description="The same for each ingress, planner and scheduler.",
+    )
 
     # Context store
     redis_url: str | None = Field(
@@ -119,6 +130,13 @@ class Settings(BaseSettings):
         description="A decoder drops sequences whose consumer is silent for this.",
     )
 
+    # Streaming
+    stream_interval_s: float = Field(
+        default=0.1,
+        ge=0,
+        description="Text comes in pieces of this duration; every piece costs processor time.",
+    )
+
     # Admission
     max_runs: int = Field(default=64, ge=1, description="Runs in flight in one scheduler.")
     max_waiting_runs: int = Field(
@@ -141,6 +159,9 @@ class Settings(BaseSettings):
         description="What getting the KV of a token from another decoder costs, in tokens "
         "computed; null: prefixes are computed again instead.",
     )
+    without: frozenset[Literal["pipelining", "reuse", "forced_tokens", "priority"]] = Field(
+        default=frozenset(), description="What to do without, to measure what it brings."
+    )
     pace: Pace | None = Field(
         default=None,
         description="For studies of many decoders: sleep at this pace, and compute nothing.",
@@ -153,7 +174,7 @@ class Settings(BaseSettings):
         description="A process that is silent for this counts as lost, and its work moves.",
     )
     node_attempts: int = Field(
-        default=4, ge=1, description="Attempts in a row without a new token, before a part fails."
+        default=8, ge=1, description="Attempts in a row without a new token, before a part fails."
     )
     ownership_ttl_s: float = Field(
         default=6.0,

@@ -12,7 +12,7 @@ from plato.api.schemas import ChatCompletionRequest, ChatMessage, PlanNode, Plat
 from plato.engine import SamplingParams
 from plato.errors import InvalidRequestError
 from plato.graph import Node
-from plato.planning.given import validate_plan
+from plato.planning.given import validate_plan, validate_script
 from plato.runs import Message, RunRequest
 from plato.settings import Settings
 
@@ -68,6 +68,9 @@ def to_run_request(
         )
     options = body.options
     max_nodes = _max_nodes(options, settings)
+    plan = None if options.plan is None else validate_plan(_nodes(options.plan), max_nodes)
+    if plan is not None and options.decode_plan:
+        validate_script(plan)
     return RunRequest(
         run=run_id,
         messages=tuple(map(_message, body.messages)),
@@ -77,7 +80,8 @@ def to_run_request(
         stop=tuple(body.stop or ()),
         max_tokens=body.answer_tokens,
         max_nodes=max_nodes,
-        plan=None if options.plan is None else validate_plan(_nodes(options.plan), max_nodes),
+        plan=plan,
+        decode_plan=options.decode_plan,
         exact_lengths=options.exact_lengths,
         include_prompts=options.prompts,
         headings=options.headings,

@@ -144,6 +144,10 @@ class PlatoOptions(WireModel):
     plan: list[PlanNode] | None = Field(
         default=None, description="Use this plan, do not ask the model."
     )
+    decode_plan: bool = Field(
+        default=False,
+        description="Decode the given plan as if the model wrote it (for benchmarks).",
+    )
     headings: bool = Field(default=False, description="Titles as headings above the parts.")
     events: bool = Field(default=False, description="Stream what happens to every part, too.")
     prompts: bool = Field(
@@ -307,6 +311,8 @@ class ChatCompletionRequest(WireModel):
             raise _at("plato.events", "are for streams only; set stream to true")
         if options.mode is Mode.SEQUENTIAL and options.plan is not None:
             raise _at("plato.plan", "is given, but mode 'sequential' has none; remove one of them")
+        if options.decode_plan and options.plan is None:
+            raise _at("plato.decode_plan", "needs a plan to decode; send one or remove it")
         if options.exact_lengths:
             self._check_lengths(options)
         return self

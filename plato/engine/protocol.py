@@ -108,12 +108,17 @@ class GenerateRequest:
     stop: StopConditions = field(default_factory=StopConditions)
     grammar: str | None = None
     """A Lark grammar (llguidance dialect) the output must match."""
+    script: tuple[int, ...] = ()
+    """Output tokens to take in place of those that would be chosen, one step each as ever (for
+    measurements of equal work). Under a grammar they have to match it, and those that it forces
+    are appended without a step."""
     priority: int = 0
     """Higher is admitted first."""
     lease: Lease | None = None
     group_s: float = 0.0
     """Tokens that come within this many seconds after a chunk go into the next one; the first
-    and the last token are sent at once. Saves messages between processes."""
+    token, the last, and one that ends a line are sent at once. Saves messages between
+    processes."""
     report_first: int = 0
     """How many alternatives of the first output token to report, most likely first."""
     source: str = ""

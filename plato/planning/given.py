@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from plato.errors import InvalidPlanError
 from plato.graph import Node, PlanGraph
-from plato.planning.grammar import ONE
+from plato.planning.grammar import END, MIN_NODES, ONE
 from plato.planning.parser import MAX_TITLE_CHARS, PlanParser, title_problem
 
 
@@ -44,6 +44,35 @@ def validate_plan(nodes: Iterable[Node], max_nodes: int) -> tuple[Node, ...]:
             "the plan has no parts; give at least two, or leave the plan out", param="plato.plan"
         )
     return tuple(graph)
+
+
+def validate_script(nodes: tuple[Node, ...]) -> None:
+    """Check that the planner could have written a plan that `validate_plan` accepts.
+
+    Raises `InvalidPlanError`: too few parts, or two of the same title, which end a plan.
+    """
+    if len(nodes) < MIN_NODES:
+        raise InvalidPlanError(
+            f"the plan has {len(nodes)} parts, and the planner writes at least {MIN_NODES}; add "
+            "some, or leave out decode_plan",
+            param="plato.decode_plan",
+        )
+    titles = [node.title.casefold() for node in nodes]
+    if len(set(titles)) < len(titles):
+        raise InvalidPlanError(
+            "two parts have the same title, and the planner ends its plan there; change one, or "
+            "leave out decode_plan",
+            param="plato.decode_plan",
+        )
+
+
+def write_plan(nodes: Iterable[Node]) -> str:
+    """A plan in the plan language; `read_plan` gives the nodes back, but for their budgets."""
+    lines = [
+        f"{node.number} | {','.join(map(str, node.dependencies)) or '-'} | {node.title}\n"
+        for node in nodes
+    ]
+    return "".join(lines) + END
 
 
 def read_plan(text: str, max_nodes: int) -> tuple[Node, ...]:

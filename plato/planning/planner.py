@@ -10,6 +10,7 @@ from plato.engine import Chunk, FinishReason, GenerateRequest, SamplingParams
 from plato.errors import InvalidPlanError, UnavailableError
 from plato.graph import Node
 from plato.planning.decision import SplitDecision
+from plato.planning.given import write_plan
 from plato.planning.grammar import plan_grammar, plan_token_budget
 from plato.planning.parser import PlanParser
 from plato.planning.prompt import PlanningPrompt
@@ -30,6 +31,9 @@ PLAN_NODE = 0
 """The plan's place among the nodes of a run, which are numbered from 1."""
 REPETITION_PENALTY = 1.2
 """Keeps the titles of a plan different from each other; the plan's structure is exempt."""
+
+GROUP_S = 0.1
+"""Tokens within this time come together; the end of a line, which starts a part, at once."""
 
 
 class ModelPlanner:
@@ -72,7 +76,7 @@ class ModelPlanner:
         cut short by its deadline, its budget or an error in it ends with the lines before that,
         and the reason.
         """
-        progress = _Progress(request, self._decision, self._max_title_chars)
+        progress = _Progress(request, self._decision, self._longest_title(request))
         # The engine goes on behind the last whole character.
         begun = self._tokenizer.decode(request.emitted).rstrip(UNFINISHED)
         deadline = asyncio.get_running_loop().time() + request.deadline_s
@@ -103,12 +107,16 @@ class ModelPlanner:
                     yield PlanLine(node, progress.usage(), progress.emitted)
         yield progress.summary()
 
+    def _longest_title(self, request: PlanRequest) -> int:
+        return max(self._max_title_chars, *(len(node.title) for node in request.script), 0)
+
     def _generate_request(self, request: PlanRequest) -> GenerateRequest:
+        max_title_chars = self._longest_title(request)
         return GenerateRequest(
             run=request.run,
             node=PLAN_NODE,
             prompt=self._prompt.build(request.messages, request.tenant),
-            max_tokens=plan_token_budget(request.max_nodes, self._max_title_chars),
+            max_tokens=plan_token_budget(request.max_nodes, max_title_chars),
             sampling=SamplingParams(
                 repetition_penalty=REPETITION_PENALTY,
                 penalty_exempt=self._structure,
@@ -116,10 +124,12 @@ class ModelPlanner:
             ),
             grammar=plan_grammar(
                 request.max_nodes,
-                max_title_chars=self._max_title_chars,
+                max_title_chars=max_title_chars,
                 allow_one=request.decide,
             ),
+            script=self._tokenizer.text(write_plan(request.script)) if request.script else (),
             lease=request.lease,
+            group_s=GROUP_S,
             attempt=request.attempt,
             emitted=request.emitted,
             report_first=8 if request.decide else 0,

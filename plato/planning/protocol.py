@@ -24,6 +24,8 @@ class PlanRequest:
     lease: Lease | None = None
     """The scheduler's lease, passed on to the engine: when the scheduler dies, so does the plan."""
     deadline_s: float = 30.0
+    script: tuple[Node, ...] = ()
+    """The plan to write, in place of the model's own; it is decoded like one (benchmarks)."""
     attempt: int = 0
     """Counts the times this plan was started; a later attempt brings `emitted`."""
     emitted: tuple[int, ...] = ()

@@ -19,7 +19,7 @@ class SchedulerConfig:
     silence_s: float = 1.8
     """A replica that answers no renewal for this long counts as lost; what it had goes elsewhere.
     Well above a second: Ray can keep a replica from answering for about one."""
-    node_attempts: int = 4
+    node_attempts: int = 8
     """Attempts in a row that may bring no new token, before a node fails."""
     plan_attempts: int = 2
     retry_backoff_s: float = 0.1
@@ -36,5 +36,12 @@ class SchedulerConfig:
     """A placement policy; see `plato.scheduling.placement.policies`."""
     move: float | None = None
     """What moving the KV of a token costs, in tokens computed; `None`: it is not moved."""
-    group_s: float = 0.02
-    """Tokens within this time are sent together: a cluster carries only so many messages."""
+    pipelining: bool = True
+    """False lets no part start before the plan is complete, to measure what that brings."""
+    priority: bool = True
+    """False treats all ready parts alike, to measure what the order brings."""
+    group_s: float = 0.1
+    """Tokens within this time are sent together: every message costs processor time, which the
+    decoders lack where they share a machine with the rest."""
+    hidden_group_s: float = 0.25
+    """The same for parts whose text waits for that of earlier ones."""

@@ -14,7 +14,7 @@ from plato.tasks import end_task
 
 logger = logging.getLogger(__name__)
 
-INTERVAL_S = 0.05
+INTERVAL_S = 0.1
 """How often changes are published and read: longer than a step, shorter than a node."""
 SNAPSHOT_DEADLINE_S = 2.0
 SNAPSHOT_INTERVAL_S = 1.0

@@ -211,7 +211,7 @@ class Run:
         self._start_ready()
         if self._plan_complete:
             return
-        if request.plan is not None:
+        if request.plan is not None and not request.decode_plan:
             await self._follow_given_plan(request.plan)
         else:
             await self._follow_planner()
@@ -237,9 +237,14 @@ class Run:
             recorder=self._recorder,
         )
 
+        script = request.plan or ()
+
         async def add(node: Node, report: PlanReport, tokens: tuple[int, ...]) -> None:
+            if script:
+                node = script[node.number - 1]
             await self._add_node(node, report, tokens)
-            self._start_ready()
+            if self._config.pipelining:
+                self._start_ready()
 
         emitted = self._past.plan_tokens
         await follower.follow(
@@ -251,6 +256,7 @@ class Run:
                 decide=request.mode is Mode.AUTO,
                 lease=self._lease,
                 deadline_s=self._config.plan_deadline_s,
+                script=script,
                 attempt=1 if emitted else 0,
                 emitted=emitted,
             ),
@@ -271,6 +277,7 @@ class Run:
         """No more lines will come: go on with the graph, or answer sequentially."""
         if len(self._graph) >= 2:
             await self._end_plan(report, reason)
+            self._start_ready()
         elif self._mode is None:
             self._recorder.add(FALLBACKS, reason=fallback)
             await self._answer_sequentially(reason or "the plan has fewer than two parts", report)
@@ -373,6 +380,7 @@ class Run:
     def _start(
         self, node: Node, prompt: NodePrompt, budget: int, height: int, keep: int | None
     ) -> None:
+        shown = len(self._finished) >= node.number - 1
         request = GenerateRequest(
             run=self._request.run,
             node=node.number,
@@ -380,9 +388,9 @@ class Run:
             max_tokens=budget,
             sampling=self._request.sampling,
             stop=StopConditions(end_tokens=not self._request.exact_lengths),
-            priority=height,
+            priority=height if self._config.priority else 0,
             lease=self._lease,
-            group_s=self._config.group_s,
+            group_s=self._config.group_s if shown else self._config.hidden_group_s,
             keep=keep,
         )
         progress = NodeProgress(

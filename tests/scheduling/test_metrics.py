@@ -45,6 +45,9 @@ from tests.scheduling.helpers import (
     watching,
 )
 
+LENGTH = 250
+"""Tokens of a node that something happens to: long enough to be still decoding then."""
+
 
 @pytest.fixture
 def recorder() -> MemoryRecorder:
@@ -175,7 +178,7 @@ async def test_a_decoder_that_hangs_is_silent_and_avoided(
     engines = FaultyEngines(dict(shared_engines))
     scheduler = make_scheduler(engines, recorder=recorder, lease_ttl_s=0.6, silence_s=0.5)
     sample = SchedulerSampler(recorder, scheduler.stats)
-    asked = question(plan=parts(*DIAMOND, max_tokens=60), exact_lengths=True)
+    asked = question(plan=parts(*DIAMOND, max_tokens=LENGTH), exact_lengths=True)
     async with watching(scheduler, asked) as run:
         await run.until(lambda: any(output.offset > 10 for output in run.of(NodeOutput)))
         sample()
@@ -224,7 +227,7 @@ async def test_a_run_that_is_taken_over_is_recorded_where_it_ends(
     other = MemoryRecorder()
     first, second = cluster.schedulers
     first.scheduler._recorder, second.scheduler._recorder = other, recorder
-    asked = question(plan=parts(*DIAMOND, max_tokens=60), exact_lengths=True)
+    asked = question(plan=parts(*DIAMOND, max_tokens=LENGTH), exact_lengths=True)
     events = []
     async for batch in first.drive(asked, None):
         events += batch

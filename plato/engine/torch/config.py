@@ -30,5 +30,9 @@ class TorchEngineConfig:
     """Prompt tokens computed in one step, at the most, all sequences together."""
     pace: Pace | None = None
     """Sleep at this pace instead of computing."""
+    reuse: bool = True
+    """False computes every prompt from its start, to measure what reuse brings."""
+    forced_tokens: bool = True
+    """False decodes the tokens that a grammar leaves no choice about, for the same reason."""
     threads: int | None = None
     """Threads of one operation; `None` leaves torch's own choice."""

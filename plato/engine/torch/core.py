@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
+from dataclasses import replace
 
 import torch
 
@@ -53,6 +54,7 @@ class EngineCore:
         self._load = self._measure_load()
         self.stepped_at = clock()
         """When the last step ended."""
+        self._prompts = 0
         self.steps = 0
         self.prompt_tokens = 0
         self.cached_tokens = 0
@@ -92,6 +94,8 @@ class EngineCore:
         `sink` gets its chunks up to one with a finish reason, or an error, which ends it too.
         """
         self.check(request)
+        if not self._config.reuse:
+            request = replace(request, prompt=self._unshared(request.prompt))
         waiting = len(self._residency.waiting)
         if waiting >= self._config.max_waiting:
             raise EngineBusyError(f"{waiting} sequences are waiting already; try again later")
@@ -133,6 +137,11 @@ class EngineCore:
                 "max_tokens",
             )
         sampling.check(request.sampling, self._model.vocabulary)
+        if any(not 0 <= token < self._model.vocabulary for token in request.script):
+            raise RequestRefusedError(
+                f"the script holds token ids outside the vocabulary of {self._model.vocabulary}",
+                "script",
+            )
 
     def renew(self, owner: str, ttl_s: float) -> None:
         """Extend a consumer's lease, if it has live sequences here."""
@@ -232,6 +241,12 @@ class EngineCore:
         assert self._load == self._measure_load(), "the load is out of date"
         assert all(0 <= s.own_prompt_tokens <= s.prompt_length for s in live), "cached is wrong"
 
+    def _unshared(self, prompt: Prompt) -> Prompt:
+        """The prompt with nothing before it that is equal."""
+        self._prompts += 1
+        segments = tuple(Segment(segment.tokens) for segment in prompt.segments)
+        return Prompt(segments, f"{prompt.tenant}#{self._prompts}")
+
     def _sequences(self) -> list[Sequence]:
         return [*self._residency.running, *self._residency.waiting]
 
@@ -249,7 +264,12 @@ class EngineCore:
         """Append what was chosen, and report it."""
         first = sequence.steps == 0
         try:
-            self.output_tokens += take(sequence, choice, self._model.end_tokens)
+            self.output_tokens += take(
+                sequence,
+                choice,
+                self._model.end_tokens,
+                forced=self._config.forced_tokens,
+            )
         except RequestRefusedError as error:
             # A grammar can turn out to lead nowhere; that is no trouble of the others.
             self._remove(sequence)

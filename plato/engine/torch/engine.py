@@ -81,29 +81,22 @@ class TorchEngine:
         """Decode one sequence; see `Engine.generate`."""
         self._require_alive()
         self._core.check(request)
-        loop = asyncio.get_running_loop()
-        mailbox = Mailbox()
-
-        def post(item: Chunk | BaseException) -> None:
-            # A closed loop has no consumers left.
-            with contextlib.suppress(RuntimeError):
-                loop.call_soon_threadsafe(mailbox.put, item)
-
+        mailbox = Mailbox(request.group_s)
         added: list[Sequence] = []
 
         def add() -> None:
             try:
                 sequence = self._core.add(request, sink)
             except Exception as error:
-                post(error)
+                mailbox.put(error)
                 return
             added.append(sequence)
-            self._mailboxes[sequence] = post
+            self._mailboxes[sequence] = mailbox.put
 
         def sink(item: Chunk | Exception) -> None:
             if isinstance(item, Exception) or item.finish is not None:
                 self._mailboxes.pop(added[0], None)
-            post(item)
+            mailbox.put(item)
 
         def cancel() -> None:
             self._core.cancel(lambda sequence: sequence in added)
@@ -125,11 +118,9 @@ class TorchEngine:
                 epoch=self._epoch,
                 load=self._core.load,
             )
-            pause_s = 0.0
             while not finished:
-                chunk = await mailbox.get(pause_s)
+                chunk = await mailbox.get()
                 finished = chunk.finish is not None
-                pause_s = request.group_s
                 yield chunk
         finally:
             if not finished:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import suppress
+import contextlib
+import threading
 from dataclasses import replace
 
 from plato.engine.protocol import Chunk
@@ -13,44 +14,73 @@ class Mailbox:
     """Holds what a consumer has not fetched yet, as one chunk.
 
     Bounded by nature: waiting chunks of one sequence are merged into one, and a sequence has a
-    token budget. All methods run in the consumer's event loop.
+    token budget. What can wait wakes nobody: with two cores, every wake-up of the event loop takes
+    the processor from the engine in the middle of a step.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, group_s: float = 0.0) -> None:
+        """Create it in the consumer's event loop; `group_s` as in `GenerateRequest`."""
+        self._loop = asyncio.get_running_loop()
+        self._group_s = group_s
+        self._lock = threading.Lock()
         self._chunk: Chunk | None = None
         self._error: BaseException | None = None
         self._arrived = asyncio.Event()
-        self._ended = asyncio.Event()
+        self._awaited = False
+        """Whether whatever comes next wakes the consumer."""
+        self._fetched = False
 
     def put(self, item: Chunk | BaseException) -> None:
-        """Add a chunk, or the error that ends the stream."""
-        if isinstance(item, BaseException):
-            self._error = item
-            self._ended.set()
-        else:
-            self._chunk = item if self._chunk is None else merge(self._chunk, item)
-            if item.finish is not None:
-                self._ended.set()
-        self._arrived.set()
+        """Add a chunk, or the error that ends the stream. From any thread."""
+        with self._lock:
+            if isinstance(item, BaseException):
+                self._error = item
+            else:
+                self._chunk = item if self._chunk is None else merge(self._chunk, item)
+            wake = self._awaited or self._pressing
+            self._awaited = False
+        if wake:
+            # A closed loop has no consumers left.
+            with contextlib.suppress(RuntimeError):
+                self._loop.call_soon_threadsafe(self._arrived.set)
 
-    async def get(self, pause_s: float = 0.0) -> Chunk:
-        """Wait for the next chunk, and let it grow for `pause_s` before, unless the stream ends.
+    async def get(self) -> Chunk:
+        """Wait for the next chunk; each but the first grows for `group_s` before.
 
-        Raises the error that ended the stream.
+        The end of a line and the end of the stream do not wait. Raises the error that ended the
+        stream.
         """
-        if pause_s > 0:
-            with suppress(TimeoutError):
-                async with asyncio.timeout(pause_s):
-                    await self._ended.wait()
-        await self._arrived.wait()
-        self._arrived.clear()
-        if self._chunk is not None:
-            chunk, self._chunk = self._chunk, None
-            if self._error is not None:
-                self._arrived.set()
-            return chunk
-        assert self._error is not None
-        raise self._error
+        if self._fetched and self._group_s > 0:
+            await self._grow()
+        while True:
+            with self._lock:
+                chunk, self._chunk = self._chunk, None
+                if chunk is not None:
+                    self._fetched = True
+                    return chunk
+                if self._error is not None:
+                    raise self._error
+                self._awaited = True
+                self._arrived.clear()
+            await self._arrived.wait()
+
+    async def _grow(self) -> None:
+        with self._lock:
+            if self._pressing:
+                return
+            self._arrived.clear()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self._group_s):
+                await self._arrived.wait()
+
+    @property
+    def _pressing(self) -> bool:
+        """Whether what is there should go out at once."""
+        if self._error is not None:
+            return True
+        return self._chunk is not None and (
+            self._chunk.finish is not None or "\n" in self._chunk.text
+        )
 
 
 def merge(left: Chunk, right: Chunk) -> Chunk:

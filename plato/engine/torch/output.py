@@ -21,8 +21,10 @@ def draw(sequence: Sequence) -> Draw:
     )
 
 
-def take(sequence: Sequence, choice: Choice, end_tokens: Set[int]) -> int:
-    """Append a token and those that the grammar forces behind it; returns how many.
+def take(sequence: Sequence, choice: Choice, end_tokens: Set[int], *, forced: bool) -> int:
+    """Append a token and (if `forced`) those that the grammar forces behind it; returns how many.
+
+    A request's script stands in for what was chosen.
 
     Sets the sequence's finish reason if it has ended by that, whatever its text says. Raises
     `RequestRefusedError` if the grammar cannot be followed.
@@ -32,13 +34,15 @@ def take(sequence: Sequence, choice: Choice, end_tokens: Set[int]) -> int:
     if not sequence.output:
         sequence.first = choice.alternatives
     before = len(sequence.output)
+    script = sequence.request.script
+    token = script[before] if before < len(script) else choice.token
     sequence.steps += 1
-    sequence.append([choice.token])
-    if choice.token in end_tokens and sequence.request.stop.end_tokens:
+    sequence.append([token])
+    if token in end_tokens and sequence.request.stop.end_tokens:
         sequence.finish = FinishReason.STOP
     elif sequence.matcher is not None:
-        sequence.matcher.consume([choice.token])
-        fits = sequence.append(sequence.matcher.forced())
+        sequence.matcher.consume([token])
+        fits = not forced or sequence.append(sequence.matcher.forced())
         if fits and sequence.matcher.complete:
             sequence.finish = FinishReason.STOP
     return len(sequence.output) - before

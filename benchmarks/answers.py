@@ -1,0 +1,423 @@
+"""Is Plato faster than sequential decoding, by how much, and how far from what is possible?
+
+    python -m benchmarks.answers [--quick] [--json FILE] [--questions FILE] [--free N]
+
+*Fixed*: the questions of the fixed workload with the same plan, lengths and work every way, one at
+a time in this process (`runtime`) and through Ray Serve and HTTP (`http`), next to the bound of
+`benchmarks.bound` with step times measured in the same run; and several at a time through HTTP.
+*Free*: questions from a file (JSON lines with `question`, or `turns` as FastChat has them), with
+the model's own plans and lengths. Every question comes from a tenant of its own, so that no answer
+is served from another's cache.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import time
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from deployments.local import LocalApp  # isort: skip
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.asking import (
+    AUTO,
+    GIVEN,
+    PLATO,
+    SEQUENTIAL,
+    SKELETON,
+    Answered,
+    Asker,
+    Question,
+    RuntimeAsker,
+    Way,
+    http_asker,
+)
+from benchmarks.bound import Bound, Part, PlanWork, bound
+from benchmarks.calibration import calibrate
+from benchmarks.report import Report, arguments, free_port, read_jsonl
+from benchmarks.reuse import cacheable_tokens
+from benchmarks.statistics import bootstrap, spread
+from benchmarks.workload import fixed_graphs
+from plato.assembly import ModelTools
+from plato.engine.pace import Pace
+from plato.models import resolve_model
+from plato.runs import NodePlanned
+from plato.runtime import Runtime
+from plato.settings import Settings
+
+FIXED_WAYS = (SEQUENTIAL, SKELETON, PLATO, GIVEN)
+HTTP_WAYS = (SEQUENTIAL, PLATO)
+FREE_WAYS = (SEQUENTIAL, SKELETON, PLATO, AUTO)
+CONCURRENCY = (4, 16)
+QUICK_GRAPHS = (
+    "first-bicycle",
+    "bread-faults",
+    "unequal-parts",
+    "heat-or-insulate",
+    "diamond",
+    "two-sided",
+    "chain-4",
+)
+WARM_UP = Question("warm-up", "", "What is a lighthouse?")
+DATA = Path(__file__).parents[2] / "shared" / "data"
+"""Where the workplace keeps its data; elsewhere the options name the files."""
+REPETITION_PENALTY = 1.1
+FREE_NODE_TOKENS, FREE_SEQUENTIAL_TOKENS = 96, 512
+"""A very small model answers: without an end it goes round in circles."""
+
+
+def main() -> None:
+    """Run the benchmark."""
+    parser = arguments("answers", __doc__ or "")
+    parser.add_argument("--questions", type=Path, default=DATA / "vicuna80.jsonl")
+    parser.add_argument("--free", type=int, help="how many of the questions")
+    parser.add_argument("--repeats", type=int, default=1, help="of the fixed workload")
+    options = parser.parse_args()
+    settings = Settings(
+        node_deadline_s=600,
+        run_deadline_s=1200,
+        plan_deadline_s=300,
+        patience_s=600,
+        repetition_penalty=REPETITION_PENALTY,
+        node_max_tokens=FREE_NODE_TOKENS,
+        sequential_max_tokens=FREE_SEQUENTIAL_TOKENS,
+    )
+    graphs = [g for g in fixed_graphs() if not options.quick or g.name in QUICK_GRAPHS]
+    fixed = [Question.of(graph) for graph in graphs]
+    # As many as fill sixteen places for a while; shorter, as what is compared is throughput.
+    crowd = [Question.of(graph, 0.4) for graph in (graphs * 3 if options.quick else graphs * 2)]
+    free = free_questions(options.questions, options.free or (4 if options.quick else 24))
+    pace = calibrate(resolve_model(settings.model))
+    rows = asyncio.run(in_process(settings, pace, fixed, options.repeats))
+    with LocalApp(settings, port=free_port()) as app:
+        rows += asyncio.run(over_http(app.url, settings, rows, fixed, crowd, options.repeats))
+        rows += asyncio.run(freely(app.url, settings, free))
+    report = Report(
+        "answers",
+        settings.model_name,
+        {
+            "quick": options.quick,
+            "fixed": len(fixed),
+            "repeats": options.repeats,
+            "crowd": len(crowd),
+            "free": len(free),
+            "pace": str(pace),
+        },
+        metrics=metrics(rows),
+        rows=rows,
+    )
+    show(rows)
+    report.write(options.json)
+
+
+def free_questions(path: Path, count: int) -> list[Question]:
+    """Some questions of a file, spread over it; none if there is no such file."""
+    if not path.exists():
+        sys.stderr.write(f"there is no {path}; no questions are asked freely\n")
+        return []
+    lines = read_jsonl(path)
+    step = max(1, len(lines) // count)
+    return [
+        Question(
+            str(line.get("question_id", number)),
+            str(line.get("category", "")),
+            str(line["question"] if "question" in line else line["turns"][0]),
+        )
+        for number, line in enumerate(lines[::step][:count])
+    ]
+
+
+async def in_process(
+    settings: Settings, pace: Pace, questions: Sequence[Question], repeats: int
+) -> list[dict[str, Any]]:
+    """Every question in every way, one at a time, through `plato.runtime`."""
+    rows: list[dict[str, Any]] = []
+    async with await Runtime.open(settings) as runtime:
+        asker = RuntimeAsker(runtime, settings)
+        for way in (SEQUENTIAL, PLATO):
+            await asker.ask(WARM_UP, way)
+        for _ in range(repeats):
+            for question in questions:
+                for way in FIXED_WAYS:
+                    answered = await asker.ask(question, way)
+                    reuse = reuse_of(runtime.tools, answered)
+                    ideal = ideal_of(answered, reuse["cacheable_by_part"], pace)
+                    rows.append(row(answered, "runtime", ideal) | reuse)
+                    _say(rows[-1])
+    return rows
+
+
+def reuse_of(tools: ModelTools, answered: Answered) -> dict[str, Any]:
+    """Prompt tokens of an answer's parts: all, cached, and what could have been.
+
+    Public prefixes are cached before any question; they are counted as they were found.
+    """
+    assert answered.request is not None
+    found = cacheable_tokens(tools, [(answered.request, answered.events, answered.began)])
+    public = len(tools.layout.public_prefix())
+    nodes = answered.info["graph"]["nodes"]
+    by_part = {
+        number: min(max(tokens, min(public, _prompt_tokens(nodes, number))), _most(nodes, number))
+        for (_, number), tokens in found.items()
+    }
+    return {
+        "cached": sum(node["cached_tokens"] for node in nodes),
+        "cacheable": sum(by_part.values()),
+        "computed": answered.computed_prompt_tokens,
+        "cacheable_by_part": [by_part[node["number"]] for node in nodes],
+    }
+
+
+def _prompt_tokens(nodes: Sequence[dict[str, Any]], number: int) -> int:
+    return int(nodes[number - 1]["prompt_tokens"])
+
+
+def _most(nodes: Sequence[dict[str, Any]], number: int) -> int:
+    return _prompt_tokens(nodes, number) - 1
+
+
+def ideal_of(answered: Answered, cacheable: Sequence[int], pace: Pace) -> Bound:
+    """The bound of an answer, with the plan's steps as they were and all reuse there was."""
+    nodes = answered.info["graph"]["nodes"]
+    parts = [
+        Part(node["tokens"], tuple(node["dependencies"]), node["prompt_tokens"] - cached)
+        for node, cached in zip(nodes, cacheable, strict=True)
+    ]
+    return bound(parts, plan_work(answered), pace)
+
+
+def plan_work(answered: Answered) -> PlanWork | None:
+    """What decoding the plan took; `None` if it was given, or there was none."""
+    plan = answered.info["plan"]
+    if plan["source"] != "model":
+        return None
+    total, cached = answered.plan_prompt_tokens
+    lines = tuple(
+        event.plan.steps
+        for event in answered.events
+        if isinstance(event, NodePlanned) and event.plan is not None
+    )
+    return PlanWork(total - cached, lines, int(plan["steps"]), int(plan["tokens"]))
+
+
+async def over_http(
+    url: str,
+    settings: Settings,
+    known: Sequence[dict[str, Any]],
+    fixed: Sequence[Question],
+    crowd: Sequence[Question],
+    repeats: int,
+) -> list[dict[str, Any]]:
+    """The same through Ray Serve and HTTP, and then several at a time."""
+    bounds = {
+        (row["question"], row["way"]): Bound(row["bound_s"], row["first_text_bound_s"])
+        for row in known
+    }
+    rows: list[dict[str, Any]] = []
+    async with http_asker(url, settings.model_name) as asker:
+        for way in (SEQUENTIAL, PLATO):
+            await asker.ask(WARM_UP, way)
+        for _ in range(repeats):
+            for question in fixed:
+                for way in HTTP_WAYS:
+                    answered = await asker.ask(question, way)
+                    rows.append(row(answered, "http", bounds[question.name, way.name]))
+                    _say(rows[-1])
+        for concurrency in CONCURRENCY:
+            for way in HTTP_WAYS:
+                rows += await crowded(asker, crowd, way, concurrency)
+    return rows
+
+
+async def crowded(
+    asker: Asker, questions: Sequence[Question], way: Way, concurrency: int
+) -> list[dict[str, Any]]:
+    """All questions in one way, `concurrency` at a time."""
+    waiting = list(reversed(questions))
+    answers: list[Answered] = []
+
+    async def keep_asking() -> None:
+        while waiting:
+            answers.append(await asker.ask(waiting.pop(), way))
+
+    began = time.perf_counter()
+    async with asyncio.TaskGroup() as tasks:
+        for _ in range(concurrency):
+            tasks.create_task(keep_asking())
+    makespan_s = time.perf_counter() - began
+    tokens = sum(answered.tokens for answered in answers)
+    sys.stderr.write(f"{concurrency} at a time, {way.name}: {tokens / makespan_s:.1f} tokens/s\n")
+    return [
+        row(answered, "http", concurrency=concurrency) | {"makespan_s": makespan_s}
+        for answered in answers
+    ]
+
+
+async def freely(
+    url: str, settings: Settings, questions: Sequence[Question]
+) -> list[dict[str, Any]]:
+    """Questions with the model's own plans and lengths, one at a time."""
+    rows: list[dict[str, Any]] = []
+    async with http_asker(url, settings.model_name) as asker:
+        for question in questions:
+            for way in FREE_WAYS:
+                rows.append(row(await asker.ask(question, way), "free"))
+                _say(rows[-1])
+    return rows
+
+
+def row(
+    answered: Answered, via: str, ideal: Bound | None = None, *, concurrency: int = 1
+) -> dict[str, Any]:
+    """An answer as a row of the report."""
+    info = answered.info
+    found = {
+        "via": via,
+        "concurrency": concurrency,
+        "question": answered.question.name,
+        "kind": answered.question.kind,
+        "way": answered.way,
+        "mode": info["mode"],
+        "parts": len(info["graph"]["nodes"]),
+        "tokens": answered.tokens,
+        "plan_tokens": info["plan"]["tokens"],
+        "latency_s": answered.latency_s,
+        "first_text_s": answered.first_text_s,
+        "tokens_per_s": answered.tokens / answered.latency_s,
+        "parallelism": answered.parallelism,
+        "planning_share": answered.before_parts_s / answered.latency_s,
+    }
+    if ideal is not None:
+        found |= {
+            "bound_s": ideal.latency_s,
+            "bound_share": ideal.latency_s / answered.latency_s,
+            "first_text_bound_s": ideal.first_text_s,
+            "first_text_bound_share": ideal.first_text_s / answered.first_text_s,
+        }
+    return found
+
+
+def _say(row: dict[str, Any]) -> None:
+    sys.stderr.write(
+        f"{row['via']} {row['question']} {row['way']}: {row['latency_s']:.2f} s"
+        f"{', {:.2f} of the bound'.format(row['bound_share']) if 'bound_share' in row else ''}\n"
+    )
+
+
+def metrics(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """The figures of the report, ratios within this run; medians over questions."""
+    found: dict[str, Any] = {}
+    for via in ("runtime", "http"):
+        for kind in ("independent", "mixed", "chain"):
+            ratios = speedups(rows, via, PLATO, kind)
+            suffix = "" if via == "http" else "_runtime"
+            if ratios:
+                found[f"speedup_{kind}{suffix}"] = median(ratios)
+                found[f"speedup_{kind}{suffix}_interval"] = bootstrap(ratios, median)
+        ours = select(rows, via, PLATO)
+        found[f"bound_share_{via}"] = median(row["bound_share"] for row in ours)
+        found[f"bound_share_{via}_spread"] = spread([row["bound_share"] for row in ours])
+    found["first_text_bound_share"] = median(
+        row["first_text_bound_share"] for row in select(rows, "http", PLATO)
+    )
+    found["bound_share_sequential"] = median(
+        row["bound_share"] for row in select(rows, "runtime", SEQUENTIAL)
+    )
+    found["throughput_ratio_1"] = throughput(rows, 1, PLATO) / throughput(rows, 1, SEQUENTIAL)
+    for concurrency in CONCURRENCY:
+        found[f"throughput_ratio_{concurrency}"] = throughput(
+            rows, concurrency, PLATO
+        ) / throughput(rows, concurrency, SEQUENTIAL)
+    ours = select(rows, "runtime", PLATO)
+    found["cached_over_cacheable"] = sum(row["cached"] for row in ours) / sum(
+        row["cacheable"] for row in ours
+    )
+    for way in (GIVEN, SKELETON):
+        name = "given" if way is GIVEN else way.name
+        ratios = speedups(rows, "runtime", way)
+        found[f"speedup_{name}"] = median(ratios)
+    for way in (SKELETON, PLATO, AUTO):
+        pairs = paired(rows, "free", way)
+        if pairs:
+            found[f"free_latency_ratio_{way.name}"] = median(
+                theirs["latency_s"] / ours["latency_s"] for theirs, ours in pairs
+            )
+            found[f"free_rate_ratio_{way.name}"] = median(
+                ours["tokens_per_s"] / theirs["tokens_per_s"] for theirs, ours in pairs
+            )
+    return found
+
+
+def select(
+    rows: Sequence[dict[str, Any]], via: str, way: Way, concurrency: int = 1
+) -> list[dict[str, Any]]:
+    """The rows of one way."""
+    return [
+        row
+        for row in rows
+        if (row["via"], row["way"], row["concurrency"]) == (via, way.name, concurrency)
+    ]
+
+
+def paired(
+    rows: Sequence[dict[str, Any]], via: str, way: Way
+) -> list[tuple[dict[str, Any], dict[str, Any]]]:
+    """(sequential, this way) for every question, in order of repeats."""
+    theirs: dict[str, list[dict[str, Any]]] = defaultdict(list)
+    for row in select(rows, via, SEQUENTIAL):
+        theirs[row["question"]].append(row)
+    return [(theirs[row["question"]].pop(0), row) for row in select(rows, via, way)]
+
+
+def speedups(
+    rows: Sequence[dict[str, Any]], via: str, way: Way, kind: str | None = None
+) -> list[float]:
+    """Sequential's latency over this way's, for every question (of a kind)."""
+    return [
+        theirs["latency_s"] / ours["latency_s"]
+        for theirs, ours in paired(rows, via, way)
+        if kind in (None, ours["kind"])
+    ]
+
+
+def throughput(rows: Sequence[dict[str, Any]], concurrency: int, way: Way) -> float:
+    """Answer tokens a second of all questions that were asked over HTTP at a concurrency."""
+    found = select(rows, "http", way, concurrency)
+    tokens = sum(row["tokens"] for row in found)
+    if concurrency == 1:
+        return float(tokens / sum(row["latency_s"] for row in found))
+    return float(tokens / found[0]["makespan_s"])
+
+
+def show(rows: Sequence[dict[str, Any]]) -> None:
+    """Print medians by way and kind."""
+    table = Table(title="medians")
+    columns = ("latency_s", "first_text_s", "tokens_per_s", "parallelism", "planning_share")
+    for name in ("via", "at once", "way", "kind", "n"):
+        table.add_column(name)
+    for column in (*columns, "speed-up", "bound_share"):
+        table.add_column(column, justify="right")
+    groups: dict[tuple[str, int, str, str], list[dict[str, Any]]] = defaultdict(list)
+    for row in rows:
+        groups[row["via"], row["concurrency"], row["way"], row["kind"]].append(row)
+    for (via, concurrency, way, kind), found in groups.items():
+        base = groups[via, concurrency, SEQUENTIAL.name, kind]
+        ratio = median(r["latency_s"] for r in base) / median(r["latency_s"] for r in found)
+        shares = [row["bound_share"] for row in found if "bound_share" in row]
+        table.add_row(
+            *(via, str(concurrency), way, kind, str(len(found))),
+            *(f"{median(row[column] for row in found):.2f}" for column in columns),
+            f"{ratio:.2f}",
+            f"{median(shares):.2f}" if shares else "",
+        )
+    Console(width=150).print(table)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,259 @@
+"""Asking questions in several ways, of this process or over HTTP, and timing the answers."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import time
+import uuid
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing, asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import httpx
+
+from benchmarks.workload import FixedGraph
+from plato.answering import Answering
+from plato.api.requests import parse_request, to_run_request
+from plato.api.responses import PlatoInfo
+from plato.graph import Node
+from plato.runs import Mode, RunEvent, RunRequest
+from plato.runtime import Runtime
+from plato.settings import Settings
+
+TIMEOUT_S = 900.0
+_tenants = itertools.count(1)
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What is asked; with parts, their lengths are exact, so that every way does equal work."""
+
+    name: str
+    kind: str
+    text: str
+    parts: tuple[Node, ...] = ()
+
+    @classmethod
+    def of(cls, graph: FixedGraph, scale: float = 1.0) -> Question:
+        """A question of the fixed workload, its lengths times `scale`."""
+        return cls(graph.name, graph.kind, graph.question, graph.scaled(scale))
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of the answer, where lengths are exact."""
+        return sum(part.max_tokens or 0 for part in self.parts)
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """A way of answering."""
+
+    name: str
+    mode: Mode
+    decode_plan: bool = False
+    """Whether the plan of a question with parts is decoded, or given."""
+
+    def options(self, question: Question) -> dict[str, Any]:
+        """Fields of the chat completion request."""
+        plato: dict[str, Any] = {"mode": self.mode.value}
+        if not question.parts:
+            return {"plato": plato}
+        plato["exact_lengths"] = True
+        if self.mode is Mode.SEQUENTIAL:
+            return {"plato": plato, "max_tokens": question.tokens}
+        plato["plan"] = [
+            {
+                "title": part.title,
+                "dependencies": list(part.dependencies),
+                "max_tokens": part.max_tokens,
+            }
+            for part in question.parts
+        ]
+        plato["decode_plan"] = self.decode_plan
+        return {"plato": plato}
+
+
+SEQUENTIAL = Way("sequential", Mode.SEQUENTIAL)
+SKELETON = Way("skeleton", Mode.SKELETON, decode_plan=True)
+PLATO = Way("plato", Mode.PLATO, decode_plan=True)
+GIVEN = Way("plato, plan given", Mode.PLATO)
+AUTO = Way("auto", Mode.AUTO)
+
+
+@dataclass
+class Answered:
+    """One answer; times in seconds as the client saw them."""
+
+    question: Question
+    way: str
+    latency_s: float = 0.0
+    first_text_s: float = 0.0
+    text: str = ""
+    info: dict[str, Any] = field(default_factory=dict)
+    """The response's `plato` object, where there is one."""
+    usage: dict[str, Any] = field(default_factory=dict)
+    """OpenAI's `usage`, where the server sends it."""
+    began: float = 0.0
+    """`time.perf_counter()` at the question."""
+    request: RunRequest | None = None
+    events: list[RunEvent] = field(default_factory=list)
+    """Of runs in this process."""
+
+    @property
+    def tokens(self) -> int:
+        """Answer tokens."""
+        if self.info:
+            return sum(int(node["tokens"]) for node in self.info["graph"]["nodes"])
+        return int(self.usage.get("completion_tokens", 0))
+
+    @property
+    def parallelism(self) -> float:
+        """Decoding time of all parts over the answer's time."""
+        nodes = self.info["graph"]["nodes"]
+        busy = sum((n["finished_s"] or 0) - (n["first_token_s"] or 0) for n in nodes)
+        return float(busy / self.latency_s)
+
+    @property
+    def before_parts_s(self) -> float:
+        """Until the first part started: what planning adds that nothing overlaps."""
+        started = [node["started_s"] for node in self.info["graph"]["nodes"]]
+        return float(min((s for s in started if s is not None), default=0.0))
+
+    @property
+    def plan_prompt_tokens(self) -> tuple[int, int]:
+        """Prompt tokens of the plan, and those of them that were cached."""
+        plan = self.info["plan"]
+        return int(plan["prompt_tokens"]), int(plan["cached_tokens"])
+
+    @property
+    def computed_prompt_tokens(self) -> int:
+        """Prompt tokens that had to be computed, the plan's included."""
+        nodes = self.info["graph"]["nodes"]
+        total, cached = self.plan_prompt_tokens
+        return total - cached + sum(int(n["prompt_tokens"] - n["cached_tokens"]) for n in nodes)
+
+
+class Asker(Protocol):
+    """Something that answers questions."""
+
+    async def ask(self, question: Question, way: Way) -> Answered:
+        """Ask, and wait for the whole answer. No cache of earlier questions serves it."""
+        ...
+
+
+class RuntimeAsker:
+    """A runtime in this process."""
+
+    def __init__(self, runtime: Runtime, settings: Settings) -> None:
+        self._runtime = runtime
+        self._settings = settings
+
+    async def ask(self, question: Question, way: Way) -> Answered:
+        """See `Asker.ask`."""
+        body = _body(question, way, self._settings.model_name)
+        request = to_run_request(
+            parse_request(json.dumps(body)),
+            settings=self._settings,
+            tenant=fresh_tenant(),
+            run_id=uuid.uuid4().hex,
+        )
+        answered = Answered(question, way.name, request=request)
+        answering = Answering(request, self._runtime.tools.text)
+        answered.began = began = time.perf_counter()
+        async with aclosing(answering.follow(self._runtime.run(request))) as followed:
+            async for event, text in followed:
+                if text and not answered.first_text_s:
+                    answered.first_text_s = time.perf_counter() - began
+                answered.events.append(event)
+        answered.latency_s = time.perf_counter() - began
+        answer = answering.answer()
+        answered.text = answer.text
+        answered.info = PlatoInfo.of(answer).model_dump(mode="json")
+        return answered
+
+
+class HttpAsker:
+    """An OpenAI-compatible server; `plato` says whether it knows our extension."""
+
+    def __init__(
+        self,
+        url: str,
+        model: str,
+        *,
+        plato: bool = True,
+        api_key: str | None = None,
+        extra: dict[str, Any] | None = None,
+    ) -> None:
+        """Without `api_key` every question comes from a tenant of its own."""
+        self._url = url.rstrip("/").removesuffix("/v1") + "/v1"
+        self._model = model
+        self._plato = plato
+        self._api_key = api_key
+        self._extra = extra or {}
+        self._http = httpx.AsyncClient(timeout=TIMEOUT_S, trust_env=False)
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._http.aclose()
+
+    async def ask(self, question: Question, way: Way) -> Answered:
+        """See `Asker.ask`. Raises `RuntimeError` if the server refuses."""
+        body = _body(question, way, self._model)
+        body |= {"stream": True, "stream_options": {"include_usage": True}, **self._extra}
+        if not self._plato:
+            del body["plato"]
+        answered = Answered(question, way.name)
+        headers = {"Authorization": f"Bearer {self._api_key or fresh_tenant()}"}
+        answered.began = began = time.perf_counter()
+        async with self._http.stream(
+            "POST", f"{self._url}/chat/completions", json=body, headers=headers
+        ) as response:
+            if response.status_code != httpx.codes.OK:
+                raise RuntimeError(f"{self._url}: {(await response.aread()).decode()}")
+            async for line in response.aiter_lines():
+                if line.startswith("data: {"):
+                    self._take(answered, json.loads(line.removeprefix("data: ")))
+        answered.latency_s = time.perf_counter() - began
+        return answered
+
+    @staticmethod
+    def _take(answered: Answered, chunk: dict[str, Any]) -> None:
+        if "error" in chunk:
+            raise RuntimeError(str(chunk["error"]))
+        answered.usage = chunk.get("usage") or answered.usage
+        for choice in chunk.get("choices", ()):
+            text = choice["delta"].get("content") or ""
+            if text and not answered.first_text_s:
+                answered.first_text_s = time.perf_counter() - answered.began
+            answered.text += text
+        answered.info = chunk.get("plato") or answered.info
+
+
+def fresh_tenant() -> str:
+    """A tenant that nobody has cached anything for."""
+    return f"tenant-{next(_tenants)}-{uuid.uuid4().hex[:8]}"
+
+
+@asynccontextmanager
+async def http_asker(url: str, model: str, **options: Any) -> AsyncGenerator[HttpAsker]:
+    """An `HttpAsker` whose connections are closed in the end."""
+    asker = HttpAsker(url, model, **options)
+    try:
+        yield asker
+    finally:
+        await asker.close()
+
+
+def _body(question: Question, way: Way, model: str) -> dict[str, Any]:
+    return {
+        "model": model,
+        "messages": [{"role": "user", "content": question.text}],
+        **way.options(question),
+    }
+
+
+def shape(question: Question) -> Sequence[tuple[int, tuple[int, ...]]]:
+    """(tokens, dependencies) of every part."""
+    return [(part.max_tokens or 1, part.dependencies) for part in question.parts]
