@@ -23,6 +23,8 @@ if "ray" not in sys.modules:
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     # Lines of many runs that differ in their ids only are not repetitions.
     os.environ.setdefault("RAY_DEDUP_LOGS", "0")
+    # Else a decoder's steps come after whatever else the machine does.
+    os.environ.setdefault("RAY_worker_niceness", "0")
     if os.environ.setdefault("RAY_AUTH_MODE", "token") == "token":
         os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
 
