@@ -23,7 +23,7 @@ from rich.table import Table
 from benchmarks.answers import ideal_of, plan_work, reuse_of
 from benchmarks.asking import PLATO, SEQUENTIAL, Answered, Question, RuntimeAsker
 from benchmarks.bound import Bound, Part, bound
-from benchmarks.calibration import calibrate
+from benchmarks.calibration import calibrate, fastest
 from benchmarks.report import Report, arguments
 from benchmarks.statistics import bootstrap
 from benchmarks.workload import fixed_graphs
@@ -57,7 +57,8 @@ def main() -> None:
     ]
     questions = [Question.of(graph) for graph in graphs]
     settings = Settings(node_deadline_s=600, run_deadline_s=1200, kv_budget_mb=2048)
-    pace = calibrate(resolve_model(settings.model))
+    folder = resolve_model(settings.model)
+    pace = fastest([calibrate(folder) for _ in range(2)])
     rows = asyncio.run(measure(settings, pace, questions, repeats=1 if options.quick else 2))
     report = Report(
         "ablations",

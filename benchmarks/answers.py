@@ -39,7 +39,7 @@ from benchmarks.asking import (
     http_asker,
 )
 from benchmarks.bound import Bound, Part, PlanWork, bound
-from benchmarks.calibration import calibrate
+from benchmarks.calibration import calibrate, fastest
 from benchmarks.report import Report, arguments, free_port, read_jsonl
 from benchmarks.reuse import cacheable_tokens
 from benchmarks.statistics import bootstrap, spread
@@ -93,11 +93,18 @@ def main() -> None:
     # As many as fill sixteen places for a while; shorter, as what is compared is throughput.
     crowd = [Question.of(graph, 0.4) for graph in (graphs * 3 if options.quick else graphs * 2)]
     free = free_questions(options.questions, options.free or (4 if options.quick else 24))
-    pace = calibrate(resolve_model(settings.model))
-    rows = asyncio.run(in_process(settings, pace, fixed, options.repeats))
+    folder = resolve_model(settings.model)
+    # Before, between and after: other tenants of the processor come and go.
+    paces = [calibrate(folder)]
+    inside = asyncio.run(in_process(settings, fixed, options.repeats))
+    paces.append(calibrate(folder))
     with LocalApp(settings, port=free_port()) as app:
-        rows += asyncio.run(over_http(app.url, settings, rows, fixed, crowd, options.repeats))
-        rows += asyncio.run(freely(app.url, settings, free))
+        outside = asyncio.run(over_http(app.url, settings, fixed, options.repeats))
+        rest = asyncio.run(crowds(app.url, settings, crowd))
+        rest += asyncio.run(freely(app.url, settings, free))
+    paces.append(calibrate(folder))
+    pace = fastest(paces)
+    rows = bounded(inside, outside, pace) + rest
     report = Report(
         "answers",
         settings.model_name,
@@ -134,10 +141,10 @@ def free_questions(path: Path, count: int) -> list[Question]:
 
 
 async def in_process(
-    settings: Settings, pace: Pace, questions: Sequence[Question], repeats: int
-) -> list[dict[str, Any]]:
-    """Every question in every way, one at a time, through `plato.runtime`."""
-    rows: list[dict[str, Any]] = []
+    settings: Settings, questions: Sequence[Question], repeats: int
+) -> list[tuple[Answered, dict[str, Any]]]:
+    """Every question in every way, one at a time, through `plato.runtime`; with its reuse."""
+    found = []
     async with await Runtime.open(settings) as runtime:
         asker = RuntimeAsker(runtime, settings)
         for way in (SEQUENTIAL, PLATO):
@@ -146,11 +153,9 @@ async def in_process(
             for question in questions:
                 for way in FIXED_WAYS:
                     answered = await asker.ask(question, way)
-                    reuse = reuse_of(runtime.tools, answered)
-                    ideal = ideal_of(answered, reuse["cacheable_by_part"], pace)
-                    rows.append(row(answered, "runtime", ideal) | reuse)
-                    _say(rows[-1])
-    return rows
+                    found.append((answered, reuse_of(runtime.tools, answered)))
+                    _say("runtime", answered)
+    return found
 
 
 def reuse_of(tools: ModelTools, answered: Answered) -> dict[str, Any]:
@@ -206,29 +211,40 @@ def plan_work(answered: Answered) -> PlanWork | None:
     return PlanWork(total - cached, lines, int(plan["steps"]), int(plan["tokens"]))
 
 
-async def over_http(
-    url: str,
-    settings: Settings,
-    known: Sequence[dict[str, Any]],
-    fixed: Sequence[Question],
-    crowd: Sequence[Question],
-    repeats: int,
+def bounded(
+    inside: Sequence[tuple[Answered, dict[str, Any]]], outside: Sequence[Answered], pace: Pace
 ) -> list[dict[str, Any]]:
-    """The same through Ray Serve and HTTP, and then several at a time."""
-    bounds = {
-        (row["question"], row["way"]): Bound(row["bound_s"], row["first_text_bound_s"])
-        for row in known
-    }
-    rows: list[dict[str, Any]] = []
+    """Rows with their bounds. The work of an answer over HTTP is that of the one in process."""
+    bounds: dict[tuple[str, str], Bound] = {}
+    rows = []
+    for answered, reuse in inside:
+        ideal = ideal_of(answered, reuse["cacheable_by_part"], pace)
+        bounds[answered.question.name, answered.way] = ideal
+        rows.append(row(answered, "runtime", ideal) | reuse)
+    rows += [row(one, "http", bounds[one.question.name, one.way]) for one in outside]
+    return rows
+
+
+async def over_http(
+    url: str, settings: Settings, questions: Sequence[Question], repeats: int
+) -> list[Answered]:
+    """The same through Ray Serve and HTTP."""
+    found = []
     async with http_asker(url, settings.model_name) as asker:
         for way in (SEQUENTIAL, PLATO):
             await asker.ask(WARM_UP, way)
         for _ in range(repeats):
-            for question in fixed:
+            for question in questions:
                 for way in HTTP_WAYS:
-                    answered = await asker.ask(question, way)
-                    rows.append(row(answered, "http", bounds[question.name, way.name]))
-                    _say(rows[-1])
+                    found.append(await asker.ask(question, way))
+                    _say("http", found[-1])
+    return found
+
+
+async def crowds(url: str, settings: Settings, crowd: Sequence[Question]) -> list[dict[str, Any]]:
+    """Several at a time."""
+    rows: list[dict[str, Any]] = []
+    async with http_asker(url, settings.model_name) as asker:
         for concurrency in CONCURRENCY:
             for way in HTTP_WAYS:
                 rows += await crowded(asker, crowd, way, concurrency)
@@ -267,8 +283,9 @@ async def freely(
     async with http_asker(url, settings.model_name) as asker:
         for question in questions:
             for way in FREE_WAYS:
-                rows.append(row(await asker.ask(question, way), "free"))
-                _say(rows[-1])
+                answered = await asker.ask(question, way)
+                rows.append(row(answered, "free"))
+                _say("free", answered)
     return rows
 
 
@@ -303,11 +320,9 @@ def row(
     return found
 
 
-def _say(row: dict[str, Any]) -> None:
-    sys.stderr.write(
-        f"{row['via']} {row['question']} {row['way']}: {row['latency_s']:.2f} s"
-        f"{', {:.2f} of the bound'.format(row['bound_share']) if 'bound_share' in row else ''}\n"
-    )
+def _say(via: str, answered: Answered) -> None:
+    name = answered.question.name
+    sys.stderr.write(f"{via} {name} {answered.way}: {answered.latency_s:.2f} s\n")
 
 
 def metrics(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:

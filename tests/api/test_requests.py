@@ -55,6 +55,7 @@ def test_everything_that_is_asked_for_arrives() -> None:
             "max_nodes": 3,
             "prompts": True,
             "exact_lengths": True,
+            "decode_plan": True,
             "deadline_s": 5,
             "plan": [
                 {"title": "A", "max_tokens": 9},
@@ -83,6 +84,7 @@ def test_everything_that_is_asked_for_arrives() -> None:
         max_tokens=50,
         max_nodes=3,
         plan=(Node(1, "A", (), 9), Node(2, "B", (1,), 8), Node(3, "C", (1, 2), 7)),
+        decode_plan=True,
         exact_lengths=True,
         include_prompts=True,
         deadline_s=5,

@@ -95,6 +95,7 @@ def test_neutral_values_are_accepted(neutral: dict[str, Any]) -> None:
         ({"plato": {"plan": [{"titel": "x"}]}}, "plato.plan.0.title", "missing_required_parameter"),
         ({"plato": {"events": True}}, "plato.events", "invalid_value"),
         ({"plato": {"exact_lengths": True}}, "plato.exact_lengths", "invalid_value"),
+        ({"plato": {"decode_plan": True}}, "plato.decode_plan", "invalid_value"),
         ({"temperature": 2.5}, "temperature", "invalid_value"),
         ({"temperature": "0.5"}, "temperature", "invalid_type"),
         ({"temperature": float("nan")}, "temperature", "invalid_value"),

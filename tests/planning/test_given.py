@@ -4,7 +4,7 @@ import pytest
 
 from plato.errors import InvalidPlanError
 from plato.graph import Node
-from plato.planning.given import read_plan, validate_plan
+from plato.planning.given import read_plan, validate_plan, validate_script, write_plan
 
 DIAMOND = (Node(1, "A"), Node(2, "B", (1,)), Node(3, "C", (1,)), Node(4, "D", (2, 3)))
 
@@ -71,3 +71,15 @@ def test_a_text_that_says_not_to_split_is_refused_with_the_mode_to_use() -> None
 def test_a_text_with_an_error_is_refused_with_its_line() -> None:
     with pytest.raises(InvalidPlanError, match="line 2"):
         read_plan("1 | - | A\n2 | 3 | B\n[END]\n", 8)
+
+
+def test_a_written_plan_reads_as_it_was() -> None:
+    assert read_plan(write_plan(DIAMOND), 8) == DIAMOND
+
+
+def test_a_plan_to_decode_is_one_that_the_planner_could_write() -> None:
+    validate_script(DIAMOND)
+    with pytest.raises(InvalidPlanError, match="at least 3"):
+        validate_script(DIAMOND[:2])
+    with pytest.raises(InvalidPlanError, match="the same title"):
+        validate_script((*DIAMOND, Node(5, "a")))

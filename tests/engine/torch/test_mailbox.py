@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 
 import pytest
 
@@ -56,3 +57,63 @@ async def test_a_waiting_consumer_wakes() -> None:
     await asyncio.sleep(0)
     mailbox.put(chunk(0, 1))
     assert (await waiting).tokens == (1,)
+
+
+async def test_what_can_wait_grows_and_what_presses_does_not_wait() -> None:
+    mailbox = Mailbox(group_s=30.0)
+    mailbox.put(chunk(0, 1))
+    assert (await mailbox.get()).tokens == (1,)
+    mailbox.put(chunk(1, 2))
+    growing = asyncio.create_task(mailbox.get())
+    await asyncio.sleep(0.05)
+    assert not growing.done()
+    mailbox.put(replace(chunk(2, 3), text="the end of a line\n"))
+    async with asyncio.timeout(5):
+        assert (await growing).tokens == (2, 3)
+        mailbox.put(chunk(3, 4, finish=FinishReason.LENGTH))
+        assert (await mailbox.get()).tokens == (4,)
+
+
+async def test_a_chunk_goes_out_after_its_time_and_then_the_next_at_once() -> None:
+    mailbox = Mailbox(group_s=0.05)
+    mailbox.put(chunk(0, 1))
+    await mailbox.get()
+    async with asyncio.timeout(5):
+        mailbox.put(chunk(1, 2))
+        assert (await mailbox.get()).tokens == (2,)
+        late = asyncio.create_task(mailbox.get())
+        await asyncio.sleep(0.2)
+        mailbox.put(chunk(2, 3))
+        assert (await late).tokens == (3,)
+
+
+async def test_an_error_ends_the_growing() -> None:
+    mailbox = Mailbox(group_s=30.0)
+    mailbox.put(chunk(0, 1))
+    await mailbox.get()
+    growing = asyncio.create_task(mailbox.get())
+    await asyncio.sleep(0.02)
+    mailbox.put(EngineClosedError("gone"))
+    with pytest.raises(EngineClosedError, match="gone"):
+        async with asyncio.timeout(5):
+            await growing
+
+
+async def test_chunks_from_another_thread_arrive() -> None:
+    mailbox = Mailbox(group_s=0.01)
+    count = 200
+
+    def send() -> None:
+        for offset in range(count):
+            last = FinishReason.LENGTH if offset == count - 1 else None
+            mailbox.put(chunk(offset, offset, finish=last))
+
+    sending = asyncio.create_task(asyncio.to_thread(send))
+    tokens: tuple[int, ...] = ()
+    async with asyncio.timeout(5):
+        while len(tokens) < count:
+            got = await mailbox.get()
+            assert got.offset == len(tokens)
+            tokens += got.tokens
+    await sending
+    assert tokens == tuple(range(count))

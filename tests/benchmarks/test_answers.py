@@ -1,0 +1,143 @@
+"""The benchmarks' own arithmetic, over a real runtime where it needs one."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from benchmarks.ablations import measure as measure_ablations
+from benchmarks.ablations import metrics as ablation_metrics
+from benchmarks.answers import ideal_of, metrics, plan_work, reuse_of, throughput
+from benchmarks.asking import GIVEN, PLATO, SEQUENTIAL, Question, RuntimeAsker, shape
+from benchmarks.publish import report
+from benchmarks.workload import fixed_graphs
+from plato.engine.pace import Pace
+from plato.graph import Node
+from plato.runtime import Runtime
+from plato.settings import Settings
+
+PACE = Pace()
+DIAMOND = Question(
+    "diamond",
+    "mixed",
+    "What is a diamond?",
+    (
+        Node(1, "Its shape", (), 6),
+        Node(2, "Its left side", (1,), 6),
+        Node(3, "Its right side", (1,), 6),
+        Node(4, "Its end", (2, 3), 6),
+    ),
+)
+
+
+@pytest.fixture(scope="module")
+def settings(tiny_model_folder: str) -> Settings:
+    return Settings(
+        model=tiny_model_folder, served_model_name="tiny", dtype="float32", kv_budget_mb=64
+    )
+
+
+@pytest.fixture
+async def asker(settings: Settings) -> AsyncIterator[RuntimeAsker]:
+    async with await Runtime.open(settings) as runtime:
+        yield RuntimeAsker(runtime, settings)
+
+
+@pytest.mark.parametrize("graph", fixed_graphs(), ids=lambda graph: graph.name)
+async def test_every_graph_is_decoded_as_it_stands(asker: RuntimeAsker, graph: object) -> None:
+    question = Question.of(graph, 0.05)  # type: ignore[arg-type]
+    answered = await asker.ask(question, PLATO)
+    nodes = answered.info["graph"]["nodes"]
+    assert [(n["tokens"], tuple(n["dependencies"])) for n in nodes] == shape(question)
+    assert [n["title"] for n in nodes] == [part.title for part in question.parts]
+    plan = answered.info["plan"]
+    assert plan["source"] == "model"
+    assert plan["steps"] < plan["tokens"]
+    work = plan_work(answered)
+    assert work is not None
+    assert len(work.lines) == len(nodes)
+    assert list(work.lines) == sorted(work.lines)
+    assert work.steps == plan["steps"]
+
+
+async def test_ways_do_equal_work_and_reuse_is_counted(asker: RuntimeAsker) -> None:
+    sequential = await asker.ask(DIAMOND, SEQUENTIAL)
+    given = await asker.ask(DIAMOND, GIVEN)
+    assert sequential.tokens == given.tokens == DIAMOND.tokens
+    assert given.info["plan"]["source"] == "request"
+    assert plan_work(given) is None
+    tools = asker._runtime.tools
+    reuse = reuse_of(tools, given)
+    assert 0 < reuse["cached"] <= sum(n["prompt_tokens"] for n in given.info["graph"]["nodes"])
+    assert reuse["cached"] >= 0.9 * reuse["cacheable"]
+    ideal = ideal_of(given, reuse["cacheable_by_part"], PACE)
+    assert 0 < ideal.first_text_s < ideal.latency_s
+
+
+async def test_reuse_that_is_turned_off_shows(settings: Settings) -> None:
+    without = settings.model_copy(update={"without": frozenset({"reuse"})})
+    async with await Runtime.open(without) as runtime:
+        answered = await RuntimeAsker(runtime, without).ask(DIAMOND, GIVEN)
+        reuse = reuse_of(runtime.tools, answered)
+    assert reuse["cached"] == 0
+    assert reuse["cacheable"] > 0
+    assert reuse["computed"] == sum(n["prompt_tokens"] for n in answered.info["graph"]["nodes"])
+
+
+def fixed_row(via: str, way: str, latency_s: float, concurrency: int = 1) -> dict[str, object]:
+    return {
+        "via": via,
+        "way": way,
+        "kind": "mixed",
+        "question": "q",
+        "concurrency": concurrency,
+        "tokens": 100,
+        "latency_s": latency_s,
+        "makespan_s": latency_s,
+        "first_text_s": 0.5,
+        "bound_share": 0.8,
+        "first_text_bound_share": 0.5,
+        "cached": 9,
+        "cacheable": 10,
+    }
+
+
+def test_metrics_are_ratios_within_the_run() -> None:
+    rows = [
+        fixed_row(via, way, seconds, concurrency)
+        for via in ("runtime", "http")
+        for way, seconds in (("sequential", 8.0), ("plato", 4.0), ("skeleton", 2.0))
+        for concurrency in (1, 4, 16)
+    ]
+    rows.append(fixed_row("runtime", GIVEN.name, 1.0))
+    found = metrics(rows)
+    assert found["speedup_mixed"] == found["speedup_mixed_runtime"] == 2.0
+    assert found["speedup_given"] == 8.0
+    assert found["throughput_ratio_1"] == found["throughput_ratio_16"] == 2.0
+    assert found["cached_over_cacheable"] == 0.9
+    assert found["bound_share_http"] == 0.8
+    assert throughput(rows, 4, PLATO) == 25.0
+
+
+async def test_ablations_measure_every_variant(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("benchmarks.ablations.LENGTHS", (64,))
+    rows = await measure_ablations(settings, PACE, [DIAMOND], repeats=1)
+    variants = {row["variant"] for row in rows}
+    assert {"all", "without pipelining", "without priority", "without reuse", "width 1"} <= variants
+    found = ablation_metrics(rows)
+    assert found["prefill_cut_64"] > 0.5
+    steps = {row["variant"]: row["plan_steps"] for row in rows}
+    assert steps["without forced_tokens"] > steps["all"]
+
+
+def test_the_report_is_made_of_what_is_stored() -> None:
+    folder = Path("benchmarks/results")
+    found = {path.stem: json.loads(path.read_text("utf-8")) for path in folder.glob("*.json")}
+    assert found
+    written = (folder / "REPORT.md").read_text("utf-8")
+    assert written == report(found)
