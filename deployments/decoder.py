@@ -28,7 +28,7 @@ from plato.engine.torch import TorchEngine
 from plato.errors import UnavailableError
 from plato.metrics.recording import EngineSampler, StoreSampler
 from plato.models import resolve_model
-from plato.moving import fetch_prefix
+from plato.moving import Imports
 from plato.scheduling.feed import publish_holdings
 from plato.settings import Settings
 from plato.warming import prefill_public
@@ -61,6 +61,7 @@ class Decoder:
             publish_holdings(self._engine, name, self._store), name="publish-holdings"
         )
         self._recorder = replica_recorder()
+        self._imports = Imports(self._engine, self._recorder)
         self._sampling = start_sampling(
             EngineSampler(self._recorder, self._engine.stats),
             StoreSampler(self._recorder, lambda: self._store.available),
@@ -74,9 +75,7 @@ class Decoder:
         self, request: GenerateRequest, *, replica: tuple[str, ...] = ()
     ) -> AsyncGenerator[Chunk]:
         """Decode one sequence. `replica` is for the router: where the caller wants it best."""
-        if request.source:
-            export = partial(self._export_at, request.source)
-            await fetch_prefix(self._engine, request, export, self._recorder)
+        await self._imports.before(request, partial(self._export_at, request.source))
         async with aclosing(self._engine.generate(request)) as chunks:
             async for chunk in chunks:
                 yield chunk

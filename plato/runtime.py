@@ -16,7 +16,7 @@ from plato.engine import Chunk, Engine, EngineError, GenerateRequest, HoldingsCh
 from plato.engine.torch import TorchEngine
 from plato.errors import ModelError, UnavailableError
 from plato.metrics import NO_METRICS, Recorder
-from plato.moving import fetch_prefix
+from plato.moving import Imports
 from plato.runs import Message, RunEvent, RunRequest
 from plato.scheduling.protocol import Replica
 from plato.settings import Settings
@@ -27,7 +27,7 @@ class LocalPool:
 
     def __init__(self, engines: dict[str, Engine], recorder: Recorder = NO_METRICS) -> None:
         self._engines = engines
-        self._recorder = recorder
+        self._imports = {engine: Imports(engine, recorder) for engine in engines.values()}
 
     def replicas(self) -> tuple[Replica, ...]:
         """One for each engine."""
@@ -39,9 +39,8 @@ class LocalPool:
         """Decode on the first of `ranked`, or on the engine with the least to do."""
         named = [self._engines[name] for name in ranked if name in self._engines]
         engine = named[0] if named else min(self._engines.values(), key=_load)
-        if request.source in self._engines:
-            export = self._engines[request.source].export_kv
-            await fetch_prefix(engine, request, export, self._recorder)
+        source = self._engines.get(request.source)
+        await self._imports[engine].before(request, source.export_kv if source else None)
         async with aclosing(engine.generate(request)) as chunks:
             async for chunk in chunks:
                 yield chunk
