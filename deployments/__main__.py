@@ -1,6 +1,6 @@
 """`plato serve`: the application on this machine until it is told to stop.
 
-    python -m deployments [--host HOST] [--port PORT] [key=value ...]
+    python -m deployments [--host HOST] [--port PORT] [--metrics-port PORT] [key=value ...]
 
 Keys are those of `plato.settings.Settings`.
 """
@@ -26,6 +26,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="plato serve", description="Serve Plato on this machine.")
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=8000)
+    parser.add_argument(
+        "--metrics-port", type=int, help="where Prometheus finds metrics; default: a free port"
+    )
     parser.add_argument("settings", nargs="*", metavar="key=value")
     arguments = parser.parse_args()
     given: dict[str, str] = {}
@@ -41,10 +44,17 @@ def main() -> int:
     configure_logs(settings.log_level, deployment="serve")
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _leave)
-    app = LocalApp(settings, host=arguments.host, port=arguments.port, logs=True)
+    app = LocalApp(
+        settings,
+        host=arguments.host,
+        port=arguments.port,
+        logs=True,
+        metrics_port=arguments.metrics_port,
+    )
     try:
         with app:
             sys.stderr.write(f"plato serves {settings.model_name} at {app.url}/v1\n")
+            sys.stderr.write(f"metrics for Prometheus are at {app.metrics_url}\n")
             sys.stderr.flush()
             threading.Event().wait()
     except PlatoError as error:

@@ -13,6 +13,7 @@ from ray.serve.handle import DeploymentHandle
 
 from deployments.autoscaling import token_load
 from deployments.handles import ask
+from deployments.metrics import replica_recorder, start_sampling
 from deployments.replica import open_store, own_deployment, start_replica
 from plato.assembly import ModelTools, engine_config, public_prompts
 from plato.engine import (
@@ -25,8 +26,9 @@ from plato.engine import (
 )
 from plato.engine.torch import TorchEngine
 from plato.errors import UnavailableError
+from plato.metrics.recording import EngineSampler, StoreSampler
 from plato.models import resolve_model
-from plato.moving import fetch_prefix
+from plato.moving import Imports
 from plato.scheduling.feed import publish_holdings
 from plato.settings import Settings
 from plato.warming import prefill_public
@@ -58,6 +60,12 @@ class Decoder:
         self._publishing = asyncio.create_task(
             publish_holdings(self._engine, name, self._store), name="publish-holdings"
         )
+        self._recorder = replica_recorder()
+        self._imports = Imports(self._engine, self._recorder)
+        self._sampling = start_sampling(
+            EngineSampler(self._recorder, self._engine.stats),
+            StoreSampler(self._recorder, lambda: self._store.available),
+        )
 
     async def holdings(self, *, replica: str) -> tuple[str, str, HoldingsChange]:
         """Name, epoch and holdings of this replica. `replica` is for the router."""
@@ -67,8 +75,7 @@ class Decoder:
         self, request: GenerateRequest, *, replica: tuple[str, ...] = ()
     ) -> AsyncGenerator[Chunk]:
         """Decode one sequence. `replica` is for the router: where the caller wants it best."""
-        if request.source:
-            await fetch_prefix(self._engine, request, partial(self._export_at, request.source))
+        await self._imports.before(request, partial(self._export_at, request.source))
         async with aclosing(self._engine.generate(request)) as chunks:
             async for chunk in chunks:
                 yield chunk

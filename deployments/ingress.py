@@ -18,6 +18,7 @@ from ray.serve.handle import DeploymentHandle
 from starlette.exceptions import HTTPException
 
 from deployments.handles import ask, stream
+from deployments.metrics import replica_recorder, start_sampling
 from deployments.replica import start_replica
 from plato.answering import Answering
 from plato.api import sse
@@ -28,6 +29,7 @@ from plato.api.runs import RunResponse
 from plato.assembly import ModelTools
 from plato.errors import InvalidRequestError, PlatoError, UnavailableError
 from plato.failover import follow_anywhere, resume_anywhere
+from plato.metrics.table import REQUEST_ERRORS_TOTAL
 from plato.runs import BEFORE_ALL, EventId, RunRequest, RunSnapshot
 from plato.settings import Settings
 from plato.streams import beating, listening
@@ -45,8 +47,16 @@ api = FastAPI(title="Plato", docs_url=None, redoc_url=None)
 
 
 @api.exception_handler(PlatoError)
-async def _report(_: Request, error: PlatoError) -> JSONResponse:
+async def _report(request: Request, error: PlatoError) -> JSONResponse:
+    _note(error, request.url.path, getattr(request.state, "run", None))
     return JSONResponse(error_body(error), error.status, error_headers(error))
+
+
+def _note(error: PlatoError, path: str, run: str | None) -> None:
+    """Count and log an error that a client is told."""
+    replica_recorder().add(REQUEST_ERRORS_TOTAL, code=error.code or "other")
+    said = {"path": path, "status": error.status, "code": error.code, "error": error.message}
+    logger.info("a client was told of an error", extra=said | ({"run": run} if run else {}))
 
 
 @api.exception_handler(HTTPException)
@@ -61,7 +71,8 @@ async def _report_http(request: Request, error: HTTPException) -> JSONResponse:
 
 @api.exception_handler(Exception)
 async def _report_unexpected(request: Request, error: Exception) -> JSONResponse:
-    logger.error("a request failed", exc_info=error, extra={"path": request.url.path})
+    said = {"path": request.url.path, "run": getattr(request.state, "run", None)}
+    logger.error("a request failed", exc_info=error, extra=said)
     return await _report(request, as_plato_error(error))
 
 
@@ -83,9 +94,10 @@ def tenant_of(authorization: str) -> str:
     return hashlib.blake2b(key.encode(), digest_size=8).hexdigest() if key else ""
 
 
-def _run_id(name: str) -> str:
-    """The run that a name means: its own, or that of its chat completion."""
-    return name.removeprefix("chatcmpl-")
+def _run_id(request: Request, name: str) -> str:
+    """The run that a name means, its own or that of its chat completion; noted for the logs."""
+    request.state.run = name.removeprefix("chatcmpl-")
+    return str(request.state.run)
 
 
 # Serve copies the application as it stands at this point: what its functions use comes first.
@@ -102,6 +114,8 @@ class Ingress:
         self._streaming = scheduler.options(stream=True)
         self._tools = await asyncio.to_thread(ModelTools.load, settings)
         self._started = int(time.time())
+        self._recorder = replica_recorder()
+        self._sampling = start_sampling()
 
     @api.post("/v1/chat/completions")
     async def chat_completions(self, request: Request) -> Response:
@@ -114,7 +128,8 @@ class Ingress:
             run_id=uuid.uuid4().hex,
         )
         options = body.options
-        answering = Answering(run, self._tools.text)
+        request.state.run = run.run
+        answering = Answering(run, self._tools.text, self._recorder)
         response = ChatResponse(run.run, self._settings.model_name, body.include_usage)
         logger.info("run opened", extra={"run": run.run, "mode": run.mode, "stream": body.stream})
         if body.stream:
@@ -142,7 +157,10 @@ class Ingress:
             tenant=tenant_of(request.headers.get("authorization", "")),
             run_id=uuid.uuid4().hex,
         )
-        await self._call("open", run, deadline_s=self._settings.patience_s + CALL_DEADLINE_S)
+        request.state.run = run.run
+        await self._call(
+            "open", run, about=run.run, deadline_s=self._settings.patience_s + CALL_DEADLINE_S
+        )
         logger.info("run opened", extra={"run": run.run, "mode": run.mode})
         opened = RunResponse(self._settings.model_name, Answering(run, self._tools.text)).run()
         location = {"Location": f"/v1/runs/{run.run}"}
@@ -152,16 +170,15 @@ class Ingress:
     async def run(self, request: Request, run: str) -> Response:
         """A run as it stands."""
         tenant = tenant_of(request.headers.get("authorization", ""))
-        return self._described(await self._snapshot(tenant, _run_id(run)))
+        return self._described(await self._snapshot(tenant, _run_id(request, run)))
 
     @api.delete("/v1/runs/{run}")
     async def cancel_run(self, request: Request, run: str) -> Response:
         """Cancel a run, whoever drives it. One that has ended stays as it is."""
         tenant = tenant_of(request.headers.get("authorization", ""))
-        name = _run_id(run)
-        await self._call(
-            "cancel", tenant, name, deadline_s=self._settings.failover_s + CALL_DEADLINE_S
-        )
+        name = _run_id(request, run)
+        deadline_s = self._settings.failover_s + CALL_DEADLINE_S
+        await self._call("cancel", tenant, name, about=name, deadline_s=deadline_s)
         return self._described(await self._snapshot(tenant, name))
 
     @api.get("/v1/runs/{run}/events")
@@ -173,7 +190,7 @@ class Ingress:
             after = EventId.parse(given) if given else BEFORE_ALL
         except ValueError as error:
             raise InvalidRequestError(f"Last-Event-ID: {error}", param="last-event-id") from error
-        snapshot = await self._snapshot(tenant, _run_id(run))
+        snapshot = await self._snapshot(tenant, _run_id(request, run))
         return StreamingResponse(
             self._stream_events(snapshot.request, after),
             media_type=sse.MEDIA_TYPE,
@@ -227,8 +244,10 @@ class Ingress:
         batches: AsyncGenerator[Any] = stream(lambda: self._streaming.run.remote(run, history))
         return listening(batches, self._settings.silence_s)
 
-    async def _call(self, method: str, *arguments: Any, deadline_s: float = CALL_DEADLINE_S) -> Any:
-        """Ask any scheduler, another when one fails, within a deadline."""
+    async def _call(
+        self, method: str, *arguments: Any, about: str, deadline_s: float = CALL_DEADLINE_S
+    ) -> Any:
+        """Ask any scheduler `about` a run, another when one fails, within a deadline."""
         handle = getattr(self._scheduler, method)
         try:
             async with asyncio.timeout(deadline_s) as timer:
@@ -239,7 +258,12 @@ class Ingress:
                         raise
                     except Exception as error:
                         # Its process has died, or is just about to.
-                        logger.warning("asking another scheduler to %s: %r", method, error)
+                        logger.warning(
+                            "asking another scheduler to %s: %r",
+                            method,
+                            error,
+                            extra={"run": about},
+                        )
                         await asyncio.sleep(RETRY_S)
         except TimeoutError as error:
             if not timer.expired():
@@ -249,7 +273,7 @@ class Ingress:
             ) from error
 
     async def _snapshot(self, tenant: str, run: str) -> RunSnapshot:
-        snapshot: RunSnapshot = await self._call("snapshot", tenant, run)
+        snapshot: RunSnapshot = await self._call("snapshot", tenant, run, about=run)
         return snapshot
 
     def _described(self, snapshot: RunSnapshot) -> Response:
@@ -261,7 +285,7 @@ class Ingress:
 
     async def _resume(self, request: RunRequest, after: EventId) -> AsyncGenerator[Any]:
         """Events of a run from the scheduler that drives it, or any if that is not known."""
-        owner = await self._call("owner", request.tenant, request.run)
+        owner = await self._call("owner", request.tenant, request.run, about=request.run)
         batches: AsyncGenerator[Any] = stream(
             lambda: self._streaming.follow.remote(request.tenant, request.run, after, replica=owner)
         )
@@ -287,7 +311,9 @@ class Ingress:
         except Exception as error:
             if not isinstance(error, PlatoError):
                 logger.exception("a stream of events failed", extra={"run": request.run})
-            yield sse.event(json.dumps(error_body(as_plato_error(error))), name="error")
+            failure = as_plato_error(error)
+            _note(failure, "/v1/runs/{run}/events", request.run)
+            yield sse.event(json.dumps(error_body(failure)), name="error")
 
     async def _stream(
         self, run: RunRequest, answering: Answering, response: ChatResponse, *, events: bool
@@ -305,7 +331,9 @@ class Ingress:
         except Exception as error:
             if not isinstance(error, PlatoError):
                 logger.exception("a stream failed", extra={"run": run.run})
-            yield sse.event(json.dumps(error_body(as_plato_error(error))))
+            told = as_plato_error(error)
+            _note(told, "/v1/chat/completions", run.run)
+            yield sse.event(json.dumps(error_body(told)))
             return
         yield sse.event(response.closing(answer))
         if response.include_usage:

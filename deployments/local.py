@@ -21,6 +21,8 @@ if "ray" not in sys.modules:
     # write one into the home folder.
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    # Lines of many runs that differ in their ids only are not repetitions.
+    os.environ.setdefault("RAY_DEDUP_LOGS", "0")
     # Else a decoder's steps come after whatever else the machine does.
     os.environ.setdefault("RAY_worker_niceness", "0")
     if os.environ.setdefault("RAY_AUTH_MODE", "token") == "token":
@@ -36,6 +38,8 @@ from plato.settings import Settings
 logger = logging.getLogger(__name__)
 
 APP_NAME = "plato"
+SERVE_LOGS = {"log_level": "WARNING", "encoding": "JSON"}
+"""Of Serve itself, in every process: at INFO it writes a line for each renewal of a lease."""
 
 
 def _services(settings: Settings) -> int:
@@ -60,11 +64,16 @@ def reserved_resources(settings: Settings) -> dict[str, float]:
 
 @contextmanager
 def start_ray(
-    cpus: float, resources: dict[str, float] | None = None, *, logs: bool = False
+    cpus: float,
+    resources: dict[str, float] | None = None,
+    *,
+    logs: bool = False,
+    metrics_port: int | None = None,
 ) -> Iterator[None]:
     """A Ray of this process alone; everything of it is gone after the context.
 
     `resources` are custom ones; `logs` forwards the logs of all replicas to standard error.
+    Metrics are at `metrics_port`, or at a free one.
     """
     # Short: Ray puts sockets into it, whose paths may have 107 characters.
     folder = tempfile.mkdtemp(prefix="plato-")
@@ -78,6 +87,7 @@ def start_ray(
                 log_to_driver=logs,
                 logging_level=logging.WARNING,
                 _temp_dir=folder,
+                _metrics_export_port=metrics_port,
             )
         yield
     finally:
@@ -94,19 +104,35 @@ class LocalApp:
     """
 
     def __init__(
-        self, settings: Settings, *, host: str = "127.0.0.1", port: int = 8000, logs: bool = False
+        self,
+        settings: Settings,
+        *,
+        host: str = "127.0.0.1",
+        port: int = 8000,
+        logs: bool = False,
+        metrics_port: int | None = None,
     ) -> None:
-        """`logs` forwards the logs of all replicas to standard error."""
+        """`logs` forwards the logs of all replicas to standard error.
+
+        Metrics are at `metrics_port`, or at a free one.
+        """
         self._settings = settings
         self._host = host
         self._port = port
         self._logs = logs
+        self._metrics_port = metrics_port
         self._ray: ExitStack | None = None
 
     @property
     def url(self) -> str:
         """Where the endpoint listens."""
         return f"http://{self._host}:{self._port}"
+
+    @property
+    def metrics_url(self) -> str:
+        """What Prometheus scrapes, once the application runs."""
+        (node,) = ray.nodes()
+        return f"http://{node['NodeManagerAddress']}:{node['MetricsExportPort']}/metrics"
 
     def start(self) -> None:
         """Fetch the model, start Ray, deploy, and wait until questions can be answered."""
@@ -118,12 +144,19 @@ class LocalApp:
         try:
             self._ray = ExitStack()
             resources = reserved_resources(self._settings)
-            self._ray.enter_context(start_ray(cpus, resources, logs=self._logs))
+            self._ray.enter_context(
+                start_ray(cpus, resources, logs=self._logs, metrics_port=self._metrics_port)
+            )
             serve.start(
                 http_options={"host": self._host, "port": self._port},
-                logging_config={"log_level": "WARNING", "encoding": "JSON"},
+                logging_config=SERVE_LOGS,
             )
-            serve.run(build(self._settings), name=APP_NAME, route_prefix="/")
+            serve.run(
+                build(self._settings),
+                name=APP_NAME,
+                route_prefix="/",
+                logging_config=SERVE_LOGS,
+            )
         except BaseException:
             self.stop()
             raise

@@ -11,6 +11,7 @@ from ray import serve
 from ray.serve.handle import DeploymentHandle
 
 from deployments.handles import ServeDecoderPool
+from deployments.metrics import start_sampling
 from deployments.replica import BEATS, start_replica
 from plato.assembly import ModelTools, new_planner
 from plato.planning.protocol import PlanEvent, PlanRequest
@@ -28,6 +29,7 @@ class PlannerService:
         tools = await asyncio.to_thread(ModelTools.load, settings)
         self._beat_s = settings.silence_s / BEATS
         self._planner = new_planner(settings, tools, ServeDecoderPool(decoder))
+        self._sampling = start_sampling()
 
     async def plan(self, request: PlanRequest) -> AsyncGenerator[PlanEvent | None]:
         """Decode a plan; see `Planner.plan`. `None` says that this process is alive."""

@@ -11,9 +11,11 @@ from ray import serve
 from ray.serve.handle import DeploymentHandle
 
 from deployments.handles import ServeDecoderPool, ServePlanner, ask
+from deployments.metrics import replica_recorder, start_sampling
 from deployments.replica import BEATS, START_DEADLINE_S, open_store, own_deployment, start_replica
 from plato.assembly import ModelTools, new_scheduler
 from plato.errors import RunNotFoundError, UnavailableError
+from plato.metrics.recording import SchedulerSampler, StoreSampler
 from plato.runs import BEFORE_ALL, EventId, RunEvent, RunRequest, RunSnapshot
 from plato.settings import Settings
 from plato.streams import beating
@@ -42,6 +44,7 @@ class SchedulerService:
         self._cancel_deadline_s = settings.failover_s
         self._store = await open_store(settings, store)
         self._decoder = decoder
+        recorder = replica_recorder()
         self._scheduler = new_scheduler(
             settings,
             tools,
@@ -49,8 +52,13 @@ class SchedulerService:
             pool=ServeDecoderPool(decoder),
             store=self._store,
             name=name,
+            recorder=recorder,
         )
         self._scheduler.start()
+        self._sampling = start_sampling(
+            SchedulerSampler(recorder, self._scheduler.stats),
+            StoreSampler(recorder, lambda: self._store.available),
+        )
 
     async def run(
         self, request: RunRequest, history: tuple[RunEvent, ...] | None = None

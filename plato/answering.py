@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 
 from plato.api.errors import RunError
 from plato.composing import Answer, Composer
+from plato.metrics import NO_METRICS, Metric, Recorder
+from plato.metrics.table import ANSWER_SECONDS, ANSWER_TOKENS, FIRST_TEXT_SECONDS
 from plato.reporting import RunTracker
 from plato.runs import RunEvent, RunFailed, RunFinished, RunReport, RunRequest
 
@@ -14,8 +17,20 @@ from plato.runs import RunEvent, RunFailed, RunFinished, RunReport, RunRequest
 class Answering:
     """Composes the answer of one run while its events come in."""
 
-    def __init__(self, request: RunRequest, decode: Callable[[tuple[int, ...]], str]) -> None:
-        """`decode` turns output tokens into text."""
+    def __init__(
+        self,
+        request: RunRequest,
+        decode: Callable[[tuple[int, ...]], str],
+        recorder: Recorder = NO_METRICS,
+    ) -> None:
+        """`decode` turns output tokens into text.
+
+        `recorder` is for whoever waits for this answer: it is timed from here, by this
+        process's clock, so what no event tells of (admission, a scheduler that dies) counts.
+        """
+        self._recorder = recorder
+        self._asked = time.monotonic()
+        self._shown = False
         self._composer = Composer(
             decode, headings=request.headings, max_tokens=request.max_tokens, stop=request.stop
         )
@@ -48,7 +63,18 @@ class Answering:
         self._tracker.feed(event)
         if isinstance(event, RunFinished | RunFailed):
             self._ended = event
-        return "" if isinstance(event, RunFailed) else self._composer.feed(event)
+        text = "" if isinstance(event, RunFailed) else self._composer.feed(event)
+        if text and not self._shown:
+            self._shown = True
+            self._observe(FIRST_TEXT_SECONDS)
+        if isinstance(event, RunFinished):
+            self._observe(ANSWER_SECONDS)
+            self._recorder.add(ANSWER_TOKENS, self._composer.tokens)
+        return text
+
+    def _observe(self, metric: Metric) -> None:
+        waited_s = time.monotonic() - self._asked
+        self._recorder.observe(metric, waited_s, mode=self._tracker.mode)
 
     async def follow(
         self, batches: AsyncGenerator[tuple[RunEvent, ...]]

@@ -9,6 +9,7 @@ from plato.context.protocol import ContextStore
 from plato.engine import Prompt
 from plato.engine.torch.config import TorchEngineConfig
 from plato.errors import ModelError
+from plato.metrics import NO_METRICS, Recorder
 from plato.models import resolve_model
 from plato.planning.planner import ModelPlanner
 from plato.planning.prompt import PlanningPrompt
@@ -114,6 +115,7 @@ def new_scheduler(
     pool: DecoderPool,
     store: ContextStore,
     name: str,
+    recorder: Recorder = NO_METRICS,
 ) -> GraphScheduler:
     """A scheduler over a planner, a pool and a store."""
     config = SchedulerConfig(
@@ -146,4 +148,5 @@ def new_scheduler(
         decode_prompt=tools.prompt_text,
         decode_output=tools.text,
         name=name,
+        recorder=recorder,
     )

@@ -15,7 +15,8 @@ from plato.context import ContextStore, MemoryContextStore
 from plato.engine import Chunk, Engine, EngineError, GenerateRequest, HoldingsChange
 from plato.engine.torch import TorchEngine
 from plato.errors import ModelError, UnavailableError
-from plato.moving import fetch_prefix
+from plato.metrics import NO_METRICS, Recorder
+from plato.moving import Imports
 from plato.runs import Message, RunEvent, RunRequest
 from plato.scheduling.protocol import Replica
 from plato.settings import Settings
@@ -24,8 +25,9 @@ from plato.settings import Settings
 class LocalPool:
     """Engines of this process, as the scheduler sees them."""
 
-    def __init__(self, engines: dict[str, Engine]) -> None:
+    def __init__(self, engines: dict[str, Engine], recorder: Recorder = NO_METRICS) -> None:
         self._engines = engines
+        self._imports = {engine: Imports(engine, recorder) for engine in engines.values()}
 
     def replicas(self) -> tuple[Replica, ...]:
         """One for each engine."""
@@ -37,8 +39,8 @@ class LocalPool:
         """Decode on the first of `ranked`, or on the engine with the least to do."""
         named = [self._engines[name] for name in ranked if name in self._engines]
         engine = named[0] if named else min(self._engines.values(), key=_load)
-        if request.source in self._engines:
-            await fetch_prefix(engine, request, self._engines[request.source].export_kv)
+        source = self._engines.get(request.source)
+        await self._imports[engine].before(request, source.export_kv if source else None)
         async with aclosing(engine.generate(request)) as chunks:
             async for chunk in chunks:
                 yield chunk
@@ -80,12 +82,18 @@ class Runtime:
         tools: ModelTools,
         engines: dict[str, Engine],
         store: ContextStore | None = None,
+        recorder: Recorder = NO_METRICS,
     ) -> None:
-        """Put the parts together; `open` makes them from settings."""
+        """Put the parts together; `open` makes them from settings.
+
+        What happens is recorded with `recorder`; the state of engines and scheduler is there to be
+        sampled (`plato.metrics.recording`).
+        """
+        self._recorder = recorder
         self.tools = tools
         self.engines = engines
         self._store = store or MemoryContextStore()
-        pool = LocalPool(engines)
+        pool = LocalPool(engines, recorder)
         self.scheduler = new_scheduler(
             settings,
             tools,
@@ -93,10 +101,16 @@ class Runtime:
             pool=pool,
             store=self._store,
             name="runtime",
+            recorder=recorder,
         )
 
     @classmethod
-    async def open(cls, settings: Settings, store: ContextStore | None = None) -> Self:
+    async def open(
+        cls,
+        settings: Settings,
+        store: ContextStore | None = None,
+        recorder: Recorder = NO_METRICS,
+    ) -> Self:
         """Load the model into `settings.decoders` engines; takes seconds. Raises `ModelError`."""
         tools = await asyncio.to_thread(ModelTools.load, settings)
         engines: dict[str, Engine] = {}
@@ -105,7 +119,7 @@ class Runtime:
                 name = f"local-{index}"
                 config = engine_config(settings, tools.folder, name)
                 engines[name] = await asyncio.to_thread(TorchEngine, config)
-            return cls(settings, tools, engines, store)
+            return cls(settings, tools, engines, store, recorder)
         except BaseException as error:
             for engine in engines.values():
                 await engine.close()
@@ -137,7 +151,7 @@ class Runtime:
         """
         messages = (Message("user", question),) if isinstance(question, str) else tuple(question)
         request = RunRequest(run=uuid.uuid4().hex, messages=messages, **options)
-        answering = Answering(request, self.tools.text)
+        answering = Answering(request, self.tools.text, self._recorder)
         async with aclosing(answering.follow(self.run(request))) as events:
             async for _ in events:
                 pass

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import replace
@@ -13,6 +14,7 @@ from plato.api.errors import RunError
 from plato.composing import Answer
 from plato.engine import FinishReason
 from plato.graph import Node
+from plato.metrics.table import ANSWER_SECONDS, ANSWER_TOKENS, FIRST_TEXT_SECONDS
 from plato.reporting import NO_PLAN, RunTracker
 from plato.runs import (
     Message,
@@ -30,6 +32,7 @@ from plato.runs import (
     RunFinished,
     RunRequest,
 )
+from tests.recording import MemoryRecorder
 
 RUN = "run"
 
@@ -141,3 +144,29 @@ async def test_leaving_closes_the_run() -> None:
         async for _ in followed:
             break
     assert batches.closed
+
+
+async def test_an_answer_that_somebody_waits_for_is_timed_from_when_it_was_asked_for() -> None:
+    recorder = MemoryRecorder()
+    answering = Answering(request(), decode, recorder)
+    # Admission, or a scheduler that dies: no event tells of it.
+    waited_s = 0.05
+    await asyncio.sleep(waited_s)
+    events = [*begun(1, 2), *written(1, "first", 0.3), *written(2, "second", 0.4)]
+    assert recorder.values(FIRST_TEXT_SECONDS, mode="plato") == []
+    whole, texts = await answer(answering, Batches(events, [end(events)]))
+    assert len(texts) == 2
+    (first_s,) = recorder.values(FIRST_TEXT_SECONDS, mode="plato")
+    (answer_s,) = recorder.values(ANSWER_SECONDS, mode="plato")
+    assert waited_s <= first_s <= answer_s < waited_s + 5
+    assert recorder.total(ANSWER_TOKENS) == whole.tokens == len("firstsecond")
+
+
+async def test_an_answer_that_fails_has_no_latency() -> None:
+    recorder = MemoryRecorder()
+    events = [*begun(1, 2), *written(1, "first", 0.3)]
+    failure = RunFailed(RUN, 0.5, status=500, type="t", code="node_failed", message="broken")
+    with pytest.raises(RunError):
+        await answer(Answering(request(), decode, recorder), Batches([*events, failure]))
+    assert len(recorder.values(FIRST_TEXT_SECONDS, mode="plato")) == 1
+    assert recorder.values(ANSWER_SECONDS, mode="plato") == []

@@ -212,6 +212,12 @@ class EngineStats:
     """Prompt tokens whose KV came from another engine."""
     recomputed_tokens: int = 0
     """Tokens computed again after a preemption, because they were evicted meanwhile."""
+    step_sequences: int = 0
+    """Sequences that got a token, summed over all steps: over `steps`, the mean batch width."""
+    busy_s: float = 0.0
+    """Seconds spent in steps."""
+    kv_bytes_per_token: int = 0
+    """Size of the KV of one token."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,6 +26,14 @@ from plato.errors import (
     UnavailableError,
 )
 from plato.graph import Node
+from plato.metrics import NO_METRICS, Recorder
+from plato.metrics.table import (
+    NODE_RETRIES,
+    PLACEMENTS,
+    REUSE_ACTUAL,
+    REUSE_MISSED,
+    REUSE_PREDICTED,
+)
 from plato.prompting.layout import NodePrompt
 from plato.runs import NodeReport, NodeState
 from plato.scheduling.config import SchedulerConfig
@@ -120,7 +128,9 @@ class NodeDecoder:
         leases: LeaseKeeper,
         config: SchedulerConfig,
         now: Callable[[], float],
+        recorder: Recorder = NO_METRICS,
     ) -> None:
+        self._recorder = recorder
         self._pool = pool
         self._placement = placement
         self._leases = leases
@@ -164,10 +174,12 @@ class NodeDecoder:
                         reason = error.failure.message
                         if error.replica is not None:
                             self._placement.avoid(error.replica)
+                        why = _why(error.__cause__)
+                    self._recorder.add(NODE_RETRIES, reason=why)
                     logger.warning(
                         "a part goes on elsewhere: %s",
                         reason,
-                        extra={"run": request.run, "node": request.node},
+                        extra={"run": request.run, "node": request.node, "why": why},
                     )
                     await asyncio.sleep(self._backoff_s(fruitless))
                     progress.attempt += 1
@@ -212,6 +224,7 @@ class NodeDecoder:
         if choice.source:
             request = replace(request, source=choice.source, source_tokens=choice.predicted_tokens)
         progress.replica = choice.replica or ""
+        self._recorder.add(PLACEMENTS, kv="import" if choice.source else "compute")
 
         def failed(failure: PlatoError, *, blame: bool = True) -> _AttemptFailedError:
             return _AttemptFailedError(failure, replica=progress.replica if blame else None)
@@ -254,6 +267,13 @@ class NodeDecoder:
                     "the question again"
                 )
             ) from error
+
+    def _answered(self, predicted: int, actual: int) -> None:
+        """So many prompt tokens were expected to be cached, and so many were."""
+        self._placement.answered(predicted, actual)
+        self._recorder.add(REUSE_PREDICTED, predicted)
+        self._recorder.add(REUSE_ACTUAL, actual)
+        self._recorder.add(REUSE_MISSED, max(0, predicted - actual))
 
     async def release(self, run: str, replicas: Iterable[str]) -> None:
         """Tell these replicas that `run` has ended and needs nothing that it kept there.
@@ -304,7 +324,7 @@ class NodeDecoder:
                     booking.prefilled()
                     if not answered:
                         answered = True
-                        self._placement.answered(progress.predicted_tokens, chunk.cached_tokens)
+                        self._answered(progress.predicted_tokens, chunk.cached_tokens)
                     if chunk.finish is FinishReason.CANCELLED:
                         raise _LeaseLostError(
                             f"decoder {chunk.replica} dropped part {number}: this scheduler's "
@@ -327,3 +347,18 @@ class NodeDecoder:
                 "part did"
             )
         progress.finished_s = self._now() - started_s
+
+
+def _why(cause: BaseException | None) -> str:
+    """What an attempt failed of, as the metrics have it."""
+    match cause:
+        case EngineBusyError():
+            return "busy"
+        case EngineError():
+            return "engine"
+        case SilenceError():
+            return "silent"
+        case _LeaseLostError():
+            return "lease_lost"
+        case _:
+            return "died"

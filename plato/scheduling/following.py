@@ -11,6 +11,8 @@ from dataclasses import replace
 from plato.engine import EngineError
 from plato.errors import ContextLengthError, PlatoError
 from plato.graph import Node
+from plato.metrics import NO_METRICS, Recorder
+from plato.metrics.table import PLAN_RETRIES
 from plato.planning.protocol import (
     PlanEnded,
     PlanLine,
@@ -41,8 +43,10 @@ class PlanFollower:
         *,
         attempts: int,
         at: Callable[[], float],
+        recorder: Recorder = NO_METRICS,
     ) -> None:
         """`at` gives the seconds since the run started."""
+        self._recorder = recorder
         self._planner = planner
         self._leases = leases
         self._attempts = attempts
@@ -52,6 +56,8 @@ class PlanFollower:
         self._started_s = at()
         self.reason: str | None = None
         """Why the plan ended early, if it did."""
+        self.failed = False
+        """Whether that is because no planner brought it to its end."""
         self.split = True
         """False: the model chose to answer in one piece."""
 
@@ -93,7 +99,10 @@ class PlanFollower:
                 await add(node, report, tokens)
 
         for attempt in range(request.attempt, request.attempt + self._attempts):
+            if attempt > request.attempt:
+                self._recorder.add(PLAN_RETRIES)
             failure = await self._attempt(replace(again, attempt=attempt, emitted=emitted), take)
+            self.failed = failure is not None
             if failure is None:
                 return
             self.reason = failure

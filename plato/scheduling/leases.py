@@ -56,6 +56,8 @@ class LeaseKeeper:
         self._silence_s = silence_s if silence_s is not None else 1.5 * ttl_s
         self._holdings: dict[str, _Holding] = {}
         """By replica, while something lives there."""
+        self.silences = 0
+        """Times a replica was silent until it counted as lost."""
 
     @contextmanager
     def holding(self, replica: str, on_lost: OnLost = lambda: None) -> Iterator[None]:
@@ -96,6 +98,7 @@ class LeaseKeeper:
             if await self._renew(replica, max(interval, heard + self._silence_s - began)):
                 heard = time.monotonic()
             elif time.monotonic() - heard >= self._silence_s:
+                self.silences += 1
                 logger.warning("decoder %s has been silent for %g s", replica, self._silence_s)
                 heard = time.monotonic()
                 for on_lost in tuple(holding.watchers):

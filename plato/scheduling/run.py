@@ -13,6 +13,8 @@ from plato.engine import Chunk, GenerateRequest, Lease, Prompt, StopConditions
 from plato.errors import DeadlineError, PlatoError
 from plato.graph import Node, PlanGraph
 from plato.history import History
+from plato.metrics import NO_METRICS, Recorder
+from plato.metrics.table import FALLBACKS
 from plato.planning.protocol import Planner, PlanRequest
 from plato.prompting.layout import Layout, NodePrompt, NodeText
 from plato.reporting import NO_PLAN, RunTracker
@@ -73,6 +75,7 @@ class Run:
         now: Callable[[], float],
         past: History,
         term: int,
+        recorder: Recorder = NO_METRICS,
     ) -> None:
         """Prepare to drive `request`; `past` is what another scheduler has done of it.
 
@@ -81,6 +84,7 @@ class Run:
         `composer` says when the answer is complete, and is fed with every event.
         """
         self._request = request
+        self._recorder = recorder
         self._config = config
         self._layout = layout
         self._planner = planner
@@ -170,7 +174,7 @@ class Run:
                 # A node failed while everything was being cancelled.
                 self._journal.closed(self._graph, "cancelled")
                 return
-            failure = _first_failure(error)
+            failure = _first_failure(error, self._request.run)
         self._journal.closed(self._graph, "failed" if failure else "done")
         report = self._tracker.report(self._journal.degraded, ended_s=self._at())
         if failure is None:
@@ -198,6 +202,7 @@ class Run:
             return
         undecided = request.mode is Mode.AUTO and request.plan is None and not self._graph
         if undecided and self._decoder.full():
+            self._recorder.add(FALLBACKS, reason="decoders_full")
             await self._answer_sequentially(FULL)
             return
         self._conversation = self._layout.start(
@@ -213,6 +218,7 @@ class Run:
 
     async def _follow_given_plan(self, plan: tuple[Node, ...]) -> None:
         if len(plan) < 2:
+            self._recorder.add(FALLBACKS, reason="too_few_parts")
             await self._answer_sequentially("the plan has fewer than two parts")
             return
         for node in plan[len(self._graph) :]:
@@ -224,7 +230,11 @@ class Run:
         """Take the plan line by line, and start what each line makes ready."""
         request = self._request
         follower = PlanFollower(
-            self._planner, self._leases, attempts=self._config.plan_attempts, at=self._at
+            self._planner,
+            self._leases,
+            attempts=self._config.plan_attempts,
+            at=self._at,
+            recorder=self._recorder,
         )
 
         script = request.plan or ()
@@ -254,22 +264,26 @@ class Run:
             add=add,
         )
         reason = follower.reason
+        fallback = "planner_failed" if follower.failed else "too_few_parts"
         if not follower.split:
+            fallback = "not_split"
             reason = "not split: the model finds one piece of text fitter"
             probability = follower.usage.one_probability
             if probability is not None:
                 reason += f" (its probability of [ONE], {probability:.2g}, is too high)"
-        await self._settle_plan(follower.report(len(self._graph)), reason)
+        await self._settle_plan(follower.report(len(self._graph)), reason, fallback)
 
-    async def _settle_plan(self, report: PlanReport, reason: str | None) -> None:
+    async def _settle_plan(self, report: PlanReport, reason: str | None, fallback: str) -> None:
         """No more lines will come: go on with the graph, or answer sequentially."""
         if len(self._graph) >= 2:
             await self._end_plan(report, reason)
             self._start_ready()
         elif self._mode is None:
+            self._recorder.add(FALLBACKS, reason=fallback)
             await self._answer_sequentially(reason or "the plan has fewer than two parts", report)
         else:
             # The text of the only part has been shown already; the rest continues it.
+            self._recorder.add(FALLBACKS, reason="plan_broke_off")
             await self._add_node(Node(2, REST_TITLE, (1,)))
             await self._end_plan(
                 replace(report, nodes=2),
@@ -518,13 +532,13 @@ class Run:
         return self._now() - self._started
 
 
-def _first_failure(error: Exception) -> PlatoError:
+def _first_failure(error: Exception, run: str) -> PlatoError:
     """The error to report of those that ended a run together."""
     failures = list(_flat(error))
     for failure in failures:
         if isinstance(failure, PlatoError):
             return failure
-    logger.error("a run failed unexpectedly", exc_info=error)
+    logger.error("a run failed unexpectedly", exc_info=error, extra={"run": run})
     return PlatoError(
         f"the run failed unexpectedly ({type(failures[0]).__name__}); the server's log says more"
     )

@@ -14,6 +14,9 @@ from plato.context import ContextStore, WriteBehind
 from plato.engine import Lease
 from plato.errors import PlatoError, UnavailableError
 from plato.history import History
+from plato.metrics import NO_METRICS, Recorder
+from plato.metrics.recording import record_run
+from plato.metrics.table import RUNS_TAKEN_OVER
 from plato.planning.protocol import Planner
 from plato.prompting.layout import Layout
 from plato.runs import (
@@ -36,6 +39,7 @@ from plato.scheduling.placement import Placement
 from plato.scheduling.protocol import DecoderPool
 from plato.scheduling.run import Run
 from plato.scheduling.run_log import RunLog, scheduler_name
+from plato.scheduling.stats import SchedulerStats
 from plato.tasks import end_task
 
 logger = logging.getLogger(__name__)
@@ -69,8 +73,10 @@ class GraphScheduler:
         decode_output: Callable[[tuple[int, ...]], str],
         name: str = "scheduler",
         now: Callable[[], float] = time.monotonic,
+        recorder: Recorder = NO_METRICS,
     ) -> None:
         """Take over the parts; `close` ends what was started here, but not the parts."""
+        self._recorder = recorder
         self._config = config
         self._layout = layout
         self._planner = planner
@@ -87,7 +93,7 @@ class GraphScheduler:
         self._placement = Placement(policy=config.placement, move=config.move)
         self._feed = KVFeed(store, pool, self._placement)
         self._following: asyncio.Task[None] | None = None
-        self._decoder = NodeDecoder(pool, self._placement, self._leases, config, now)
+        self._decoder = NodeDecoder(pool, self._placement, self._leases, config, now, recorder)
         self._log = RunLog(store)
         self._writes = WriteBehind(store)
         self._admission = Admission(
@@ -113,6 +119,18 @@ class GraphScheduler:
     def runs(self) -> frozenset[str]:
         """Runs in flight."""
         return frozenset(self._runs)
+
+    def stats(self) -> SchedulerStats:
+        """State and counters."""
+        return SchedulerStats(
+            running=len(self._runs),
+            waiting=self._admission.waiting,
+            avoided=self._placement.avoided,
+            silences=self._leases.silences,
+            snapshots=self._feed.snapshots,
+            writes_pending=self._writes.pending,
+            writes_dropped=self._writes.dropped,
+        )
 
     def start(self) -> None:
         """Look after ownerships, and for runs that have lost their scheduler, from now on."""
@@ -254,6 +272,7 @@ class GraphScheduler:
         await self._log.complete(request, history)
         # Fences are about the time; without one, the time itself is the next best thing.
         term = max(history.last_id.term + 1, fence or round(time.time() * 1000))
+        self._recorder.add(RUNS_TAKEN_OVER)
         logger.warning("taking a run over", extra={"run": request.run, "term": term})
         return self._drive(
             request, history, AsyncExitStack(), fence, term=term, force=fence is None
@@ -299,6 +318,7 @@ class GraphScheduler:
             now=self._now,
             past=History(history.events()),
             term=term,
+            recorder=self._recorder,
         )
         live = LiveRun(run, request, journal, history, held, self._ended)
         self._runs[request.run] = live
@@ -311,7 +331,17 @@ class GraphScheduler:
         while len(self._lingering) >= MAX_LINGERING:
             del self._lingering[next(iter(self._lingering))]
         self._lingering[run] = live, self._now() + self._config.linger_s
-        logger.info("run ended", extra={"run": run, "outcome": type(live.history.ended).__name__})
+        self._note_end(run, live.history.ended)
+
+    def _note_end(self, run: str, ended: RunFinished | RunFailed | None) -> None:
+        assert ended is not None, "a run is over without its last event"
+        record_run(self._recorder, ended)
+        said: dict[str, object] = {"run": run, "outcome": type(ended).__name__}
+        if isinstance(ended, RunFailed):
+            said |= {"code": ended.code, "error": ended.message}
+        if (report := ended.report) is not None:
+            said |= {"mode": report.mode, "reason": report.reason, "seconds": report.duration_s}
+        logger.info("run ended", extra=said)
 
     def _live(self, tenant: str, run: str) -> LiveRun | None:
         live = self._runs.get(run)

@@ -31,6 +31,7 @@ class Server:
         self._port = free_port()
         self._process: subprocess.Popen[bytes] | None = None
         self.url = f"http://127.0.0.1:{self._port}"
+        self._metrics_port = free_port()
 
     def __enter__(self) -> Self:
         # Short: Ray's sockets lie in it.
@@ -43,6 +44,7 @@ class Server:
             self._process = subprocess.Popen(
                 [
                     *(sys.executable, "-m", *self._command, "--port", str(self._port)),
+                    *("--metrics-port", str(self._metrics_port)),
                     *(f"{name}={value}" for name, value in self._settings.items()),
                 ],
                 env=environment,
@@ -92,6 +94,11 @@ class Server:
             return httpx.get(f"{self.url}/readyz", timeout=6).status_code == httpx.codes.OK
         except httpx.HTTPError:
             return False
+
+    def metrics(self) -> str:
+        """What Prometheus would get now."""
+        url = f"http://127.0.0.1:{self._metrics_port}/metrics"
+        return httpx.get(url, timeout=10).raise_for_status().text
 
     def processes(self, name: str) -> list[psutil.Process]:
         """The server's processes whose command line has `name` in it, oldest first."""

@@ -11,6 +11,7 @@ import pytest
 from plato.assembly import ModelTools, new_planner
 from plato.context import ContextStore, MemoryContextStore
 from plato.engine.torch import TorchEngine, TorchEngineConfig
+from plato.metrics import NO_METRICS, Recorder
 from plato.planning.protocol import Planner
 from plato.runtime import LocalPool
 from plato.scheduling.config import SchedulerConfig
@@ -73,6 +74,7 @@ async def make_scheduler(tools: ModelTools, model_planner: Planner) -> AsyncIter
         *,
         planner: Planner | None = None,
         store: ContextStore | None = None,
+        recorder: Recorder = NO_METRICS,
         **config: Any,
     ) -> GraphScheduler:
         # A generous lease: nothing but the tests of leases is about slow machines.
@@ -90,6 +92,7 @@ async def make_scheduler(tools: ModelTools, model_planner: Planner) -> AsyncIter
             store=store or MemoryContextStore(),
             decode_prompt=tools.prompt_text,
             decode_output=tools.text,
+            recorder=recorder,
         )
         made.append(scheduler)
         return scheduler

@@ -317,8 +317,9 @@ def test_a_long_prefix_is_moved_where_its_holder_is_full_and_a_short_one_compute
     placement.choose(prompt(1), BOTH)
     for replica, running in ((A, 16), (B, 0)):
         placement.observe(replica.name, "e1", Load(running=running, kv_free=100_000))
-    placement.learn(prompt(1000), "a")
-    placement.learn(prompt(100, first=5000), "a")
+    long, short = prompt(1000), prompt(100, first=5000)
+    told = (HeldPrefix(long.hashes[0], 1000), HeldPrefix(short.hashes[0], 100))
+    placement.apply("a", "e1", HoldingsChange(1, held=told, whole=True))
     choice = placement.choose(prompt(1000, 10), BOTH)
     assert (choice.replica, choice.source, choice.predicted_tokens) == ("b", "a", 1000)
     choice = placement.choose(prompt(100, 10, first=5000), BOTH)
@@ -326,6 +327,17 @@ def test_a_long_prefix_is_moved_where_its_holder_is_full_and_a_short_one_compute
     placement.observe("a", "e1", Load(running=1, kv_free=100_000))
     choice = placement.choose(prompt(1000, 10), BOTH)
     assert (choice.replica, choice.source, choice.predicted_tokens) == ("a", "", 1000)
+
+
+def test_what_a_replica_has_not_told_of_is_not_moved() -> None:
+    placement = Placement(move=0.1)
+    placement.choose(prompt(1), BOTH)
+    for replica, running in ((A, 64), (B, 0)):
+        placement.observe(replica.name, "e1", Load(running=running, kv_free=100_000))
+    # It was sent there, and may be being computed yet.
+    placement.learn(prompt(1000), "a")
+    choice = placement.choose(prompt(1000, 10), BOTH)
+    assert (choice.replica, choice.source, choice.predicted_tokens) == ("b", "", 0)
 
 
 def test_without_moving_a_prefix_is_worth_its_computation() -> None:

@@ -61,6 +61,8 @@ class EngineCore:
         self.output_tokens = 0
         self.recomputed_tokens = 0
         self.imported_tokens = 0
+        self.step_sequences = 0
+        self.busy_s = 0.0
 
     @property
     def has_work(self) -> bool:
@@ -189,7 +191,12 @@ class EngineCore:
         expired = {owner for owner, deadline in self._leases.items() if deadline <= now}
         if not expired:
             return
-        logger.warning("cancelling the sequences of silent consumers: %s", sorted(expired))
+        runs = {s.request.run for s in self._sequences() if _owner(s) in expired}
+        logger.warning(
+            "cancelling the sequences of silent consumers: %s",
+            sorted(expired),
+            extra={"runs": sorted(runs)},
+        )
         self.cancel(lambda sequence: _owner(sequence) in expired)
         for owner in expired:
             self._leases.pop(owner, None)
@@ -197,6 +204,7 @@ class EngineCore:
     @torch.inference_mode()
     def step(self) -> None:
         """Admit what fits, compute one step, and hand the chunks to the sinks."""
+        began = time.perf_counter()
         self._residency.admit()
         work = plan_step(self._residency, self._config.prefill_chunk)
         if not work:
@@ -216,11 +224,13 @@ class EngineCore:
         self.recomputed_tokens += note_computed(work, self.tree)
         self._load = self._measure_load()
         sequences = [item.sequence for item in work if item.samples]
+        self.step_sequences += len(sequences)
         if sequences:
             choices = sampling.choose(logits, [draw(sequence) for sequence in sequences])
             for sequence, choice in zip(sequences, choices, strict=True):
                 self._take(sequence, choice)
         self.stepped_at = self._clock()
+        self.busy_s += time.perf_counter() - began
 
     def check_integrity(self) -> None:
         """Raise `AssertionError` unless KV, queues and counters are consistent."""

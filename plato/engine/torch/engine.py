@@ -188,6 +188,9 @@ class TorchEngine:
             evicted_tokens=core.tree.evicted,
             imported_tokens=core.imported_tokens,
             recomputed_tokens=core.recomputed_tokens,
+            step_sequences=core.step_sequences,
+            busy_s=core.busy_s,
+            kv_bytes_per_token=self._model.kv_bytes_per_token,
         )
 
     async def close(self) -> None:

@@ -216,7 +216,8 @@ class Residency:
             )
 
     def _preempt(self, sequence: Sequence) -> None:
-        logger.debug("preempting node %s of run %s", sequence.request.node, sequence.request.run)
+        request = sequence.request
+        logger.debug("preempting a node", extra={"run": request.run, "node": request.node})
         self.running.remove(sequence)
         self._commit(sequence)
         sequence.reached = max(sequence.reached, sequence.computed)

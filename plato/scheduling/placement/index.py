@@ -62,6 +62,10 @@ class KVIndex:
         """Length of every prefix that a replica holds."""
         return {chain: self._holders[chain][replica] for chain in self._chains.get(replica, ())}
 
+    def tokens(self, replica: str, chain: bytes) -> int:
+        """How many tokens of a prefix a replica holds."""
+        return self._holders.get(chain, {}).get(replica, 0)
+
     def cached(self, prompt: Prompt) -> Mapping[str, int]:
         """Leading tokens of `prompt` by replica; those without any are left out."""
         found: dict[str, int] = {}

@@ -156,11 +156,21 @@ class Placement:
         ranked = self._policy(ask, views, self._random)
         best, predicted, source = ranked[0], cached.get(ranked[0], 0), ""
         if self._move is not None and self._policy_name == OURS:
-            there = {name: tokens for name, tokens in cached.items() if name in self._states}
-            holder = max(there, key=lambda name: there[name], default=best)
-            if there.get(holder, 0) - predicted >= LEAST_MOVE:
-                predicted, source = there[holder], holder
+            holder = max(views, key=lambda view: view.told)
+            if holder.told - predicted >= LEAST_MOVE:
+                predicted, source = holder.told, holder.name
         return Choice(best, predicted, tuple(ranked[:RANKS]), output, source)
+
+    def _told(self, replica: str, prompt: Prompt) -> int:
+        """Leading tokens of `prompt` that `replica` itself says it holds.
+
+        What we only believe, because we sent it, may be being computed yet: nothing to be moved.
+        """
+        unconfirmed = self._states[replica].unconfirmed
+        for chain in reversed(prompt.hashes):
+            if chain not in unconfirmed and (held := self._index.tokens(replica, chain)):
+                return min(held, len(prompt) - 1)
+        return 0
 
     def cached(self, prompt: Prompt, replica: str) -> int:
         """Leading tokens of `prompt` that `replica` should hold."""
@@ -215,6 +225,12 @@ class Placement:
         """
         if replica in self._states:
             self._states[replica].avoid_until = self._clock() + AVOID_S
+
+    @property
+    def avoided(self) -> int:
+        """Replicas that get nothing now because they have just failed."""
+        now = self._clock()
+        return sum(state.avoid_until > now for state in self._states.values())
 
     def learn(self, prompt: Prompt, replica: str, missing: int = 0) -> None:
         """Believe that `replica` holds the prefixes of `prompt`, until it says otherwise.
@@ -308,6 +324,7 @@ class Placement:
         return ReplicaView(
             name,
             cached=cached,
+            told=0 if self._move is None or not cached else self._told(name, prompt),
             prefill=max(load.prefill_tokens if load else 0, state.booked_prefill),
             sequences=self._sequences(state),
             waiting=load.waiting if load else 0,

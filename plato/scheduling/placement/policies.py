@@ -45,7 +45,7 @@ def kv_aware(ask: Ask, replicas: Sequence[ReplicaView], chance: random.Random) -
     A replica without memory for it comes behind all that have it, and one that has just failed
     behind those. Decided for each ask by itself: one hot replica turns affinity off for nobody.
     """
-    most = max(view.cached for view in replicas)
+    most = max(view.told for view in replicas)
 
     def missing(view: ReplicaView) -> float:
         """Tokens to compute, those that are moved instead by what that costs."""

@@ -28,6 +28,8 @@ class ReplicaView:
     name: str
     cached: int = 0
     """Leading prompt tokens that should be there."""
+    told: int = 0
+    """Leading prompt tokens that it has said are there: those that others can get from it."""
     prefill: int = 0
     """Prompt tokens that wait to be computed there."""
     sequences: int = 0

@@ -1,0 +1,109 @@
+"""Metrics through Ray: every replica records, Ray's agent on its node exports.
+
+Ray puts `ray_` in front of names, and Serve adds the labels `application`, `deployment` and
+`replica`. Values leave a process at Ray's own interval (`metrics_report_interval_ms`, 10 s unless
+the cluster says otherwise), so sampling more often than about that only makes gauges fresher.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+from functools import cache
+from typing import Any
+
+from ray import serve
+from ray.serve import metrics
+
+from plato.metrics import Kind, Metric, Recorder, Role, metrics_of
+from plato.metrics.recording import ProcessSampler
+from plato.metrics.table import LOOP_LAG
+
+logger = logging.getLogger(__name__)
+
+PREFIX = "ray_"
+"""What Ray puts in front of every name."""
+INTERVAL_S = 1.0
+"""How often state and totals are recorded."""
+ROLES = {
+    "Ingress": Role.INGRESS,
+    "PlannerService": Role.PLANNER,
+    "SchedulerService": Role.SCHEDULER,
+    "Decoder": Role.DECODER,
+}
+"""By deployment."""
+
+
+class RayRecorder(Recorder):
+    """Records with `ray.serve.metrics`, in a replica."""
+
+    def __init__(self, role: Role) -> None:
+        """Declare all metrics of a role, and have its counters begin at 0.
+
+        Prometheus' `increase` sees nothing of a series whose first value is 1: without the zeros
+        the first error of a kind would raise no alert.
+        """
+        self._metrics = {metric.name: _declared(metric) for metric in metrics_of(role)}
+        for metric in metrics_of(role):
+            if metric.kind is Kind.COUNTER:
+                for labels in metric.series():
+                    # `inc` refuses 0.
+                    self._metrics[metric.name]._record(0.0, labels)
+
+    def write(self, metric: Metric, value: float, labels: dict[str, str]) -> None:
+        """Record one measurement."""
+        made = self._metrics[metric.name]
+        match metric.kind:
+            case Kind.COUNTER:
+                made.inc(value, labels)
+            case Kind.GAUGE:
+                made.set(value, labels)
+            case Kind.HISTOGRAM:
+                made.observe(value, labels)
+
+
+def _declared(metric: Metric) -> Any:
+    """The metric as Ray has it."""
+    labels = tuple(metric.labels)
+    match metric.kind:
+        case Kind.COUNTER:
+            return metrics.Counter(metric.name, metric.help, labels)
+        case Kind.GAUGE:
+            return metrics.Gauge(metric.name, metric.help, labels)
+        case Kind.HISTOGRAM:
+            return metrics.Histogram(metric.name, metric.help, list(metric.buckets), labels)
+
+
+@cache
+def replica_recorder() -> RayRecorder:
+    """The recorder of this replica; one a process."""
+    return RayRecorder(ROLES[serve.get_replica_context().deployment])
+
+
+def start_sampling(*samplers: Callable[[], None]) -> asyncio.Task[None]:
+    """Have samplers record at an interval, and the process itself; until the task is cancelled.
+
+    Keep the task: event loops hold tasks weakly.
+    """
+    recorder = replica_recorder()
+    sampling = _sample(recorder, (ProcessSampler(recorder), *samplers))
+    return asyncio.create_task(sampling, name="sample-metrics")
+
+
+async def _sample(recorder: Recorder, samplers: tuple[Callable[[], None], ...]) -> None:
+    failing: set[int] = set()
+    """Samplers that have failed the last time: said once, not every second."""
+    while True:
+        due = time.monotonic() + INTERVAL_S
+        await asyncio.sleep(INTERVAL_S)
+        recorder.observe(LOOP_LAG, max(0.0, time.monotonic() - due))
+        for number, sampler in enumerate(samplers):
+            try:
+                sampler()
+                failing.discard(number)
+            except Exception:
+                if number not in failing:
+                    logger.exception("metrics could not be sampled; it goes on")
+                failing.add(number)

@@ -1,0 +1,123 @@
+"""What is recorded of a run when it has ended, and of processes at an interval."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from plato.engine import EngineStats
+from plato.metrics import table
+from plato.metrics.recorder import Recorder, Totals
+from plato.runs import MOVED, Mode, NodeReport, RunFailed, RunFinished
+from plato.scheduling.stats import SchedulerStats
+
+
+def record_run(recorder: Recorder, ended: RunFinished | RunFailed) -> None:
+    """Record a run by its last event; one that only goes to another scheduler has not ended."""
+    failed = isinstance(ended, RunFailed)
+    code = (ended.code or "internal_error") if isinstance(ended, RunFailed) else ""
+    if code in MOVED:
+        return
+    outcome = "cancelled" if code == "cancelled" else "failed" if failed else "done"
+    report = ended.report
+    mode = report.mode if report is not None else Mode.AUTO
+    recorder.add(table.RUNS, mode=mode, outcome=outcome)
+    if outcome == "failed":
+        recorder.add(table.RUN_ERRORS_TOTAL, code=code)
+    if report is None:
+        return
+    if outcome == "done":
+        recorder.observe(table.RUN_SECONDS, report.duration_s, mode=mode)
+    if report.degraded:
+        recorder.add(table.RUNS_DEGRADED)
+    if report.plan.source == "model":
+        recorder.observe(table.PLAN_SECONDS, report.plan.finished_s - report.plan.started_s)
+    if mode in (Mode.PLATO, Mode.SKELETON) and report.nodes:
+        recorder.observe(table.PLAN_NODES, len(report.nodes))
+    for node in report.nodes:
+        _record_node(recorder, node)
+
+
+def _record_node(recorder: Recorder, node: NodeReport) -> None:
+    recorder.add(table.NODES, outcome=node.state)
+    if node.started_s is None or node.first_token_s is None:
+        return
+    recorder.observe(table.NODE_FIRST_TOKEN_SECONDS, node.first_token_s - node.started_s)
+    if node.finished_s is not None and node.tokens > 1:
+        decoding_s = node.finished_s - node.first_token_s
+        recorder.observe(table.INTER_TOKEN_SECONDS, decoding_s / (node.tokens - 1))
+
+
+class EngineSampler:
+    """Records an engine's state and totals."""
+
+    def __init__(self, recorder: Recorder, stats: Callable[[], EngineStats]) -> None:
+        self._recorder = recorder
+        self._stats = stats
+        self._totals = Totals(recorder)
+
+    def __call__(self) -> None:
+        """Record the engine as it stands. Raises what `stats` raises."""
+        stats = self._stats()
+        load, totals, size = stats.load, self._totals, stats.kv_bytes_per_token
+        totals.record(table.DECODED_TOKENS, stats.output_tokens)
+        totals.record(table.PROMPT_TOKENS, stats.cached_tokens, kv="cached")
+        computed = stats.prompt_tokens - stats.cached_tokens
+        totals.record(table.PROMPT_TOKENS, computed, kv="computed")
+        totals.record(table.RECOMPUTED_TOKENS, stats.recomputed_tokens)
+        totals.record(table.PREEMPTIONS, stats.preemptions)
+        totals.record(table.STEPS, stats.steps)
+        totals.record(table.STEP_SEQUENCES, stats.step_sequences)
+        totals.record(table.BUSY_SECONDS, stats.busy_s)
+        totals.record(table.KV_EVICTED, stats.evicted_tokens * size)
+        totals.record(table.KV_IMPORTED, stats.imported_tokens)
+        self._recorder.set(table.SEQUENCES, load.running, state="running")
+        self._recorder.set(table.SEQUENCES, load.waiting, state="waiting")
+        self._recorder.set(table.PREFILL_QUEUE, load.prefill_tokens)
+        self._recorder.set(table.USEFUL_WIDTH, load.useful_width)
+        self._recorder.set(table.KV_CAPACITY, stats.kv_capacity * size)
+        self._recorder.set(table.KV_USED, stats.kv_used * size)
+        self._recorder.set(table.KV_AVAILABLE, load.kv_free * size)
+
+
+class SchedulerSampler:
+    """Records a scheduler's state and totals."""
+
+    def __init__(self, recorder: Recorder, stats: Callable[[], SchedulerStats]) -> None:
+        self._recorder = recorder
+        self._stats = stats
+        self._totals = Totals(recorder)
+
+    def __call__(self) -> None:
+        """Record the scheduler as it stands."""
+        stats = self._stats()
+        self._recorder.set(table.RUNS_IN_FLIGHT, stats.running)
+        self._recorder.set(table.RUNS_WAITING, stats.waiting)
+        self._recorder.set(table.DECODERS_AVOIDED, stats.avoided)
+        self._recorder.set(table.STORE_WRITES_PENDING, stats.writes_pending)
+        self._totals.record(table.STORE_WRITES_DROPPED, stats.writes_dropped)
+        self._totals.record(table.DECODER_SILENCES, stats.silences)
+        self._totals.record(table.KV_SNAPSHOTS, stats.snapshots)
+
+
+class StoreSampler:
+    """Records whether a process reaches the context store."""
+
+    def __init__(self, recorder: Recorder, available: Callable[[], bool]) -> None:
+        self._recorder = recorder
+        self._available = available
+
+    def __call__(self) -> None:
+        """Record it."""
+        self._recorder.set(table.STORE_AVAILABLE, float(self._available()))
+
+
+class ProcessSampler:
+    """Records the CPU time of this process."""
+
+    def __init__(self, recorder: Recorder) -> None:
+        self._totals = Totals(recorder)
+
+    def __call__(self) -> None:
+        """Record it."""
+        self._totals.record(table.CPU_SECONDS, time.process_time())
