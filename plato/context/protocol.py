@@ -48,6 +48,10 @@ class RunRecord:
     created_unix_s: float
 
 
+FEED_START = "0"
+"""Before the first entry of any feed."""
+
+
 class ContextStore(Protocol):
     """Node outputs, run state, event logs and the feed of KV handles.
 

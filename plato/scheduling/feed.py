@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 
-from plato.context.protocol import ContextStore
+from plato.context.protocol import FEED_START, ContextStore
 from plato.context.records import KVChange, UnreadableRecordError, pack, unpack
 from plato.engine import Engine, EngineClosedError
 from plato.scheduling.placement import Placement
@@ -75,6 +75,8 @@ class KVFeed:
     async def _read(self) -> None:
         entries = await self._store.read_feed(self._after)
         first = not self._after
+        if first and entries is not None and not entries:
+            self._after = FEED_START
         for name, packed in entries or ():
             self._after = name
             if first:

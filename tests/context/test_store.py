@@ -5,6 +5,7 @@ import asyncio
 import pytest
 
 from plato.context import MemoryContextStore
+from plato.context.protocol import FEED_START
 from plato.runs import BEFORE_ALL, EventId
 
 from .examples import NODE, RUN, node, run
@@ -198,8 +199,16 @@ async def test_a_run_that_was_given_up_or_has_ended_is_no_orphan(store):
 
 
 async def test_a_feed_is_read_behind_the_last_entry_that_was_seen(store):
+    assert await store.read_feed(FEED_START) == ()
     for number in range(5):
         assert await store.append_feed(b"%d" % number)
+    assert [entry for _, entry in await store.read_feed(FEED_START)] == [
+        b"0",
+        b"1",
+        b"2",
+        b"3",
+        b"4",
+    ]
     ((last, entry),) = await store.read_feed("")
     assert entry == b"4"
     assert await store.read_feed(last) == ()

@@ -243,8 +243,10 @@ class Placement:
         held, until = 0, self._clock() + BELIEF_S
         for chain, segment in zip(prompt.hashes, prompt.segments, strict=True):
             held += len(segment.tokens)
+            # What it has told of stays true until it tells of its eviction.
+            if chain in state.unconfirmed or not self._index.tokens(replica, chain):
+                state.unconfirmed[chain] = until
             self._index.hold(replica, chain, min(held, len(prompt) - missing))
-            state.unconfirmed[chain] = until
 
     def observe(self, replica: str, epoch: str, load: Load) -> None:
         """Take a replica's own word on its life and load; comes with every chunk."""
