@@ -174,7 +174,10 @@ class Settings(BaseSettings):
         description="A process that is silent for this counts as lost, and its work moves.",
     )
     node_attempts: int = Field(
-        default=8, ge=1, description="Attempts in a row without a new token, before a part fails."
+        default=4,
+        ge=1,
+        description="Attempts in a row without a new token, before a part fails; those at a silent "
+        "decoder count half.",
     )
     ownership_ttl_s: float = Field(
         default=6.0,

@@ -19,8 +19,9 @@ class SchedulerConfig:
     silence_s: float = 1.8
     """A replica that answers no renewal for this long counts as lost; what it had goes elsewhere.
     Well above a second: Ray can keep a replica from answering for about one."""
-    node_attempts: int = 8
-    """Attempts in a row that may bring no new token, before a node fails."""
+    node_attempts: int = 4
+    """Attempts in a row that may bring no new token, before a node fails; at a silent decoder one
+    counts half."""
     plan_attempts: int = 2
     retry_backoff_s: float = 0.1
     """Before the second attempt without a new token; doubles with each, with jitter."""

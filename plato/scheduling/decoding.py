@@ -48,6 +48,9 @@ RETRY_AFTER_S = 1.0
 RELEASE_DEADLINE_S = 1.0
 MOST_ATTEMPTS = 4
 """Attempts of a node in all, in units of those that may bring no new token."""
+SILENCE_COUNTS = 0.5
+"""Of an attempt: it may be the receiver of a silent decoder's other streams that is gone, and kills
+no decoder, unlike a node that has its decoders die."""
 SUSPECT = 2
 """Attempts in a row without a token after which a node is suspected to be what kills replicas."""
 
@@ -106,11 +109,13 @@ class _LeaseLostError(Exception):
 class _AttemptFailedError(Exception):
     """An attempt that another may make good; `failure` is what to report if none does."""
 
-    def __init__(self, failure: PlatoError, *, replica: str | None) -> None:
+    def __init__(self, failure: PlatoError, *, replica: str | None, silent: bool) -> None:
         super().__init__(failure.message)
         self.failure = failure
         self.replica = replica
         """The replica to stay away from, if it is to blame."""
+        self.silent = silent
+        """Whether all that is known is that nothing was heard."""
 
 
 class NodeDecoder:
@@ -155,7 +160,7 @@ class NodeDecoder:
         the reason before every further attempt. Raises a `PlatoError` that names the node.
         """
         deadline_s = self._config.node_deadline_s
-        fruitless = 0
+        fruitless, spent = 0, 0.0
         try:
             async with asyncio.timeout(deadline_s) as timer:
                 while True:
@@ -167,9 +172,12 @@ class NodeDecoder:
                         await self._attempt(attempt, progress, fruitless, started_s, show)
                         return
                     except _AttemptFailedError as error:
-                        fruitless = 1 if len(progress.emitted) > before else fruitless + 1
+                        if len(progress.emitted) > before:
+                            fruitless, spent = 0, 0.0
+                        fruitless += 1
+                        spent += SILENCE_COUNTS if error.silent else 1
                         most = self._config.node_attempts
-                        if fruitless >= most or progress.attempt + 1 >= MOST_ATTEMPTS * most:
+                        if spent >= most or progress.attempt + 1 >= MOST_ATTEMPTS * most:
                             raise error.failure from error
                         reason = error.failure.message
                         if error.replica is not None:
@@ -226,8 +234,11 @@ class NodeDecoder:
         progress.replica = choice.replica or ""
         self._recorder.add(PLACEMENTS, kv="import" if choice.source else "compute")
 
-        def failed(failure: PlatoError, *, blame: bool = True) -> _AttemptFailedError:
-            return _AttemptFailedError(failure, replica=progress.replica if blame else None)
+        def failed(
+            failure: PlatoError, *, blame: bool = True, silent: bool = False
+        ) -> _AttemptFailedError:
+            replica = progress.replica if blame else None
+            return _AttemptFailedError(failure, replica=replica, silent=silent)
 
         try:
             with self._placement.booked(
@@ -252,7 +263,7 @@ class NodeDecoder:
             unavailable = UnavailableError(
                 f"{what}: decoder {progress.replica} does not answer", retry_after_s=RETRY_AFTER_S
             )
-            raise failed(unavailable) from error
+            raise failed(unavailable, silent=True) from error
         except _LeaseLostError as error:
             raise failed(NodeFailedError(str(error)), blame=False) from error
         except (NodeFailedError, UnavailableError) as error:
