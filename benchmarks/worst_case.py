@@ -116,7 +116,9 @@ async def full(asker: RuntimeAsker, questions: Sequence[Question], way: Way) -> 
     async def keep_asking() -> None:
         nonlocal tokens
         while waiting:
-            tokens += (await asker.ask(waiting.pop(), way)).tokens
+            # Not in one statement: the sum would be read before the answer is awaited.
+            answered = await asker.ask(waiting.pop(), way)
+            tokens += answered.tokens
 
     began = time.perf_counter()
     async with asyncio.TaskGroup() as tasks:
