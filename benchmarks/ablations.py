@@ -20,9 +20,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.answers import ideal_of, plan_work, reuse_of
-from benchmarks.asking import PLATO, SEQUENTIAL, Answered, Question, RuntimeAsker
-from benchmarks.bound import Bound, Part, bound
+from benchmarks.answers import ideal_of, reuse_of
+from benchmarks.asking import PLATO, SEQUENTIAL, WARM_UP, Answered, Question, RuntimeAsker
 from benchmarks.calibration import calibrate, fastest
 from benchmarks.report import Report, arguments
 from benchmarks.statistics import bootstrap
@@ -34,7 +33,6 @@ from plato.runtime import Runtime
 from plato.settings import Settings
 
 QUICK_GRAPHS = ("bread-faults", "first-bicycle", "garden-year", "two-sided")
-WARM_UP = Question("warm-up", "", "What is a lighthouse?")
 SCHEDULED = ("pipelining", "priority")
 ENGINES = ("reuse", "forced_tokens")
 WIDTHS = (1, 2, 4, 8)
@@ -149,9 +147,8 @@ def long_question(runtime: Runtime, length: int) -> Question:
 def row(name: str, runtime: Runtime, answered: Answered, pace: Pace) -> dict[str, Any]:
     """An answer as a row of the report; `bound_s` is what the variant could reach."""
     reuse = reuse_of(runtime.tools, answered)
-    reached = ideal_of(answered, reuse["cacheable_by_part"], pace)
-    if name == "without pipelining":
-        reached = ideal_without_pipelining(answered, reuse["cacheable_by_part"], pace)
+    pipelining = name != "without pipelining"
+    reached = ideal_of(answered, reuse["cacheable_by_part"], pace, pipelining=pipelining)
     found = {
         "variant": name,
         "question": answered.question.name,
@@ -168,16 +165,6 @@ def row(name: str, runtime: Runtime, answered: Answered, pace: Pace) -> dict[str
     }
     sys.stderr.write(f"{name}, {answered.question.name}: {answered.latency_s:.2f} s\n")
     return found
-
-
-def ideal_without_pipelining(answered: Answered, cacheable: Sequence[int], pace: Pace) -> Bound:
-    """The bound of an answer whose parts wait for the whole plan."""
-    nodes = answered.info["graph"]["nodes"]
-    parts = [
-        Part(node["tokens"], tuple(node["dependencies"]), node["prompt_tokens"] - cached)
-        for node, cached in zip(nodes, cacheable, strict=True)
-    ]
-    return bound(parts, plan_work(answered), pace, pipelining=False)
 
 
 def metrics(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:

@@ -31,6 +31,7 @@ from benchmarks.asking import (
     PLATO,
     SEQUENTIAL,
     SKELETON,
+    WARM_UP,
     Answered,
     Asker,
     Question,
@@ -64,7 +65,6 @@ QUICK_GRAPHS = (
     "two-sided",
     "chain-4",
 )
-WARM_UP = Question("warm-up", "", "What is a lighthouse?")
 DATA = Path(__file__).parents[2] / "shared" / "data"
 """Where the workplace keeps its data; elsewhere the options name the files."""
 REPETITION_PENALTY = 1.1
@@ -187,14 +187,16 @@ def _most(nodes: Sequence[dict[str, Any]], number: int) -> int:
     return _prompt_tokens(nodes, number) - 1
 
 
-def ideal_of(answered: Answered, cacheable: Sequence[int], pace: Pace) -> Bound:
+def ideal_of(
+    answered: Answered, cacheable: Sequence[int], pace: Pace, *, pipelining: bool = True
+) -> Bound:
     """The bound of an answer, with the plan's steps as they were and all reuse there was."""
     nodes = answered.info["graph"]["nodes"]
     parts = [
         Part(node["tokens"], tuple(node["dependencies"]), node["prompt_tokens"] - cached)
         for node, cached in zip(nodes, cacheable, strict=True)
     ]
-    return bound(parts, plan_work(answered), pace)
+    return bound(parts, plan_work(answered), pace, pipelining=pipelining)
 
 
 def plan_work(answered: Answered) -> PlanWork | None:

@@ -46,6 +46,9 @@ class Question:
         return sum(part.max_tokens or 0 for part in self.parts)
 
 
+WARM_UP = Question("warm-up", "", "What is a lighthouse?")
+
+
 @dataclass(frozen=True, slots=True)
 class Way:
     """A way of answering."""

@@ -28,14 +28,22 @@ import httpx
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.asking import PLATO, SEQUENTIAL, Answered, HttpAsker, Question, Way, http_asker
+from benchmarks.asking import (
+    PLATO,
+    SEQUENTIAL,
+    WARM_UP,
+    Answered,
+    HttpAsker,
+    Question,
+    Way,
+    http_asker,
+)
 from benchmarks.report import Report, arguments, free_port
 from benchmarks.workload import fixed_graphs
 from plato.models import resolve_model
 from plato.settings import Settings
 
 QUICK_GRAPHS = ("first-bicycle", "two-sided", "chain-4")
-WARM_UP = Question("warm-up", "", "What is a lighthouse?")
 GENERATE = "transformers.generate"
 DEADLINE_S = 3600.0
 

@@ -19,7 +19,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.asking import AUTO, PLATO, SEQUENTIAL, Question, RuntimeAsker, Way
+from benchmarks.asking import AUTO, PLATO, SEQUENTIAL, WARM_UP, Question, RuntimeAsker, Way
 from benchmarks.report import Report, arguments
 from benchmarks.statistics import bootstrap
 from benchmarks.workload import fixed_graphs
@@ -76,7 +76,7 @@ async def measure(settings: Settings, *, quick: bool) -> list[dict[str, Any]]:
     async with await Runtime.open(settings) as runtime:
         asker = RuntimeAsker(runtime, settings)
         for way in (SEQUENTIAL, PLATO):
-            await asker.ask(Question("warm-up", "", "What is a lighthouse?"), way)
+            await asker.ask(WARM_UP, way)
         for repeat in range(2 if quick else 4):
             # Who comes first changes, so that nobody always follows the same.
             turn = -1 if repeat % 2 else 1
