@@ -15,7 +15,15 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from statistics import median
 
-from benchmarks.engine_harness import Output, Workbench, fresh_tenant, request, timed, timed_step
+from benchmarks.engine_harness import (
+    Output,
+    Workbench,
+    fresh_tenant,
+    request,
+    run_step,
+    timed,
+    timed_step,
+)
 from plato.engine.pace import Pace
 
 WIDTHS = (1, 2, 3, 4, 6, 8, 12, 16)
@@ -70,7 +78,7 @@ def measure_pace(bench: Workbench) -> Pace:
     def prefill() -> None:
         core.add(request(document, max_tokens=1, tenant=fresh_tenant()), Output())
         while core.has_work:
-            core.step()
+            run_step(core)
 
     rate = PREFILL / median(timed(prefill) for _ in range(3))
     sys.stderr.write(f"prefill: {rate:.0f} tokens/s\n")

@@ -14,10 +14,12 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+import torch
+
 from plato.engine import Chunk, GenerateRequest, Prompt, Segment, StopConditions
 from plato.engine.torch.config import TorchEngineConfig
 from plato.engine.torch.core import EngineCore
-from plato.engine.torch.model import LanguageModel
+from plato.engine.torch.model import LanguageModel, leave_threads
 
 TEXTS = Path(__file__).with_name("texts")
 MAX_STEPS = 20_000
@@ -157,14 +159,25 @@ def drain(core: EngineCore) -> None:
         if not core.has_work:
             core.check_integrity()
             return
-        core.step()
+        run_step(core)
     raise RuntimeError(f"the engine still has work after {MAX_STEPS} steps")
+
+
+def run_step(core: EngineCore) -> float:
+    """Step once, with the threads that the engine's own thread leaves to torch; its seconds."""
+    threads = torch.get_num_threads()
+    if core.has_own_threads:
+        leave_threads()
+    try:
+        return timed(core.step)
+    finally:
+        torch.set_num_threads(threads)
 
 
 def timed_step(core: EngineCore, outputs: Sequence[Output]) -> Step:
     """Step once."""
     before = [len(output.tokens) for output in outputs]
-    seconds = timed(core.step)
+    seconds = run_step(core)
     new = [len(output.tokens) - old for output, old in zip(outputs, before, strict=True)]
     return Step(seconds, all(before) and set(new) == {1})
 

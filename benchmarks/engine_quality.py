@@ -17,6 +17,7 @@ from benchmarks.engine_harness import (
     Workbench,
     drain,
     request,
+    run_step,
     run_together,
 )
 from plato.engine.torch.attention import Rows
@@ -110,7 +111,7 @@ def _forked(core: EngineCore, prompts: list[Tokens], count: int) -> list[tuple[T
         for prompt, parent in zip(group, parents, strict=True):
             core.add(request(prompt, max_tokens=count), parent)
         while any(len(parent.tokens) < live for parent in parents):
-            core.step()
+            run_step(core)
         forks = [tuple(parent.tokens[:at]) for parent in parents]
         branches = [Output() for _ in group]
         for prompt, fork, branch in zip(group, forks, branches, strict=True):

@@ -80,6 +80,11 @@ class EngineCore:
         return tuple((s.request.run, s.request.node) for s in self._sequences())
 
     @property
+    def has_own_threads(self) -> bool:
+        """Whether the model computes with threads that are not torch's."""
+        return self._model.has_own_threads
+
+    @property
     def preemptions(self) -> int:
         """Times a sequence had to make room for another, and wait."""
         return self._residency.preemptions

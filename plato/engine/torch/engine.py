@@ -20,7 +20,7 @@ from plato.engine.protocol import Chunk, EngineStats, GenerateRequest, HoldingsC
 from plato.engine.torch.config import TorchEngineConfig
 from plato.engine.torch.core import EngineCore
 from plato.engine.torch.mailbox import Mailbox
-from plato.engine.torch.model import LanguageModel
+from plato.engine.torch.model import LanguageModel, leave_threads
 from plato.engine.torch.paced import Model, PacedModel
 from plato.engine.torch.sequence import Sequence
 
@@ -238,9 +238,9 @@ class TorchEngine:
     def _run(self, loaded: queue.SimpleQueue[tuple[Model, EngineCore] | BaseException]) -> None:
         """Load and compute, both in this thread.
 
-        OpenMP keeps a pool of threads for every thread that computes. With a second pool, from
-        loading elsewhere, it counts more threads than cores and puts them to sleep between any two
-        operations: measured, a step of 36 ms took 65 to 100 ms.
+        OpenMP, which torch computes with, keeps a pool of threads for every thread that computes.
+        With a second pool, from loading elsewhere, it counts more threads than cores and puts them
+        to sleep between any two operations: measured, a step of 36 ms took 65 to 100 ms.
         """
         if self._config.threads is not None:
             torch.set_num_threads(self._config.threads)
@@ -248,6 +248,8 @@ class TorchEngine:
             paced = self._config.pace is not None
             model: Model = PacedModel(self._config) if paced else LanguageModel(self._config)
             core = EngineCore(model, self._config, self._epoch)
+            if core.has_own_threads:
+                leave_threads()
         except BaseException as error:
             # Whatever it is, the constructor waits for it.
             loaded.put(error)

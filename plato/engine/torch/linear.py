@@ -13,7 +13,7 @@ from functools import cache
 import torch
 from torch import nn
 
-from plato.engine.torch.kernels import NativeKernels, PackedWeight
+from plato.engine.torch.kernels import NativeKernels
 
 LinearFactory = Callable[[torch.Tensor, torch.Tensor | None], nn.Module]
 """Makes a layer from a weight [out features, in features] and a bias."""
@@ -96,7 +96,7 @@ class Int8Linear(nn.Module):
     ) -> None:
         super().__init__()
         self._kernels = kernels
-        self._weight = PackedWeight.pack(weight)
+        self._weight = kernels.pack(weight)
         self.bias = bias
 
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
@@ -105,18 +105,18 @@ class Int8Linear(nn.Module):
         return self._kernels.linear(rows, self._weight, self.bias).view(*inputs.shape[:-1], -1)
 
 
-def merged(linears: Iterable[nn.Linear], factory: LinearFactory) -> nn.Module:
-    """One layer that gives the outputs of several, one after the other, from the same input."""
+def merged(linears: Iterable[nn.Linear]) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """Weight and bias that give the outputs of several linears, one after the other."""
     parts = list(linears)
     weights: list[torch.Tensor] = [part.weight for part in parts]
     weight = torch.cat(weights)
     if all(part.bias is None for part in parts):
-        return factory(weight, None)
+        return weight, None
     biases: list[torch.Tensor] = [
         part.weight.new_zeros(part.out_features) if part.bias is None else part.bias
         for part in parts
     ]
-    return factory(weight, torch.cat(biases))
+    return weight, torch.cat(biases)
 
 
 def replace_linears(module: nn.Module, factory: LinearFactory) -> None:

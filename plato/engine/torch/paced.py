@@ -32,6 +32,7 @@ class Model(Protocol):
     vocabulary: int
     end_tokens: frozenset[int]
     precision: str
+    has_own_threads: bool
 
     @property
     def kv_bytes_per_token(self) -> int:
@@ -61,6 +62,7 @@ class PacedModel:
         self.vocabulary = VOCABULARY
         self.end_tokens: frozenset[int] = frozenset()
         self.precision = "paced"
+        self.has_own_threads = False
 
     @property
     def kv_bytes_per_token(self) -> int:

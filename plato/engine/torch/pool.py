@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from plato.engine.torch.extents import FreeExtents
+from plato.engine.torch.kernels.memory import huge_pages
 
 if TYPE_CHECKING:
     import numpy as np
@@ -32,8 +34,8 @@ class KVPool:
     ) -> None:
         shape = (capacity, heads, head_dim)
         self.capacity = capacity
-        self.keys = [torch.empty(shape, dtype=dtype, device=device) for _ in range(layers)]
-        self.values = [torch.empty(shape, dtype=dtype, device=device) for _ in range(layers)]
+        tensors = _tensors(2 * layers, shape, dtype, device)
+        self.keys, self.values = tensors[:layers], tensors[layers:]
         self._free = FreeExtents(capacity)
 
     @property
@@ -75,6 +77,19 @@ class KVPool:
     def free_slots(self) -> frozenset[int]:
         """The free slots, for integrity checks."""
         return frozenset(slot for start, end in self._free.runs() for slot in range(start, end))
+
+
+def _tensors(
+    count: int, shape: tuple[int, int, int], dtype: torch.dtype, device: torch.device
+) -> list[torch.Tensor]:
+    if device.type != "cpu":
+        return [torch.empty(shape, dtype=dtype, device=device) for _ in range(count)]
+    size = math.prod(shape) * dtype.itemsize
+    # Attention reads some hundred bytes here and there: on small pages most of its time would go
+    # into finding where they lie.
+    memory = huge_pages(count * size)
+    parts = memory.view(dtype).view(count, *shape)
+    return list(parts.unbind())
 
 
 def _bits(tensors: list[torch.Tensor], index: torch.Tensor) -> NDArray[Any]:

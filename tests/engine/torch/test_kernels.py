@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import ctypes
+import os
+import signal
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
 
 from plato.engine.torch.kernels import (
     NativeKernels,
-    PackedWeight,
     PortableKernels,
     QueryRows,
     new_kernels,
@@ -95,17 +98,19 @@ def test_tiles_change_no_bit(native: NativeKernels, dtype: torch.dtype) -> None:
 def test_a_row_gets_the_same_bits_alone_and_in_company(native: NativeKernels) -> None:
     x, weight = torch.randn(40, 576), torch.randn(576)
     both = torch.randn(40, 1152)
-    layer = PackedWeight.pack(torch.randn(100, 576))
+    layer = native.pack(torch.randn(100, 576))
     assert torch.equal(native.linear(x[7:8], layer, None), native.linear(x, layer, None)[7:8])
     assert torch.equal(native.rms_norm(x[7:8], weight, 1e-5), native.rms_norm(x, weight, 1e-5)[7:8])
     assert torch.equal(native.swiglu(both[7:8]), native.swiglu(both)[7:8])
 
 
-@pytest.fixture(scope="module")
-def plain(tmp_path_factory: pytest.TempPathFactory) -> NativeKernels:
-    """The kernels without what is written for one kind of processor."""
+@pytest.fixture(scope="module", params=["-DPLATO_PLAIN", "-DPLATO_NO_TILES"])
+def plain(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> NativeKernels:
+    """The kernels without what is written for one kind of processor, or for the newest."""
     output = tmp_path_factory.mktemp("kernels") / "plain.so"
-    compile_kernels("cc", output, "-DPLATO_PLAIN")
+    compile_kernels("cc", output, request.param)
     return NativeKernels(ctypes.CDLL(str(output)))
 
 
@@ -117,7 +122,7 @@ class TestLinear:
     ) -> None:
         weight, bias = torch.randn(outputs, columns), torch.randn(outputs)
         x = torch.randn(rows, columns) * 10.0 ** torch.arange(rows).remainder(9)[:, None]
-        layer = PackedWeight.pack(weight)
+        layer = native.pack(weight)
         rounded = (weight / layer.scales[:, None]).round() * layer.scales[:, None]
         exact = x.double() @ rounded.double().T
         # Each input is off by half a step at most, a step being 1/32767 of the row's largest.
@@ -130,17 +135,68 @@ class TestLinear:
     def test_the_largest_sums_fit(self, native: NativeKernels) -> None:
         x, weight = torch.ones(7, 4096), torch.ones(16, 4096)
         weight[1::2] = -1
-        out = native.linear(x, PackedWeight.pack(weight), None)
+        out = native.linear(x, native.pack(weight), None)
         torch.testing.assert_close(out, x @ weight.T)
 
     def test_every_processor_gets_the_same_bits(
         self, native: NativeKernels, plain: NativeKernels
     ) -> None:
-        x = torch.randn(100, 1536)
-        layer = PackedWeight.pack(torch.randn(50, 1536))
-        assert torch.equal(native.linear(x, layer, None), plain.linear(x, layer, None))
+        weight, bias = torch.randn(50, 1536), torch.randn(50)
+        for rows in (1, 2, 7, 16, 17, 100, 300):
+            x = torch.randn(rows, 1536)
+            results = [one.linear(x, one.pack(weight), bias) for one in (native, plain)]
+            assert torch.equal(*results)
 
     def test_a_row_of_zeros_stays_zero(self, native: NativeKernels) -> None:
-        layer = PackedWeight.pack(torch.cat([torch.randn(3, 8), torch.zeros(1, 8)]))
+        layer = native.pack(torch.cat([torch.randn(3, 8), torch.zeros(1, 8)]))
         assert not native.linear(torch.zeros(2, 8), layer, None).any()
         assert not native.linear(torch.ones(2, 8), layer, None)[:, 3].any()
+
+
+class TestTeam:
+    """The threads that compute a step together."""
+
+    def test_its_size_changes_no_bit(self, native: NativeKernels) -> None:
+        x, layer = torch.randn(33, 576), native.pack(torch.randn(1000, 576))
+        alone = native.linear(x, layer, None)
+        try:
+            for threads in (2, 3, 7, 2):  # More than there are cores, too.
+                native.threads = threads
+                assert torch.equal(native.linear(x, layer, None), alone)
+        finally:
+            native.threads = 1
+
+    def test_engines_that_compute_at_the_same_time_get_what_is_theirs(
+        self, native: NativeKernels
+    ) -> None:
+        layer = native.pack(torch.randn(512, 576))
+        inputs = [torch.randn(1 + number, 576) for number in range(4)]
+        expected = [native.linear(x, layer, None) for x in inputs]
+
+        def compute(number: int) -> bool:
+            results = (native.linear(inputs[number], layer, None) for _ in range(200))
+            return all(torch.equal(result, expected[number]) for result in results)
+
+        native.threads = 2
+        try:
+            with ThreadPoolExecutor(4) as callers:
+                assert all(callers.map(compute, range(4), timeout=60))
+        finally:
+            native.threads = 1
+
+    def test_a_fork_has_a_team_of_its_own(self, native: NativeKernels) -> None:
+        x, layer = torch.randn(5, 576), native.pack(torch.randn(512, 576))
+        expected = native.linear(x, layer, None)
+        native.threads = 2
+        native.linear(x, layer, None)
+        child = os.fork()
+        if child == 0:
+            # Nothing of the test runner's may run here.
+            os._exit(0 if torch.equal(native.linear(x, layer, None), expected) else 1)
+        native.threads = 1
+        deadline = time.monotonic() + 30
+        while (ended := os.waitpid(child, os.WNOHANG)) == (0, 0):
+            if time.monotonic() > deadline:
+                os.kill(child, signal.SIGKILL)
+            time.sleep(0.01)
+        assert os.waitstatus_to_exitcode(ended[1]) == 0

@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 from plato.engine.torch.kernels.build import load_library
-from plato.engine.torch.kernels.native import NativeKernels, PackedWeight
+from plato.engine.torch.kernels.native import (
+    LayerWeights,
+    NativeDecoder,
+    NativeKernels,
+    PackedWeight,
+)
 from plato.engine.torch.kernels.portable import Kernels, PortableKernels, QueryRows
 
 __all__ = [
     "Kernels",
+    "LayerWeights",
+    "NativeDecoder",
     "NativeKernels",
     "PackedWeight",
     "PortableKernels",

@@ -15,20 +15,22 @@ from pathlib import Path
 
 logger = logging.getLogger(__name__)
 
-SOURCE = Path(__file__).with_name("kernels.c")
+SOURCES = sorted(Path(__file__).parent.glob("*.[ch]"))
+MAIN = Path(__file__).with_name("kernels.c")
 FLAGS = (
     "-O3",
     "-march=native",
-    "-fopenmp",
+    "-fopenmp-simd",
+    "-pthread",
     "-fPIC",
     "-shared",
     "-std=gnu11",
-    # What a compiler needs to turn sums and rounding into vector code. Not -ffast-math: linked
-    # into a shared library that changes how the whole process treats tiny numbers.
+    # What a compiler needs to turn rounding and choices into vector code. Not -ffast-math: linked
+    # into a shared library that changes how the whole process treats tiny numbers. Sums that may
+    # be taken in another order say so themselves.
     "-fno-math-errno",
     "-fno-trapping-math",
     "-fno-signed-zeros",
-    "-fassociative-math",
 )
 COMPILE_DEADLINE_S = 120.0
 
@@ -57,9 +59,10 @@ def load_library() -> ctypes.CDLL | None:
 
 
 def _compiled(compiler: str) -> Path:
-    """Path of the library for this source, compiler and processor, compiled if need be."""
+    """Path of the library for these sources, compiler and processor, compiled if need be."""
     digest = hashlib.blake2b(digest_size=12)
-    for part in (SOURCE.read_text(), *FLAGS, compiler, _processor()):
+    sources = [source.read_text() for source in SOURCES]
+    for part in (*sources, *FLAGS, compiler, _processor()):
         digest.update(part.encode())
     folder = Path.home() / ".cache" / "plato" / "kernels"
     library = folder / f"{digest.hexdigest()}.so"
@@ -77,7 +80,7 @@ def _compiled(compiler: str) -> Path:
 def compile_kernels(compiler: str, output: Path, *flags: str) -> None:
     """Compile the kernels into a library. Raises `OSError` or `subprocess.SubprocessError`."""
     subprocess.run(
-        [*compiler.split(), *FLAGS, *flags, str(SOURCE), "-o", str(output), "-lm"],
+        [*compiler.split(), *FLAGS, *flags, str(MAIN), "-o", str(output), "-lm"],
         check=True,
         capture_output=True,
         text=True,
