@@ -42,7 +42,7 @@ class Warmings:
         self._leases = leases
         self._lease = lease
         self._recorder = recorder
-        # Both by node.
+        # Both by node, so bounded by the plan.
         self._tasks: dict[int, asyncio.Task[None]] = {}
         self._warmed: dict[int, tuple[Prompt, int]] = {}
         """What was computed, and how many tokens of it were there before."""

@@ -384,8 +384,9 @@ def half_finished(
     """A graph, what of it has finished, in order, its budgets, all lengths, a context length."""
     graph, order, context_length = draw(plans())
     lengths = {number: draw(st.integers(1, 40)) for number in order}
-    done = order[: draw(st.integers(0, len(order)))]
-    budgets = {n: draw(st.sampled_from([None, draw(st.integers(1, 40))])) for n in order}
+    done = order[: draw(st.integers(1, len(order)))]
+    given = draw(st.booleans())
+    budgets = {n: draw(st.integers(1, 40)) if given else None for n in order}
     return graph, done, budgets, lengths, context_length
 
 
@@ -417,12 +418,12 @@ def test_a_known_prefix_is_one_where_the_other_texts_are_as_long_as_supposed(
         template = ChatTemplate(tokenizer)
     graph = PlanGraph(replace(node, max_tokens=budgets[node.number]) for node in graph)
     layout = TranscriptLayout(tokenizer, template, context_length)
-    longest = max((lengths[number] for number in done), default=64)
+    longest = max(lengths[number] for number in done)
     finished = {n: words(tokenizer, n, lengths[n]) for n in done}
     texts = {n: words(tokenizer, n, budgets[n] or longest) for n in budgets} | finished
     guessing, plain = layout.start(QUESTION, "t"), layout.start(QUESTION, "t")
-    known = {n: guessing.known_prefix(graph, n, finished, 64) for n in budgets}
-    asked = {n: node.max_tokens or 64 for n, node in zip(budgets, graph, strict=True)}
+    asked = {node.number: node.max_tokens or 64 for node in graph}
+    known = {n: guessing.known_prefix(graph, n, finished, asked[n]) for n in budgets}
     for number in sorted(budgets):
         try:
             made = plain.node_prompt(graph, number, texts, asked[number])
