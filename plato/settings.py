@@ -159,8 +159,13 @@ class Settings(BaseSettings):
         description="What getting the KV of a token from another decoder costs, in tokens "
         "computed; null: prefixes are computed again instead.",
     )
-    without: frozenset[Literal["pipelining", "reuse", "forced_tokens", "priority"]] = Field(
-        default=frozenset(), description="What to do without, to measure what it brings."
+    without: frozenset[Literal["pipelining", "reuse", "forced_tokens", "priority", "warming"]] = (
+        Field(
+            default=frozenset({"warming"}),
+            description="What to do without, to measure what it brings. Warming (computing what a "
+            "waiting part's prompt will probably begin with) is off: it was measured to bring "
+            "nothing.",
+        )
     )
     pace: Pace | None = Field(
         default=None,

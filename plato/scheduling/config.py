@@ -41,6 +41,8 @@ class SchedulerConfig:
     """False lets no part start before the plan is complete, to measure what that brings."""
     priority: bool = True
     """False treats all ready parts alike, to measure what the order brings."""
+    warming: bool = False
+    """True computes what a blocked part's prompt will probably begin with while it waits."""
     group_s: float = 0.1
     """Tokens within this time are sent together: every message costs processor time, which the
     decoders lack where they share a machine with the rest."""

@@ -40,6 +40,7 @@ from plato.scheduling.protocol import DecoderPool
 from plato.scheduling.run import Run
 from plato.scheduling.run_log import RunLog, scheduler_name
 from plato.scheduling.stats import SchedulerStats
+from plato.scheduling.warming import Warmings
 from plato.tasks import end_task
 
 logger = logging.getLogger(__name__)
@@ -90,6 +91,7 @@ class GraphScheduler:
         self._leases = LeaseKeeper(
             pool, self._owner, config.lease_ttl_s, silence_s=config.silence_s
         )
+        self._pool = pool
         self._placement = Placement(policy=config.placement, move=config.move)
         self._feed = KVFeed(store, pool, self._placement)
         self._following: asyncio.Task[None] | None = None
@@ -308,6 +310,9 @@ class GraphScheduler:
             leases=self._leases,
             lease=self._lease,
             journal=journal,
+            warmings=Warmings(
+                request.run, self._pool, self._placement, self._leases, self._lease, self._recorder
+            ),
             decode_text=self._decode_prompt,
             composer=Composer(
                 self._decode_output,

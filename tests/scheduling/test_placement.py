@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 import random
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from plato.engine import HeldPrefix, HoldingsChange, Load, Prompt, Segment
-from plato.scheduling.placement import POLICIES, Ask, KVIndex, Placement, ReplicaView, kv_aware
+from plato.scheduling.placement import (
+    POLICIES,
+    Ask,
+    Choice,
+    KVIndex,
+    Placement,
+    ReplicaView,
+    kv_aware,
+)
+from plato.scheduling.placement.placement import LEAST_WARM, SPARE_WIDTH
 from plato.scheduling.placement.policies import SEQUENCE_SHARE, WAITING_SHARE, WORK
 from plato.scheduling.protocol import Replica
 
@@ -347,3 +356,63 @@ def test_without_moving_a_prefix_is_worth_its_computation() -> None:
     placement.learn(prompt(1000), "a")
     choice = placement.choose(prompt(1000, 10), BOTH)
     assert (choice.replica, choice.source) == ("a", "")
+
+
+def test_a_free_replica_has_time_for_a_prompt_of_which_much_is_missing(
+    placement: Placement,
+) -> None:
+    placement.learn(prompt(100), "b")
+    choice = placement.spare(prompt(100, LEAST_WARM), BOTH, output=10)
+    assert choice is not None
+    assert (choice.replica, choice.predicted_tokens) == ("b", 100)
+    # Nothing was booked, and nothing believed.
+    assert placement.spare(prompt(100, LEAST_WARM), BOTH, output=10) == choice
+    assert placement.spare(prompt(100, LEAST_WARM - 1), BOTH, output=10) is None
+
+
+def test_a_replica_with_something_else_to_do_has_no_time(placement: Placement) -> None:
+    asked = prompt(100)
+
+    def has_time(**load: int) -> bool:
+        placement.observe("a", "e1", Load(kv_free=100_000, **load))
+        return placement.spare(asked, (A,), output=10) is not None
+
+    assert not has_time(prefill_tokens=1)
+    assert not has_time(waiting=1, running=SPARE_WIDTH)
+    assert has_time(running=SPARE_WIDTH)
+    assert has_time()
+    with placement.booked(prompt(5, first=900), placement.choose(prompt(5, first=900), (A,))):
+        assert not has_time()
+    placement.avoid("a")
+    assert not has_time()
+    assert Placement().spare(asked, (), output=10) is None
+
+
+@pytest.mark.parametrize("policy", set(POLICIES) - {"kv_aware"})
+def test_a_policy_that_follows_no_kv_computes_nothing_in_advance(
+    placement: Placement, policy: str
+) -> None:
+    placement.use(policy)
+    assert placement.spare(prompt(100), BOTH, output=10) is None
+
+
+def test_what_is_computed_in_advance_is_no_load_and_leaves_none_when_it_breaks_off(
+    placement: Placement,
+) -> None:
+    warm, other = prompt(1000), prompt(50, first=5000)
+    choice = Choice("a", 0)
+    busy = Load(kv_free=100_000, running=2, prefill_tokens=900)
+
+    def chosen() -> set[str | None]:
+        return {placement.choose(other, BOTH).replica for _ in range(40)}
+
+    placement.observe("b", "e1", Load(kv_free=100_000, running=1))
+    with suppress(RuntimeError), placement.warming(warm, choice):
+        placement.observe("a", "e1", busy)
+        assert chosen() == {"a", "b"}
+        raise RuntimeError
+    assert chosen() == {"a", "b"}
+    with placement.warming(warm, choice):
+        pass
+    placement.observe("a", "e1", busy)
+    assert chosen() == {"b"}

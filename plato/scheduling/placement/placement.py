@@ -6,7 +6,7 @@ import random
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from plato.engine import HeldPrefix, HoldingsChange, Load, Prompt
 from plato.scheduling.placement.index import KVIndex, SentIndex
@@ -20,6 +20,12 @@ AVOID_S = 3.0
 """How long a replica that has failed gets nothing, while there are others."""
 BELIEF_S = 30.0
 """How long we believe in a prefix that we sent and that the replica has not told of."""
+LEAST_WARM = 32
+"""Tokens that are worth computing before they are needed: about three steps of decoding; for less
+the messages cost what is saved."""
+SPARE_WIDTH = 1
+"""Sequences of a decoder that has time to compute something in advance: it delays each of them by
+what it will save one."""
 USUAL_OUTPUT = 128
 OURS = "kv_aware"
 RANKS = 3
@@ -55,6 +61,11 @@ class _State:
     """Sequences of ours there that may be what kills replicas."""
     avoid_until: float = 0.0
     """In this process's monotonic clock: it failed a moment ago."""
+    warmings: int = 0
+    """Sequences of ours there that nobody waits for."""
+    warming_prefill: int = 0
+    """Their prompt tokens. They are part of the replica's own load, but everything else goes
+    before them."""
     change: int | None = None
     """Number of the last change of its holdings that was applied; `None`: none of this life."""
     unconfirmed: dict[bytes, float] = field(default_factory=dict)
@@ -161,6 +172,24 @@ class Placement:
                 predicted, source = holder.told, holder.name
         return Choice(best, predicted, tuple(ranked[:RANKS]), output, source)
 
+    def spare(
+        self, prompt: Prompt, replicas: Iterable[Replica], *, run: str = "", output: int
+    ) -> Choice | None:
+        """Where `prompt` would go now, if computing it there in advance is worth it.
+
+        `None` where little is missing, the replica has no time, or the policy has no reason to
+        place what follows at the same one.
+        """
+        choice = self.choose(prompt, replicas, run=run, output=output)
+        state = self._states.get(choice.replica or "")
+        if state is None or self._policy_name != OURS:
+            return None
+        busy = self._prefill(state) > 0 or self._sequences(state) > SPARE_WIDTH
+        avoided = state.avoid_until > self._clock()
+        if busy or avoided or len(prompt) - choice.predicted_tokens < LEAST_WARM:
+            return None
+        return choice
+
     def _told(self, replica: str, prompt: Prompt) -> int:
         """Leading tokens of `prompt` that `replica` itself says it holds.
 
@@ -189,6 +218,28 @@ class Placement:
             yield booking
         finally:
             booking.ended()
+
+    @contextmanager
+    def warming(self, prompt: Prompt, choice: Choice) -> Iterator[None]:
+        """Take a prompt that is computed in advance for no load, as long as that lasts."""
+        state = self._states.get(choice.replica or "") or _State()
+        prefill = len(prompt) - choice.predicted_tokens
+        state.warmings += 1
+        state.warming_prefill += prefill
+        try:
+            yield
+        except BaseException:
+            # The last word on its load was before it broke off.
+            if state.load is not None:
+                state.load = replace(
+                    state.load,
+                    running=max(0, state.load.running - 1),
+                    prefill_tokens=max(0, state.load.prefill_tokens - prefill),
+                )
+            raise
+        finally:
+            state.warmings -= 1
+            state.warming_prefill -= prefill
 
     def answered(self, predicted: int, actual: int) -> None:
         """Of a prompt's tokens so many were predicted to be cached, and so many were."""
@@ -317,7 +368,12 @@ class Placement:
     @staticmethod
     def _sequences(state: _State) -> int:
         load = state.load or Load()
-        return max(load.running + load.waiting, state.booked_sequences)
+        return max(load.running + load.waiting - state.warmings, state.booked_sequences)
+
+    @staticmethod
+    def _prefill(state: _State) -> int:
+        load = state.load or Load()
+        return max(load.prefill_tokens - state.warming_prefill, state.booked_prefill)
 
     def _view(self, name: str, prompt: Prompt, cached: int, now: float) -> ReplicaView:
         state = self._states[name]
@@ -327,7 +383,7 @@ class Placement:
             name,
             cached=cached,
             told=0 if self._move is None or not cached else self._told(name, prompt),
-            prefill=max(load.prefill_tokens if load else 0, state.booked_prefill),
+            prefill=self._prefill(state),
             sequences=self._sequences(state),
             waiting=load.waiting if load else 0,
             free=None if load is None else load.kv_free - state.booked_kv,
