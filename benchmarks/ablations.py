@@ -85,7 +85,7 @@ async def measure(
         askers = {"all": RuntimeAsker(runtime, settings)}
         runtimes = []
         for name in SCHEDULED:
-            other = settings.model_copy(update={"without": settings.without | {name}})
+            other = settings.model_copy(update={"without": frozenset({name})})
             runtimes.append(Runtime(other, runtime.tools, runtime.engines))
             askers[f"without {name}"] = RuntimeAsker(runtimes[-1], other)
         for way in (SEQUENTIAL, PLATO):
@@ -103,7 +103,7 @@ async def measure(
         for other_runtime in runtimes:
             await other_runtime.scheduler.close()
     for name in ENGINES:
-        other = settings.model_copy(update={"without": settings.without | {name}})
+        other = settings.model_copy(update={"without": frozenset({name})})
         rows += await alone(other, f"without {name}", pace, questions, long=name == "reuse")
     for width in WIDTHS:
         other = settings.model_copy(update={"max_sequences": width})

@@ -138,7 +138,7 @@ def new_scheduler(
         hidden_group_s=HIDDEN_INTERVALS * settings.stream_interval_s,
         pipelining="pipelining" not in settings.without,
         priority="priority" not in settings.without,
-        warming="warming" not in settings.without,
+        warming=settings.warming,
     )
     return GraphScheduler(
         config=config,
