@@ -57,14 +57,15 @@ static inline __attribute__((always_inline)) void score_wide(
   for (int64_t t = 0; t < length; t += 4) {
     int64_t at[4];
     for (int64_t k = 0; k < 4; k++) at[k] = slots[t + k < length ? t + k : t] * stride;
+    __m512 rows[MAX_DIM / 16][4];
+    for (int64_t d = 0; d < dim; d += 16)
+      for (int k = 0; k < 4; k++) rows[d / 16][k] = load_vector(keys, at[k] + d, bfloat16);
     for (int64_t i = 0; i < count; i++) {
       __m512 sums[4];
       for (int k = 0; k < 4; k++) sums[k] = _mm512_setzero_ps();
-#pragma GCC unroll 16
       for (int64_t d = 0; d < dim; d += 16) {
         __m512 query = _mm512_loadu_ps(queries[i] + d);
-        for (int k = 0; k < 4; k++)
-          sums[k] = _mm512_fmadd_ps(query, load_vector(keys, at[k] + d, bfloat16), sums[k]);
+        for (int k = 0; k < 4; k++) sums[k] = _mm512_fmadd_ps(query, rows[d / 16][k], sums[k]);
       }
       __m128 four = sum_four(sums[0], sums[1], sums[2], sums[3]);
       _mm_storeu_ps(scores[i] + t, _mm_mul_ps(four, _mm_set1_ps(scaling)));
