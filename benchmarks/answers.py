@@ -41,13 +41,14 @@ from benchmarks.asking import (
 )
 from benchmarks.bound import Bound, Part, PlanWork, bound
 from benchmarks.calibration import calibrate, fastest
-from benchmarks.report import Report, arguments, free_port, read_jsonl
+from benchmarks.report import Report, arguments, read_jsonl
 from benchmarks.reuse import cacheable_tokens
 from benchmarks.statistics import bootstrap, spread
-from benchmarks.workload import fixed_graphs
+from benchmarks.workload import SHARED_DATA, fixed_graphs
 from plato.assembly import ModelTools
 from plato.engine.pace import Pace
 from plato.models import resolve_model
+from plato.ports import free_port
 from plato.runs import NodePlanned
 from plato.runtime import Runtime
 from plato.settings import Settings
@@ -65,7 +66,6 @@ QUICK_GRAPHS = (
     "two-sided",
     "chain-4",
 )
-DATA = Path(__file__).parents[2] / "shared" / "data"
 """Where the workplace keeps its data; elsewhere the options name the files."""
 REPETITION_PENALTY = 1.1
 FREE_NODE_TOKENS, FREE_SEQUENTIAL_TOKENS = 96, 512
@@ -75,7 +75,7 @@ FREE_NODE_TOKENS, FREE_SEQUENTIAL_TOKENS = 96, 512
 def main() -> None:
     """Run the benchmark."""
     parser = arguments("answers", __doc__ or "")
-    parser.add_argument("--questions", type=Path, default=DATA / "vicuna80.jsonl")
+    parser.add_argument("--questions", type=Path, default=SHARED_DATA / "vicuna80.jsonl")
     parser.add_argument("--free", type=int, help="how many of the questions")
     parser.add_argument("--repeats", type=int, default=1, help="of the fixed workload")
     options = parser.parse_args()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 import time
 import uuid
@@ -13,7 +12,7 @@ from typing import Any, Protocol
 
 import httpx
 
-from benchmarks.workload import FixedGraph
+from benchmarks.workload import FixedGraph, fresh_tenant
 from plato.answering import Answering
 from plato.api.requests import parse_request, to_run_request
 from plato.api.responses import PlatoInfo
@@ -23,7 +22,6 @@ from plato.runtime import Runtime
 from plato.settings import Settings
 
 TIMEOUT_S = 900.0
-_tenants = itertools.count(1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,11 +230,6 @@ class HttpAsker:
                 answered.first_text_s = time.perf_counter() - answered.began
             answered.text += text
         answered.info = chunk.get("plato") or answered.info
-
-
-def fresh_tenant() -> str:
-    """A tenant that nobody has cached anything for."""
-    return f"tenant-{next(_tenants)}-{uuid.uuid4().hex[:8]}"
 
 
 @asynccontextmanager

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.report import Report, arguments, read_jsonl
+from benchmarks.workload import SHARED_DATA
 from plato.errors import PlatoError
 from plato.runs import Mode
 from plato.runtime import Runtime
@@ -29,7 +30,6 @@ from plato.settings import Settings
 
 FALSE_SPLIT_COST = 2.0
 MISSED_SPLIT_COST = 1.0
-DATA = Path(__file__).parents[2] / "shared" / "data"
 """Where the workplace keeps its data; elsewhere the options name the files."""
 
 
@@ -119,8 +119,8 @@ async def ask_all(
 def main() -> None:
     """Run the benchmark."""
     parser = arguments("auto", __doc__ or "")
-    parser.add_argument("--questions", type=Path, default=DATA / "vicuna80.jsonl")
-    parser.add_argument("--labels", type=Path, default=DATA / "vicuna80_router.csv")
+    parser.add_argument("--questions", type=Path, default=SHARED_DATA / "vicuna80.jsonl")
+    parser.add_argument("--labels", type=Path, default=SHARED_DATA / "vicuna80_router.csv")
     parser.add_argument("--max-tokens", type=int, default=64, help="of every answer")
     options = parser.parse_args()
     questions = [

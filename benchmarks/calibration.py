@@ -15,15 +15,8 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from statistics import median
 
-from benchmarks.engine_harness import (
-    Output,
-    Workbench,
-    fresh_tenant,
-    request,
-    run_step,
-    timed,
-    timed_step,
-)
+from benchmarks.engine_harness import Output, Workbench, request, run_step, timed, timed_step
+from benchmarks.workload import fresh_tenant
 from plato.engine.pace import Pace
 
 WIDTHS = (1, 2, 3, 4, 6, 8, 12, 16)

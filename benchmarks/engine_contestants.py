@@ -16,14 +16,8 @@ import transformers
 from transformers import GenerationConfig, StoppingCriteria, StoppingCriteriaList
 from transformers.generation.configuration_utils import ContinuousBatchingConfig
 
-from benchmarks.engine_harness import (
-    Output,
-    Step,
-    Tokens,
-    fresh_tenant,
-    request,
-    timed_step,
-)
+from benchmarks.engine_harness import Output, Step, Tokens, request, timed_step
+from benchmarks.workload import fresh_tenant
 from plato.engine.torch.core import EngineCore
 
 PAGE = 256

@@ -139,11 +139,6 @@ def request(
     return GenerateRequest(prompt=prompt, max_tokens=max_tokens, **{**defaults, **fields})
 
 
-def fresh_tenant() -> str:
-    """A tenant that nobody has cached anything for."""
-    return f"tenant-{next(_numbers)}"
-
-
 def run_together(core: EngineCore, requests: Sequence[GenerateRequest]) -> list[Output]:
     """Decode requests that arrive at the same time, to their ends."""
     outputs = [Output() for _ in requests]

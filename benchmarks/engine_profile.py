@@ -20,12 +20,12 @@ from benchmarks.engine_harness import (
     Output,
     Step,
     Workbench,
-    fresh_tenant,
     median_ms,
     request,
     run_step,
     timed_step,
 )
+from benchmarks.workload import fresh_tenant
 from plato.engine.torch import grammar as grammars
 from plato.engine.torch import layers, linear, sampling
 from plato.engine.torch.core import EngineCore

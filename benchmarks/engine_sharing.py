@@ -8,14 +8,8 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
-from benchmarks.engine_harness import (
-    Output,
-    Tokens,
-    Workbench,
-    drain,
-    fresh_tenant,
-    request,
-)
+from benchmarks.engine_harness import Output, Tokens, Workbench, drain, request
+from benchmarks.workload import fresh_tenant
 from plato.engine.torch.core import EngineCore
 
 BRANCHES = 8

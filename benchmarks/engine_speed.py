@@ -23,13 +23,8 @@ from benchmarks.engine_contestants import (
     PagedContestant,
     Timing,
 )
-from benchmarks.engine_harness import (
-    Workbench,
-    fresh_tenant,
-    request,
-    run_together,
-    timed,
-)
+from benchmarks.engine_harness import Workbench, request, run_together, timed
+from benchmarks.workload import fresh_tenant
 from plato.engine.torch.core import EngineCore
 
 WIDTHS = (1, 2, 4, 8, 16)

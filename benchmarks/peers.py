@@ -38,9 +38,10 @@ from benchmarks.asking import (
     Way,
     http_asker,
 )
-from benchmarks.report import Report, arguments, free_port
+from benchmarks.report import Report, arguments
 from benchmarks.workload import fixed_graphs
 from plato.models import resolve_model
+from plato.ports import free_port
 from plato.settings import Settings
 
 QUICK_GRAPHS = ("first-bicycle", "two-sided", "chain-4")

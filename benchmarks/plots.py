@@ -50,6 +50,7 @@ def plot_answers(rows: Rows, folder: Path) -> None:
         fontsize=8,
     )
     left.set_ylabel("seconds to the whole answer")
+    left.set_ylim(top=1.2 * left.get_ylim()[1])  # Room for the legend.
     left.set_title("one at a time, same plan and lengths, over HTTP")
     left.legend()
     for way in ("sequential", "plato"):

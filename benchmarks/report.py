@@ -6,7 +6,6 @@ import argparse
 import json
 import os
 import platform
-import socket
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -64,14 +63,6 @@ def arguments(name: str, description: str) -> argparse.ArgumentParser:
     parser.add_argument("--quick", action="store_true", help="a smaller run")
     parser.add_argument("--json", type=Path, help="write the report here")
     return parser
-
-
-def free_port() -> int:
-    """A port of this machine that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def read_jsonl(path: Path) -> Sequence[dict[str, Any]]:

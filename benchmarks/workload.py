@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+import itertools
+import uuid
 from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.report import read_jsonl
 from plato.graph import Node
 
+SHARED_DATA = Path(__file__).parents[2] / "shared" / "data"
+"""Where questions lie that are not part of the project; it may be missing."""
 GRAPHS = Path(__file__).with_name("data") / "graphs.jsonl"
+_tenants = itertools.count(1)
+
+
+def fresh_tenant() -> str:
+    """A tenant that nobody has cached anything for."""
+    return f"tenant-{next(_tenants)}-{uuid.uuid4().hex[:8]}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import socket
 import sys
 import time
 from contextlib import aclosing
@@ -22,6 +21,7 @@ from plato.client import HttpClient
 from plato.display import RunView, figures
 from plato.errors import PlatoError
 from plato.models import resolve_model
+from plato.ports import free_port
 from plato.settings import Settings
 
 QUESTION = "What are the effects of social media on teenagers?"
@@ -130,7 +130,7 @@ def main() -> int:
     try:
         resolve_model(settings.model, settings.cache_dir)
         with console.status("starting Ray, the deployments and the model"):
-            app = LocalApp(settings, port=_free_port())
+            app = LocalApp(settings, port=free_port())
             app.start()
         with app:
             console.print(Panel(question, title=f"{settings.model_name} at {app.url}"))
@@ -141,13 +141,6 @@ def main() -> int:
     if options.record is not None:
         console.save_svg(options.record, title="make demo")
     return 0
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 if __name__ == "__main__":

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import socket
 import threading
 from contextlib import aclosing
 from typing import Any
@@ -12,6 +11,7 @@ import pytest
 
 from plato.client import Client, HttpClient, Update
 from plato.errors import PlatoError, UnavailableError
+from plato.ports import free_port
 from tests.replaying import DONE, ReplayServer, delta, error, event
 
 EVENT = {"type": "node_planned", "node": {"number": 1, "title": "Salt", "dependencies": []}}
@@ -109,12 +109,6 @@ async def test_a_server_that_speaks_something_else_is_named(piece: bytes) -> Non
 async def test_a_server_without_a_model_is_named(models: bytes) -> None:
     with ReplayServer(*ANSWER, models=models) as server, pytest.raises(UnavailableError, match=ODD):
         await ask(HttpClient(server.url))
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @pytest.mark.parametrize("url", ["http://127.0.0.1:{port}", "nonsense", "http://[::1", "ftp://x"])

@@ -7,7 +7,6 @@ import contextlib
 import logging
 import os
 import secrets
-import socket
 import subprocess
 import sys
 import threading
@@ -20,6 +19,7 @@ from redis.exceptions import RedisError
 from redis.retry import Retry
 
 from plato.errors import SettingsError, UnavailableError
+from plato.ports import free_port
 
 logger = logging.getLogger(__name__)
 
@@ -114,7 +114,7 @@ class EmbeddedValkey:
             attempts = 1 if self._port is not None else PORT_ATTEMPTS
             for _ in range(attempts):
                 # Somebody may take a free port before the server does: then another one.
-                port = self._port or _free_port()
+                port = self._port or free_port()
                 config = _CONFIG.format(
                     host=HOST,
                     port=port,
@@ -222,13 +222,6 @@ def _answers(url: str, server: _Server, deadline: float) -> bool:
 
 def _url(password: str, port: int) -> str:
     return f"redis://:{password}@{HOST}:{port}/0"
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind((HOST, 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def _binary() -> str:

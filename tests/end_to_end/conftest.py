@@ -14,9 +14,9 @@ from openai import OpenAI
 from ray import serve
 
 from plato.engine import EngineStats
+from plato.ports import free_port
 from plato.settings import Settings
 from tests.end_to_end.server import Server
-from tests.end_to_end.waiting import free_port
 
 HERE = Path(__file__).parent
 

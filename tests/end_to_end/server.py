@@ -13,7 +13,8 @@ from typing import Self
 import httpx
 import psutil
 
-from tests.end_to_end.waiting import free_port, wait_until
+from plato.ports import free_port
+from tests.end_to_end.waiting import wait_until
 
 READY_DEADLINE_S = 180.0
 

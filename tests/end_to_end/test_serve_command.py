@@ -13,7 +13,8 @@ from pathlib import Path
 import httpx
 import psutil
 
-from tests.end_to_end.waiting import free_port, wait_until
+from plato.ports import free_port
+from tests.end_to_end.waiting import wait_until
 
 
 def test_plato_serve_answers_and_leaves_nothing_behind(model_folder: str, tmp_path: Path) -> None:

@@ -22,7 +22,8 @@ import httpx
 import psutil
 import yaml
 
-from tests.end_to_end.waiting import free_port, wait_until
+from plato.ports import free_port
+from tests.end_to_end.waiting import wait_until
 from tests.k8s.rendering import render
 from tests.k8s.stores import PASSWORD, running
 

@@ -10,7 +10,8 @@ import pytest
 import redis
 
 from plato.context.embedded import _binary
-from tests.end_to_end.waiting import free_port, wait_until
+from plato.ports import free_port
+from tests.end_to_end.waiting import wait_until
 from tests.k8s.rendering import render
 from tests.k8s.stores import PASSWORD, running
 
