@@ -53,15 +53,14 @@ CONCURRENCY = 16
 SCALE = 0.3
 """Of the workload's lengths: a measurement takes real time."""
 TENANTS = 4
-DOCUMENTS = 6
-"""Of each tenant."""
+DOCUMENTS = 24
 POPULARITY = tuple(1 / (1 + rank) for rank in range(DOCUMENTS))
 """How often each is asked about, relatively (Zipf's law)."""
 DOCUMENT_WORDS = 520
 ABOUT_DOCUMENTS = 0.75
 """Of the questions; the others are short and stand alone."""
-KV_TOKENS = 2400
-"""Of each decoder: two or three of the 24 documents of 750 tokens, and the runs in flight."""
+KV_TOKENS = 3000
+"""Of each decoder: three of the documents of 750 tokens, and the runs in flight."""
 OURS = "kv_aware"
 
 
@@ -108,7 +107,7 @@ class Outcome:
 def main() -> None:
     """Run the benchmark."""
     options = arguments("routing", __doc__ or "").parse_args()
-    seeds, runs = (range(1), 24) if options.quick else (range(4), 48)
+    seeds, runs = (range(1), 24) if options.quick else (range(4), 40)
     pace = Pace()
     settings = Settings(
         decoders=DECODERS,
@@ -232,11 +231,12 @@ def workload(
         tenant, question = f"{name}-{number}", f"{graph.question} ({number})"
         if scenario == "pressure":
             owner = chance.randrange(TENANTS)
-            tenant = f"{name}-{owner}"
             if chance.random() < ABOUT_DOCUMENTS:
                 (topic,) = chance.choices(range(DOCUMENTS), POPULARITY)
-                words = random.Random(f"{owner}-{topic}").choices(WORDS, k=DOCUMENT_WORDS)
+                words = random.Random(topic).choices(WORDS, k=DOCUMENT_WORDS)
                 question = f"{' '.join(words)}\n\n{graph.question}"
+                owner = topic % TENANTS
+            tenant = f"{name}-{owner}"
         requests.append(
             RunRequest(
                 run=f"{name}-run-{number}",
