@@ -204,7 +204,9 @@ static inline __attribute__((always_inline)) void attend_tile(
 // of a team calls this, and leaves it when all is done.
 static void attend_rows(Member *member, const float *queries, int64_t query_stride, const Look *look, float *out) {
   int64_t heads = look->heads, kv_heads = look->kv_heads, dim = look->dim;
-  int64_t run = look->tile_count >= 2 * member->team->size ? kv_heads : 1;
+  // One thread for all heads of a tile, if there are tiles for all threads: what lies between the
+  // rows of one head comes into its cache anyway.
+  int64_t run = look->tile_count >= 2 * member->size ? kv_heads : 1;
   int64_t group = heads / kv_heads, stride = kv_heads * dim, size = look->bfloat16 ? 2 : 4;
   SHARED_FOR(task, look->tile_count * kv_heads, run) {
     int64_t head = task % kv_heads, count = 0;

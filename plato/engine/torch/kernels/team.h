@@ -25,21 +25,20 @@ typedef struct Team Team;
 // A thread's part in a step.
 typedef struct {
   Team *team;
-  int number;
+  int number, size;  // Of `size` threads. The team's own may be the next step's already.
   unsigned turn;
 } Member;
 
 typedef void (*Work)(Member *member, void *data);
 
 struct Team {
-  int size;  // Threads of the present step, the caller's included.
   Work work;
   void *data;
   // On cache lines of their own: all threads write to them.
   _Alignas(64) atomic_uint turn;
   _Alignas(64) atomic_int arrived;
   _Alignas(64) atomic_long next;
-  // The number of the step, times STEP, and the team's size in it.
+  // The number of the step, times STEP, plus how many threads compute it, the caller's included.
   _Alignas(64) atomic_ulong step;
 };
 
@@ -70,12 +69,12 @@ static double now(void) {
 // `claim` anew.
 static void barrier(Member *member) {
   Team *all = member->team;
-  if (all->size == 1) {
+  if (member->size == 1) {
     atomic_store_explicit(&all->next, 0, memory_order_relaxed);
     return;
   }
   unsigned turn = member->turn++;
-  if (atomic_fetch_add_explicit(&all->arrived, 1, memory_order_acq_rel) == all->size - 1) {
+  if (atomic_fetch_add_explicit(&all->arrived, 1, memory_order_acq_rel) == member->size - 1) {
     atomic_store_explicit(&all->arrived, 0, memory_order_relaxed);
     atomic_store_explicit(&all->next, 0, memory_order_relaxed);
     atomic_store_explicit(&all->turn, turn + 1, memory_order_release);
@@ -103,7 +102,7 @@ typedef struct {
 
 static void *help(void *argument) {
   const Start *start = argument;
-  Member member = {&team, start->number, 0};
+  Member member = {&team, start->number, 0, 0};
   unsigned long seen = start->seen, step;
   for (;;) {
     double until = 0;
@@ -124,7 +123,8 @@ static void *help(void *argument) {
       }
     }
     seen = step;
-    if (member.number >= (int)(step % STEP)) continue;
+    member.size = (int)(step % STEP);
+    if (member.number >= member.size) continue;
     member.turn = atomic_load_explicit(&team.turn, memory_order_relaxed);
     team.work(&member, team.data);
     barrier(&member);
@@ -148,8 +148,8 @@ static void forget_helpers(void) {
 static void together(int threads, Work work, void *data) {
   if (threads > MOST_THREADS) threads = MOST_THREADS;
   if (threads <= 1 || pthread_mutex_trylock(&team_in_use) != 0) {
-    Team alone = {.size = 1};
-    Member member = {&alone, 0, 0};
+    Team alone = {.work = work};
+    Member member = {&alone, 0, 1, 0};
     work(&member, data);
     return;
   }
@@ -161,11 +161,11 @@ static void together(int threads, Work work, void *data) {
     if (pthread_create(&thread, NULL, help, &starts[helpers]) != 0) break;
     pthread_detach(thread);
   }
-  team.size = helpers + 1 < threads ? helpers + 1 : threads;
+  int size = helpers + 1 < threads ? helpers + 1 : threads;
   team.work = work;
   team.data = data;
-  Member member = {&team, 0, atomic_load_explicit(&team.turn, memory_order_relaxed)};
-  atomic_store(&team.step, (step / STEP + 1) * STEP + (unsigned long)team.size);
+  Member member = {&team, 0, size, atomic_load_explicit(&team.turn, memory_order_relaxed)};
+  atomic_store(&team.step, (step / STEP + 1) * STEP + (unsigned long)size);
   if (atomic_load(&sleepers) > 0) {
     pthread_mutex_lock(&asleep);
     pthread_cond_broadcast(&awake);
