@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from contextlib import ExitStack, suppress
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -20,7 +21,7 @@ from plato.scheduling.placement import (
     kv_aware,
 )
 from plato.scheduling.placement.placement import LEAST_WARM, SPARE_WIDTH
-from plato.scheduling.placement.policies import SEQUENCE_SHARE, WAITING_SHARE, WORK
+from plato.scheduling.placement.policies import SEQUENCE_SHARE, WAITING_SHARE
 from plato.scheduling.protocol import Replica
 
 A, B = Replica("a"), Replica("b")
@@ -67,15 +68,30 @@ def test_the_last_token_of_a_prompt_is_never_predicted(placement: Placement) -> 
 def test_a_prefix_is_worth_no_more_than_the_wait_for_it(placement: Placement) -> None:
     placement.learn(prompt(100), "a")
     asked = prompt(100, 10)
-    placement.observe("a", "e1", Load(kv_free=100_000, prefill_tokens=WORK * 100 - 1))
+    placement.observe("a", "e1", Load(kv_free=100_000, prefill_tokens=99))
     assert placement.choose(asked, BOTH).replica == "a"
-    placement.observe("a", "e1", Load(kv_free=100_000, prefill_tokens=WORK * 100 + 1))
+    placement.observe("a", "e1", Load(kv_free=100_000, prefill_tokens=101))
     assert placement.choose(asked, BOTH).replica == "b"
-    placement.observe("a", "e1", Load(kv_free=100_000, running=WORK * 100 // SEQUENCE_SHARE))
+    placement.observe("a", "e1", Load(kv_free=100_000, running=100 // (SEQUENCE_SHARE + 10)))
     assert placement.choose(asked, BOTH).replica == "a"
-    placement.observe("a", "e1", Load(kv_free=100_000, running=0, waiting=2))
-    assert 2 * WAITING_SHARE > WORK * 100
+    placement.observe("a", "e1", Load(kv_free=100_000, running=0, waiting=1))
+    assert WAITING_SHARE > 100
     assert placement.choose(asked, BOTH).replica == "b"
+
+
+def test_computing_a_prefix_again_where_many_decode_costs_each_of_them(
+    placement: Placement,
+) -> None:
+    placement.learn(prompt(100), "a")
+    asked = prompt(100, 10)
+    for running in (1, 8, 16):
+        # As busy as each other, and as much to compute as waits there for every sequence.
+        busy = Load(kv_free=100_000, running=running)
+        placement.observe("b", "e1", busy)
+        placement.observe("a", "e1", replace(busy, prefill_tokens=100 * (1 + running) - 1))
+        assert placement.choose(asked, BOTH).replica == "a"
+        placement.observe("a", "e1", replace(busy, prefill_tokens=100 * (1 + running) + 1))
+        assert placement.choose(asked, BOTH).replica == "b"
 
 
 def test_one_hot_replica_does_not_turn_affinity_off_for_others(placement: Placement) -> None:

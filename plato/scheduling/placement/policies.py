@@ -15,10 +15,6 @@ from plato.scheduling.placement.views import Ask, ReplicaView
 
 Policy = Callable[[Ask, Sequence[ReplicaView], random.Random], list[str]]
 
-WORK = 2
-"""A prompt token that must be computed costs the sequence its time, and then once more all others:
-waiting for a prefix that is being computed is better than computing it again elsewhere, though it
-takes as long."""
 SEQUENCE_SHARE = 32
 """What one more decoding neighbour costs, in prompt tokens: a step grows by a few percent for
 each, over about a hundred steps of a node."""
@@ -40,8 +36,8 @@ MATCH_SHARE = 0.3
 def kv_aware(ask: Ask, replicas: Sequence[ReplicaView], chance: random.Random) -> list[str]:
     """The fewest tokens of work until the sequence decodes, as it slows and is slowed.
 
-    cost = twice the prompt tokens not cached there + prefill queued there + a share for each
-    sequence there.
+    cost = prompt tokens not cached there, once for itself and once for each sequence there, which
+    wait for them too + prefill queued there + a share for each sequence there.
     A replica without memory for it comes behind all that have it, and one that has just failed
     behind those. Decided for each ask by itself: one hot replica turns affinity off for nobody.
     """
@@ -56,7 +52,7 @@ def kv_aware(ask: Ask, replicas: Sequence[ReplicaView], chance: random.Random) -
 
     def cost(view: ReplicaView) -> float:
         return (
-            WORK * missing(view)
+            (1 + view.sequences) * missing(view)
             + view.prefill
             + SEQUENCE_SHARE * view.sequences
             + WAITING_SHARE * view.waiting
