@@ -178,6 +178,7 @@ class FaultyStore:
 
 
 _NOTHING: dict[str, Any] = {
+    "ping": False,
     "put_run": False,
     "put_node": False,
     "append_feed": False,

@@ -49,6 +49,10 @@ class MemoryContextStore:
         """Always."""
         return True
 
+    async def ping(self) -> bool:
+        """True."""
+        return True
+
     async def put_run(self, record: RunRecord) -> bool:
         """Write a run's state; False if the fence is stale."""
         run = self._touch(record.tenant, record.run)

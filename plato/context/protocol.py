@@ -64,6 +64,10 @@ class ContextStore(Protocol):
         """Whether the store answered last time, or has not been asked yet."""
         ...
 
+    async def ping(self) -> bool:
+        """Whether the store answers now."""
+        ...
+
     async def put_run(self, record: RunRecord) -> bool:
         """Write a run's state; False if it could not be written or the fence is stale."""
         ...

@@ -108,6 +108,10 @@ class RedisContextStore:
         """Writes that were lost because the store was away."""
         return self._dropped
 
+    async def ping(self) -> bool:
+        """Whether the store answers now."""
+        return await self._call(lambda: self._client.execute_command("PING")) is not None
+
     async def put_run(self, record: RunRecord) -> bool:
         """Write a run's state; False if it could not be written or the fence is stale."""
         key = run_key(record.tenant, record.run)

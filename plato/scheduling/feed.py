@@ -32,6 +32,9 @@ async def publish_holdings(engine: Engine, replica: str, store: ContextStore) ->
             change = await engine.take_holdings_change()
             if change is not None:
                 await store.append_feed(pack(KVChange(replica, engine.epoch, change)))
+            elif not store.available:
+                # With nothing to say, an idle decoder would believe in an outage for good.
+                await store.ping()
         except EngineClosedError:
             return
         except Exception:

@@ -13,6 +13,7 @@ from plato.context import CircuitBreaker
 from plato.context.embedded import EmbeddedValkey
 from plato.context.redis import RedisContextStore
 from plato.runs import BEFORE_ALL, EventId
+from plato.scheduling.feed import publish_holdings
 
 from .examples import node, run
 
@@ -46,6 +47,7 @@ async def store(valkey: EmbeddedValkey, clock: Clock) -> AsyncIterator[RedisCont
 
 
 async def call_everything(store: RedisContextStore) -> None:
+    assert not await store.ping()
     assert not await store.put_run(run())
     assert await store.get_run("acme", "run-1") is None
     assert not await store.put_node(node())
@@ -129,6 +131,29 @@ async def test_everything_works_again_when_the_server_is_back(store, valkey, clo
     assert store.available
     assert await store.get_run("acme", "run-1") == run()
     assert await store.acquire("acme", "run-1", "a", 10)
+
+
+async def test_a_decoder_with_nothing_to_tell_notices_that_the_server_is_back(valkey):
+    class Idle:
+        epoch = "epoch"
+
+        async def take_holdings_change(self):
+            return None
+
+    live = RedisContextStore(valkey.url, breaker=CircuitBreaker(cooldown_s=0.1))
+    os.kill(valkey.pid, signal.SIGSTOP)
+    assert not await live.ping()
+    assert not live.available
+    os.kill(valkey.pid, signal.SIGCONT)
+    publishing = asyncio.create_task(publish_holdings(Idle(), "decoder", live))
+    try:
+        async with asyncio.timeout(20):
+            while not live.available:
+                await asyncio.sleep(0.05)
+    finally:
+        publishing.cancel()
+        await asyncio.wait([publishing])
+        await live.close()
 
 
 async def test_answers_are_not_mixed_up_after_a_hang(store, valkey, clock):
