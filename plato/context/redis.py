@@ -110,7 +110,7 @@ class RedisContextStore:
 
     async def ping(self) -> bool:
         """Whether the store answers now."""
-        return await self._call(lambda: self._client.execute_command("PING")) is not None
+        return await self._call(lambda: cast("Awaitable[bool]", self._client.ping())) is not None
 
     async def put_run(self, record: RunRecord) -> bool:
         """Write a run's state; False if it could not be written or the fence is stale."""

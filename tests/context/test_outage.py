@@ -14,6 +14,7 @@ from plato.context.embedded import EmbeddedValkey
 from plato.context.redis import RedisContextStore
 from plato.runs import BEFORE_ALL, EventId
 from plato.scheduling.feed import publish_holdings
+from tests.scheduling.helpers import until
 
 from .examples import node, run
 
@@ -147,9 +148,7 @@ async def test_a_decoder_with_nothing_to_tell_notices_that_the_server_is_back(va
     os.kill(valkey.pid, signal.SIGCONT)
     publishing = asyncio.create_task(publish_holdings(Idle(), "decoder", live))
     try:
-        async with asyncio.timeout(20):
-            while not live.available:
-                await asyncio.sleep(0.05)
+        await until(lambda: live.available)
     finally:
         publishing.cancel()
         await asyncio.wait([publishing])
