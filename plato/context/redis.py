@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 from redis import asyncio as aioredis
 from redis.asyncio.retry import Retry
@@ -110,7 +110,7 @@ class RedisContextStore:
 
     async def ping(self) -> bool:
         """Whether the store answers now."""
-        return await self._call(lambda: cast("Awaitable[bool]", self._client.ping())) is not None
+        return await self._call(self._client.ping) is not None
 
     async def put_run(self, record: RunRecord) -> bool:
         """Write a run's state; False if it could not be written or the fence is stale."""
