@@ -66,6 +66,7 @@ class SimulatedDecoder:
             prefill_tokens=sum(one.prefill for one in everyone),
             kv_free=max(0, self._kv_tokens - needed),
             useful_width=self._width,
+            kv_capacity=self._kv_tokens,
         )
 
     async def generate(self, request: GenerateRequest) -> AsyncGenerator[tuple[Chunk, int]]:

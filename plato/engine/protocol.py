@@ -146,6 +146,8 @@ class Load:
     useful_width: int = 0
     """Sequences that decode faster side by side than one after the other, by the step times that
     were measured here; 0: nothing is known."""
+    kv_capacity: int = 0
+    """Tokens of KV that its budget holds altogether; 0: nothing is known."""
 
 
 @dataclass(frozen=True, slots=True)

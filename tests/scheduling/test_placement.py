@@ -21,7 +21,7 @@ from plato.scheduling.placement import (
     kv_aware,
 )
 from plato.scheduling.placement.placement import LEAST_WARM, SPARE_WIDTH
-from plato.scheduling.placement.policies import SEQUENCE_SHARE, WAITING_SHARE
+from plato.scheduling.placement.policies import FULL_SHARE, SEQUENCE_SHARE, WAITING_SHARE
 from plato.scheduling.protocol import Replica
 
 A, B = Replica("a"), Replica("b")
@@ -192,13 +192,27 @@ def test_an_index_is_bounded_and_the_least_used_go_first() -> None:
     assert len(index) == 0
 
 
-def test_a_replica_without_memory_for_a_sequence_comes_behind_those_that_have_it(
+def test_memory_that_must_be_waited_for_is_worth_the_longer_prefix_only(
     placement: Placement,
 ) -> None:
-    placement.learn(prompt(100), "a")
-    placement.observe("a", "e1", Load(kv_free=50))
-    assert placement.choose(prompt(100, 10), BOTH, output=41).replica == "b"
-    assert placement.choose(prompt(100, 10), BOTH, output=40).replica == "a"
+    # The replica with the prefix has memory for ten more tokens of prompt and forty of output.
+    placement.observe("a", "e1", Load(kv_free=50, kv_capacity=10_000))
+    for length in (FULL_SHARE - 1, FULL_SHARE + 1):
+        held = prompt(length, first=length * 1000)
+        placement.learn(held, "a")
+        asked = held.extended(Segment((7,) * 10))
+        assert placement.choose(asked, BOTH, output=40).replica == "a"
+        waited_for = placement.choose(asked, BOTH, output=41).replica == "a"
+        assert waited_for == (length > FULL_SHARE)
+
+
+def test_a_replica_whose_whole_budget_is_too_small_is_passed_over(placement: Placement) -> None:
+    placement.learn(prompt(1000), "a")
+    asked = prompt(1000, 10)
+    placement.observe("a", "e1", Load(kv_free=1100, kv_capacity=1100))
+    assert placement.choose(asked, BOTH, output=90).replica == "a"
+    assert placement.choose(asked, BOTH, output=91).replica == "b"
+    assert placement.choose(asked, (A,), output=91).replica == "a", "it says itself what is wrong"
 
 
 def held(*chains: bytes) -> tuple[HeldPrefix, ...]:
@@ -269,6 +283,7 @@ views = st.lists(
         sequences=st.integers(0, 40),
         waiting=st.integers(0, 10),
         free=st.none() | st.integers(0, 2000),
+        capacity=st.none() | st.integers(0, 2000),
         suspects=st.integers(0, 1),
         avoided=st.booleans(),
         matched=st.integers(0, 400),
@@ -297,7 +312,10 @@ def test_ours_never_goes_over_a_budget_or_to_one_that_fails_while_there_are_othe
     first = by_name[kv_aware(ask, replicas, random.Random(seed))[0]]
 
     def fits(view: ReplicaView) -> bool:
-        return view.free is None or view.free >= ask.prompt - view.cached + ask.output
+        return view.capacity is None or view.capacity >= ask.prompt + ask.output
+
+    def is_short(view: ReplicaView) -> bool:
+        return view.free is not None and view.free < ask.prompt - view.cached + ask.output
 
     sound = [view for view in replicas if not view.avoided]
     assert not first.avoided or not sound
@@ -311,6 +329,7 @@ def test_ours_never_goes_over_a_budget_or_to_one_that_fails_while_there_are_othe
             and view.prefill <= first.prefill
             and view.sequences <= first.sequences
             and view.waiting <= first.waiting
+            and is_short(view) <= is_short(first)
             and view.suspects <= first.suspects
         )
         assert not better

@@ -263,6 +263,7 @@ class EngineCore:
             prefill_tokens=self.tree.pending + sum(s.expected_prefill for s in residency.waiting),
             kv_free=self.pool.free_count + self.tree.evictable,
             useful_width=self._step_times.useful_width,
+            kv_capacity=self.pool.capacity,
         )
 
     def _take(self, sequence: Sequence, choice: sampling.Choice) -> None:

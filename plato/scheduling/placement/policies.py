@@ -21,6 +21,9 @@ each, over about a hundred steps of a node."""
 WAITING_SHARE = 128
 """What one more sequence that waits for a place in the batch costs, in prompt tokens: some node
 must end before it begins."""
+FULL_SHARE = 256
+"""What finding no memory for it costs, in prompt tokens: it waits for sequences to end, and while
+it waits the beginning of its prompt stays where it is, which others want too."""
 LEAST_MOVE = 256
 """Tokens of KV that are worth a call to another replica."""
 SUSPECT_SHARE = 4096
@@ -38,7 +41,8 @@ def kv_aware(ask: Ask, replicas: Sequence[ReplicaView], chance: random.Random) -
 
     cost = prompt tokens not cached there, once for itself and once for each sequence there, which
     wait for them too + prefill queued there + a share for each sequence there.
-    A replica without memory for it comes behind all that have it, and one that has just failed
+    + a share if it has no memory for it now, so that sequences must end there before it begins.
+    A replica whose whole budget is too small comes behind all others, and one that has just failed
     behind those. Decided for each ask by itself: one hot replica turns affinity off for nobody.
     """
     most = max(view.told for view in replicas)
@@ -56,6 +60,7 @@ def kv_aware(ask: Ask, replicas: Sequence[ReplicaView], chance: random.Random) -
             + view.prefill
             + SEQUENCE_SHARE * view.sequences
             + WAITING_SHARE * view.waiting
+            + FULL_SHARE * _is_short(ask, view)
             + SUSPECT_SHARE * view.suspects
         )
 
@@ -120,4 +125,8 @@ POLICIES: Mapping[str, Policy] = MappingProxyType(
 
 
 def _fits(ask: Ask, view: ReplicaView) -> bool:
-    return view.free is None or view.free >= ask.prompt - view.cached + ask.output
+    return view.capacity is None or view.capacity >= ask.prompt + ask.output
+
+
+def _is_short(ask: Ask, view: ReplicaView) -> bool:
+    return view.free is not None and view.free < ask.prompt - view.cached + ask.output
