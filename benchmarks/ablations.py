@@ -20,12 +20,12 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.answers import ideal_of, reuse_of
-from benchmarks.asking import PLATO, SEQUENTIAL, WARM_UP, Answered, Question, RuntimeAsker
-from benchmarks.calibration import calibrate, fastest
-from benchmarks.report import Report, arguments
-from benchmarks.statistics import bootstrap
-from benchmarks.workload import fixed_graphs
+from benchmarks.answering.asking import PLATO, SEQUENTIAL, WARM_UP, Answered, Question, RuntimeAsker
+from benchmarks.answering.calibration import calibrate, fastest
+from benchmarks.answering.ideal import ideal_of, reuse_of
+from benchmarks.common.report import Report, arguments
+from benchmarks.common.statistics import bootstrap
+from benchmarks.common.workload import fixed_graphs
 from plato.engine.pace import Pace
 from plato.graph import Node
 from plato.models import resolve_model

@@ -4,7 +4,8 @@
 
 *Fixed*: the questions of the fixed workload with the same plan, lengths and work every way, one at
 a time in this process (`runtime`) and through Ray Serve and HTTP (`http`), next to the bound of
-`benchmarks.bound` with step times measured in the same run; and several at a time through HTTP.
+`benchmarks.answering.bound` with step times measured in the same run; and several at a time
+through HTTP.
 *Free*: questions from a file (JSON lines with `question`, or `turns` as FastChat has them), with
 the model's own plans and lengths. Every question comes from a tenant of its own, so that no answer
 is served from another's cache.
@@ -25,7 +26,7 @@ from deployments.local import LocalApp  # isort: skip
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.asking import (
+from benchmarks.answering.asking import (
     AUTO,
     GIVEN,
     PLATO,
@@ -39,24 +40,21 @@ from benchmarks.asking import (
     Way,
     http_asker,
 )
-from benchmarks.bound import Bound, Part, PlanWork, bound
-from benchmarks.calibration import calibrate, fastest
-from benchmarks.report import Report, arguments, read_jsonl
-from benchmarks.reuse import cacheable_tokens
-from benchmarks.statistics import bootstrap, spread
-from benchmarks.workload import SHARED_DATA, fixed_graphs
-from plato.assembly import ModelTools
+from benchmarks.answering.bound import Bound
+from benchmarks.answering.calibration import calibrate, fastest
+from benchmarks.answering.comparing import CONCURRENCY, metrics
+from benchmarks.answering.ideal import ideal_of, reuse_of
+from benchmarks.common.report import Report, arguments, read_jsonl
+from benchmarks.common.workload import SHARED_DATA, fixed_graphs
 from plato.engine.pace import Pace
 from plato.models import resolve_model
 from plato.ports import free_port
-from plato.runs import NodePlanned
 from plato.runtime import Runtime
 from plato.settings import Settings
 
 FIXED_WAYS = (SEQUENTIAL, SKELETON, PLATO, GIVEN)
 HTTP_WAYS = (SEQUENTIAL, PLATO)
 FREE_WAYS = (SEQUENTIAL, SKELETON, PLATO, AUTO)
-CONCURRENCY = (4, 16)
 QUICK_GRAPHS = (
     "first-bicycle",
     "bread-faults",
@@ -66,7 +64,6 @@ QUICK_GRAPHS = (
     "two-sided",
     "chain-4",
 )
-"""Where the workplace keeps its data; elsewhere the options name the files."""
 REPETITION_PENALTY = 1.1
 FREE_NODE_TOKENS, FREE_SEQUENTIAL_TOKENS = 96, 512
 """A very small model answers: without an end it goes round in circles."""
@@ -156,61 +153,6 @@ async def in_process(
                     found.append((answered, reuse_of(runtime.tools, answered)))
                     _say("runtime", answered)
     return found
-
-
-def reuse_of(tools: ModelTools, answered: Answered) -> dict[str, Any]:
-    """Prompt tokens of an answer's parts: all, cached, and what could have been.
-
-    Public prefixes are cached before any question; they are counted as they were found.
-    """
-    assert answered.request is not None
-    found = cacheable_tokens(tools, [(answered.request, answered.events, answered.began)])
-    public = len(tools.layout.public_prefix())
-    nodes = answered.info["graph"]["nodes"]
-    by_part = {
-        number: min(max(tokens, min(public, _prompt_tokens(nodes, number))), _most(nodes, number))
-        for (_, number), tokens in found.items()
-    }
-    return {
-        "cached": sum(node["cached_tokens"] for node in nodes),
-        "cacheable": sum(by_part.values()),
-        "computed": answered.computed_prompt_tokens,
-        "cacheable_by_part": [by_part[node["number"]] for node in nodes],
-    }
-
-
-def _prompt_tokens(nodes: Sequence[dict[str, Any]], number: int) -> int:
-    return int(nodes[number - 1]["prompt_tokens"])
-
-
-def _most(nodes: Sequence[dict[str, Any]], number: int) -> int:
-    return _prompt_tokens(nodes, number) - 1
-
-
-def ideal_of(
-    answered: Answered, cacheable: Sequence[int], pace: Pace, *, pipelining: bool = True
-) -> Bound:
-    """The bound of an answer, with the plan's steps as they were and all reuse there was."""
-    nodes = answered.info["graph"]["nodes"]
-    parts = [
-        Part(node["tokens"], tuple(node["dependencies"]), node["prompt_tokens"] - cached)
-        for node, cached in zip(nodes, cacheable, strict=True)
-    ]
-    return bound(parts, plan_work(answered), pace, pipelining=pipelining)
-
-
-def plan_work(answered: Answered) -> PlanWork | None:
-    """What decoding the plan took; `None` if it was given, or there was none."""
-    plan = answered.info["plan"]
-    if plan["source"] != "model":
-        return None
-    total, cached = answered.plan_prompt_tokens
-    lines = tuple(
-        event.plan.steps
-        for event in answered.events
-        if isinstance(event, NodePlanned) and event.plan is not None
-    )
-    return PlanWork(total - cached, lines, int(plan["steps"]), int(plan["tokens"]))
 
 
 def bounded(
@@ -325,91 +267,6 @@ def row(
 def _say(via: str, answered: Answered) -> None:
     name = answered.question.name
     sys.stderr.write(f"{via} {name} {answered.way}: {answered.latency_s:.2f} s\n")
-
-
-def metrics(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """The figures of the report, ratios within this run; medians over questions."""
-    found: dict[str, Any] = {}
-    for via in ("runtime", "http"):
-        for kind in ("independent", "mixed", "chain"):
-            ratios = speedups(rows, via, PLATO, kind)
-            suffix = "" if via == "http" else "_runtime"
-            if ratios:
-                found[f"speedup_{kind}{suffix}"] = median(ratios)
-                found[f"speedup_{kind}{suffix}_interval"] = bootstrap(ratios, median)
-        ours = select(rows, via, PLATO)
-        found[f"bound_share_{via}"] = median(row["bound_share"] for row in ours)
-        found[f"bound_share_{via}_spread"] = spread([row["bound_share"] for row in ours])
-    found["first_text_bound_share"] = median(
-        row["first_text_bound_share"] for row in select(rows, "http", PLATO)
-    )
-    found["bound_share_sequential"] = median(
-        row["bound_share"] for row in select(rows, "runtime", SEQUENTIAL)
-    )
-    found["throughput_ratio_1"] = throughput(rows, 1, PLATO) / throughput(rows, 1, SEQUENTIAL)
-    for concurrency in CONCURRENCY:
-        found[f"throughput_ratio_{concurrency}"] = throughput(
-            rows, concurrency, PLATO
-        ) / throughput(rows, concurrency, SEQUENTIAL)
-    ours = select(rows, "runtime", PLATO)
-    found["cached_over_cacheable"] = sum(row["cached"] for row in ours) / sum(
-        row["cacheable"] for row in ours
-    )
-    for way in (GIVEN, SKELETON):
-        name = "given" if way is GIVEN else way.name
-        ratios = speedups(rows, "runtime", way)
-        found[f"speedup_{name}"] = median(ratios)
-    for way in (SKELETON, PLATO, AUTO):
-        pairs = paired(rows, "free", way)
-        if pairs:
-            found[f"free_latency_ratio_{way.name}"] = median(
-                theirs["latency_s"] / ours["latency_s"] for theirs, ours in pairs
-            )
-            found[f"free_rate_ratio_{way.name}"] = median(
-                ours["tokens_per_s"] / theirs["tokens_per_s"] for theirs, ours in pairs
-            )
-    return found
-
-
-def select(
-    rows: Sequence[dict[str, Any]], via: str, way: Way, concurrency: int = 1
-) -> list[dict[str, Any]]:
-    """The rows of one way."""
-    return [
-        row
-        for row in rows
-        if (row["via"], row["way"], row["concurrency"]) == (via, way.name, concurrency)
-    ]
-
-
-def paired(
-    rows: Sequence[dict[str, Any]], via: str, way: Way
-) -> list[tuple[dict[str, Any], dict[str, Any]]]:
-    """(sequential, this way) for every question, in order of repeats."""
-    theirs: dict[str, list[dict[str, Any]]] = defaultdict(list)
-    for row in select(rows, via, SEQUENTIAL):
-        theirs[row["question"]].append(row)
-    return [(theirs[row["question"]].pop(0), row) for row in select(rows, via, way)]
-
-
-def speedups(
-    rows: Sequence[dict[str, Any]], via: str, way: Way, kind: str | None = None
-) -> list[float]:
-    """Sequential's latency over this way's, for every question (of a kind)."""
-    return [
-        theirs["latency_s"] / ours["latency_s"]
-        for theirs, ours in paired(rows, via, way)
-        if kind in (None, ours["kind"])
-    ]
-
-
-def throughput(rows: Sequence[dict[str, Any]], concurrency: int, way: Way) -> float:
-    """Answer tokens a second of all questions that were asked over HTTP at a concurrency."""
-    found = select(rows, "http", way, concurrency)
-    tokens = sum(row["tokens"] for row in found)
-    if concurrency == 1:
-        return float(tokens / sum(row["latency_s"] for row in found))
-    return float(tokens / found[0]["makespan_s"])
 
 
 def show(rows: Sequence[dict[str, Any]]) -> None:

@@ -21,8 +21,8 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from benchmarks.report import Report, arguments, read_jsonl
-from benchmarks.workload import SHARED_DATA
+from benchmarks.common.report import Report, arguments, read_jsonl
+from benchmarks.common.workload import SHARED_DATA
 from plato.errors import PlatoError
 from plato.runs import Mode
 from plato.runtime import Runtime
@@ -30,7 +30,6 @@ from plato.settings import Settings
 
 FALSE_SPLIT_COST = 2.0
 MISSED_SPLIT_COST = 1.0
-"""Where the workplace keeps its data; elsewhere the options name the files."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,7 +24,7 @@ from unittest.mock import patch
 import torch
 import transformers
 
-from benchmarks.engine_harness import (
+from benchmarks.engine.harness import (
     Output,
     Tokens,
     drain,
@@ -34,7 +34,7 @@ from benchmarks.engine_harness import (
     timed,
     timed_step,
 )
-from benchmarks.engine_sharing import BRANCHES, OWN, run_fan
+from benchmarks.engine.sharing import BRANCHES, OWN, run_fan
 from plato.engine import GenerateRequest
 from plato.engine.torch.config import TorchEngineConfig
 from plato.engine.torch.core import EngineCore

@@ -28,7 +28,7 @@ import httpx
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.asking import (
+from benchmarks.answering.asking import (
     PLATO,
     SEQUENTIAL,
     WARM_UP,
@@ -38,8 +38,8 @@ from benchmarks.asking import (
     Way,
     http_asker,
 )
-from benchmarks.report import Report, arguments
-from benchmarks.workload import fixed_graphs
+from benchmarks.common.report import Report, arguments
+from benchmarks.common.workload import fixed_graphs
 from plato.models import resolve_model
 from plato.ports import free_port
 from plato.settings import Settings

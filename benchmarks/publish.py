@@ -12,17 +12,17 @@ from pathlib import Path
 from statistics import fmean, median
 from typing import Any
 
+from benchmarks.common.report import RESULTS
 from benchmarks.plots import plot_ablations, plot_answers
 
-RESULTS = Path(__file__).with_name("results")
 KINDS = ("independent", "mixed", "chain")
 PROTOCOL = """\
 Everything is a ratio within one run, against sequential decoding on the same engine, model and
 machine; medians over questions. The *bound* is a list schedule of the same graph with this
 machine's step times by width and prefill rate, measured in the same run, and nothing else: no
-queue, no message, no thread (`benchmarks/bound.py`). *Plan decoded*: the plan is written token by
-token as ever, only its words are given, so that every run does the same work. Every question comes
-from a tenant of its own: no answer is served from another's cache."""
+queue, no message, no thread (`benchmarks/answering/bound.py`). *Plan decoded*: the plan is written
+token by token as ever, only its words are given, so that every run does the same work. Every
+question comes from a tenant of its own: no answer is served from another's cache."""
 
 
 def main() -> None:

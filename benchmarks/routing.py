@@ -27,10 +27,10 @@ from ray import serve
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.report import Report, arguments
-from benchmarks.reuse import cacheable_tokens
-from benchmarks.statistics import bootstrap, percentile
-from benchmarks.workload import FixedGraph, fixed_graphs
+from benchmarks.answering.reuse import cacheable_tokens
+from benchmarks.common.report import Report, arguments
+from benchmarks.common.statistics import bootstrap, percentile
+from benchmarks.common.workload import FixedGraph, fixed_graphs
 from deployments.handles import ask, stream
 from plato.assembly import ModelTools
 from plato.engine import SamplingParams

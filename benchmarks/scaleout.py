@@ -22,11 +22,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.report import Report, arguments
-from benchmarks.simulated_pool import SimulatedDecoder, SimulatedPool
-from benchmarks.statistics import percentile
-from benchmarks.virtual_time import Station, run_virtual
-from benchmarks.workload import FixedGraph, fixed_graphs
+from benchmarks.common.report import RESULTS, Report, arguments
+from benchmarks.common.statistics import percentile
+from benchmarks.common.workload import FixedGraph, fixed_graphs
+from benchmarks.simulation.pool import SimulatedDecoder, SimulatedPool
+from benchmarks.simulation.virtual_time import Station, run_virtual
 from plato.assembly import ModelTools
 from plato.context import MemoryContextStore
 from plato.engine import Load, Prompt, Segment
@@ -50,7 +50,6 @@ KV_TOKENS = 40_000
 WIDTH = 16
 CHUNK = 256
 NEAR_LINEAR = 0.95
-PLOTS = Path(__file__).with_name("results")
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +83,7 @@ class Point:
 def main() -> None:
     """Run the benchmark."""
     parser = arguments("scaleout", __doc__ or "")
-    parser.add_argument("--plots", type=Path, default=PLOTS, help="folder for the plot")
+    parser.add_argument("--plots", type=Path, default=RESULTS, help="folder for the plot")
     options = parser.parse_args()
     logging.getLogger("plato").setLevel(logging.ERROR)
     settings = Settings()
@@ -295,7 +294,7 @@ def measure_messages(count: int) -> tuple[float, float]:
     from deployments.local import start_ray  # isort: skip
     from ray import serve
 
-    from benchmarks.echo import Echo
+    from benchmarks.simulation.echo import Echo
 
     with start_ray(cpus=2):
         echo: Any = Echo

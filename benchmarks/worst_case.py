@@ -19,10 +19,18 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.asking import AUTO, PLATO, SEQUENTIAL, WARM_UP, Question, RuntimeAsker, Way
-from benchmarks.report import Report, arguments
-from benchmarks.statistics import bootstrap
-from benchmarks.workload import fixed_graphs
+from benchmarks.answering.asking import (
+    AUTO,
+    PLATO,
+    SEQUENTIAL,
+    WARM_UP,
+    Question,
+    RuntimeAsker,
+    Way,
+)
+from benchmarks.common.report import Report, arguments
+from benchmarks.common.statistics import bootstrap
+from benchmarks.common.workload import fixed_graphs
 from plato.runs import Mode
 from plato.runtime import Runtime
 from plato.settings import Settings

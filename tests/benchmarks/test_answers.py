@@ -10,10 +10,11 @@ import pytest
 
 from benchmarks.ablations import measure as measure_ablations
 from benchmarks.ablations import metrics as ablation_metrics
-from benchmarks.answers import ideal_of, metrics, plan_work, reuse_of, throughput
-from benchmarks.asking import GIVEN, PLATO, SEQUENTIAL, Question, RuntimeAsker, shape
+from benchmarks.answering.asking import GIVEN, PLATO, SEQUENTIAL, Question, RuntimeAsker, shape
+from benchmarks.answering.comparing import metrics, throughput
+from benchmarks.answering.ideal import ideal_of, plan_work, reuse_of
+from benchmarks.common.workload import fixed_graphs
 from benchmarks.publish import report
-from benchmarks.workload import fixed_graphs
 from plato.engine.pace import Pace
 from plato.graph import Node
 from plato.runtime import Runtime

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from benchmarks.bound import Part, PlanWork, bound
+from benchmarks.answering.bound import Part, PlanWork, bound
 from plato.engine.pace import Pace
 
 # A step takes 10 ms and 2 ms more for every further sequence; 100 prompt tokens take 100 ms.

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks.calibration import fastest
+from benchmarks.answering.calibration import fastest
 from benchmarks.peers import metrics as peer_metrics
 from benchmarks.worst_case import metrics
 from plato.engine.pace import Pace

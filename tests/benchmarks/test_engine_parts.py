@@ -3,9 +3,9 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.engine_harness import Output, Workbench, request, timed_step
-from benchmarks.engine_profile import Clocks, clocked_step
-from benchmarks.engine_sharing import BRANCHES, OWN, run_fan
+from benchmarks.engine.harness import Output, Workbench, request, timed_step
+from benchmarks.engine.profile import Clocks, clocked_step
+from benchmarks.engine.sharing import BRANCHES, OWN, run_fan
 
 
 @pytest.fixture(scope="module")

@@ -3,8 +3,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks.engine_harness import Workbench
-from benchmarks.engine_quality import (
+from benchmarks.engine.harness import Workbench
+from benchmarks.engine.quality import (
     TIE,
     count_right,
     loss_by_decoding,

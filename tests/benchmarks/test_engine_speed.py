@@ -2,10 +2,10 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.engine_contestants import EngineContestant, GenerateContestant, Timing
-from benchmarks.engine_harness import Workbench
-from benchmarks.engine_plot import plot_speed
-from benchmarks.engine_speed import METRIC_WIDTHS, speed_metrics, summary
+from benchmarks.engine.contestants import EngineContestant, GenerateContestant, Timing
+from benchmarks.engine.harness import Workbench
+from benchmarks.engine.plot import plot_speed
+from benchmarks.engine.speed import METRIC_WIDTHS, speed_metrics, summary
 
 
 def rows(**speeds: float) -> list[dict[str, object]]:

@@ -6,9 +6,9 @@ import asyncio
 
 import pytest
 
-from benchmarks.statistics import bootstrap, percentile, spread
-from benchmarks.virtual_time import Station, run_virtual
-from benchmarks.workload import fixed_graphs
+from benchmarks.common.statistics import bootstrap, percentile, spread
+from benchmarks.common.workload import fixed_graphs
+from benchmarks.simulation.virtual_time import Station, run_virtual
 from plato.graph import PlanGraph
 
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
-from benchmarks.engine_harness import Output, Tokens, Workbench, drain, request
-from benchmarks.workload import fresh_tenant
+from benchmarks.common.workload import fresh_tenant
+from benchmarks.engine.harness import Output, Tokens, Workbench, drain, request
 from plato.engine.torch.core import EngineCore
 
 BRANCHES = 8

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 import httpx
 
-from benchmarks.workload import FixedGraph, fresh_tenant
+from benchmarks.common.workload import FixedGraph, fresh_tenant
 from plato.answering import Answering
 from plato.api.requests import parse_request, to_run_request
 from plato.api.responses import PlatoInfo

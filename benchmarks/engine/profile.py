@@ -16,7 +16,8 @@ from statistics import median
 from typing import Any
 from unittest.mock import patch
 
-from benchmarks.engine_harness import (
+from benchmarks.common.workload import fresh_tenant
+from benchmarks.engine.harness import (
     Output,
     Step,
     Workbench,
@@ -25,7 +26,6 @@ from benchmarks.engine_harness import (
     run_step,
     timed_step,
 )
-from benchmarks.workload import fresh_tenant
 from plato.engine.torch import grammar as grammars
 from plato.engine.torch import layers, linear, sampling
 from plato.engine.torch.core import EngineCore

@@ -7,12 +7,12 @@ import uuid
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.report import read_jsonl
+from benchmarks.common.report import read_jsonl
 from plato.graph import Node
 
-SHARED_DATA = Path(__file__).parents[2] / "shared" / "data"
+SHARED_DATA = Path(__file__).parents[3] / "shared" / "data"
 """Where questions lie that are not part of the project; it may be missing."""
-GRAPHS = Path(__file__).with_name("data") / "graphs.jsonl"
+GRAPHS = Path(__file__).parents[1] / "data" / "graphs.jsonl"
 _tenants = itertools.count(1)
 
 

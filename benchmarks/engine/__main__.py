@@ -20,13 +20,13 @@ from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.engine_harness import Workbench
-from benchmarks.engine_plot import plot_speed
-from benchmarks.engine_profile import measure_grammar, measure_profile
-from benchmarks.engine_quality import measure_exactness, measure_perplexity
-from benchmarks.engine_sharing import measure_fork
-from benchmarks.engine_speed import measure_prefill, measure_speed
-from benchmarks.report import Report, arguments
+from benchmarks.common.report import RESULTS, Report, arguments
+from benchmarks.engine.harness import Workbench
+from benchmarks.engine.plot import plot_speed
+from benchmarks.engine.profile import measure_grammar, measure_profile
+from benchmarks.engine.quality import measure_exactness, measure_perplexity
+from benchmarks.engine.sharing import measure_fork
+from benchmarks.engine.speed import measure_prefill, measure_speed
 from plato.models import resolve_model
 from plato.settings import Settings
 
@@ -43,14 +43,13 @@ PARTS: dict[str, Part] = {
     "profile": measure_profile,
 }
 WIDE = 160
-PLOTS = Path(__file__).with_name("results")
 
 
 def main() -> None:
     """Run the benchmark."""
     parser = arguments("engine", __doc__ or "")
     parser.add_argument("--only", nargs="+", choices=PARTS, metavar="PART", help=", ".join(PARTS))
-    parser.add_argument("--plots", type=Path, default=PLOTS, help="folder for the plot")
+    parser.add_argument("--plots", type=Path, default=RESULTS, help="folder for the plot")
     options = parser.parse_args()
 
     transformers.logging.set_verbosity_error()

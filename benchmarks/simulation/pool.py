@@ -7,7 +7,7 @@ from collections import OrderedDict
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass, field
 
-from benchmarks.virtual_time import Station
+from benchmarks.simulation.virtual_time import Station
 from plato.engine import (
     Chunk,
     FinishReason,

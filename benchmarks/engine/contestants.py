@@ -16,8 +16,8 @@ import transformers
 from transformers import GenerationConfig, StoppingCriteria, StoppingCriteriaList
 from transformers.generation.configuration_utils import ContinuousBatchingConfig
 
-from benchmarks.engine_harness import Output, Step, Tokens, request, timed_step
-from benchmarks.workload import fresh_tenant
+from benchmarks.common.workload import fresh_tenant
+from benchmarks.engine.harness import Output, Step, Tokens, request, timed_step
 from plato.engine.torch.core import EngineCore
 
 PAGE = 256

@@ -14,6 +14,9 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+RESULTS = Path(__file__).parents[1] / "results"
+"""Where the figures that the README and the report name are kept."""
+
 
 @dataclass
 class Report:

@@ -16,15 +16,15 @@ from typing import Any
 
 import torch
 
-from benchmarks.engine_contestants import (
+from benchmarks.common.workload import fresh_tenant
+from benchmarks.engine.contestants import (
     Contestant,
     EngineContestant,
     GenerateContestant,
     PagedContestant,
     Timing,
 )
-from benchmarks.engine_harness import Workbench, request, run_together, timed
-from benchmarks.workload import fresh_tenant
+from benchmarks.engine.harness import Workbench, request, run_together, timed
 from plato.engine.torch.core import EngineCore
 
 WIDTHS = (1, 2, 4, 8, 16)

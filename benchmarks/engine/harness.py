@@ -21,7 +21,7 @@ from plato.engine.torch.config import TorchEngineConfig
 from plato.engine.torch.core import EngineCore
 from plato.engine.torch.model import LanguageModel, leave_threads
 
-TEXTS = Path(__file__).with_name("texts")
+TEXTS = Path(__file__).parents[1] / "texts"
 MAX_STEPS = 20_000
 """Steps after which a core that still has work is taken to hang."""
 

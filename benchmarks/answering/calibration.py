@@ -16,8 +16,8 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from statistics import median
 
-from benchmarks.engine_harness import Output, Workbench, request, run_step, timed, timed_step
-from benchmarks.workload import fresh_tenant
+from benchmarks.common.workload import fresh_tenant
+from benchmarks.engine.harness import Output, Workbench, request, run_step, timed, timed_step
 from plato.engine.pace import Pace
 
 WIDTHS = (1, 2, 3, 4, 6, 8, 12, 16)
@@ -41,7 +41,7 @@ def fastest(paces: Sequence[Pace]) -> Pace:
 def calibrate(folder: Path) -> Pace:
     """Measure the model in `folder`."""
     found = subprocess.run(
-        [sys.executable, "-m", "benchmarks.calibration", str(folder)],
+        [sys.executable, "-m", "benchmarks.answering.calibration", str(folder)],
         check=True,
         stdout=subprocess.PIPE,
         timeout=DEADLINE_S,

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch.nn.functional import cross_entropy
 
-from benchmarks.engine_harness import (
+from benchmarks.engine.harness import (
     TEXTS,
     Output,
     Tokens,

@@ -1,0 +1,1 @@
+"""Asking the same questions in several ways, and what is possible at best."""

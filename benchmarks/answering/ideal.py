@@ -1,0 +1,68 @@
+"""What an answer could have reused, and how fast it could have been."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from benchmarks.answering.asking import Answered
+from benchmarks.answering.bound import Bound, Part, PlanWork, bound
+from benchmarks.answering.reuse import cacheable_tokens
+from plato.assembly import ModelTools
+from plato.engine.pace import Pace
+from plato.runs import NodePlanned
+
+
+def reuse_of(tools: ModelTools, answered: Answered) -> dict[str, Any]:
+    """Prompt tokens of an answer's parts: all, cached, and what could have been.
+
+    Public prefixes are cached before any question; they are counted as they were found.
+    """
+    assert answered.request is not None
+    found = cacheable_tokens(tools, [(answered.request, answered.events, answered.began)])
+    public = len(tools.layout.public_prefix())
+    nodes = answered.info["graph"]["nodes"]
+    by_part = {
+        number: min(max(tokens, min(public, _prompt_tokens(nodes, number))), _most(nodes, number))
+        for (_, number), tokens in found.items()
+    }
+    return {
+        "cached": sum(node["cached_tokens"] for node in nodes),
+        "cacheable": sum(by_part.values()),
+        "computed": answered.computed_prompt_tokens,
+        "cacheable_by_part": [by_part[node["number"]] for node in nodes],
+    }
+
+
+def _prompt_tokens(nodes: Sequence[dict[str, Any]], number: int) -> int:
+    return int(nodes[number - 1]["prompt_tokens"])
+
+
+def _most(nodes: Sequence[dict[str, Any]], number: int) -> int:
+    return _prompt_tokens(nodes, number) - 1
+
+
+def ideal_of(
+    answered: Answered, cacheable: Sequence[int], pace: Pace, *, pipelining: bool = True
+) -> Bound:
+    """The bound of an answer, with the plan's steps as they were and all reuse there was."""
+    nodes = answered.info["graph"]["nodes"]
+    parts = [
+        Part(node["tokens"], tuple(node["dependencies"]), node["prompt_tokens"] - cached)
+        for node, cached in zip(nodes, cacheable, strict=True)
+    ]
+    return bound(parts, plan_work(answered), pace, pipelining=pipelining)
+
+
+def plan_work(answered: Answered) -> PlanWork | None:
+    """What decoding the plan took; `None` if it was given, or there was none."""
+    plan = answered.info["plan"]
+    if plan["source"] != "model":
+        return None
+    total, cached = answered.plan_prompt_tokens
+    lines = tuple(
+        event.plan.steps
+        for event in answered.events
+        if isinstance(event, NodePlanned) and event.plan is not None
+    )
+    return PlanWork(total - cached, lines, int(plan["steps"]), int(plan["tokens"]))

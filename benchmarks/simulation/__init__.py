@@ -1,0 +1,1 @@
+"""A pool of decoders in simulated time, and what real messages cost."""
