@@ -172,11 +172,6 @@ class Composer:
         """When the first text was released, in seconds since the run started."""
         return self._first_text_s
 
-    @property
-    def received(self) -> dict[int, tuple[int, ...]]:
-        """Output token ids of every node so far, for a scheduler that takes the run over."""
-        return {number: tuple(part.ids) for number, part in self._parts.items() if part.ids}
-
     def feed(self, event: RunEvent) -> str:
         """Take an event; returns the text that can be shown now, often none.
 

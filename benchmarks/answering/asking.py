@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 import uuid
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -248,8 +248,3 @@ def _body(question: Question, way: Way, model: str) -> dict[str, Any]:
         "messages": [{"role": "user", "content": question.text}],
         **way.options(question),
     }
-
-
-def shape(question: Question) -> Sequence[tuple[int, tuple[int, ...]]]:
-    """(tokens, dependencies) of every part."""
-    return [(part.max_tokens or 1, part.dependencies) for part in question.parts]

@@ -7,23 +7,20 @@ import logging
 from collections import deque
 from collections.abc import Awaitable, Callable
 
-from plato.context.protocol import ContextStore, NodeRecord, RunRecord
-
 logger = logging.getLogger(__name__)
 
 Write = Callable[[], Awaitable[object]]
 
 
 class WriteBehind:
-    """A bounded queue of writes in front of a context store, and the one task that drains it.
+    """A bounded queue of writes to a context store, and the one task that drains it.
 
-    Putting never waits and never raises. Writes reach the store in order, one after the other.
+    Submitting never waits and never raises. Writes reach the store in order, one after the other.
     When `capacity` writes are waiting the oldest is dropped: the newest state of a run matters
     most. The task lives only while there is something to write.
     """
 
-    def __init__(self, store: ContextStore, *, capacity: int = 1024) -> None:
-        self._store = store
+    def __init__(self, *, capacity: int = 1024) -> None:
         self._capacity = capacity
         self._queue: deque[Write] = deque()
         """Bounded by `capacity`, in `submit`."""
@@ -41,20 +38,8 @@ class WriteBehind:
         """Writes lost here: the queue was full, or closed, or the write raised."""
         return self._dropped
 
-    def put_run(self, record: RunRecord) -> None:
-        """Write a run's state."""
-        self.submit(lambda: self._store.put_run(record))
-
-    def put_node(self, record: NodeRecord) -> None:
-        """Write a finished node's output."""
-        self.submit(lambda: self._store.put_node(record))
-
-    def release(self, tenant: str, run: str, owner: str, fence: int) -> None:
-        """Give a run's ownership up, after the writes so far."""
-        self.submit(lambda: self._store.release(tenant, run, owner, fence))
-
     def submit(self, write: Write) -> None:
-        """Queue any other write. Call it inside the event loop."""
+        """Queue a write. Call it inside the event loop."""
         if self._closed:
             self._dropped += 1
             return
@@ -66,10 +51,7 @@ class WriteBehind:
             self._task = asyncio.create_task(self._drain(), name="context-write-behind")
 
     async def close(self, deadline_s: float = 1.0) -> None:
-        """Write what is queued, for `deadline_s` at the most, and drop the rest. Idempotent.
-
-        The store stays open: whoever made it closes it.
-        """
+        """Write what is queued, for `deadline_s` at the most, and drop the rest. Idempotent."""
         self._closed = True
         if self._task is not None:
             _, late = await asyncio.wait((self._task,), timeout=deadline_s)

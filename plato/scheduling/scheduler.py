@@ -97,7 +97,7 @@ class GraphScheduler:
         self._following: asyncio.Task[None] | None = None
         self._decoder = NodeDecoder(pool, self._placement, self._leases, config, now, recorder)
         self._log = RunLog(store)
-        self._writes = WriteBehind(store)
+        self._writes = WriteBehind()
         self._admission = Admission(
             max_running=config.max_runs,
             max_waiting=config.max_waiting_runs,

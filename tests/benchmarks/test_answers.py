@@ -10,7 +10,7 @@ import pytest
 
 from benchmarks.ablations import measure as measure_ablations
 from benchmarks.ablations import metrics as ablation_metrics
-from benchmarks.answering.asking import GIVEN, PLATO, SEQUENTIAL, Question, RuntimeAsker, shape
+from benchmarks.answering.asking import GIVEN, PLATO, SEQUENTIAL, Question, RuntimeAsker
 from benchmarks.answering.comparing import metrics, throughput
 from benchmarks.answering.ideal import ideal_of, plan_work, reuse_of
 from benchmarks.common.workload import fixed_graphs
@@ -52,7 +52,9 @@ async def test_every_graph_is_decoded_as_it_stands(asker: RuntimeAsker, graph: o
     question = Question.of(graph, 0.05)  # type: ignore[arg-type]
     answered = await asker.ask(question, PLATO)
     nodes = answered.info["graph"]["nodes"]
-    assert [(n["tokens"], tuple(n["dependencies"])) for n in nodes] == shape(question)
+    assert [(n["tokens"], tuple(n["dependencies"])) for n in nodes] == [
+        (part.max_tokens, part.dependencies) for part in question.parts
+    ]
     assert [n["title"] for n in nodes] == [part.title for part in question.parts]
     plan = answered.info["plan"]
     assert plan["source"] == "model"

@@ -25,13 +25,13 @@ class Gate:
 
 async def test_records_reach_the_store_in_order():
     store = MemoryContextStore()
-    writer = WriteBehind(store)
+    writer = WriteBehind()
     fence = await store.acquire("acme", "run-1", "a", 10)
-    writer.put_run(run(fence=fence, owner="a"))
-    writer.put_node(NODE)
-    writer.put_node(node(number=2, text="later"))
-    writer.release("acme", "run-1", "a", fence)
-    assert await store.get_run("acme", "run-1") is None, "putting does not write"
+    writer.submit(lambda: store.put_run(run(fence=fence, owner="a")))
+    writer.submit(lambda: store.put_node(NODE))
+    writer.submit(lambda: store.put_node(node(number=2, text="later")))
+    writer.submit(lambda: store.release("acme", "run-1", "a", fence))
+    assert await store.get_run("acme", "run-1") is None, "submitting does not write"
     await writer.close()
     assert (await store.get_run("acme", "run-1")).owner == "a"
     assert (await store.get_nodes("acme", "run-1"))[2].text == "later"
@@ -40,9 +40,9 @@ async def test_records_reach_the_store_in_order():
 
 
 async def test_writes_reach_a_real_store(redis_store):
-    writer = WriteBehind(redis_store)
-    writer.put_run(RUN)
-    writer.put_node(NODE)
+    writer = WriteBehind()
+    writer.submit(lambda: redis_store.put_run(RUN))
+    writer.submit(lambda: redis_store.put_node(NODE))
     await writer.close(5.0)
     assert await redis_store.get_run("acme", "run-1") == RUN
     assert await redis_store.get_nodes("acme", "run-1") == {2: NODE}
@@ -51,7 +51,7 @@ async def test_writes_reach_a_real_store(redis_store):
 async def test_writing_needs_no_close():
     gate = Gate()
     gate.open.set()
-    writer = WriteBehind(MemoryContextStore())
+    writer = WriteBehind()
     for number in (1, 2):
         writer.submit(gate.write(number))
         await asyncio.sleep(0.01)
@@ -60,7 +60,7 @@ async def test_writing_needs_no_close():
 
 async def test_a_full_queue_drops_the_oldest_and_counts_it():
     gate = Gate()
-    writer = WriteBehind(MemoryContextStore(), capacity=3)
+    writer = WriteBehind(capacity=3)
     writer.submit(gate.write(0))
     await asyncio.sleep(0)  # Now it is being written, and the queue is empty.
     for number in range(1, 6):
@@ -74,7 +74,7 @@ async def test_a_full_queue_drops_the_oldest_and_counts_it():
 
 async def test_closing_ends_at_its_deadline_and_counts_what_is_lost():
     gate = Gate()
-    writer = WriteBehind(MemoryContextStore())
+    writer = WriteBehind()
     for number in range(4):
         writer.submit(gate.write(number))
     started = time.monotonic()
@@ -87,9 +87,9 @@ async def test_closing_ends_at_its_deadline_and_counts_what_is_lost():
 
 
 async def test_nothing_is_taken_after_closing():
-    writer = WriteBehind(MemoryContextStore())
+    writer = WriteBehind()
     await writer.close()
-    writer.put_run(RUN)
+    writer.submit(Gate().write(0))
     assert (writer.pending, writer.dropped) == (0, 1)
 
 
@@ -99,7 +99,7 @@ async def test_a_write_that_raises_does_not_stop_the_others(caplog: pytest.LogCa
 
     gate = Gate()
     gate.open.set()
-    writer = WriteBehind(MemoryContextStore())
+    writer = WriteBehind()
     writer.submit(broken)
     writer.submit(gate.write(1))
     await writer.close()

@@ -14,7 +14,7 @@ import httpx
 import psutil
 
 from plato.ports import free_port
-from tests.end_to_end.waiting import wait_until
+from tests.end_to_end.waiting import says_ok, wait_until
 
 READY_DEADLINE_S = 180.0
 
@@ -52,7 +52,7 @@ class Server:
                 stdout=log,
                 stderr=log,
             )
-        wait_until(self.ready, READY_DEADLINE_S, "the server is ready")
+        wait_until(self.ready, READY_DEADLINE_S, "the server is ready", every_s=0.1)
         return self
 
     def __exit__(
@@ -91,10 +91,7 @@ class Server:
         """Whether a question would be answered now."""
         assert self._process is not None
         assert self._process.poll() is None, self.log[-3000:]
-        try:
-            return httpx.get(f"{self.url}/readyz", timeout=6).status_code == httpx.codes.OK
-        except httpx.HTTPError:
-            return False
+        return says_ok(f"{self.url}/readyz")
 
     def metrics(self) -> str:
         """What Prometheus would get now."""

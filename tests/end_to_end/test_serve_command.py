@@ -14,7 +14,7 @@ import httpx
 import psutil
 
 from plato.ports import free_port
-from tests.end_to_end.waiting import wait_until
+from tests.end_to_end.waiting import says_ok, wait_until
 
 
 def test_plato_serve_answers_and_leaves_nothing_behind(model_folder: str, tmp_path: Path) -> None:
@@ -38,12 +38,9 @@ def test_plato_serve_answers_and_leaves_nothing_behind(model_folder: str, tmp_pa
 
         def ready() -> bool:
             assert server.poll() is None, (tmp_path / "log").read_text()[-3000:]
-            try:
-                return httpx.get(f"{url}/readyz", timeout=5).status_code == httpx.codes.OK
-            except httpx.HTTPError:
-                return False
+            return says_ok(f"{url}/readyz")
 
-        wait_until(ready, 120, "the server is ready")
+        wait_until(ready, 120, "the server is ready", every_s=0.1)
         assert httpx.get(f"{url}/healthz", timeout=5).json() == {"status": "ok"}
 
         asked = subprocess.run(

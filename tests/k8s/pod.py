@@ -18,12 +18,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import httpx
 import psutil
 import yaml
 
 from plato.ports import free_port
-from tests.end_to_end.waiting import wait_until
+from tests.end_to_end.waiting import says_ok, wait_until
 from tests.k8s.rendering import render
 from tests.k8s.stores import PASSWORD, running
 
@@ -125,7 +124,7 @@ class Pod:
                 stderr=log,
             )
             try:
-                wait_until(self._has_dashboard, 60, "the dashboard answers")
+                wait_until(self._has_dashboard, 60, "the dashboard answers", every_s=0.1)
                 yield
             finally:
                 family = psutil.Process(head.pid).children(recursive=True)
@@ -136,25 +135,18 @@ class Pod:
                 head.wait()
 
     def _has_dashboard(self) -> bool:
-        try:
-            httpx.get(f"http://127.0.0.1:{self._dashboard}/api/version", timeout=5)
-        except httpx.HTTPError:
-            return False
-        return True
+        return says_ok(f"http://127.0.0.1:{self._dashboard}/api/version")
 
     def deploy(self, config: Path, *, known_as: str) -> None:
         """What the operator sends to the dashboard; `config` is `known_as` to the commands."""
         config.write_text(yaml.safe_dump(self._config))
         address = f"http://127.0.0.1:{self._dashboard}"
         self.run("serve", "deploy", "--address", address, known_as)
-        wait_until(self.ready, READY_DEADLINE_S, "a question would be answered")
+        wait_until(self.ready, READY_DEADLINE_S, "a question would be answered", every_s=0.1)
 
     def ready(self) -> bool:
         """Whether a question would be answered now."""
-        try:
-            return httpx.get(f"{self.url}/readyz", timeout=6).status_code == httpx.codes.OK
-        except httpx.HTTPError:
-            return False
+        return says_ok(f"{self.url}/readyz")
 
 
 def own_variables(folder: str) -> dict[str, str]:
