@@ -60,11 +60,14 @@ class SimulatedDecoder:
         """As a real engine tells it."""
         everyone = (*self._running, *self._waiting)
         needed = sum(len(one.request.prompt) for one in self._running)
+        free = max(0, self._kv_tokens - needed)
         return Load(
             running=len(self._running),
             waiting=len(self._waiting),
             prefill_tokens=sum(one.prefill for one in everyone),
-            kv_free=max(0, self._kv_tokens - needed),
+            kv_free=free,
+            # What running sequences hold is held, too.
+            kv_evictable=min(free, max(0, self._held_tokens - needed)),
             useful_width=self._width,
             kv_capacity=self._kv_tokens,
         )

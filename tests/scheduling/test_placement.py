@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from contextlib import ExitStack, suppress
 from dataclasses import replace
+from math import inf
 
 import pytest
 from hypothesis import given
@@ -92,6 +93,23 @@ def test_computing_a_prefix_again_where_many_decode_costs_each_of_them(
         assert placement.choose(asked, BOTH).replica == "a"
         placement.observe("a", "e1", replace(busy, prefill_tokens=100 * (1 + running) + 1))
         assert placement.choose(asked, BOTH).replica == "b"
+
+
+def test_what_is_pushed_out_of_a_cache_counts_as_much_as_what_is_computed(
+    placement: Placement,
+) -> None:
+    # Whatever "b" computes takes the place of something that is cached there; "a" has room.
+    placement.observe("b", "e1", Load(kv_free=100_000, kv_evictable=100_000))
+    asked = prompt(100, 10)
+    for queued, expected in ((109, "a"), (111, "b")):
+        placement.observe("a", "e1", Load(kv_free=100_000, prefill_tokens=queued))
+        assert placement.choose(asked, BOTH).replica == expected
+    # Half of it fits what holds nothing.
+    half = Load(kv_free=100_000, kv_evictable=100_000 - 55 - 40)
+    placement.observe("b", "e1", half)
+    for queued, expected in ((54, "a"), (56, "b")):
+        placement.observe("a", "e1", Load(kv_free=100_000, prefill_tokens=queued))
+        assert placement.choose(asked, BOTH, output=40).replica == expected
 
 
 def test_one_hot_replica_does_not_turn_affinity_off_for_others(placement: Placement) -> None:
@@ -197,7 +215,7 @@ def test_memory_that_must_be_waited_for_is_worth_the_longer_prefix_only(
 ) -> None:
     # The replica with the prefix has memory for ten more tokens of prompt and forty of output.
     placement.observe("a", "e1", Load(kv_free=50, kv_capacity=10_000))
-    for length in (FULL_SHARE - 1, FULL_SHARE + 1):
+    for length in (FULL_SHARE - 5, FULL_SHARE + 5):
         held = prompt(length, first=length * 1000)
         placement.learn(held, "a")
         asked = held.extended(Segment((7,) * 10))
@@ -283,6 +301,7 @@ views = st.lists(
         sequences=st.integers(0, 40),
         waiting=st.integers(0, 10),
         free=st.none() | st.integers(0, 2000),
+        unused=st.none() | st.integers(-100, 2000),
         capacity=st.none() | st.integers(0, 2000),
         suspects=st.integers(0, 1),
         avoided=st.booleans(),
@@ -317,6 +336,9 @@ def test_ours_never_goes_over_a_budget_or_to_one_that_fails_while_there_are_othe
     def is_short(view: ReplicaView) -> bool:
         return view.free is not None and view.free < ask.prompt - view.cached + ask.output
 
+    def roomy(view: ReplicaView) -> float:
+        return inf if view.unused is None else view.unused
+
     sound = [view for view in replicas if not view.avoided]
     assert not first.avoided or not sound
     if first in sound:
@@ -330,6 +352,7 @@ def test_ours_never_goes_over_a_budget_or_to_one_that_fails_while_there_are_othe
             and view.sequences <= first.sequences
             and view.waiting <= first.waiting
             and is_short(view) <= is_short(first)
+            and roomy(view) >= roomy(first)
             and view.suspects <= first.suspects
         )
         assert not better

@@ -262,6 +262,7 @@ class EngineCore:
             waiting=len(residency.waiting),
             prefill_tokens=self.tree.pending + sum(s.expected_prefill for s in residency.waiting),
             kv_free=self.pool.free_count + self.tree.evictable,
+            kv_evictable=self.tree.evictable,
             useful_width=self._step_times.useful_width,
             kv_capacity=self.pool.capacity,
         )

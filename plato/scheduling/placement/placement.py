@@ -387,6 +387,7 @@ class Placement:
             sequences=self._sequences(state),
             waiting=load.waiting if load else 0,
             free=None if load is None else load.kv_free - state.booked_kv,
+            unused=None if load is None else load.kv_free - load.kv_evictable - state.booked_kv,
             capacity=(load.kv_capacity or None) if load else None,
             suspects=state.suspects,
             avoided=state.avoid_until > now,

@@ -39,8 +39,9 @@ MATCH_SHARE = 0.3
 def kv_aware(ask: Ask, replicas: Sequence[ReplicaView], chance: random.Random) -> list[str]:
     """The fewest tokens of work until the sequence decodes, as it slows and is slowed.
 
-    cost = prompt tokens not cached there, once for itself and once for each sequence there, which
-    wait for them too + prefill queued there + a share for each sequence there.
+    cost = prompt tokens not cached there, and those that they push out of the cache, which will be
+    computed again (as in Preble, arXiv 2407.00023); once for itself and once for each sequence
+    there, which wait for them too + prefill queued there + a share for each sequence there
     + a share if it has no memory for it now, so that sequences must end there before it begins.
     A replica whose whole budget is too small comes behind all others, and one that has just failed
     behind those. Decided for each ask by itself: one hot replica turns affinity off for nobody.
@@ -56,7 +57,7 @@ def kv_aware(ask: Ask, replicas: Sequence[ReplicaView], chance: random.Random) -
 
     def cost(view: ReplicaView) -> float:
         return (
-            (1 + view.sequences) * missing(view)
+            (1 + view.sequences) * (missing(view) + _displaced(ask, view))
             + view.prefill
             + SEQUENCE_SHARE * view.sequences
             + WAITING_SHARE * view.waiting
@@ -130,3 +131,14 @@ def _fits(ask: Ask, view: ReplicaView) -> bool:
 
 def _is_short(ask: Ask, view: ReplicaView) -> bool:
     return view.free is not None and view.free < ask.prompt - view.cached + ask.output
+
+
+def _displaced(ask: Ask, view: ReplicaView) -> int:
+    """Cached tokens that give way to the part of the prompt that is not there.
+
+    What it decodes is left out: it takes the same room everywhere.
+    """
+    if view.unused is None:
+        return 0
+    missing = ask.prompt - view.cached
+    return min(missing, max(0, missing + ask.output - view.unused))

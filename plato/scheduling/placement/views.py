@@ -38,6 +38,8 @@ class ReplicaView:
     """Those of them that have no place in the batch yet."""
     free: int | None = None
     """KV that is free or can be evicted; `None`: it has not said."""
+    unused: int | None = None
+    """KV that holds nothing; `None`: it has not said."""
     capacity: int | None = None
     """KV that its budget holds altogether; `None`: it has not said."""
     suspects: int = 0

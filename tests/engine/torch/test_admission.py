@@ -166,9 +166,10 @@ class TestLoad:
         core = make_core(kv_tokens=100)
         core.add(ask(PROMPT), Stream())
         core.step()
-        assert core.load.kv_free == 100 - 17
+        assert (core.load.kv_free, core.load.kv_evictable) == (100 - 17, 0)
         drain(core)
-        assert core.load.kv_free == 100
+        assert (core.load.kv_free, core.load.kv_evictable) == (100, 17)
+        assert core.load.kv_capacity == 100
         assert core.pool.free_count == 100 - 17
 
     def test_comes_with_every_chunk(self, make_core: MakeCore) -> None:
