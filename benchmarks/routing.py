@@ -120,6 +120,8 @@ def main() -> None:
         # The other policies move nothing, and a paced decoder's KV has no weight.
         move_cost=None,
         node_deadline_s=300,
+        # Nobody is refused: all policies answer the same runs.
+        patience_s=300,
     )
     outcomes: list[Outcome] = []
     with LocalApp(settings, port=0):
