@@ -314,7 +314,7 @@ def show(outcomes: Sequence[Outcome]) -> None:
         for policy in POLICIES:
             rows = [o.row() for o in outcomes if (o.scenario, o.policy) == (scenario, policy)]
             table.add_row(policy, *(f"{fmean(row[c] for row in rows):.3g}" for c in columns))
-        Console(width=130).print(table)
+        Console(width=150).print(table)
 
 
 WORDS = (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from dataclasses import replace
 from math import inf
@@ -23,6 +24,7 @@ from plato.scheduling.placement import (
 )
 from plato.scheduling.placement.placement import LEAST_WARM, SPARE_WIDTH
 from plato.scheduling.placement.policies import FULL_SHARE, SEQUENCE_SHARE, WAITING_SHARE
+from plato.scheduling.placement.state import ReplicaState
 from plato.scheduling.protocol import Replica
 
 A, B = Replica("a"), Replica("b")
@@ -290,6 +292,42 @@ def test_all_are_full_when_each_has_as_many_as_decode_faster_together() -> None:
     assert placement.full()
     placement.observe("b", "e1", Load(running=7, useful_width=8))
     assert not placement.full()
+
+
+changes = st.lists(
+    st.one_of(
+        st.builds(
+            lambda load: lambda state: setattr(state, "load", load),
+            st.builds(Load, *[st.integers(0, 50)] * 4),
+        ),
+        st.builds(
+            lambda *numbers: (
+                lambda state: state.book(
+                    sequences=numbers[0], prefill=numbers[1], kv=numbers[2], suspects=numbers[3]
+                )
+            ),
+            *[st.integers(-3, 50)] * 4,
+        ),
+        st.builds(lambda *numbers: lambda state: state.warm(*numbers), *[st.integers(-3, 50)] * 2),
+        st.builds(lambda prefill: lambda state: state.broken_off(prefill), st.integers(0, 50)),
+        st.builds(
+            lambda until: lambda state: setattr(state, "avoid_until", until), st.floats(0, 2)
+        ),
+    ),
+    max_size=20,
+)
+
+
+@given(changes)
+def test_what_a_decision_sees_of_a_replica_is_never_out_of_date(
+    steps: list[Callable[[ReplicaState], None]],
+) -> None:
+    looked_at, left_alone = ReplicaState("a"), ReplicaState("a")
+    for step in steps:
+        step(looked_at)
+        step(left_alone)
+        looked_at.view(1.0)
+    assert looked_at.view(1.0) == left_alone.view(1.0)
 
 
 views = st.lists(

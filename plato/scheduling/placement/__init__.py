@@ -1,12 +1,13 @@
 """Choosing the replica for a sequence: where its prefix lies, unless waiting there costs more.
 
 `views` is what a decision sees, `policies` are the decisions (pure functions), `index` knows what
-lies where, and `placement` keeps the state between decisions.
+lies where, `state` what is known of a replica, and `placement` keeps both between decisions.
 """
 
 from plato.scheduling.placement.index import KVIndex
-from plato.scheduling.placement.placement import Booking, Choice, Placement
+from plato.scheduling.placement.placement import Choice, Placement
 from plato.scheduling.placement.policies import POLICIES, kv_aware
+from plato.scheduling.placement.state import Booking
 from plato.scheduling.placement.views import Ask, ReplicaView
 
 __all__ = [

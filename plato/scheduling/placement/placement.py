@@ -6,11 +6,12 @@ import random
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 from plato.engine import HeldPrefix, HoldingsChange, Load, Prompt
 from plato.scheduling.placement.index import KVIndex, SentIndex
 from plato.scheduling.placement.policies import LEAST_MOVE, POLICIES
+from plato.scheduling.placement.state import Booking, ReplicaState
 from plato.scheduling.placement.views import Ask, ReplicaView
 from plato.scheduling.protocol import Replica
 
@@ -45,60 +46,6 @@ class Choice:
     """A replica that the KV of the prompt should be got from; empty: none."""
 
 
-@dataclass(slots=True)
-class _State:
-    """What is known of one replica."""
-
-    epoch: str = ""
-    load: Load | None = None
-    booked_sequences: int = 0
-    """Placed by us and not ended; the replica's own load trails behind."""
-    booked_prefill: int = 0
-    """Prompt tokens of ours that are not computed yet."""
-    booked_kv: int = 0
-    """KV that sequences of ours will take, and that their replica does not know of yet."""
-    suspects: int = 0
-    """Sequences of ours there that may be what kills replicas."""
-    avoid_until: float = 0.0
-    """In this process's monotonic clock: it failed a moment ago."""
-    warmings: int = 0
-    """Sequences of ours there that nobody waits for."""
-    warming_prefill: int = 0
-    """Their prompt tokens. They are part of the replica's own load, but everything else goes
-    before them."""
-    change: int | None = None
-    """Number of the last change of its holdings that was applied; `None`: none of this life."""
-    unconfirmed: dict[bytes, float] = field(default_factory=dict)
-    """Prefixes that we believe to be there because we sent them, and until when, if the replica
-    does not say so; swept with every change of its holdings."""
-
-
-class Booking:
-    """A placed sequence, as it weighs on its replica."""
-
-    def __init__(self, state: _State, prefill: int, output: int, suspect: bool) -> None:
-        self._state = state
-        self._prefill = prefill
-        self._kv = prefill + output
-        self._suspect = suspect
-        state.suspects += suspect
-        state.booked_sequences += 1
-        state.booked_prefill += prefill
-        state.booked_kv += self._kv
-
-    def prefilled(self) -> None:
-        """Its prompt is computed, and the replica's own load counts it. Idempotent."""
-        self._state.booked_prefill -= self._prefill
-        self._state.booked_kv -= self._kv
-        self._prefill = self._kv = 0
-
-    def ended(self) -> None:
-        """It is gone."""
-        self.prefilled()
-        self._state.booked_sequences -= 1
-        self._state.suspects -= self._suspect
-
-
 class Placement:
     """Ranks replicas for one sequence after the other, in memory and at once.
 
@@ -121,7 +68,7 @@ class Placement:
         self._clock = clock
         self._policy_name = policy
         self._policy = POLICIES[policy]
-        self._states: dict[str, _State] = {}
+        self._states: dict[str, ReplicaState] = {}
         """By replica; those that are gone are dropped whenever something is placed."""
         self._index = KVIndex()
         self._sent = SentIndex()
@@ -159,7 +106,7 @@ class Placement:
         if self._states.keys() != set(names):
             for gone in self._states.keys() - set(names):
                 self._forget(gone)
-            self._states = {name: self._states.get(name) or _State() for name in names}
+            self._states = {name: self._states.get(name) or ReplicaState(name) for name in names}
         cached = self._index.cached(prompt)
         now = self._clock()
         views = [self._view(name, prompt, cached.get(name, 0), now) for name in names]
@@ -184,7 +131,7 @@ class Placement:
         state = self._states.get(choice.replica or "")
         if state is None or self._policy_name != OURS:
             return None
-        busy = self._prefill(state) > 0 or self._sequences(state) > SPARE_WIDTH
+        busy = state.prefill > 0 or state.sequences > SPARE_WIDTH
         avoided = state.avoid_until > self._clock()
         if busy or avoided or len(prompt) - choice.predicted_tokens < LEAST_WARM:
             return None
@@ -208,7 +155,7 @@ class Placement:
     @contextmanager
     def booked(self, prompt: Prompt, choice: Choice, *, suspect: bool = False) -> Iterator[Booking]:
         """Count a placed sequence until it ends. Others keep away from a `suspect`."""
-        state = self._states.get(choice.replica or "") or _State()
+        state = self._states.get(choice.replica or "") or ReplicaState("")
         booking = Booking(state, len(prompt) - choice.predicted_tokens, choice.output, suspect)
         if choice.replica is not None:
             self.learn(prompt, choice.replica)
@@ -222,24 +169,16 @@ class Placement:
     @contextmanager
     def warming(self, prompt: Prompt, choice: Choice) -> Iterator[None]:
         """Take a prompt that is computed in advance for no load, as long as that lasts."""
-        state = self._states.get(choice.replica or "") or _State()
+        state = self._states.get(choice.replica or "") or ReplicaState("")
         prefill = len(prompt) - choice.predicted_tokens
-        state.warmings += 1
-        state.warming_prefill += prefill
+        state.warm(1, prefill)
         try:
             yield
         except BaseException:
-            # The last word on its load was before it broke off.
-            if state.load is not None:
-                state.load = replace(
-                    state.load,
-                    running=max(0, state.load.running - 1),
-                    prefill_tokens=max(0, state.load.prefill_tokens - prefill),
-                )
+            state.broken_off(prefill)
             raise
         finally:
-            state.warmings -= 1
-            state.warming_prefill -= prefill
+            state.warm(-1, -prefill)
 
     def answered(self, predicted: int, actual: int) -> None:
         """Of a prompt's tokens so many were predicted to be cached, and so many were."""
@@ -265,7 +204,7 @@ class Placement:
         """
         states = self._states.values()
         return bool(states) and all(
-            state.load is not None and 0 < state.load.useful_width <= self._sequences(state)
+            state.load is not None and 0 < state.load.useful_width <= state.sequences
             for state in states
         )
 
@@ -353,7 +292,7 @@ class Placement:
         state.change = change.number
         return True
 
-    def _enter_epoch(self, replica: str, state: _State, epoch: str) -> None:
+    def _enter_epoch(self, replica: str, state: ReplicaState, epoch: str) -> None:
         if state.epoch not in ("", epoch):
             self._forget(replica)
             state.unconfirmed.clear()
@@ -365,32 +304,13 @@ class Placement:
         self._index.forget(replica)
         self._sent.forget(replica)
 
-    @staticmethod
-    def _sequences(state: _State) -> int:
-        load = state.load or Load()
-        return max(load.running + load.waiting - state.warmings, state.booked_sequences)
-
-    @staticmethod
-    def _prefill(state: _State) -> int:
-        load = state.load or Load()
-        return max(load.prefill_tokens - state.warming_prefill, state.booked_prefill)
-
     def _view(self, name: str, prompt: Prompt, cached: int, now: float) -> ReplicaView:
-        state = self._states[name]
-        load = state.load
-        tree = self._policy_name == "prefix_tree"
-        return ReplicaView(
-            name,
-            cached=cached,
-            told=0 if self._move is None or not cached else self._told(name, prompt),
-            prefill=self._prefill(state),
-            sequences=self._sequences(state),
-            waiting=load.waiting if load else 0,
-            free=None if load is None else load.kv_free - state.booked_kv,
-            unused=None if load is None else load.kv_free - load.kv_evictable - state.booked_kv,
-            capacity=(load.kv_capacity or None) if load else None,
-            suspects=state.suspects,
-            avoided=state.avoid_until > now,
-            matched=self._sent.matched(name, prompt) if tree else 0,
-            sent=self._sent.sent(name) if tree else 0,
-        )
+        view = self._states[name].view(now)
+        if cached:
+            told = 0 if self._move is None else self._told(name, prompt)
+            view = replace(view, cached=cached, told=told)
+        if self._policy_name == "prefix_tree":
+            view = replace(
+                view, matched=self._sent.matched(name, prompt), sent=self._sent.sent(name)
+            )
+        return view

@@ -46,29 +46,36 @@ def kv_aware(ask: Ask, replicas: Sequence[ReplicaView], chance: random.Random) -
     A replica whose whole budget is too small comes behind all others, and one that has just failed
     behind those. Decided for each ask by itself: one hot replica turns affinity off for nobody.
     """
-    most = max(view.told for view in replicas)
+    most = max(view.told for view in replicas) if ask.move is not None else 0
+    keys = [
+        (view.avoided, not _fits(ask, view), _cost(ask, view, most), chance.random(), view.name)
+        for view in replicas
+    ]
+    return [key[-1] for key in sorted(keys)]
 
-    def missing(view: ReplicaView) -> float:
-        """Tokens to compute, those that are moved instead by what that costs."""
-        moved = most - view.cached
-        if ask.move is None or moved < LEAST_MOVE:
-            return ask.prompt - view.cached
-        return ask.prompt - most + ask.move * moved
 
-    def cost(view: ReplicaView) -> float:
-        return (
-            (1 + view.sequences) * (missing(view) + _displaced(ask, view))
-            + view.prefill
-            + SEQUENCE_SHARE * view.sequences
-            + WAITING_SHARE * view.waiting
-            + FULL_SHARE * _is_short(ask, view)
-            + SUSPECT_SHARE * view.suspects
-        )
+def _cost(ask: Ask, view: ReplicaView, most: int) -> float:
+    """See `kv_aware`; `most` is how much of the prompt some replica says it holds."""
+    missing = ask.prompt - view.cached
+    # What is decoded is left out: it takes the same room everywhere.
+    displaced = 0 if view.unused is None else missing + ask.output - view.unused
+    displaced = min(missing, displaced) if displaced > 0 else 0
+    compute: float = missing
+    if ask.move is not None and most - view.cached >= LEAST_MOVE:
+        compute = ask.prompt - most + ask.move * (most - view.cached)
+    is_short = view.free is not None and view.free < missing + ask.output
+    return (
+        (1 + view.sequences) * (compute + displaced)
+        + view.prefill
+        + SEQUENCE_SHARE * view.sequences
+        + WAITING_SHARE * view.waiting
+        + (FULL_SHARE if is_short else 0)
+        + SUSPECT_SHARE * view.suspects
+    )
 
-    def key(view: ReplicaView) -> tuple[bool, bool, float, float]:
-        return view.avoided, not _fits(ask, view), cost(view), chance.random()
 
-    return [view.name for view in sorted(replicas, key=key)]
+def _fits(ask: Ask, view: ReplicaView) -> bool:
+    return view.capacity is None or view.capacity >= ask.prompt + ask.output
 
 
 def random_choice(ask: Ask, replicas: Sequence[ReplicaView], chance: random.Random) -> list[str]:
@@ -123,22 +130,3 @@ POLICIES: Mapping[str, Policy] = MappingProxyType(
         "prefix_tree": prefix_tree,
     }
 )
-
-
-def _fits(ask: Ask, view: ReplicaView) -> bool:
-    return view.capacity is None or view.capacity >= ask.prompt + ask.output
-
-
-def _is_short(ask: Ask, view: ReplicaView) -> bool:
-    return view.free is not None and view.free < ask.prompt - view.cached + ask.output
-
-
-def _displaced(ask: Ask, view: ReplicaView) -> int:
-    """Cached tokens that give way to the part of the prompt that is not there.
-
-    What it decodes is left out: it takes the same room everywhere.
-    """
-    if view.unused is None:
-        return 0
-    missing = ask.prompt - view.cached
-    return min(missing, max(0, missing + ask.output - view.unused))
