@@ -22,8 +22,8 @@ WAITING_SHARE = 128
 """What one more sequence that waits for a place in the batch costs, in prompt tokens: some node
 must end before it begins."""
 FULL_SHARE = 256
-"""What finding no memory for it costs, in prompt tokens: it waits for sequences to end, and while
-it waits the beginning of its prompt stays where it is, which others want too."""
+"""What finding no memory for it costs, in prompt tokens: several sequences must end, as a rule,
+before it begins. A longer prefix than this is worth that wait."""
 LEAST_MOVE = 256
 """Tokens of KV that are worth a call to another replica."""
 SUSPECT_SHARE = 4096
