@@ -24,9 +24,14 @@ def wait_until(
     return time.monotonic() - started
 
 
+def status(url: str) -> int | None:
+    """The status of what answers there; `None` if nothing does."""
+    try:
+        return _http.get(url).status_code
+    except httpx.HTTPError:
+        return None
+
+
 def says_ok(url: str) -> bool:
     """Whether something answers there, and says that all is well."""
-    try:
-        return _http.get(url).status_code == httpx.codes.OK
-    except httpx.HTTPError:
-        return False
+    return status(url) == httpx.codes.OK

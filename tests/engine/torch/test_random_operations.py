@@ -91,7 +91,9 @@ class Driver:
         self._core.release(run)
 
     def evict(self, count: int) -> None:
+        # As a step does, which then says how much is left.
         self._core.tree.ensure_free(count)
+        self._core.step()
 
     def wait(self, seconds: float) -> None:
         self._clock.now += seconds
