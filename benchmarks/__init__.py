@@ -1,1 +1,1 @@
-"""One module a question that people ask of such a system."""
+"""One module here for each question that people ask of such a system; packages for their parts."""

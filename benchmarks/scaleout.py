@@ -260,14 +260,19 @@ def measure_placement(replicas: int) -> float:
         Prompt(tuple(Segment((number, at) * 50) for at in range(8)), "t") for number in range(50)
     ]
     placement.choose(prompts[0], names)
+
+    def report(replica: Replica) -> None:
+        load = Load(chance.randrange(16), prefill_tokens=100, kv_free=50_000)
+        placement.observe(replica.name, "e", load)
+
     for replica in names:
-        placement.observe(replica.name, "e", Load(chance.randrange(16), 0, 100, 50_000))
+        report(replica)
         for prompt in chance.sample(prompts, 5):
             placement.learn(prompt, replica.name)
     rounds, spent = 200, 0.0
     for number in range(rounds):
         for replica in chance.sample(names, min(CHANGED, replicas)):
-            placement.observe(replica.name, "e", Load(chance.randrange(16), 0, 100, 50_000))
+            report(replica)
         began = time.perf_counter()
         placement.choose(prompts[number % len(prompts)], names)
         spent += time.perf_counter() - began

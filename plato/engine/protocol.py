@@ -143,11 +143,11 @@ class Load:
     """Prompt tokens still to be computed."""
     kv_free: int = 0
     """Tokens of KV that are free or can be evicted."""
-    kv_evictable: int = 0
-    """Those of them that hold what somebody may ask for again."""
     useful_width: int = 0
     """Sequences that decode faster side by side than one after the other, by the step times that
     were measured here; 0: nothing is known."""
+    kv_evictable: int = 0
+    """Those tokens of `kv_free` that hold what somebody may ask for again."""
     kv_capacity: int = 0
     """Tokens of KV that its budget holds altogether; 0: nothing is known."""
 
