@@ -27,7 +27,7 @@ from benchmarks.common.report import Report, arguments
 from benchmarks.common.statistics import bootstrap
 from benchmarks.common.workload import fixed_graphs
 from plato.engine.pace import Pace
-from plato.graph import Node
+from plato.runs.graph import Node
 from plato.models import resolve_model
 from plato.runtime import Runtime
 from plato.settings import Settings

@@ -3,68 +3,18 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
 
 from plato.context.protocol import ContextStore
 from plato.engine import Prompt
 from plato.engine.torch.config import TorchEngineConfig
-from plato.errors import ModelError
 from plato.metrics import NO_METRICS, Recorder
-from plato.models import resolve_model
 from plato.planning.planner import ModelPlanner
 from plato.planning.prompt import PlanningPrompt
 from plato.planning.protocol import Planner
-from plato.prompting.template import ChatTemplate
-from plato.prompting.tokenizer import Tokenizer
-from plato.prompting.transcript import TranscriptLayout
-from plato.scheduling.config import SchedulerConfig
+from plato.prompting.model_tools import ModelTools
 from plato.scheduling.protocol import DecoderPool
 from plato.scheduling.scheduler import GraphScheduler
 from plato.settings import Settings
-
-HIDDEN_INTERVALS = 2.5
-"""Parts whose text waits for that of earlier ones send less often by this factor."""
-
-
-@dataclass(frozen=True)
-class ModelTools:
-    """What speaks a model's language without running it."""
-
-    folder: str
-    tokenizer: Tokenizer
-    template: ChatTemplate
-    context_length: int
-
-    @classmethod
-    def load(cls, settings: Settings) -> ModelTools:
-        """Fetch the model if need be, and load its tokenizer. Raises `ModelError`."""
-        from transformers import AutoConfig
-
-        folder = str(resolve_model(settings.model, settings.cache_dir))
-        tokenizer = Tokenizer.load(folder)
-        try:
-            config = AutoConfig.from_pretrained(folder, local_files_only=True).get_text_config()
-            context_length = config.max_position_embeddings
-        except (OSError, ValueError, AttributeError) as error:
-            raise ModelError(
-                f"the configuration in {folder} is none that can be served ({error}); "
-                "choose a causal language model that transformers knows"
-            ) from error
-        return cls(folder, tokenizer, ChatTemplate(tokenizer), context_length)
-
-    @property
-    def layout(self) -> TranscriptLayout:
-        """The prompt layout for this model."""
-        return TranscriptLayout(self.tokenizer, self.template, self.context_length)
-
-    def text(self, tokens: tuple[int, ...]) -> str:
-        """Output tokens as text."""
-        return self.tokenizer.decode(tokens)
-
-    def prompt_text(self, tokens: tuple[int, ...]) -> str:
-        """Prompt tokens as text, markup included."""
-        return self.tokenizer.decode(tokens, special=True)
-
 
 def engine_threads(settings: Settings) -> int:
     """Threads of one decoder's engine: this machine's cores, shared by the decoders."""
@@ -98,7 +48,12 @@ def public_prompts(settings: Settings, tools: ModelTools) -> tuple[Prompt, ...]:
 
 def new_planner(settings: Settings, tools: ModelTools, pool: DecoderPool) -> ModelPlanner:
     """A planner over `pool`."""
-    return ModelPlanner(
+    kind = ModelPlanner
+    if settings.equal_work:
+        from plato.testing.equal_work import ScriptedPlanner
+
+        kind = ScriptedPlanner
+    return kind(
         pool,
         tools.tokenizer,
         tools.template,
@@ -109,7 +64,7 @@ def new_planner(settings: Settings, tools: ModelTools, pool: DecoderPool) -> Mod
 
 def new_scheduler(
     settings: Settings,
-    tools: ModelTools,
+    model: ModelTools,
     *,
     planner: Planner,
     pool: DecoderPool,
@@ -118,36 +73,13 @@ def new_scheduler(
     recorder: Recorder = NO_METRICS,
 ) -> GraphScheduler:
     """A scheduler over a planner, a pool and a store."""
-    config = SchedulerConfig(
-        node_max_tokens=settings.node_max_tokens,
-        sequential_max_tokens=settings.sequential_max_tokens,
-        context_length=tools.context_length,
-        plan_deadline_s=settings.plan_deadline_s,
-        node_deadline_s=settings.node_deadline_s,
-        run_deadline_s=settings.run_deadline_s,
-        lease_ttl_s=settings.lease_ttl_s,
-        silence_s=settings.silence_s,
-        node_attempts=settings.node_attempts,
-        max_runs=settings.max_runs,
-        max_waiting_runs=settings.max_waiting_runs,
-        patience_s=settings.patience_s,
-        ownership_ttl_s=settings.ownership_ttl_s,
-        placement=settings.placement,
-        move=settings.move_cost,
-        group_s=settings.stream_interval_s,
-        hidden_group_s=HIDDEN_INTERVALS * settings.stream_interval_s,
-        pipelining="pipelining" not in settings.without,
-        priority="priority" not in settings.without,
-        warming=settings.warming,
-    )
     return GraphScheduler(
-        config=config,
-        layout=tools.layout,
+        settings,
+        model,
         planner=planner,
         pool=pool,
         store=store,
-        decode_prompt=tools.prompt_text,
-        decode_output=tools.text,
+        policy=new_policy(settings),
         name=name,
         recorder=recorder,
     )

@@ -87,6 +87,13 @@ class UnavailableError(PlatoError):
     code = "unavailable"
 
 
+class SlowConsumerError(PlatoError):
+    """Whoever follows a run does not read its events."""
+
+    status = 503
+    code = "slow_consumer"
+
+
 class DeadlineError(PlatoError):
     """A run or a node took longer than its deadline."""
 

@@ -13,7 +13,7 @@ from plato.answering import Answering
 from plato.api.errors import RunError
 from plato.composing import Answer
 from plato.engine import FinishReason
-from plato.graph import Node
+from plato.runs.graph import Node
 from plato.metrics.table import ANSWER_SECONDS, ANSWER_TOKENS, FIRST_TEXT_SECONDS
 from plato.reporting import NO_PLAN, RunTracker
 from plato.runs import (

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from plato.composing import Composer
 from plato.engine import FinishReason
 from plato.errors import NodeFailedError
-from plato.graph import Node
+from plato.runs.graph import Node
 from plato.runs import (
     Mode,
     ModeChosen,

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from plato.engine import FinishReason
-from plato.graph import Node
+from plato.runs.graph import Node
 from plato.history import History
 from plato.runs import (
     BEFORE_ALL,

@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 from plato.engine import FinishReason
-from plato.graph import Node
+from plato.runs.graph import Node
 from plato.reporting import RunTracker
 from plato.runs import (
     Mode,

@@ -20,7 +20,7 @@ from plato.engine import (
     Segment,
     StopConditions,
 )
-from plato.graph import Node
+from plato.runs.graph import Node
 from plato.runs import (
     Message,
     Mode,

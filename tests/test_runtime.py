@@ -16,7 +16,7 @@ from plato.composing import Answer
 from plato.engine import Chunk, GenerateRequest, Prompt, SamplingParams, Segment
 from plato.engine.torch import TorchEngine
 from plato.errors import ModelError, OverloadedError, PlatoError
-from plato.graph import Node
+from plato.runs.graph import Node
 from plato.planning.given import validate_plan
 from plato.runs import (
     Message,

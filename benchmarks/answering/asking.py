@@ -16,7 +16,7 @@ from benchmarks.common.workload import FixedGraph, fresh_tenant
 from plato.answering import Answering
 from plato.api.requests import parse_request, to_run_request
 from plato.api.responses import PlatoInfo
-from plato.graph import Node
+from plato.runs.graph import Node
 from plato.runs import Mode, RunEvent, RunRequest
 from plato.runtime import Runtime
 from plato.settings import Settings

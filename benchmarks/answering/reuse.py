@@ -7,7 +7,7 @@ from typing import Any
 
 from plato.assembly import ModelTools
 from plato.engine import Segment
-from plato.graph import Node, PlanGraph
+from plato.runs.graph import Node, PlanGraph
 from plato.prompting.layout import NodeText
 from plato.runs import (
     Mode,

@@ -11,7 +11,7 @@ from plato.api.errors import ModelNotFoundError, invalid_request
 from plato.api.schemas import ChatCompletionRequest, ChatMessage, PlanNode, PlatoOptions
 from plato.engine import SamplingParams
 from plato.errors import InvalidRequestError
-from plato.graph import Node
+from plato.runs.graph import Node
 from plato.planning.given import validate_plan, validate_script
 from plato.runs import Message, RunRequest
 from plato.settings import Settings

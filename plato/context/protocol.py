@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
-from plato.graph import Node
+from plato.runs.graph import Node
 from plato.runs import EventId, Mode
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from plato.errors import InvalidPlanError
-from plato.graph import Node, PlanGraph
+from plato.runs.graph import Node, PlanGraph
 from plato.planning.grammar import END, MIN_NODES, ONE
 from plato.planning.parser import MAX_TITLE_CHARS, PlanParser, title_problem
 

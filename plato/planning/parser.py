@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from plato.errors import InvalidPlanError
-from plato.graph import Node, PlanGraph
+from plato.runs.graph import Node, PlanGraph
 from plato.planning.grammar import END, ONE
 
 MAX_NODES = 32

@@ -8,7 +8,7 @@ from contextlib import aclosing
 
 from plato.engine import Chunk, FinishReason, GenerateRequest, SamplingParams
 from plato.errors import InvalidPlanError, UnavailableError
-from plato.graph import Node
+from plato.runs.graph import Node
 from plato.planning.decision import SplitDecision
 from plato.planning.given import write_plan
 from plato.planning.grammar import plan_grammar, plan_token_budget

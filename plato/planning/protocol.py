@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from plato.engine import Lease
-from plato.graph import Node
+from plato.runs.graph import Node
 from plato.runs import Message
 
 

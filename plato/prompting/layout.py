@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from plato.engine import Prompt
-from plato.graph import PlanGraph
+from plato.runs.graph import PlanGraph
 from plato.runs import Message
 
 

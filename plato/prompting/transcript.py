@@ -20,7 +20,7 @@ from itertools import takewhile
 
 from plato.engine import Prompt, Segment
 from plato.errors import ContextLengthError
-from plato.graph import PlanGraph
+from plato.runs.graph import PlanGraph
 from plato.prompting import wording
 from plato.prompting.layout import NodePrompt, NodeText
 from plato.prompting.quoting import cut_middle, fair_share

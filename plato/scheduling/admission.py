@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter, OrderedDict, deque
-from collections.abc import AsyncGenerator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable
 
 from plato.errors import OverloadedError, PlatoError, UnavailableError
 
@@ -50,19 +49,6 @@ class Admission:
         """Runs that wait for a place."""
         return sum(map(len, self._waiting.values()))
 
-    @asynccontextmanager
-    async def admitted(self, tenant: str) -> AsyncGenerator[None]:
-        """A place for one run of `tenant` while the context lasts.
-
-        Raises `OverloadedError` where too many wait already or no place gets free in time, and
-        `UnavailableError` where the decoders' memory is what is missing.
-        """
-        await self._enter(tenant)
-        try:
-            yield
-        finally:
-            self._leave(tenant)
-
     def recheck(self) -> None:
         """Admit whoever can be: call it when the decoders may have got room."""
         while self._waiting and self._has_place():
@@ -78,7 +64,12 @@ class Admission:
                 self._running[tenant] += 1
                 place.set_result(None)
 
-    async def _enter(self, tenant: str) -> None:
+    async def enter(self, tenant: str) -> None:
+        """Take a place for one run of `tenant`, until `leave`.
+
+        Raises `OverloadedError` where too many wait already or no place gets free in time, and
+        `UnavailableError` where the decoders' memory is what is missing.
+        """
         if not self._waiting and self._has_place():
             self._running[tenant] += 1
             return
@@ -93,14 +84,15 @@ class Admission:
         except BaseException as error:
             if place.done() and not place.cancelled():
                 # It got its place in the moment in which it was given up.
-                self._leave(tenant)
+                self.leave(tenant)
             else:
                 self._forget(tenant, place)
             if isinstance(error, TimeoutError):
                 raise self._refusal() from error
             raise
 
-    def _leave(self, tenant: str) -> None:
+    def leave(self, tenant: str) -> None:
+        """Give a place back."""
         self._running[tenant] -= 1
         self._running += Counter()  # Drops what is 0.
         self.recheck()

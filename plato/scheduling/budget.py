@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from plato.graph import Node
+from plato.runs.graph import Node
 from plato.runs import RunRequest
 
 

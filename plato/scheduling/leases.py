@@ -1,4 +1,4 @@
-"""Keeps the scheduler's leases on decoder replicas alive, and notices those that are silent."""
+"""This scheduler's leases on decoder replicas: kept alive, and a detector of silent replicas."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from plato.scheduling.protocol import DecoderPool
+from plato.engine import DecoderPool, Lease
 
 logger = logging.getLogger(__name__)
 
@@ -29,7 +29,7 @@ def being_cancelled() -> bool:
 
 
 class _Holding:
-    """The lease at one replica, while something of ours lives there."""
+    """The lease at one replica, while it has a live sequence of ours."""
 
     def __init__(self) -> None:
         self.watchers: list[OnLost] = []
@@ -40,11 +40,10 @@ class _Holding:
 class LeaseKeeper:
     """Renews one lease for each replica that decodes something for this process.
 
-    Renewal needs this process's event loop to turn: when the process dies or hangs, decoders see
-    silence and cancel its sequences. The other way round, a replica that answers no renewal for
-    `silence_s` counts as lost, and who waits for it is told: a process that is stopped, or a
-    machine that is gone, closes no connection. A task lives as long as there is something to
-    renew at its replica.
+    Renewal needs this process's event loop to turn: when the process dies or hangs, decoders stop
+    hearing from it and cancel its sequences. Conversely, a replica that answers no renewal for
+    `silence_s` counts as lost, and whoever waits for it is told: a stopped process, or a machine
+    that is gone, closes no connection. A task exists for each replica with a live sequence.
     """
 
     def __init__(
@@ -53,18 +52,20 @@ class LeaseKeeper:
         self._pool = pool
         self._owner = owner
         self._ttl_s = ttl_s
+        self.lease = Lease(owner, ttl_s)
+        """What sequences carry."""
         self._silence_s = silence_s if silence_s is not None else 1.5 * ttl_s
         self._holdings: dict[str, _Holding] = {}
-        """By replica, while something lives there."""
+        """By replica; only those with a live sequence."""
         self.silences = 0
-        """Times a replica was silent until it counted as lost."""
+        """Times a replica counted as lost."""
 
     @contextmanager
     def holding(self, replica: str, on_lost: OnLost = lambda: None) -> Iterator[None]:
         """Renew the lease at `replica` while the context lasts.
 
-        `on_lost` is called when the replica has been silent for too long, and again each time
-        that long passes.
+        `on_lost` is called when the replica has been silent for `silence_s`, and again after every
+        further `silence_s`.
         """
         holding = self._holdings.setdefault(replica, _Holding())
         holding.watchers.append(on_lost)
@@ -93,13 +94,13 @@ class LeaseKeeper:
         heard = time.monotonic()
         while True:
             began = time.monotonic()
-            # A renewal that is late may still be answered: giving up on it early would take a
-            # slow replica for a silent one.
+            # A late renewal may still be answered: giving up on it early would mistake a slow
+            # replica for a silent one.
             if await self._renew(replica, max(interval, heard + self._silence_s - began)):
                 heard = time.monotonic()
             elif time.monotonic() - heard >= self._silence_s:
                 self.silences += 1
-                logger.warning("decoder %s has been silent for %g s", replica, self._silence_s)
+                logger.warning("decoder %s silent for %g s, treating it as lost", replica, self._silence_s)
                 heard = time.monotonic()
                 for on_lost in tuple(holding.watchers):
                     on_lost()
@@ -113,6 +114,6 @@ class LeaseKeeper:
             if being_cancelled():
                 raise
             # One lost renewal is harmless; a dead replica shows in the streams themselves.
-            logger.info("lease at %s not renewed: %s", replica, error or type(error).__name__)
+            logger.info("lease on %s not renewed: %s", replica, error or type(error).__name__)
             return False
         return True

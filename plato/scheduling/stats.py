@@ -1,25 +1,49 @@
-"""A scheduler as it stands."""
+"""State and counters of a scheduler."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+
+from plato.metrics import Recorder, table
+from plato.metrics.recorder import Totals
 
 
 @dataclass(frozen=True, slots=True)
 class SchedulerStats:
-    """State, and counters since the scheduler started."""
+    """State now, and counters since the scheduler started."""
 
     running: int
-    """Runs in flight here, those that were taken over included."""
+    """Runs in flight here, those taken over included."""
     waiting: int
-    """Runs that wait for their admission."""
+    """Runs waiting for admission."""
     avoided: int
-    """Decoders that get nothing now because they have just failed."""
+    """Decoders that get no work now because they have just failed."""
     silences: int
-    """Times a decoder was silent until it counted as lost."""
+    """Times a decoder counted as lost because it was silent."""
     snapshots: int
-    """Times a decoder was asked for all that it holds."""
+    """KV snapshots taken from decoders."""
     writes_pending: int
-    """Writes that wait for the context store."""
+    """Writes waiting for the context store."""
     writes_dropped: int
-    """Writes that were lost on their way there."""
+    """Writes that never reached it."""
+
+
+class SchedulerSampler:
+    """Records a scheduler's state and counters."""
+
+    def __init__(self, recorder: Recorder, stats: Callable[[], SchedulerStats]) -> None:
+        self._recorder = recorder
+        self._stats = stats
+        self._totals = Totals(recorder)
+
+    def __call__(self) -> None:
+        """Record the scheduler as it stands."""
+        stats = self._stats()
+        self._recorder.set(table.RUNS_IN_FLIGHT, stats.running)
+        self._recorder.set(table.RUNS_WAITING, stats.waiting)
+        self._recorder.set(table.DECODERS_AVOIDED, stats.avoided)
+        self._recorder.set(table.STORE_WRITES_PENDING, stats.writes_pending)
+        self._totals.record(table.STORE_WRITES_DROPPED, stats.writes_dropped)
+        self._totals.record(table.DECODER_SILENCES, stats.silences)
+        self._totals.record(table.KV_SNAPSHOTS, stats.snapshots)

@@ -20,7 +20,7 @@ from plato.api.responses import ChatResponse
 from plato.composing import Answer, AnswerFinish
 from plato.engine import FinishReason
 from plato.errors import NodeFailedError, OverloadedError
-from plato.graph import Node
+from plato.runs.graph import Node
 from plato.runs import (
     Mode,
     ModeChosen,

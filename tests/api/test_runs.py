@@ -12,7 +12,7 @@ from plato.api.requests import parse_request
 from plato.api.runs import RunResponse
 from plato.engine import FinishReason
 from plato.errors import InvalidRequestError
-from plato.graph import Node
+from plato.runs.graph import Node
 from plato.reporting import RunTracker
 from plato.runs import (
     BEFORE_ALL,
@@ -98,7 +98,7 @@ def test_a_run_shows_how_far_it_is_and_at_the_end_everything() -> None:
     run = building.run()
     assert (run.id, run.status, run.answer) == ("run-1", "running", "fi")
     assert (run.usage, run.finish_reason, run.error) == (None, None, None)
-    assert len(run.plato.graph.nodes) == 2
+    assert len(run.plato.runs.graph.nodes) == 2
     for event in whole()[9:]:
         building.answering.take(event)
     run = building.run()
@@ -118,7 +118,7 @@ def test_a_run_that_ended_badly_says_why_and_keeps_what_there_was(code: str, sta
     assert (run.status, run.answer) == (status, "fi")
     assert run.error is not None
     assert (run.error["code"], run.error["message"]) == (code, "because")
-    assert len(run.plato.graph.nodes) == 2
+    assert len(run.plato.runs.graph.nodes) == 2
 
 
 def test_every_event_has_its_id_its_type_and_the_text_it_releases() -> None:

@@ -16,7 +16,7 @@ from benchmarks.answering.ideal import ideal_of, plan_work, reuse_of
 from benchmarks.common.workload import fixed_graphs
 from benchmarks.publish import report
 from plato.engine.pace import Pace
-from plato.graph import Node
+from plato.runs.graph import Node
 from plato.runtime import Runtime
 from plato.settings import Settings
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 from plato.context import NodeRecord, RunRecord
 from plato.context.records import KVChange
 from plato.engine import FinishReason, HeldPrefix, HoldingsChange, SamplingParams
-from plato.graph import Node
+from plato.runs.graph import Node
 from plato.runs import (
     EventId,
     Message,

@@ -11,7 +11,7 @@ import pytest
 
 from plato.engine import Chunk, FinishReason, GenerateRequest, Lease
 from plato.errors import UnavailableError
-from plato.graph import Node
+from plato.runs.graph import Node
 from plato.planning.planner import ModelPlanner
 from plato.planning.protocol import PlanEnded, PlanEvent, PlanLine, PlanRequest, PlanStarted
 from plato.prompting import ChatTemplate, Tokenizer

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from plato.engine import Prompt
 from plato.errors import ContextLengthError
-from plato.graph import Node, PlanGraph
+from plato.runs.graph import Node, PlanGraph
 from plato.prompting import ChatTemplate, NodePrompt, NodeText, Tokenizer, TranscriptLayout
 from plato.prompting.transcript import UNKNOWN, TranscriptConversation
 from plato.runs import Message

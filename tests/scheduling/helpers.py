@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from plato.assembly import ModelTools
 from plato.engine import Chunk, FinishReason, GenerateRequest, HoldingsChange
-from plato.graph import Node
+from plato.runs.graph import Node
 from plato.planning.protocol import PlanEnded, PlanEvent, PlanLine, PlanRequest, PlanStarted
 from plato.runs import (
     Event,

@@ -11,7 +11,7 @@ from plato.assembly import ModelTools
 from plato.context import MemoryContextStore
 from plato.engine import Load, Prompt, Segment
 from plato.engine.torch import TorchEngine
-from plato.graph import PlanGraph
+from plato.runs.graph import PlanGraph
 from plato.runs import Message, RunRequest
 from plato.scheduling.feed import KVFeed, publish_holdings
 from plato.scheduling.placement import Placement

@@ -10,7 +10,7 @@ import pytest
 from plato.assembly import ModelTools
 from plato.engine import FinishReason
 from plato.engine.torch import TorchEngine
-from plato.graph import Node
+from plato.runs.graph import Node
 from plato.runs import (
     Mode,
     ModeChosen,

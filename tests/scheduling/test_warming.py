@@ -11,7 +11,7 @@ import pytest
 
 from plato.engine import Chunk, EngineBusyError, GenerateRequest
 from plato.engine.torch import TorchEngine
-from plato.graph import Node
+from plato.runs.graph import Node
 from plato.metrics import table
 from plato.runs import NodeFinished, RunRequest
 from plato.scheduling import warming

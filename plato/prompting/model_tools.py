@@ -1,0 +1,52 @@
+"""What speaks a model's language without running it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from plato.errors import ModelError
+from plato.models import resolve_model
+from plato.prompting.template import ChatTemplate
+from plato.prompting.tokenizer import Tokenizer
+from plato.prompting.transcript import TranscriptLayout
+from plato.settings import Settings
+
+
+@dataclass(frozen=True)
+class ModelTools:
+    """Tokenizer, chat template and context length of one model."""
+
+    folder: str
+    tokenizer: Tokenizer
+    template: ChatTemplate
+    context_length: int
+
+    @classmethod
+    def load(cls, settings: Settings) -> ModelTools:
+        """Fetch the model if need be, and load its tokenizer. Raises `ModelError`."""
+        from transformers import AutoConfig
+
+        folder = str(resolve_model(settings.model, settings.cache_dir))
+        tokenizer = Tokenizer.load(folder)
+        try:
+            config = AutoConfig.from_pretrained(folder, local_files_only=True).get_text_config()
+            context_length = config.max_position_embeddings
+        except (OSError, ValueError, AttributeError) as error:
+            raise ModelError(
+                f"the configuration in {folder} cannot be served ({error}); "
+                "choose a causal language model that transformers knows"
+            ) from error
+        return cls(folder, tokenizer, ChatTemplate(tokenizer), context_length)
+
+    @property
+    def layout(self) -> TranscriptLayout:
+        """The prompt layout for this model."""
+        return TranscriptLayout(self.tokenizer, self.template, self.context_length)
+
+    def text(self, tokens: tuple[int, ...]) -> str:
+        """Output tokens as text."""
+        return self.tokenizer.decode(tokens)
+
+    def prompt_text(self, tokens: tuple[int, ...]) -> str:
+        """Prompt tokens as text, markup included."""
+        return self.tokenizer.decode(tokens, special=True)

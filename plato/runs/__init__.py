@@ -1,0 +1,70 @@
+"""Runs: what is asked, what happens, what is known of it, and the answer.
+
+`request` and `events` are what crosses processes, `state` folds the events, `composer` is the view
+of it that is the answer, `report` the one that responses show; `graph` is the plan, and `failover`
+follows a run whose scheduler fails.
+"""
+
+from plato.runs.events import (
+    BEFORE_ALL,
+    MOVED,
+    Event,
+    EventId,
+    ModeChosen,
+    NodeFinished,
+    NodeOutput,
+    NodePlanned,
+    NodeStarted,
+    PlanFinished,
+    RunError,
+    RunEvent,
+    RunEvents,
+    RunFailed,
+    RunFinished,
+    RunSnapshot,
+)
+from plato.runs.graph import Node, PlanGraph
+from plato.runs.report import (
+    NO_PLAN,
+    Answer,
+    AnswerFinish,
+    NodeReport,
+    NodeState,
+    PlanReport,
+    RunReport,
+)
+from plato.runs.request import Message, Mode, RunRequest
+from plato.runs.state import NodeStatus, RunState
+
+__all__ = [
+    "BEFORE_ALL",
+    "MOVED",
+    "NO_PLAN",
+    "Answer",
+    "AnswerFinish",
+    "Event",
+    "EventId",
+    "Message",
+    "Mode",
+    "ModeChosen",
+    "Node",
+    "NodeFinished",
+    "NodeOutput",
+    "NodePlanned",
+    "NodeReport",
+    "NodeStarted",
+    "NodeState",
+    "NodeStatus",
+    "PlanFinished",
+    "PlanGraph",
+    "PlanReport",
+    "RunError",
+    "RunEvent",
+    "RunEvents",
+    "RunFailed",
+    "RunFinished",
+    "RunReport",
+    "RunRequest",
+    "RunSnapshot",
+    "RunState",
+]

@@ -1,0 +1,187 @@
+"""The composer: joins the node texts into the answer, in plan order, while they stream.
+
+The answer is the texts of the nodes, each stripped of white space at both ends, separated by a
+blank line; a node without text leaves no trace. Whatever the order in which nodes run and however
+their output is cut into chunks, the concatenated releases are the same text.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+from plato.engine import FinishReason
+from plato.runs.report import AnswerFinish
+from plato.runs.request import Mode
+from plato.runs.state import NodeStatus, RunState
+
+SEPARATOR = "\n\n"
+"""Between two parts, and between a heading and its text."""
+UNFINISHED = "\N{REPLACEMENT CHARACTER}"
+"""What a tokenizer decodes the bytes of an unfinished character to."""
+
+
+class StopMatcher:
+    """Finds the first of several stop strings in a text that arrives in pieces.
+
+    The match that ends first counts, so the result does not depend on how the text is cut.
+    """
+
+    def __init__(self, strings: Iterable[str] = ()) -> None:
+        self._strings = tuple(strings)
+        self._held = ""
+        """Could be the start of a stop string; shorter than the longest of them."""
+        self.matched = False
+
+    def feed(self, piece: str) -> str:
+        """The text that `piece` makes safe to show; it ends before a match."""
+        if self.matched:
+            return ""
+        text = self._held + piece
+        matches = [
+            (start + len(string), start)
+            for string in self._strings
+            if (start := text.find(string)) >= 0
+        ]
+        if matches:
+            self.matched = True
+            self._held = ""
+            return text[: min(matches)[1]]
+        safe = len(text) - self._open_suffix(text)
+        self._held = text[safe:]
+        return text[:safe]
+
+    def flush(self) -> str:
+        """The text still held back, when no more comes."""
+        held, self._held = self._held, ""
+        return held
+
+    def _open_suffix(self, text: str) -> int:
+        """Length of the longest suffix of `text` that begins a stop string."""
+        longest = max((len(string) for string in self._strings), default=1) - 1
+        for length in range(min(longest, len(text)), 0, -1):
+            if any(string.startswith(text[-length:]) for string in self._strings):
+                return length
+        return 0
+
+
+class Composer:
+    """A view of a run's state: the text that can be shown now.
+
+    A node streams live when every node before it is finished; other nodes are held until their
+    turn. Nothing is shown before the run's mode is known. Pure and synchronous.
+    """
+
+    def __init__(self, state: RunState, decode: Callable[[tuple[int, ...]], str]) -> None:
+        """Compose the answer of `state`, by what its request asks for.
+
+        `max_tokens` bounds the answer, in output tokens of the nodes in plan order; it ends before
+        the first of the `stop` strings, which are matched on the composed text, separators and
+        headings included, so nodes must be decoded without them; `headings` puts `## title` above
+        each part.
+
+        Args:
+            state: The run; its owner feeds it.
+            decode: Text of a node's first output tokens, special tokens skipped. Called where
+                `max_tokens` falls into the middle of a chunk.
+        """
+        self._state = state
+        self._decode = decode
+        self._headings = state.request.headings
+        self._budget = state.request.max_tokens
+        """Tokens left for the current node and those after it; `None` is no bound."""
+        self._stop = StopMatcher(state.request.stop)
+        self._current = 1
+        self._shown = 0
+        """Leading characters of the current node that are released, skipped white space included."""
+        self._composed_any = False
+        self._cut = False
+        """Something that should be visible was cut."""
+        self._finish_reason: AnswerFinish | None = None
+        self.released_bytes = 0
+        """Length of all that was released, in UTF-8."""
+
+    @property
+    def done(self) -> bool:
+        """Nothing more can become visible: what still decodes can be cancelled."""
+        return self._finish_reason is not None
+
+    @property
+    def finish_reason(self) -> AnswerFinish | None:
+        """`length` if anything that should be visible was cut, else `stop`; `None` until `done`."""
+        return self._finish_reason
+
+    @property
+    def current(self) -> int:
+        """The node whose text is being shown, or comes next."""
+        return self._current
+
+    @property
+    def tokens(self) -> int:
+        """Output tokens of the nodes up to the current one, within `max_tokens`."""
+        nodes = self._state.nodes.items()
+        shown = sum(len(node.tokens) for number, node in nodes if number <= self._current)
+        bound = self._state.request.max_tokens
+        return shown if bound is None else min(shown, bound)
+
+    def advance(self) -> str:
+        """The text that the state makes visible since the last call, often none."""
+        released: list[str] = []
+        while self._state.mode is not None and not self.done:
+            node = self._state.nodes.get(self._current)
+            if node is None:
+                if self._state.plan_complete:
+                    released.append(self._end())
+                break
+            released.append(self._show(node))
+            if self.done or node.finish is None:
+                break
+            self._cut = self._cut or node.finish is not FinishReason.STOP
+            if self._budget is not None:
+                self._budget -= len(node.tokens)
+            self._current += 1
+            self._shown = 0
+        text = "".join(released)
+        self.released_bytes += len(text.encode())
+        return text
+
+    def _show(self, node: NodeStatus) -> str:
+        """New visible text of the current node."""
+        # A node that begins with no budget left is cut, however little it would have said: only
+        # so can the rest be cancelled without waiting for it.
+        cut = self._budget is not None and (self._budget == 0 or len(node.tokens) > self._budget)
+        text = self._within_budget(node) if cut else node.text
+        # White space at the end waits for more text, and is dropped if none comes.
+        visible = text[self._shown :].rstrip()
+        if self._shown == 0:
+            visible = visible.lstrip()
+        released = ""
+        if visible:
+            lead = self._lead(node) if self._shown == 0 else ""
+            self._shown = len(text.rstrip())
+            released = self._stop.feed(lead + visible)
+            self._composed_any = True
+        if self._stop.matched:
+            self._finish_reason = "length" if self._cut else "stop"
+        elif cut:
+            self._cut = True
+            released += self._end()
+        return released
+
+    def _within_budget(self, node: NodeStatus) -> str:
+        """Text of the tokens of `node` that `max_tokens` leaves."""
+        text = self._decode(tuple(node.tokens[: self._budget])) if self._budget else ""
+        text = text.rstrip(UNFINISHED)
+        # What has been shown cannot be taken back, should a tokenizer not agree with it.
+        shown = node.text[: self._shown]
+        return text if text.startswith(shown) else shown
+
+    def _lead(self, node: NodeStatus) -> str:
+        """What separates the text so far from the first text of `node`."""
+        lead = SEPARATOR if self._composed_any else ""
+        if self._headings and node.title and self._state.mode is not Mode.SEQUENTIAL:
+            lead += f"## {node.title}{SEPARATOR}"
+        return lead
+
+    def _end(self) -> str:
+        self._finish_reason = "length" if self._cut else "stop"
+        return self._stop.flush()

@@ -1,0 +1,203 @@
+"""The events of a run, in the order in which a scheduler emits them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import NamedTuple, Self
+
+from plato.engine import FinishReason
+from plato.errors import PlatoError
+from plato.runs.graph import Node
+from plato.runs.report import NodeReport, PlanReport, RunReport
+from plato.runs.request import Mode, RunRequest
+
+
+class EventId(NamedTuple):
+    """Position of an event in its run; ids increase, also across a takeover.
+
+    Written `term-number`, as in Redis streams, where the events are kept.
+    """
+
+    term: int
+    """Increases with every scheduler that drives the run and is never reused: 1 for the first,
+    then about the Unix time in milliseconds; 0 precedes every event."""
+    number: int
+    """Counts the events of one term, from 0."""
+
+    def __str__(self) -> str:
+        return f"{self.term}-{self.number}"
+
+    @classmethod
+    def parse(cls, text: str) -> EventId:
+        """Read an id. Raises `ValueError`."""
+        term, _, number = text.partition("-")
+        if not (term.isascii() and term.isdigit() and number.isascii() and number.isdigit()):
+            raise ValueError(f"{text!r} is not an event id; one looks like 1-42")
+        return cls(int(term), int(number))
+
+
+BEFORE_ALL = EventId(0, 0)
+"""Before the first event of any run."""
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """Base of what a run reports."""
+
+    run_id: str
+    at_s: float
+    """Seconds since the run started."""
+    id: EventId = field(default=BEFORE_ALL, kw_only=True, compare=False)
+    """Assigned by the scheduler that drives the run."""
+    text: str = field(default="", kw_only=True)
+    """Text of the composed answer that this event releases."""
+    text_offset: int = field(default=0, kw_only=True)
+    """Where `text` begins in the answer, in bytes of UTF-8. After a takeover some text can come
+    again: whoever has it already drops it by its offset."""
+
+
+@dataclass(frozen=True, slots=True)
+class ModeChosen(Event):
+    """How the run is answered from here on; `reason` says why, unless it is the requested mode.
+
+    Emitted exactly once, before the first text of the answer.
+    """
+
+    mode: Mode
+    reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class NodePlanned(Event):
+    """A line of the plan is complete."""
+
+    node: Node
+    plan: PlanReport | None = None
+    """The plan so far, where the model writes it."""
+    plan_tokens: tuple[int, ...] = ()
+    """Output tokens of the plan so far, from which another planner can resume."""
+
+
+@dataclass(frozen=True, slots=True)
+class PlanFinished(Event):
+    """The plan is complete: no more nodes will come."""
+
+    report: PlanReport
+    reason: str | None = None
+    """Why the plan ended early, if it did."""
+
+
+@dataclass(frozen=True, slots=True)
+class NodeStarted(Event):
+    """A node was dispatched, for the first time or again."""
+
+    number: int
+    attempt: int
+    report: NodeReport
+    reason: str | None = None
+    """Why it is retried, if it is."""
+
+
+@dataclass(frozen=True, slots=True)
+class NodeOutput(Event):
+    """Tokens of a node."""
+
+    number: int
+    attempt: int
+    offset: int
+    """Position of the first token in the node's output, as in `Chunk`; an offset that came before
+    is a repetition."""
+    tokens: tuple[int, ...]
+    node_text: str
+    """Text of the node that these tokens complete."""
+    cached_tokens: int = 0
+    """Prompt tokens whose KV was cached."""
+    finish: FinishReason | None = None
+    """Set with the node's last tokens; `NodeFinished` follows."""
+
+
+@dataclass(frozen=True, slots=True)
+class NodeFinished(Event):
+    """A node ended."""
+
+    number: int
+    finish: FinishReason
+    report: NodeReport
+
+
+@dataclass(frozen=True, slots=True)
+class RunFinished(Event):
+    """The run succeeded; the last event."""
+
+    report: RunReport
+
+
+@dataclass(frozen=True, slots=True)
+class RunFailed(Event):
+    """The run ended with an error; the last event."""
+
+    status: int
+    type: str
+    code: str | None
+    message: str
+    param: str | None = None
+    retry_after_s: float | None = None
+    report: RunReport | None = None
+
+    @classmethod
+    def of(
+        cls, error: PlatoError, run_id: str, at_s: float = 0.0, report: RunReport | None = None
+    ) -> Self:
+        """The event that tells of `error`."""
+        return cls(
+            run_id,
+            at_s,
+            status=error.status,
+            type=error.type,
+            code=error.code,
+            message=error.message,
+            param=error.param,
+            retry_after_s=error.retry_after_s,
+            report=report,
+        )
+
+
+RunEvent = (
+    ModeChosen
+    | NodePlanned
+    | PlanFinished
+    | NodeStarted
+    | NodeOutput
+    | NodeFinished
+    | RunFinished
+    | RunFailed
+)
+RunEvents = tuple[RunEvent, ...]
+"""Events that are sent together, in order."""
+
+MOVED = frozenset({"handed_over", "taken_over"})
+"""Codes of a `RunFailed` that only says that another scheduler drives the run now."""
+
+
+class RunError(PlatoError):
+    """A run that failed elsewhere, as its last event reported."""
+
+    def __init__(self, event: RunFailed) -> None:
+        super().__init__(
+            event.message, param=event.param, code=event.code, retry_after_s=event.retry_after_s
+        )
+        self.event = event
+        self.status = event.status
+        self.type = event.type
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return type(self), (self.event,)
+
+
+@dataclass(frozen=True, slots=True)
+class RunSnapshot:
+    """A run at one moment."""
+
+    request: RunRequest
+    events: RunEvents
+    """Condensed: they say the same as all events so far; see `RunState.events`."""

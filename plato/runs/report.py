@@ -1,0 +1,118 @@
+"""What became of a run, its plan and its nodes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Literal
+
+from plato.engine import FinishReason
+from plato.runs.request import Mode
+
+AnswerFinish = Literal["stop", "length"]
+
+
+class NodeState(StrEnum):
+    """Lifecycle of a node."""
+
+    PLANNED = "planned"
+    RUNNING = "running"
+    DONE = "done"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
+@dataclass(frozen=True, slots=True)
+class PlanReport:
+    """How the plan came about. Times are seconds since the run started."""
+
+    source: str
+    """`model` (decoded), `request` (handed in) or `none` (sequential)."""
+    nodes: int = 0
+    tokens: int = 0
+    steps: int = 0
+    prompt_tokens: int = 0
+    cached_tokens: int = 0
+    one_probability: float | None = None
+    """The model's probability of `[ONE]`, do not split, at the plan's first token."""
+    started_s: float = 0.0
+    finished_s: float = 0.0
+    replica: str = ""
+
+
+NO_PLAN = PlanReport(source="none")
+
+
+@dataclass(frozen=True, slots=True)
+class NodeReport:
+    """What became of one node. Times are seconds since the run started."""
+
+    number: int
+    title: str
+    dependencies: tuple[int, ...]
+    state: NodeState
+    planned_s: float = 0.0
+    started_s: float | None = None
+    """When it was dispatched."""
+    first_token_s: float | None = None
+    finished_s: float | None = None
+    continues: int | None = None
+    """The dependency whose conversation its prompt continues."""
+    sees: tuple[int, ...] = ()
+    """Every node whose text is in its prompt."""
+    shortened: tuple[int, ...] = ()
+    """Nodes whose text was cut in the middle to fit the model's context."""
+    prompt_tokens: int = 0
+    cached_tokens: int = 0
+    predicted_cached_tokens: int = 0
+    """Cache hit that placement predicted."""
+    tokens: int = 0
+    attempts: int = 0
+    finish: FinishReason | None = None
+    replica: str = ""
+    epoch: str = ""
+    prompt: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RunReport:
+    """The whole run: what the response's `plato` object shows."""
+
+    run_id: str
+    requested_mode: Mode
+    mode: Mode
+    reason: str | None
+    plan: PlanReport
+    nodes: tuple[NodeReport, ...]
+    prompt_tokens: int
+    """Prompt tokens of the plan and all nodes, cached ones included."""
+    cached_tokens: int
+    output_tokens: int
+    """Tokens of all nodes; the plan's are in `plan.tokens`."""
+    duration_s: float
+    first_text_s: float | None = None
+    """When the first text of the answer could be shown."""
+    answer_tokens: int = 0
+    """Tokens of the visible answer; `output_tokens` also counts what was cut."""
+    finish_reason: AnswerFinish | None = None
+    """Set when the answer is complete: `length` if some of it was cut, else `stop`."""
+    degraded: tuple[str, ...] = ()
+    """What the run had to do without (the context store, for example)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A complete answer."""
+
+    text: str
+    report: RunReport
+
+    @property
+    def finish_reason(self) -> AnswerFinish:
+        """`length` if anything that should be visible was cut, else `stop`."""
+        return self.report.finish_reason or "stop"
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of the visible text."""
+        return self.report.answer_tokens

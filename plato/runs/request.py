@@ -1,0 +1,61 @@
+"""What is asked of a run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from plato.engine import SamplingParams
+from plato.runs.graph import Node
+
+
+class Mode(StrEnum):
+    """How a question is answered."""
+
+    PLATO = "plato"
+    """Planned; dependent nodes see each other's text."""
+    SKELETON = "skeleton"
+    """Planned; every node is independent (Skeleton-of-Thought, arXiv 2307.15337)."""
+    SEQUENTIAL = "sequential"
+    """Ordinary decoding."""
+    AUTO = "auto"
+    """`plato` or `sequential`, by the model's own probability that splitting helps."""
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One message of the conversation; `role` is system, user or assistant."""
+
+    role: str
+    content: str
+
+
+@dataclass(frozen=True, slots=True)
+class RunRequest:
+    """What a scheduler is asked to do: validated, complete, with a seed.
+
+    Made by `plato.api.requests`, which fills in the deployment's defaults.
+    """
+
+    run_id: str
+    messages: tuple[Message, ...]
+    """The conversation; the last message is the user's question."""
+    mode: Mode
+    sampling: SamplingParams
+    max_nodes: int
+    deadline_s: float
+    tenant: str = ""
+    stop: tuple[str, ...] = ()
+    max_tokens: int | None = None
+    """Bounds the composed answer, in tokens."""
+    plan: tuple[Node, ...] | None = None
+    """A plan handed in by the caller; the planner is not asked then."""
+    decode_plan: bool = False
+    """Have the planner decode `plan` as if it were its own. Only with `Settings.equal_work`."""
+    exact_lengths: bool = False
+    """Decode every node to exactly its `max_tokens`, past the model's end of turn. Only with
+    `Settings.equal_work`."""
+    include_prompts: bool = False
+    """Report the text of every node's prompt."""
+    headings: bool = False
+    """Put titles above the parts of the answer."""

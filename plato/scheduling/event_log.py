@@ -1,0 +1,166 @@
+"""The events of one run, and those who follow them."""
+
+from __future__ import annotations
+
+import asyncio
+from bisect import bisect_right
+from collections.abc import AsyncGenerator, Callable
+from dataclasses import dataclass, replace
+
+from plato.errors import SlowConsumerError
+from plato.runs import EventId, NodeState, RunEvent, RunEvents, RunReport, RunState
+from plato.runs.composer import Composer
+from plato.scheduling.ownership.journal import Journal
+
+MAX_EVENTS_BEHIND = 4096
+"""A follower that lags further behind is dropped. Events come in batches of whatever is there, so
+only one that has stopped reading gets this far."""
+
+
+@dataclass(eq=False, slots=True)
+class _Follower:
+    read: int
+    """Events it has taken or, at first, skipped."""
+    joined: int
+    """Events there were when it began."""
+    dropped: bool = False
+
+
+class EventLog:
+    """Appends a run's events to its state, its answer and its journal, and wakes its followers.
+
+    Appending never waits, so no follower can slow the run. Events are bounded by the token budgets
+    of the run's nodes.
+    """
+
+    def __init__(
+        self,
+        state: RunState,
+        journal: Journal,
+        decode: Callable[[tuple[int, ...]], str],
+        term: int,
+    ) -> None:
+        """Go on behind the events that `state` was restored from, in `term`.
+
+        `decode` is the composer's.
+        """
+        self.state = state
+        self.composer = Composer(state, decode)
+        self.on_complete: Callable[[], None] = lambda: None
+        """Called when the answer is complete while nodes are still being decoded."""
+        self._journal = journal
+        self._events: list[RunEvent] = list(state.events())
+        """Those of other schedulers, condensed, then all of ours."""
+        self._restored = len(self._events)
+        self._restored_id = state.last_id
+        self._next_id = EventId(term, 0)
+        self._unsent = ""
+        """Released text that no event carries yet."""
+        self._loop = asyncio.get_running_loop()
+        self._started = self._loop.time() - state.at_s
+        self._followers: set[_Follower] = set()
+        self._news = asyncio.Event()
+
+    @property
+    def at_s(self) -> float:
+        """Seconds since the run started, also if another scheduler started it."""
+        return self._loop.time() - self._started
+
+    @property
+    def followed(self) -> bool:
+        """Whether somebody follows the run."""
+        return bool(self._followers)
+
+    @property
+    def ended(self) -> bool:
+        """Whether the last event is here."""
+        return self.state.ended is not None
+
+    def append(self, event: RunEvent) -> None:
+        """Assign the event its id and the text that it releases, and pass it on."""
+        event = replace(event, id=self._next_id)
+        self._next_id = EventId(event.id.term, event.id.number + 1)
+        self.state.feed(event)
+        self.compose()
+        if self._unsent:
+            begins = self.state.text_bytes - len(self._unsent.encode())
+            event = replace(event, text=self._unsent, text_offset=begins)
+            self._unsent = ""
+        self._events.append(event)
+        self._journal.append((event,))
+        for follower in tuple(self._followers):
+            if len(self._events) - max(follower.read, follower.joined) > MAX_EVENTS_BEHIND:
+                follower.dropped = True
+                self._followers.discard(follower)
+        self._news.set()
+        self._news = asyncio.Event()
+        if self.composer.done and not self.ended and not self.state.settled:
+            self.on_complete()
+
+    def compose(self) -> None:
+        """Compose what the state makes visible; the next event carries it.
+
+        What other schedulers have released is not released again.
+        """
+        begins = self.composer.released_bytes
+        self._unsent += self.state.release(self.composer.advance(), begins)
+
+    def report(self, degraded: tuple[str, ...]) -> RunReport:
+        """The run as it ends now: nodes that have not ended are cancelled."""
+        report = self.state.report()
+        return replace(
+            report,
+            nodes=tuple(
+                replace(node, state=NodeState.CANCELLED)
+                if node.state in (NodeState.PLANNED, NodeState.RUNNING)
+                else node
+                for node in report.nodes
+            ),
+            duration_s=self.at_s,
+            answer_tokens=self.composer.tokens,
+            finish_reason=self.composer.finish_reason,
+            degraded=degraded,
+        )
+
+    async def follow(
+        self, after: EventId, heartbeat_s: float | None = None
+    ) -> AsyncGenerator[RunEvents]:
+        """Events with ids above `after`, in batches, until the run has ended.
+
+        Yields an empty batch whenever `heartbeat_s` has passed without an event. Raises
+        `SlowConsumerError` if the consumer did not read for so long that it was dropped.
+        """
+        read = 0
+        # Restored events are condensed: who has not seen all of them gets all.
+        if after >= self._restored_id:
+            read = bisect_right(self._events, after, lo=self._restored, key=lambda event: event.id)
+        follower = _Follower(read, len(self._events))
+        self._followers.add(follower)
+        try:
+            while True:
+                news = self._news
+                if follower.dropped:
+                    raise SlowConsumerError(
+                        f"more than {MAX_EVENTS_BEHIND} events were not read in time; follow the "
+                        "run again behind the last event"
+                    )
+                if follower.read < len(self._events):
+                    batch = tuple(self._events[follower.read :])
+                    follower.read = len(self._events)
+                    yield batch
+                elif self.ended:
+                    return
+                elif not await _wait(news, heartbeat_s):
+                    yield ()
+        finally:
+            self._followers.discard(follower)
+
+
+async def _wait(news: asyncio.Event, timeout_s: float | None) -> bool:
+    """Whether the event was set in time."""
+    try:
+        async with asyncio.timeout(timeout_s):
+            await news.wait()
+    except TimeoutError:
+        return False
+    return True

@@ -1,0 +1,82 @@
+"""Why an attempt at decoding failed, and whether another may succeed."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from dataclasses import dataclass
+
+from plato.engine import EngineBusyError, EngineError, RequestRefusedError
+from plato.errors import (
+    InvalidRequestError,
+    NodeFailedError,
+    OverloadedError,
+    PlatoError,
+    UnavailableError,
+)
+
+logger = logging.getLogger(__name__)
+
+RETRY_AFTER_S = 1.0
+
+
+class SilenceError(Exception):
+    """The decoder has answered nothing for so long that it counts as lost."""
+
+
+class LeaseLostError(Exception):
+    """The decoder dropped the sequence because this scheduler's lease had expired."""
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptFailure:
+    """A failed attempt."""
+
+    error: PlatoError
+    """What to report if no further attempt succeeds."""
+    reason: str = "died"
+    """Label of the metric."""
+    retryable: bool = True
+    blames_replica: bool = True
+    """Whether its replica should be avoided."""
+    silent: bool = False
+    """Whether all that is known is that nothing was heard."""
+
+
+def classify_failure(error: BaseException, what: str, replica: str) -> AttemptFailure:
+    """What an error of an attempt means; `what` names the node or plan to the user."""
+
+    def unavailable(message: str) -> UnavailableError:
+        return UnavailableError(f"{what}: {message}", retry_after_s=RETRY_AFTER_S)
+
+    match error:
+        case RequestRefusedError():
+            refused = InvalidRequestError(f"{what}: {error}", param=error.param)
+            return AttemptFailure(refused, retryable=False)
+        case EngineBusyError():
+            overloaded = OverloadedError(f"{what}: {error}", retry_after_s=RETRY_AFTER_S)
+            return AttemptFailure(overloaded, "busy")
+        case EngineError():
+            return AttemptFailure(unavailable(str(error)), "engine")
+        case SilenceError():
+            silent = unavailable(f"decoder {replica} does not answer")
+            return AttemptFailure(silent, "silent", silent=True)
+        case LeaseLostError():
+            dropped = NodeFailedError(
+                f"{what}: decoder {replica} dropped it, because this scheduler's lease had expired"
+            )
+            return AttemptFailure(dropped, "lease_lost", blames_replica=False)
+        case NodeFailedError() | UnavailableError():
+            return AttemptFailure(error)
+        case PlatoError():
+            return AttemptFailure(error, retryable=False)
+        case asyncio.CancelledError():
+            return AttemptFailure(NodeFailedError(f"{what} was cancelled by its decoder"))
+        case _:
+            logger.info("attempt failed", exc_info=error)
+            return AttemptFailure(
+                NodeFailedError(
+                    f"{what} failed on decoder {replica} ({type(error).__name__}); send the "
+                    "question again"
+                )
+            )

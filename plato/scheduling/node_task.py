@@ -1,0 +1,124 @@
+"""One node of a run: decoding it, and the events that report it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from plato.engine import Chunk, GenerateRequest
+from plato.errors import PlatoError
+from plato.prompting.layout import NodePrompt
+from plato.runs import NodeFinished, NodeOutput, NodeReport, NodeStarted, NodeState
+from plato.scheduling.event_log import EventLog
+from plato.scheduling.node_decoder import NodeDecoding
+from plato.scheduling.services import Services
+
+
+class NodeTask:
+    """Has a node decoded, and appends what happens to the run's log."""
+
+    def __init__(
+        self,
+        request: GenerateRequest,
+        prompt: NodePrompt,
+        log: EventLog,
+        services: Services,
+        include_prompt: bool,
+    ) -> None:
+        status = log.state.node(request.node)
+        report = status.report
+        self._log = log
+        self._services = services
+        self._prompt = prompt
+        self._started_s = log.at_s if report.started_s is None else report.started_s
+        tokens = prompt.prompt.tokens
+        self._text = services.model.prompt_text(tokens) if include_prompt else None
+        self.decoding = NodeDecoding(
+            request,
+            status,
+            on_output=self._output,
+            on_retry=self._begin,
+            attempt=status.attempts,
+            replica=report.replica,
+            epoch=report.epoch,
+        )
+        self._before_text: Callable[[], None] = lambda: None
+
+    async def decode(self, before_text: Callable[[], None]) -> None:
+        """Decode the node, which may have been begun by another scheduler.
+
+        `before_text` is called before text is reported. Raises a `PlatoError`.
+        """
+        self._before_text = before_text
+        self._begin(None)
+        try:
+            await self._services.decoder.decode(self.decoding)
+        except PlatoError:
+            self.decoding.status.failed = self._report(NodeState.FAILED)
+            raise
+        self._services.decoder.finished(self.decoding)
+        self._finish()
+
+    def restore(self) -> None:
+        """Report a node that another scheduler has finished."""
+        status = self.decoding.status
+        self.decoding.attempt -= 1
+        if status.finished is None and status.output is not None:
+            # Whole: followers of the run may have less of it than the context store.
+            self._log.append(replace(status.output, at_s=self._log.at_s))
+            self._finish()
+
+    def _begin(self, reason: str | None) -> None:
+        report = self._report(NodeState.RUNNING)
+        self._log.append(
+            NodeStarted(
+                self.decoding.request.run,
+                self._log.at_s,
+                report.number,
+                self.decoding.attempt,
+                report,
+                reason,
+            )
+        )
+
+    def _output(self, chunk: Chunk) -> None:
+        if chunk.text:
+            self._before_text()
+        self._log.append(
+            NodeOutput(
+                chunk.run,
+                self._log.at_s,
+                number=chunk.node,
+                attempt=chunk.attempt,
+                offset=chunk.offset,
+                tokens=chunk.tokens,
+                node_text=chunk.text,
+                cached_tokens=chunk.cached_tokens,
+                finish=chunk.finish,
+            )
+        )
+
+    def _finish(self) -> None:
+        finish = self.decoding.status.finish
+        assert finish is not None
+        report = replace(self._report(NodeState.DONE), finished_s=self._log.at_s)
+        run_id = self.decoding.request.run
+        self._log.append(NodeFinished(run_id, self._log.at_s, report.number, finish, report))
+
+    def _report(self, state: NodeState) -> NodeReport:
+        decoding, prompt = self.decoding, self._prompt
+        return replace(
+            decoding.status.report,
+            state=state,
+            started_s=self._started_s,
+            continues=prompt.continues,
+            sees=prompt.sees,
+            shortened=prompt.shortened,
+            prompt_tokens=len(prompt.prompt),
+            predicted_cached_tokens=decoding.predicted_tokens,
+            attempts=decoding.attempt + 1,
+            finish=decoding.status.finish,
+            replica=decoding.replica,
+            epoch=decoding.epoch,
+            prompt=self._text,
+        )

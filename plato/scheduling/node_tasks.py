@@ -1,0 +1,167 @@
+"""The nodes of one run: each starts as soon as its dependencies are done."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+
+from plato.engine import GenerateRequest, Prompt, StopConditions
+from plato.prompting.layout import Conversation, NodePrompt, NodeText
+from plato.runs import (
+    Mode,
+    ModeChosen,
+    Node,
+    NodePlanned,
+    PlanGraph,
+    PlanReport,
+)
+from plato.scheduling.budget import node_budget
+from plato.scheduling.event_log import EventLog
+from plato.scheduling.node_task import NodeTask
+from plato.scheduling.ownership.journal import Journal
+from plato.scheduling.services import Services
+
+HIDDEN_INTERVALS = 2.5
+"""Nodes whose text waits for that of earlier ones send less often, by this factor: every message
+costs processor time, which the decoders lack where they share a machine with the rest."""
+
+
+class NodeTasks:
+    """Dispatches the nodes of a run and reports what becomes of them.
+
+    Nothing polls: a plan line and the end of a node start what they make ready.
+    """
+
+    def __init__(self, log: EventLog, journal: Journal, services: Services) -> None:
+        self.graph = PlanGraph(log.state.planned_nodes)
+        """The plan so far."""
+        self.pinned_at: set[str] = set()
+        """Replicas that hold pins of this run."""
+        self._log = log
+        self._journal = journal
+        self._services = services
+        self._request = log.state.request
+        self._conversation: Conversation | None = None
+        self._group: asyncio.TaskGroup | None = None
+        # Both by node, so bounded by the plan.
+        self._started: dict[int, asyncio.Task[None]] = {}
+        self._texts: dict[int, NodeText] = {}
+        """Of finished nodes."""
+
+    def start(self, group: asyncio.TaskGroup) -> None:
+        """Decode nodes in `group` from now on."""
+        self._group = group
+
+    def open_conversation(self) -> None:
+        """Lay out the question for a planned answer. Raises `ContextLengthError`."""
+        request = self._request
+        skeleton = request.mode is Mode.SKELETON
+        self._conversation = self._services.model.layout.start(
+            request.messages, request.tenant, skeleton
+        )
+
+    def choose_mode(self, mode: Mode, reason: str | None = None) -> None:
+        """Report how the question is answered, once, before the first text."""
+        if self._log.state.mode is None:
+            self._log.append(ModeChosen(self._request.run_id, self._log.at_s, mode, reason))
+
+    @property
+    def planned_mode(self) -> Mode:
+        """The mode of an answer that follows a plan."""
+        return Mode.SKELETON if self._request.mode is Mode.SKELETON else Mode.PLATO
+
+    def add(
+        self, node: Node, plan: PlanReport | None = None, plan_tokens: tuple[int, ...] = ()
+    ) -> None:
+        """Append a node to the plan."""
+        if self._request.mode is Mode.SKELETON:
+            node = replace(node, dependencies=())
+        self.graph.add(node)
+        event = NodePlanned(self._request.run_id, self._log.at_s, node, plan, plan_tokens)
+        self._log.append(event)
+
+    def start_ready(self) -> None:
+        """Start every node whose dependencies are done, the longest path below it first."""
+        heights = self.graph.heights()
+        ready = [
+            node
+            for node in self.graph
+            if node.number not in self._started and self._texts.keys() >= set(node.dependencies)
+        ]
+        assert self._conversation is not None
+        for node in sorted(ready, key=lambda node: (-heights[node.number], node.number)):
+            budget = node_budget(self._request, node, self._services.settings.node_max_tokens)
+            prompt = self._conversation.node_prompt(self.graph, node.number, self._texts, budget)
+            self._start(node, prompt, budget, heights[node.number], self._distance(node.number))
+
+    def start_sequential(self, prompt: Prompt, budget: int) -> None:
+        """Start the only node of a sequential answer."""
+        self._start(self.graph[1], NodePrompt(prompt, None, (), ()), budget, height=1, keep=None)
+
+    async def discard(self) -> None:
+        """Cancel all nodes and forget them: the question is answered in another mode."""
+        for task in self._started.values():
+            task.cancel()
+        if self._started:
+            await asyncio.wait(self._started.values())
+        self._started.clear()
+        self._texts.clear()
+        self.graph = PlanGraph()
+
+    def _distance(self, number: int) -> int | None:
+        """How many other nodes must end before one can start that continues this one.
+
+        `None` if none will. While the plan is still being written, its next line may need it.
+        """
+        if self._request.mode is Mode.SKELETON:
+            return None
+        if not self._log.state.plan_complete:
+            return 0
+        return min(
+            (
+                len(self.graph.ancestors(dependent) - self._texts.keys() - {number})
+                for dependent in self.graph.dependents(number)
+            ),
+            default=None,
+        )
+
+    def _start(
+        self, node: Node, prompt: NodePrompt, budget: int, height: int, keep: int | None
+    ) -> None:
+        interval_s = self._services.settings.stream_interval_s
+        hidden = len(self._texts) < node.number - 1
+        request = GenerateRequest(
+            run=self._request.run_id,
+            node=node.number,
+            prompt=prompt.prompt,
+            max_tokens=budget,
+            sampling=self._request.sampling,
+            stop=StopConditions(end_tokens=not self._request.exact_lengths),
+            priority=height,
+            lease=self._services.leases.lease,
+            group_s=HIDDEN_INTERVALS * interval_s if hidden else interval_s,
+            keep=keep,
+        )
+        work = NodeTask(request, prompt, self._log, self._services, self._request.include_prompts)
+        assert self._group is not None
+        self._started[node.number] = self._group.create_task(self._run(work))
+
+    async def _run(self, work: NodeTask) -> None:
+        """Decode one node, and start what it makes ready."""
+        status, keep = work.decoding.status, work.decoding.request.keep
+        if status.finish is not None:
+            work.restore()
+        else:
+            try:
+                await work.decode(self._choose_planned_mode)
+            finally:
+                if keep is not None and work.decoding.replica:
+                    self.pinned_at.add(work.decoding.replica)
+            self._journal.node_finished(status.report, tuple(status.tokens), status.text)
+        number = status.number
+        self._texts[number] = NodeText(number, tuple(status.tokens), status.text)
+        if self._log.state.mode is not Mode.SEQUENTIAL:
+            self.start_ready()
+
+    def _choose_planned_mode(self) -> None:
+        self.choose_mode(self.planned_mode)

@@ -1,0 +1,202 @@
+"""What a run writes into the context store, off the hot path."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from dataclasses import replace
+
+from plato.context import ContextStore, NodeRecord, RunRecord, WriteBehind
+from plato.context.records import pack, pack_events
+from plato.runs import BEFORE_ALL, EventId, NodeReport, RunEvent, RunEvents, RunState
+from plato.scheduling.ownership.lease import RunLease
+
+
+class Journal:
+    """Records one run: its state, its events and its finished nodes.
+
+    The lease is acquired in the background too: decoding does not wait for the store. A store that
+    was away, or has lost everything, gets all of it again when it is back.
+    """
+
+    def __init__(
+        self, store: ContextStore, writes: WriteBehind, lease: RunLease, state: RunState
+    ) -> None:
+        """`state` is fed by whoever calls `append`, before the call."""
+        self._store = store
+        self._writes = writes
+        self._lease = lease
+        self._state = state
+        request = state.request
+        self._record = RunRecord(
+            run=request.run_id,
+            tenant=request.tenant,
+            owner=lease.owner,
+            fence=0,
+            mode=state.mode or request.mode,
+            state="running",
+            nodes=state.planned_nodes,
+            plan_complete=state.plan_complete,
+            request=pack(request),
+            created_unix_s=time.time(),
+        )
+        self._nodes: dict[int, NodeRecord] = {}
+        """Finished nodes; bounded by the plan."""
+        self._appended = BEFORE_ALL
+        """The last event that the store has; none of a run that was taken over."""
+        self._pending: list[RunEvent] = []
+        """Events that wait for the next write; bounded like the run's output."""
+        self._append_queued = False
+        """Whether a write of them is queued. The queue may drop it: `keep` queues it again."""
+        self._incomplete = False
+        """Whether the store missed a write, and has to get everything again."""
+        self._closed = False
+        self._end_written = False
+        self._leaving = False
+        """Whether the run was handed over: nothing that happens to it here is written."""
+        self.recorded = asyncio.Event()
+        """Set once the store was told of the run, whether it was reachable or not."""
+
+    @property
+    def degraded(self) -> tuple[str, ...]:
+        """What the run had to do without."""
+        complete = self._store.available and not self._incomplete
+        return () if complete else ("context store",)
+
+    @property
+    def lost(self) -> bool:
+        """Whether another scheduler drives the run now."""
+        return self._lease.lost
+
+    @property
+    def settled(self) -> bool:
+        """Whether the run has ended and the store has all of it, or another scheduler the run."""
+        return self._leaving or (
+            self._end_written and not self._incomplete and self._appended >= self._state.last_id
+        )
+
+    def open(self) -> None:
+        """The run starts, or is taken over."""
+        if not self._lease.fence:
+            self._writes.submit(self._lease.acquire)
+        self._update()
+
+    def plan_finished(self) -> None:
+        """The plan is complete, and the mode is known."""
+        mode = self._state.mode or self._record.mode
+        self._update(plan_complete=True, mode=mode)
+
+    def node_finished(self, report: NodeReport, tokens: tuple[int, ...], text: str) -> None:
+        """Keep the output of a node."""
+        node = NodeRecord(
+            run=self._record.run,
+            tenant=self._record.tenant,
+            number=report.number,
+            tokens=tokens,
+            text=text,
+            finish=str(report.finish),
+            replica=report.replica,
+            epoch=report.epoch,
+        )
+        self._nodes[node.number] = node
+        self._writes.submit(lambda: self._put_node(node))
+
+    def append(self, events: RunEvents) -> None:
+        """Append events to the run's log. Those that come while a write waits go with it."""
+        if self._leaving:
+            return
+        self._pending.extend(events)
+        if not self._append_queued:
+            self._append_queued = True
+            self._writes.submit(self._append)
+
+    def close(self, outcome: str) -> None:
+        """The run has ended with its last event: write that, and release the lease."""
+        if not self._leaving:
+            self._update(state=outcome)
+            self._writes.submit(self._lease.release)
+        self._closed = True
+
+    def hand_over(self) -> None:
+        """Let another scheduler have the run: nothing is written from now on."""
+        self._leaving = True
+        self._writes.submit(self._hand_over)
+
+    async def _hand_over(self) -> None:
+        await self._append()
+        await self._lease.hand_over()
+
+    def keep(self) -> None:
+        """Renew the lease, and write what the store has missed, if it is back."""
+        self._writes.submit(self._keep)
+
+    async def _keep(self) -> None:
+        if self._lease.lost:
+            return
+        if not self._closed and not await self._lease.extend():
+            if not self._store.available:
+                self._incomplete = True
+                return
+            if not await self._lease.acquire():
+                self._lease.lost = self._leaving = self._store.available
+                return
+            self._incomplete = True
+        if self._incomplete or (self._closed and not self.settled):
+            await self._write_again()
+        elif self._pending:
+            await self._append()
+
+    async def _write_again(self) -> None:
+        self._incomplete = False
+        self._appended = BEFORE_ALL
+        await self._put_run(self._record)
+        for node in tuple(self._nodes.values()):
+            await self._put_node(node)
+        await self._append()
+
+    async def _append(self) -> None:
+        """Append to the log; all that is known so far where the log has a gap."""
+        self._append_queued = False
+        events, self._pending = tuple(self._pending), []
+        last = self._state.last_id
+        if self._lease.lost or self._appended >= last:
+            return
+        after: EventId | None = None
+        if events and _is_next(events[0].id, self._appended):
+            last, after = events[-1].id, self._appended
+        elif self._leaving:
+            return
+        else:
+            events = self._state.events()
+        record = self._record
+        done = await self._store.append_events(
+            record.tenant, record.run, last, self._lease.fence, pack_events(events), after=after
+        )
+        if done:
+            self._appended = last
+        else:
+            self._incomplete = True
+
+    def _update(self, **changes: object) -> None:
+        nodes = self._state.planned_nodes
+        self._record = record = replace(self._record, nodes=nodes, **changes)  # type: ignore[arg-type]
+        self._writes.submit(lambda: self._put_run(record))
+
+    async def _put_run(self, record: RunRecord) -> None:
+        # The fence is known only once the lease is acquired, in a write before this one.
+        if await self._store.put_run(replace(record, fence=self._lease.fence)):
+            self._end_written = record.state != "running"
+        else:
+            self._incomplete = True
+        self.recorded.set()
+
+    async def _put_node(self, node: NodeRecord) -> None:
+        if not await self._store.put_node(node):
+            self._incomplete = True
+
+
+def _is_next(event: EventId, last: EventId) -> bool:
+    """Whether `event` is the next one in the log; the first event of a run follows nothing."""
+    if last == BEFORE_ALL:
+        return event == EventId(1, 0)
+    return event == EventId(last.term, last.number + 1)

@@ -1,0 +1,175 @@
+"""The runs of one scheduler: finding, keeping and handing them over, and adopting others'."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import aclosing
+
+from plato.context import ContextStore
+from plato.errors import UnavailableError
+from plato.runs import EventId, RunEvents, RunFailed, RunFinished, RunSnapshot, RunState
+from plato.scheduling.ownership.lease import RunLease
+from plato.scheduling.ownership.stored_runs import StoredRuns, scheduler_name
+from plato.scheduling.run import Run
+
+logger = logging.getLogger(__name__)
+
+KEEPS_PER_TTL = 3
+MAX_LINGERING = 256
+LINGER_S = 30.0
+"""How long an ended run is kept that the context store has missed something of."""
+FOLLOW_INTERVAL_S = 0.25
+"""How often the event log is read for a run that another scheduler drives."""
+MOVED_MESSAGE = "another scheduler resumes this run"
+
+Adopt = Callable[[RunState, int], Awaitable[object]]
+"""Resume a run from its stored state, with the fencing token of its lease."""
+
+
+class RunRegistry:
+    """Runs in flight here, and ended ones until the store has all of them."""
+
+    def __init__(self, store: ContextStore, stored: StoredRuns, owner: str, ttl_s: float) -> None:
+        """`ttl_s` is the life of a lease on a run."""
+        self._store = store
+        self._stored = stored
+        self._owner = owner
+        self._ttl_s = ttl_s
+        self._runs: dict[str, Run] = {}
+        """By id; bounded by admission, and by the runs that were taken over."""
+        self._lingering: dict[str, tuple[Run, float]] = {}
+        """Ended runs and until when they are kept; at most `MAX_LINGERING`."""
+        self._draining = False
+
+    def __len__(self) -> int:
+        return len(self._runs)
+
+    @property
+    def in_flight(self) -> frozenset[str]:
+        """Ids of the runs in flight."""
+        return frozenset(self._runs)
+
+    def add(self, run: Run) -> None:
+        """A run starts."""
+        self._runs[run.id] = run
+
+    def find(self, tenant: str, run_id: str) -> Run | None:
+        """A run in flight or just ended, if it is this tenant's."""
+        run = self._runs.get(run_id)
+        if run is None and run_id in self._lingering:
+            run = self._lingering[run_id][0]
+        return run if run is not None and run.tenant == tenant else None
+
+    def ended(self, run: Run) -> None:
+        """A run has ended: keep it until the store has all of it."""
+        if self._runs.get(run.id) is run:
+            del self._runs[run.id]
+        while len(self._lingering) >= MAX_LINGERING:
+            del self._lingering[next(iter(self._lingering))]
+        self._lingering[run.id] = run, _now() + LINGER_S
+
+    async def follow(
+        self, tenant: str, run_id: str, after: EventId, *, heartbeat_s: float | None, patience_s: float
+    ) -> AsyncGenerator[RunEvents]:
+        """Events with ids above `after`, until the run has ended, whichever scheduler drives it.
+
+        From memory if the run is driven here, else from the event log. An empty batch comes
+        whenever `heartbeat_s` has passed without an event. Raises `RunNotFoundError`, and
+        `UnavailableError` if nobody can know or nothing was heard for `patience_s`.
+        """
+        if self.find(tenant, run_id) is None:
+            await self._stored.require(tenant, run_id)
+        deadline = _now() + patience_s
+        while (run := self.find(tenant, run_id)) is None:
+            events = await self._stored.events(tenant, run_id, after)
+            if events:
+                yield events
+                after = max(event.id for event in events)
+                if isinstance(events[-1], RunFinished | RunFailed):
+                    return
+            elif _now() > deadline:
+                raise UnavailableError(
+                    f"nothing was heard of run {run_id}; ask for it again later", retry_after_s=5.0
+                )
+            else:
+                await asyncio.sleep(FOLLOW_INTERVAL_S)
+                if heartbeat_s is not None:
+                    yield ()
+        # Driven or adopted by this scheduler.
+        async with aclosing(run.log.follow(after, heartbeat_s)) as batches:
+            async for events in batches:
+                yield events
+
+    async def snapshot(self, tenant: str, run_id: str) -> RunSnapshot:
+        """A run as it stands. Raises as `follow` does."""
+        run = self.find(tenant, run_id)
+        state = run.state if run is not None else await self._stored.state(tenant, run_id)
+        return RunSnapshot(state.request, state.events())
+
+    async def owner(self, tenant: str, run_id: str) -> str | None:
+        """Name of the scheduler that drives a run, as far as the store knows."""
+        if self.find(tenant, run_id) is not None:
+            return scheduler_name(self._owner)
+        return await self._stored.owner(tenant, run_id)
+
+    async def maintain(self, adopt: Adopt, recheck: Callable[[], None]) -> None:
+        """Renew the leases of runs and adopt orphans, until cancelled.
+
+        `recheck` is called in each round. Failures are logged, and the next round tries again.
+        """
+        while True:
+            await asyncio.sleep(self._ttl_s / KEEPS_PER_TTL)
+            try:
+                recheck()
+                await self._keep()
+                await self._adopt_orphans(adopt)
+            except Exception:
+                logger.exception("run maintenance failed; retrying")
+
+    async def hand_over(self) -> None:
+        """Let other schedulers adopt the runs that nobody follows here, and adopt none."""
+        self._draining = True
+        for run in tuple(self._runs.values()):
+            if not run.log.followed:
+                run.journal.hand_over()
+                await run.cancel("handed_over", MOVED_MESSAGE)
+
+    async def close(self) -> None:
+        """Cancel all runs."""
+        for run in tuple(self._runs.values()):
+            await run.cancel()
+
+    async def _keep(self) -> None:
+        for run in tuple(self._runs.values()):
+            if run.journal.lost:
+                logger.warning("run was taken over by another scheduler", extra={"run": run.id})
+                await run.cancel("taken_over", MOVED_MESSAGE)
+            else:
+                run.journal.keep()
+        for run_id, (run, until) in tuple(self._lingering.items()):
+            if run.journal.settled or _now() > until:
+                del self._lingering[run_id]
+            else:
+                run.journal.keep()
+
+    async def _adopt_orphans(self, adopt: Adopt) -> None:
+        if self._draining or not self._store.available:
+            return
+        for tenant, run_id in await self._store.orphans():
+            if run_id in self._runs:
+                continue
+            lease = RunLease(self._store, tenant, run_id, self._owner, self._ttl_s)
+            if not await lease.acquire():
+                continue
+            state = await self._stored.unfinished(tenant, run_id)
+            if state is not None:
+                await adopt(state, lease.fence)
+            else:
+                await lease.release()
+                await self._store.forget(tenant, run_id)
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()

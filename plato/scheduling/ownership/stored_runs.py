@@ -1,0 +1,113 @@
+"""Runs as the context store has them: of other schedulers, or of one that is gone."""
+
+from __future__ import annotations
+
+import logging
+
+from plato.context import ContextStore, NodeRecord
+from plato.context.records import UnreadableRecordError, unpack, unpack_events
+from plato.engine import FinishReason
+from plato.errors import PlatoError, RunNotFoundError, UnavailableError
+from plato.runs import BEFORE_ALL, EventId, NodeOutput, RunEvents, RunRequest, RunState
+
+logger = logging.getLogger(__name__)
+
+
+class StoredRuns:
+    """Reads what the journals of schedulers have written."""
+
+    def __init__(self, store: ContextStore) -> None:
+        self._store = store
+
+    async def require(self, tenant: str, run_id: str) -> None:
+        """Raise `RunNotFoundError` without such a run, `UnavailableError` if nobody can know."""
+        if await self._store.get_run(tenant, run_id) is None:
+            raise self._missing(run_id)
+
+    async def events(self, tenant: str, run_id: str, after: EventId) -> RunEvents:
+        """Events with ids above `after`, as many as one read returns."""
+        events: RunEvents = ()
+        for _, packed in await self._store.read_events(tenant, run_id, after):
+            try:
+                events += tuple(event for event in unpack_events(packed) if event.id > after)
+            except UnreadableRecordError as error:
+                logger.warning("unreadable event log: %s", error, extra={"run": run_id})
+        return events
+
+    async def state(self, tenant: str, run_id: str) -> RunState:
+        """A run as its log has it. Raises as `require`, and for what another release wrote."""
+        record = await self._store.get_run(tenant, run_id)
+        if record is None:
+            raise self._missing(run_id)
+        try:
+            request = unpack(RunRequest, record.request)
+        except UnreadableRecordError as error:
+            raise UnavailableError(f"run {run_id} was written by another release") from error
+        return await self._replay(request)
+
+    async def owner(self, tenant: str, run_id: str) -> str | None:
+        """The scheduler that drives a run; `None` if it has ended. Raises as `require`."""
+        record = await self._store.get_run(tenant, run_id)
+        if record is None:
+            raise self._missing(run_id)
+        return scheduler_name(record.owner) if record.state == "running" else None
+
+    async def unfinished(self, tenant: str, run_id: str) -> RunState | None:
+        """The state to resume a run from; `None` if there is nothing to resume."""
+        record = await self._store.get_run(tenant, run_id)
+        if record is None or record.state != "running":
+            return None
+        try:
+            request = unpack(RunRequest, record.request)
+        except UnreadableRecordError as error:
+            logger.warning("run cannot be adopted: %s", error, extra={"run": run_id})
+            return None
+        state = await self._replay(request)
+        return state if state.ended is None else None
+
+    async def add_finished_nodes(self, state: RunState) -> None:
+        """Add the output of nodes that have finished without the state having heard of it."""
+        request = state.request
+        records = await self._store.get_nodes(request.tenant, request.run_id)
+        for record in records.values():
+            if state.node(record.number).finish is None:
+                state.feed(_output(record, state))
+
+    async def _replay(self, request: RunRequest) -> RunState:
+        state, after = RunState(request), BEFORE_ALL
+        while events := await self.events(request.tenant, request.run_id, after):
+            for event in events:
+                state.feed(event)
+            after = max(event.id for event in events)
+        return state
+
+    def _missing(self, run_id: str) -> PlatoError:
+        if self._store.available:
+            return RunNotFoundError(
+                f"there is no run {run_id}; runs are kept for a while only, and only their own "
+                "API key sees them"
+            )
+        return UnavailableError(
+            "the context store is unreachable, and this scheduler does not drive run "
+            f"{run_id}; try again",
+            retry_after_s=2.0,
+        )
+
+
+def scheduler_name(owner: str) -> str:
+    """The scheduler's name in an owner's, which also names the scheduler's incarnation."""
+    return owner.rpartition(":")[0]
+
+
+def _output(record: NodeRecord, state: RunState) -> NodeOutput:
+    """All output of a finished node."""
+    return NodeOutput(
+        record.run,
+        state.at_s,
+        number=record.number,
+        attempt=max(0, state.node(record.number).attempts - 1),
+        offset=0,
+        tokens=record.tokens,
+        node_text=record.text,
+        finish=FinishReason(record.finish),
+    )

@@ -1,0 +1,143 @@
+"""Following a planner: its lines as they come, and another attempt where one breaks off."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from contextlib import ExitStack, aclosing
+from dataclasses import replace
+
+from plato.errors import ContextLengthError
+from plato.metrics.table import PLAN_RETRIES
+from plato.planning.protocol import PlanEnded, PlanLine, PlanRequest, PlanStarted, PlanUsage
+from plato.runs import Node, PlanReport
+from plato.scheduling.failures import SilenceError, classify_failure
+from plato.scheduling.leases import being_cancelled
+from plato.scheduling.services import Services
+
+logger = logging.getLogger(__name__)
+
+AddNode = Callable[[Node, PlanReport, tuple[int, ...]], None]
+"""Takes a node, the plan so far, and the plan's output tokens so far."""
+PLAN_ATTEMPTS = 2
+MARGIN_S = 1.0
+"""The planner keeps the deadline itself; this is for one that hangs."""
+
+
+class PlanFollower:
+    """Gets the plan of one run."""
+
+    def __init__(self, services: Services, at_s: Callable[[], float]) -> None:
+        """`at_s` gives the seconds since the run started."""
+        self._services = services
+        self._at_s = at_s
+        self._replica = ""
+        self._started_s = at_s()
+        self.usage = PlanUsage()
+        """What the plan has taken."""
+        self.reason: str | None = None
+        """Why the plan ended early, if it did."""
+        self.failed = False
+        """Whether that is because no planner brought it to its end."""
+        self.split = True
+        """False: the model chose to answer in one piece."""
+
+    def report(self, nodes: int) -> PlanReport:
+        """The plan so far."""
+        usage = self.usage
+        return PlanReport(
+            source="model",
+            nodes=nodes,
+            tokens=usage.tokens,
+            steps=usage.steps,
+            prompt_tokens=usage.prompt_tokens,
+            cached_tokens=usage.cached_tokens,
+            one_probability=usage.one_probability,
+            started_s=self._started_s,
+            finished_s=self._at_s(),
+            replica=self._replica,
+        )
+
+    async def follow(self, request: PlanRequest, known: int, add: AddNode) -> None:
+        """Call `add` for every node behind the first `known`.
+
+        A planner that dies or falls silent is replaced by another, which resumes from the tokens
+        of the last line. Raises `ContextLengthError`: that is for the caller to fix.
+        """
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + request.deadline_s
+        emitted = request.emitted
+
+        def take(line: PlanLine) -> None:
+            nonlocal known, emitted
+            self.usage = line.usage
+            if line.node.number > known:
+                known, emitted = line.node.number, line.emitted
+                add(line.node, self.report(line.node.number), line.emitted)
+
+        attempt = request
+        for number in range(request.attempt, request.attempt + PLAN_ATTEMPTS):
+            if number > request.attempt:
+                self._services.recorder.add(PLAN_RETRIES)
+            failure = await self._attempt(replace(attempt, attempt=number, emitted=emitted), take)
+            self.failed = failure is not None
+            if failure is None:
+                return
+            self.reason = failure
+            logger.warning(
+                "plan attempt failed: %s",
+                failure,
+                extra={"run": request.run, "attempt": number, "known": known},
+            )
+            left_s = deadline - loop.time()
+            if left_s <= 0:
+                return
+            attempt = replace(request, deadline_s=left_s)
+
+    async def _attempt(self, request: PlanRequest, take: Callable[[PlanLine], None]) -> str | None:
+        """One planner's attempt: why it failed, if it did. How a plan ended is no failure."""
+        try:
+            async with asyncio.timeout(request.deadline_s + MARGIN_S) as deadline:
+                async with asyncio.timeout(None) as silence:
+                    if await self._receive(request, take, silence):
+                        return None
+            return "the planner stopped before the plan's end"
+        except ContextLengthError:
+            raise
+        except (Exception, asyncio.CancelledError) as error:
+            if being_cancelled():
+                raise
+            if isinstance(error, TimeoutError) and deadline.expired():
+                return f"the plan took longer than {request.deadline_s:g} s"
+            if isinstance(error, TimeoutError) and silence.expired():
+                error = SilenceError()
+            failure = classify_failure(error, "the plan", self._replica)
+            return f"the planner failed: {failure.error.message}"
+
+    async def _receive(
+        self, request: PlanRequest, take: Callable[[PlanLine], None], silence: asyncio.Timeout
+    ) -> bool:
+        """Take the events of one attempt; whether the plan came to its end."""
+        loop = asyncio.get_running_loop()
+
+        def lost() -> None:
+            if not silence.expired():
+                silence.reschedule(loop.time())
+
+        stream = self._services.planner.plan(request)
+        with ExitStack() as held:
+            async with aclosing(stream):
+                # Only waiting for an event can be interrupted: taking one never waits.
+                async for event in stream:
+                    match event:
+                        case PlanStarted():
+                            self._replica = event.replica
+                            held.enter_context(self._services.leases.holding(event.replica, lost))
+                        case PlanLine():
+                            take(event)
+                        case PlanEnded():
+                            self.usage, self.split = event.usage, event.split
+                            self.reason = event.reason
+                            return True
+        return False

@@ -1,0 +1,140 @@
+"""How a question is answered: by a plan that is given or decoded, or sequentially."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from plato.metrics.table import FALLBACKS
+from plato.planning.protocol import PlanRequest
+from plato.runs import NO_PLAN, Mode, Node, PlanFinished, PlanReport
+from plato.scheduling.budget import sequential_budget
+from plato.scheduling.event_log import EventLog
+from plato.scheduling.node_tasks import NodeTasks
+from plato.scheduling.ownership.journal import Journal
+from plato.scheduling.plan_follower import PlanFollower
+from plato.scheduling.services import Services
+
+REST_TITLE = "The rest of the answer"
+ANSWER_TITLE = "Answer"
+TOO_FEW_PARTS = "the plan has fewer than two parts"
+FULL = "not split: every decoder's batch is full, and more parts would decode no faster"
+
+
+class PlanPhase:
+    """Adds the nodes of one run as their plan lines come."""
+
+    def __init__(
+        self, nodes: NodeTasks, log: EventLog, journal: Journal, services: Services
+    ) -> None:
+        self._nodes = nodes
+        self._log = log
+        self._state = log.state
+        self._request = log.state.request
+        self._journal = journal
+        self._services = services
+
+    async def run(self) -> None:
+        """Find out how to answer, and start it; or resume where another scheduler stopped."""
+        request = self._request
+        if Mode.SEQUENTIAL in (request.mode, self._state.mode):
+            await self._answer_sequentially(None, self._state.plan)
+            return
+        undecided = request.mode is Mode.AUTO and request.plan is None and not self._nodes.graph
+        if undecided and self._services.decoder.full():
+            await self._fall_back("decoders_full", FULL)
+            return
+        self._nodes.open_conversation()
+        self._nodes.start_ready()
+        if self._state.plan_complete:
+            return
+        if request.plan is not None and not request.decode_plan:
+            await self._follow_given(request.plan)
+        else:
+            await self._follow_planner()
+
+    async def _follow_given(self, plan: tuple[Node, ...]) -> None:
+        if len(plan) < 2:
+            await self._fall_back("too_few_parts", TOO_FEW_PARTS)
+            return
+        for node in plan[len(self._nodes.graph) :]:
+            self._nodes.add(node)
+        self._finish_plan(PlanReport(source="request", nodes=len(plan)), None)
+
+    async def _follow_planner(self) -> None:
+        """Take the plan line by line, and start what each line makes ready."""
+        request, settings = self._request, self._services.settings
+        follower = PlanFollower(self._services, lambda: self._log.at_s)
+
+        def add(node: Node, report: PlanReport, tokens: tuple[int, ...]) -> None:
+            self._nodes.add(node, report, tokens)
+            self._nodes.start_ready()
+
+        emitted = self._state.plan_tokens
+        plan = PlanRequest(
+            run=request.run_id,
+            tenant=request.tenant,
+            messages=request.messages,
+            max_nodes=request.max_nodes,
+            decide=request.mode is Mode.AUTO,
+            lease=self._services.leases.lease,
+            deadline_s=settings.plan_deadline_s,
+            script=request.plan or (),
+            attempt=1 if emitted else 0,
+            emitted=emitted,
+        )
+        await follower.follow(plan, known=len(self._nodes.graph), add=add)
+        await self._settle(follower)
+
+    async def _settle(self, follower: PlanFollower) -> None:
+        """No more lines will come: go on with the graph, or answer sequentially."""
+        nodes = len(self._nodes.graph)
+        report, reason = follower.report(nodes), follower.reason
+        if nodes >= 2:
+            self._finish_plan(report, reason)
+        elif self._state.mode is not None:
+            # The text of the only node has been shown already; the rest continues it.
+            self._services.recorder.add(FALLBACKS, reason="plan_broke_off")
+            self._nodes.add(Node(2, REST_TITLE, (1,)))
+            self._finish_plan(
+                replace(report, nodes=2), f"{reason or 'the plan broke off'}; cut short to two parts"
+            )
+        elif not follower.split:
+            await self._fall_back("not_split", _not_split(report.one_probability), report)
+        else:
+            label = "planner_failed" if follower.failed else "too_few_parts"
+            await self._fall_back(label, reason or TOO_FEW_PARTS, report)
+
+    def _finish_plan(self, report: PlanReport, reason: str | None) -> None:
+        self._nodes.choose_mode(self._nodes.planned_mode)
+        self._report_plan(report, reason)
+        self._nodes.start_ready()
+
+    def _report_plan(self, report: PlanReport, reason: str | None) -> None:
+        event = PlanFinished(self._request.run_id, self._log.at_s, report, reason)
+        self._log.append(event)
+        self._journal.plan_finished()
+
+    async def _fall_back(self, label: str, reason: str, plan: PlanReport = NO_PLAN) -> None:
+        self._services.recorder.add(FALLBACKS, reason=label)
+        await self._answer_sequentially(reason, plan)
+
+    async def _answer_sequentially(self, reason: str | None, plan: PlanReport) -> None:
+        request, settings = self._request, self._services.settings
+        prompt = self._services.model.layout.sequential(request.messages, request.tenant)
+        if self._state.mode is not Mode.SEQUENTIAL:
+            await self._nodes.discard()
+            self._nodes.choose_mode(Mode.SEQUENTIAL, reason)
+        if not self._nodes.graph:
+            self._nodes.add(Node(1, ANSWER_TITLE))
+        if not self._state.plan_complete:
+            self._report_plan(plan, None)
+        room = self._services.model.context_length - len(prompt)
+        budget = sequential_budget(request, settings.sequential_max_tokens, room)
+        self._nodes.start_sequential(prompt, budget)
+
+
+def _not_split(probability: float | None) -> str:
+    reason = "not split: the model prefers to answer in one piece"
+    if probability is not None:
+        reason += f" (its probability of [ONE], {probability:.2g}, is too high)"
+    return reason
