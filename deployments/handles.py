@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextvars
 from collections.abc import AsyncGenerator, Callable
-from contextlib import aclosing
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from ray.exceptions import RayTaskError
 from ray.serve.handle import DeploymentHandle, DeploymentResponse, DeploymentResponseGenerator
 
 from deployments.membership import known_replicas
-from plato.engine import Chunk, GenerateRequest, HoldingsChange
+from plato.engine import Chunk, GenerateRequest, HoldingsChange, Replica
 from plato.errors import UnavailableError
 from plato.planning.protocol import PlanEvent, PlanRequest
-from plato.scheduling.protocol import Replica
-from plato.streams import listening
 
 T = TypeVar("T")
 
@@ -41,26 +39,46 @@ async def ask(call: Callable[[], DeploymentResponse[T]]) -> T:
 
 
 async def stream(
-    call: Callable[[], DeploymentResponseGenerator[T]],
+    call: Callable[[], DeploymentResponseGenerator[T | None]],
+    *,
     is_last: Callable[[T], bool] = lambda _: False,
+    silence_s: float | None = None,
 ) -> AsyncGenerator[T]:
     """The items of a streaming handle call; closing the generator cancels the call.
 
     Leaving a handle's stream without `cancel` lets the other side run on. After an item that
-    `is_last` there is nothing to cancel.
+    `is_last` there is nothing to cancel. With `silence_s` the other side sends heartbeats (empty
+    items, which are dropped), and `UnavailableError` is raised when none came for so long; the
+    time that the consumer takes for an item does not count.
     """
     response = detached(call)
     ended = False
     try:
-        async for item in response:
-            ended = is_last(item)
-            yield item
-        ended = True
+        while True:
+            # Around one step only: while this generator is suspended in a `yield`, a timeout
+            # would hit whatever its consumer waits for.
+            async with asyncio.timeout(silence_s) as timer:
+                item = await anext(response, _END)
+            if item is _END:
+                ended = True
+                return
+            if item:
+                ended = is_last(cast(T, item))
+                yield cast(T, item)
+    except TimeoutError as error:
+        if not timer.expired():
+            raise
+        raise UnavailableError(
+            f"the other process has been silent for {silence_s:g} s", retry_after_s=1.0
+        ) from error
     except RayTaskError as error:
         raise error.cause from error  # As in `ask`.
     finally:
         if not ended:
             response.cancel()
+
+
+_END = object()
 
 
 class ServeDecoderPool:
@@ -74,17 +92,14 @@ class ServeDecoderPool:
         """What this process's router knows to be running."""
         return tuple(Replica(name) for name in known_replicas(self._handle.deployment_name))
 
-    async def generate(
+    def generate(
         self, request: GenerateRequest, ranked: tuple[str, ...] = ()
     ) -> AsyncGenerator[Chunk]:
         """Decode on the first of `ranked` that is there and has room, else on any."""
-        chunks: AsyncGenerator[Chunk] = stream(
+        return stream(
             lambda: self._streaming.generate.remote(request, replica=ranked),
             is_last=lambda chunk: chunk.finish is not None,
         )
-        async with aclosing(chunks):
-            async for chunk in chunks:
-                yield chunk
 
     async def renew(self, owner: str, ttl_s: float, replica: str) -> None:
         """Renew `owner`'s lease at one replica. Raises `UnavailableError` if it is not there."""
@@ -115,12 +130,6 @@ class ServePlanner:
         self._streaming = handle.options(stream=True)
         self._silence_s = silence_s
 
-    async def plan(self, request: PlanRequest) -> AsyncGenerator[PlanEvent]:
+    def plan(self, request: PlanRequest) -> AsyncGenerator[PlanEvent]:
         """Decode a plan; closing the generator cancels it."""
-        beats: AsyncGenerator[PlanEvent | None] = stream(
-            lambda: self._streaming.plan.remote(request)
-        )
-        heard: AsyncGenerator[PlanEvent] = listening(beats, self._silence_s)
-        async with aclosing(heard) as events:
-            async for event in events:
-                yield event
+        return stream(lambda: self._streaming.plan.remote(request), silence_s=self._silence_s)

@@ -12,11 +12,12 @@ from ray.serve.handle import DeploymentHandle
 
 from deployments.handles import ServeDecoderPool
 from deployments.metrics import start_sampling
-from deployments.replica import BEATS, start_replica
-from plato.assembly import ModelTools, new_planner
+from deployments.replica import HEARTBEATS, start_replica
+from plato.assembly import new_planner
 from plato.planning.protocol import PlanEvent, PlanRequest
+from plato.prompting.model_tools import ModelTools
 from plato.settings import Settings
-from plato.streams import beating
+from plato.streams import with_heartbeat
 
 
 @serve.deployment
@@ -27,12 +28,14 @@ class PlannerService:
         """Load the tokenizer."""
         start_replica(settings)
         tools = await asyncio.to_thread(ModelTools.load, settings)
-        self._beat_s = settings.silence_s / BEATS
+        self._heartbeat_s = settings.silence_s / HEARTBEATS
         self._planner = new_planner(settings, tools, ServeDecoderPool(decoder))
         self._sampling = start_sampling()
 
     async def plan(self, request: PlanRequest) -> AsyncGenerator[PlanEvent | None]:
-        """Decode a plan; see `Planner.plan`. `None` says that this process is alive."""
-        async with aclosing(beating(self._planner.plan(request), self._beat_s)) as events:
+        """Decode a plan; see `Planner.plan`. `None` is a heartbeat."""
+        async with aclosing(
+            with_heartbeat(self._planner.plan(request), self._heartbeat_s)
+        ) as events:
             async for event in events:
                 yield event

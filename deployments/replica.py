@@ -12,9 +12,8 @@ from plato.context.redis import RedisContextStore
 from plato.logs import configure_logs
 from plato.settings import Settings
 
-BEATS = 4
-"""Signs of life in the time after which a silent process counts as lost."""
-
+HEARTBEATS = 4
+"""Heartbeats within the time after which a silent process counts as lost."""
 
 START_DEADLINE_S = 60.0
 

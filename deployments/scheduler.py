@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator
-from contextlib import aclosing
 from typing import Any
 
 from ray import serve
@@ -12,13 +11,14 @@ from ray.serve.handle import DeploymentHandle
 
 from deployments.handles import ServeDecoderPool, ServePlanner, ask
 from deployments.metrics import replica_recorder, start_sampling
-from deployments.replica import BEATS, START_DEADLINE_S, open_store, own_deployment, start_replica
-from plato.assembly import ModelTools, new_scheduler
+from deployments.replica import HEARTBEATS, START_DEADLINE_S, open_store, own_deployment, start_replica
+from plato.assembly import new_scheduler
 from plato.errors import RunNotFoundError, UnavailableError
-from plato.metrics.recording import SchedulerSampler, StoreSampler
-from plato.runs import BEFORE_ALL, EventId, RunEvent, RunRequest, RunSnapshot
+from plato.metrics.recording import StoreSampler
+from plato.prompting.model_tools import ModelTools
+from plato.runs import BEFORE_ALL, EventId, RunEvents, RunRequest, RunSnapshot
+from plato.scheduling.stats import SchedulerSampler
 from plato.settings import Settings
-from plato.streams import beating
 
 CANCEL_RETRY_S = 0.5
 
@@ -40,7 +40,7 @@ class SchedulerService:
         async with asyncio.timeout(START_DEADLINE_S):
             # The router learns of the replicas with its first call.
             await decoder.stats.remote()
-        self._beat_s = settings.silence_s / BEATS
+        self._heartbeat_s = settings.silence_s / HEARTBEATS
         self._cancel_deadline_s = settings.failover_s
         self._store = await open_store(settings, store)
         self._decoder = decoder
@@ -61,63 +61,52 @@ class SchedulerService:
         )
 
     async def run(
-        self, request: RunRequest, history: tuple[RunEvent, ...] | None = None
-    ) -> AsyncGenerator[tuple[RunEvent, ...] | None]:
-        """Answer one question; see `GraphScheduler.run`. `None` says that this process is alive."""
-        batches = beating(self._scheduler.run(request, history), self._beat_s)
-        async with aclosing(batches):
-            async for events in batches:
-                yield events
+        self, request: RunRequest, received: RunEvents | None = None
+    ) -> AsyncGenerator[RunEvents]:
+        """Answer one question; see `GraphScheduler.run`. Empty batches are heartbeats."""
+        return self._scheduler.run(request, received, self._heartbeat_s)
 
     async def open(self, request: RunRequest) -> None:
-        """Start a run that goes on whoever follows it; see `GraphScheduler.open`."""
+        """Start a detached run; see `GraphScheduler.open`."""
         await self._scheduler.open(request)
 
     async def follow(
-        self, tenant: str, run: str, after: EventId = BEFORE_ALL, *, replica: str | None = None
-    ) -> AsyncGenerator[tuple[RunEvent, ...] | None]:
-        """Events of a run, whoever drives it; see `GraphScheduler.follow`.
+        self, tenant: str, run_id: str, after: EventId = BEFORE_ALL, *, replica: str | None = None
+    ) -> AsyncGenerator[RunEvents]:
+        """Events of a run, whichever scheduler drives it; see `GraphScheduler.follow`.
 
-        `None` says that this process is alive. `replica` is for the router: the owner has the
-        events first.
+        Empty batches are heartbeats. `replica` is for the router: the owner has the events first.
         """
-        batches = beating(self._scheduler.follow(tenant, run, EventId(*after)), self._beat_s)
-        async with aclosing(batches):
-            async for events in batches:
-                yield events
+        return self._scheduler.follow(tenant, run_id, EventId(*after), self._heartbeat_s)
 
-    async def snapshot(self, tenant: str, run: str) -> RunSnapshot:
-        """A run as it stands, whoever drives it; see `GraphScheduler.snapshot`."""
-        return await self._scheduler.snapshot(tenant, run)
+    async def snapshot(self, tenant: str, run_id: str) -> RunSnapshot:
+        """A run as it stands, whichever scheduler drives it; see `GraphScheduler.snapshot`."""
+        return await self._scheduler.snapshot(tenant, run_id)
 
-    async def owner(self, tenant: str, run: str) -> str | None:
+    async def owner(self, tenant: str, run_id: str) -> str | None:
         """The replica that drives a run; see `GraphScheduler.owner`."""
-        return await self._scheduler.owner(tenant, run)
+        return await self._scheduler.owner(tenant, run_id)
 
-    async def cancel(self, tenant: str, run: str) -> None:
-        """Cancel a run, whoever drives it. Raises `RunNotFoundError`.
+    async def cancel(self, tenant: str, run_id: str) -> None:
+        """Cancel a run, whichever scheduler drives it. Raises `RunNotFoundError`.
 
         While its scheduler is being replaced, this waits for the next.
         """
         try:
             async with asyncio.timeout(self._cancel_deadline_s):
-                while not await self._scheduler.cancel(tenant, run):
-                    owner = await self._scheduler.owner(tenant, run)
-                    if owner is None or await self._cancel_at(owner, tenant, run):
+                while not await self._scheduler.cancel(tenant, run_id):
+                    owner = await self._scheduler.owner(tenant, run_id)
+                    if owner is None or await self._cancel_at(owner, tenant, run_id):
                         return
                     await asyncio.sleep(CANCEL_RETRY_S)
         except TimeoutError as error:
             raise UnavailableError(
-                f"the scheduler of run {run} does not answer; cancel it again", retry_after_s=1.0
+                f"the scheduler of run {run_id} does not answer; cancel it again", retry_after_s=1.0
             ) from error
 
-    async def cancel_here(self, tenant: str, run: str, *, replica: str) -> bool:
+    async def cancel_here(self, tenant: str, run_id: str, *, replica: str) -> bool:
         """Cancel a run if this replica drives it. `replica` is for the router."""
-        return await self._scheduler.cancel(tenant, run)
-
-    async def use_placement(self, policy: str) -> None:
-        """Place by another policy from now on, to compare policies on one pool."""
-        self._scheduler.placement.use(policy)
+        return await self._scheduler.cancel(tenant, run_id)
 
     async def ready(self) -> dict[str, object]:
         """What the next question would find. Raises if no decoder answers."""
@@ -129,10 +118,10 @@ class SchedulerService:
             "runs": len(self._scheduler.runs),
         }
 
-    async def _cancel_at(self, owner: str, tenant: str, run: str) -> bool:
+    async def _cancel_at(self, owner: str, tenant: str, run_id: str) -> bool:
         peers = own_deployment()
         try:
-            done: bool = await ask(lambda: peers.cancel_here.remote(tenant, run, replica=owner))
+            done: bool = await ask(lambda: peers.cancel_here.remote(tenant, run_id, replica=owner))
         except RunNotFoundError:
             raise
         except Exception:

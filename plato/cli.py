@@ -22,7 +22,7 @@ from plato.display import RunView, figures
 from plato.errors import InvalidPlanError, PlatoError, SettingsError
 from plato.logs import configure_logs
 from plato.runs import Mode
-from plato.settings import Settings
+from plato.settings import MAX_NODES, Settings
 
 DEFAULT_URL = "http://127.0.0.1:8000"
 INTERRUPTED = 130
@@ -103,7 +103,6 @@ def read_plan(path: Path) -> list[dict[str, Any]]:
     JSON is a list of parts, or what `plato plan --json` prints. Raises `InvalidPlanError`.
     """
     from plato.planning.given import read_plan as read_lines
-    from plato.planning.parser import MAX_NODES
 
     try:
         text = path.read_text(encoding="utf-8-sig")
@@ -173,22 +172,24 @@ async def _plan(
         async for update in updates:
             if update.event is not None:
                 view.feed(update.event)
-            if view.plan_complete:
+            if view.state.plan_complete:
                 # Closing the stream cancels the parts that have begun.
                 break
+    state = view.state
     # A question that cannot be planned has one part, the whole answer.
-    planned = [] if view.mode == Mode.SEQUENTIAL else list(view.parts.values())
+    planned = () if state.mode is Mode.SEQUENTIAL else state.planned_nodes
+    reason = state.report().reason
     if as_json:
         parts = [
-            {"number": part.number, "title": part.title, "dependencies": part.dependencies}
-            for part in planned
+            {"number": node.number, "title": node.title, "dependencies": node.dependencies}
+            for node in planned
         ]
-        print(json.dumps({"mode": view.mode, "reason": view.reason, "plan": parts}))
+        print(json.dumps({"mode": state.mode, "reason": reason, "plan": parts}))
         return
     if planned:
         Console().print(view.render(progress=False))
-    if view.reason is not None:
-        console.print(f"note: {view.reason}", style="yellow", markup=False)
+    if reason is not None:
+        console.print(f"note: {reason}", style="yellow", markup=False)
 
 
 @asynccontextmanager

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import httpx
 
-from plato.answering import Answering
-from plato.api.requests import parse_request, to_run_request
-from plato.api.responses import PlatoInfo, describe_event
+from plato.api.requests import to_run_request, validate_request
+from plato.api.responses import PlatoInfo, read_event
 from plato.errors import PlatoError, UnavailableError
+from plato.runs import RunEvent, RunState
 from plato.settings import Settings
 
 if TYPE_CHECKING:
@@ -33,8 +33,8 @@ class Update:
 
     text: str = ""
     """Text that continues the answer."""
-    event: dict[str, Any] | None = None
-    """What happened to a part; see `plato.runs`."""
+    event: RunEvent | None = None
+    """What happened to the run."""
     info: dict[str, Any] | None = None
     """The `plato` object of the finished answer; the last update has it."""
     finish_reason: str | None = None
@@ -123,14 +123,15 @@ class LocalClient:
     async def ask(self, question: str, options: dict[str, Any]) -> AsyncGenerator[Update]:
         """See `Client.ask`."""
         # As the server would read it, so that wrong options are refused in the same words.
-        body = parse_request(json.dumps(_body(question, options, self._settings.model_name)))
+        body = validate_request(_body(question, options, self._settings.model_name))
         request = to_run_request(body, settings=self._settings, tenant="", run_id=uuid.uuid4().hex)
-        answering = Answering(request, self._runtime.tools.text)
-        async with aclosing(answering.follow(self._runtime.run(request))) as followed:
-            async for event, text in followed:
-                yield Update(text, describe_event(event))
-        answer = answering.answer()
-        info = PlatoInfo.of(answer)
+        state = RunState(request)
+        async with aclosing(self._runtime.run(request)) as batches:
+            async for events in batches:
+                for event in events:
+                    yield Update(state.feed(event), event)
+        answer = state.answer()
+        info = PlatoInfo.of(answer.report)
         yield Update(info=info.model_dump(mode="json"), finish_reason=answer.finish_reason)
 
 
@@ -158,7 +159,7 @@ def _read_line(line: str) -> Update | None:
     event = plato.get("event")
     return Update(
         text=choice["delta"].get("content") or "",
-        event=event,
+        event=read_event(event) if event is not None else None,
         info=plato if plato and event is None else None,
         finish_reason=choice.get("finish_reason"),
     )

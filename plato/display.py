@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import Any
 
 from rich.console import Group, RenderableType
@@ -10,74 +9,52 @@ from rich.table import Table
 from rich.text import Text
 from rich.tree import Tree
 
+from plato.engine import SamplingParams
+from plato.runs import Mode, NodeState, RunEvent, RunRequest, RunState
+
 TAIL_CHARS = 70
-_MARKS = {"planned": "·", "running": "▸", "done": "✓", "cancelled": "✗", "failed": "✗"}
-_STYLES = {"planned": "dim", "running": "bold cyan", "done": "green"}
+_MARKS = {
+    NodeState.PLANNED: "·",
+    NodeState.RUNNING: "▸",
+    NodeState.DONE: "✓",
+    NodeState.CANCELLED: "✗",
+    NodeState.FAILED: "✗",
+}
+_STYLES = {NodeState.PLANNED: "dim", NodeState.RUNNING: "bold cyan", NodeState.DONE: "green"}
 
 
-@dataclass(slots=True)
-class Part:
-    """One part of the answer, as the terminal shows it."""
-
-    number: int
-    title: str
-    dependencies: list[int] = field(default_factory=list)
-    state: str = "planned"
-    tokens: int = 0
-    text: str = ""
+_OBSERVED = RunRequest("", (), Mode.AUTO, SamplingParams(), max_nodes=0, deadline_s=0.0)
+"""Of a run that is only watched: what was asked is not shown."""
 
 
 class RunView:
-    """Follows the events of a run; `render` shows where it stands."""
+    """A run on the terminal."""
 
     def __init__(self) -> None:
-        self.parts: dict[int, Part] = {}
-        self.mode: str | None = None
-        self.reason: str | None = None
-        self.plan_complete = False
+        self.state = RunState(_OBSERVED)
 
-    def feed(self, event: dict[str, Any]) -> None:
-        """Take an event in its JSON form."""
-        match event["type"]:
-            case "mode_chosen":
-                self.mode, self.reason = event["mode"], event["reason"]
-                if self.mode == "sequential":
-                    self.parts.clear()
-            case "node_planned":
-                node = event["node"]
-                self.parts[node["number"]] = Part(
-                    node["number"], node["title"], list(node["dependencies"])
-                )
-            case "plan_finished":
-                self.plan_complete = True
-                self.reason = event["reason"] or self.reason
-            case "node_started":
-                self.parts[event["number"]].state = "running"
-            case "node_output":
-                part = self.parts[event["number"]]
-                part.tokens += len(event["tokens"])
-                part.text += event["text"]
-            case "node_finished":
-                self.parts[event["number"]].state = "done"
-            case _:
-                pass
+    def feed(self, event: RunEvent) -> None:
+        """Take an event."""
+        self.state.feed(event)
 
     def render(self, *, progress: bool = True) -> RenderableType:
-        """A tree with a line for each part; with `progress`, where each stands."""
-        tree = Tree(Text(f"plan ({self.mode or 'deciding'})", style="bold"))
-        for part in self.parts.values():
-            needs = f"  needs {', '.join(map(str, part.dependencies))}" if part.dependencies else ""
-            mark = f"{_MARKS.get(part.state, '?')} " if progress else ""
-            style = _STYLES.get(part.state, "") if progress else ""
-            line = Text(f"{mark}{part.number} {part.title}", style=style)
+        """A tree with a line for each part; with `progress`, how far each is."""
+        state = self.state
+        tree = Tree(Text(f"plan ({state.mode or 'deciding'})", style="bold"))
+        for node in state.report().nodes:
+            needs = f"  needs {', '.join(map(str, node.dependencies))}" if node.dependencies else ""
+            mark = f"{_MARKS[node.state]} " if progress else ""
+            style = _STYLES.get(node.state, "") if progress else ""
+            line = Text(f"{mark}{node.number} {node.title}", style=style)
             line.append(needs, style="dim")
             branch = tree.add(line)
             if not progress:
                 continue
-            line.append(f"  {part.tokens} tokens", style="dim")
-            if part.state == "running" and part.text:
-                branch.add(Text(" ".join(part.text.split())[-TAIL_CHARS:], style="dim"))
-        if not self.plan_complete and self.mode != "sequential":
+            line.append(f"  {node.tokens} tokens", style="dim")
+            text = state.nodes[node.number].text
+            if node.state is NodeState.RUNNING and text:
+                branch.add(Text(" ".join(text[-2 * TAIL_CHARS :].split())[-TAIL_CHARS:], style="dim"))
+        if not state.plan_complete and state.mode is not Mode.SEQUENTIAL:
             tree.add(Text("planning …", style="dim"))
         return tree
 

@@ -8,16 +8,17 @@ from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from typing import Any, Self
 
-from plato.answering import Answering
-from plato.assembly import ModelTools, engine_config, new_planner, new_scheduler
-from plato.composing import Answer
+from plato.api.requests import to_run_request, validate_request
+from plato.assembly import engine_config, new_planner, new_scheduler
 from plato.context import ContextStore, MemoryContextStore
 from plato.engine import Chunk, Engine, EngineError, GenerateRequest, HoldingsChange
 from plato.engine.torch import TorchEngine
 from plato.errors import ModelError, UnavailableError
 from plato.metrics import NO_METRICS, Recorder
+from plato.metrics.recording import AnswerTimer
 from plato.moving import Imports
-from plato.runs import Message, RunEvent, RunRequest
+from plato.prompting.model_tools import ModelTools
+from plato.runs import Answer, Message, RunEvents, RunRequest, RunState
 from plato.scheduling.protocol import Replica
 from plato.settings import Settings
 
@@ -90,6 +91,7 @@ class Runtime:
         sampled (`plato.metrics.recording`).
         """
         self._recorder = recorder
+        self.settings = settings
         self.tools = tools
         self.engines = engines
         self._store = store or MemoryContextStore()
@@ -140,19 +142,30 @@ class Runtime:
         for engine in self.engines.values():
             await engine.close()
 
-    def run(self, request: RunRequest) -> AsyncGenerator[tuple[RunEvent, ...]]:
+    def run(self, request: RunRequest) -> AsyncGenerator[RunEvents]:
         """Answer one question, event by event; closing the generator cancels it."""
         return self.scheduler.run(request)
 
     async def ask(self, question: str | Sequence[Message], **options: Any) -> Answer:
         """Answer a question and wait for all of it.
 
-        `options` are fields of `RunRequest`. Raises a `PlatoError` if the run fails.
+        `options` are fields of a chat completion request, `plato` among them, with the defaults
+        and bounds of the settings. Raises a `PlatoError` if they are wrong or the run fails.
         """
-        messages = (Message("user", question),) if isinstance(question, str) else tuple(question)
-        request = RunRequest(run=uuid.uuid4().hex, messages=messages, **options)
-        answering = Answering(request, self.tools.text, self._recorder)
-        async with aclosing(answering.follow(self.run(request))) as events:
-            async for _ in events:
-                pass
-        return answering.answer()
+        messages = [Message("user", question)] if isinstance(question, str) else question
+        body = {
+            "model": self.settings.model_name,
+            "messages": [{"role": each.role, "content": each.content} for each in messages],
+            **options,
+        }
+        request = to_run_request(
+            validate_request(body), settings=self.settings, tenant="", run_id=uuid.uuid4().hex
+        )
+        state = RunState(request)
+        timer = AnswerTimer(state, self._recorder)
+        async with aclosing(self.run(request)) as batches:
+            async for events in batches:
+                for event in events:
+                    state.feed(event)
+                timer.observe(events)
+        return state.answer()

@@ -15,6 +15,10 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from plato.engine.pace import Pace
 
 DEFAULT_MODEL = "HuggingFaceTB/SmolLM2-135M-Instruct"
+MAX_NODES = 32
+"""Parts of any plan, at the most."""
+MAX_TITLE_CHARS = 200
+"""Longest title of any part."""
 
 
 class Settings(BaseSettings):
@@ -98,8 +102,9 @@ class Settings(BaseSettings):
     redis_ttl_s: int = Field(default=3600, ge=1, description="How long runs are kept in the store.")
 
     # Planning
-    max_nodes: int = Field(default=8, ge=2, le=32, description="Parts of an answer, at the most.")
-    max_title_chars: int = Field(default=60, ge=8, le=200)
+    max_nodes: int = Field(
+        default=8, ge=2, le=MAX_NODES, description="Parts of an answer, at the most.")
+    max_title_chars: int = Field(default=60, ge=8, le=MAX_TITLE_CHARS)
     split_threshold: float = Field(
         default=0.00099,
         ge=0,
@@ -198,6 +203,13 @@ class Settings(BaseSettings):
         default=30.0,
         ge=0,
         description="How long a replica that has to leave may finish what it has begun.",
+    )
+
+    # Measurements
+    equal_work: bool = Field(
+        default=False,
+        description="Accept `plato.decode_plan` and `plato.exact_lengths`, which make answers of "
+        "different modes equal work.",
     )
 
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"

@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+import json
+import logging
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+
+from plato.api import sse
 from plato.errors import InvalidRequestError, PlatoError
-from plato.runs import RunFailed
+from plato.metrics import Recorder
+from plato.metrics.table import REQUEST_ERRORS_TOTAL
+
+logger = logging.getLogger(__name__)
 
 _OWN_TYPES = frozenset({"invalid_type", "invalid_value", "unknown_parameter", "unsupported_value"})
 """Error types that `schemas` raises itself; their names are OpenAI's codes."""
@@ -19,21 +29,6 @@ class ModelNotFoundError(InvalidRequestError):
 
     status = 404
     code = "model_not_found"
-
-
-class RunError(PlatoError):
-    """A run that failed elsewhere, as its last event told it."""
-
-    def __init__(self, event: RunFailed) -> None:
-        super().__init__(
-            event.message, param=event.param, code=event.code, retry_after_s=event.retry_after_s
-        )
-        self.event = event
-        self.status = event.status
-        self.type = event.type
-
-    def __reduce__(self) -> tuple[object, ...]:
-        return type(self), (self.event,)
 
 
 class ValidationErrors(Protocol):
@@ -82,13 +77,61 @@ def error_headers(error: PlatoError) -> dict[str, str]:
     return {"Retry-After": str(max(1, math.ceil(error.retry_after_s)))}
 
 
+class ErrorReporter:
+    """Tells clients of errors, counts them, and logs them."""
+
+    def __init__(self, recorder: Recorder) -> None:
+        self._recorder = recorder
+
+    @property
+    def handlers(self) -> dict[Any, Any]:
+        """Starlette's exception handlers."""
+        return {
+            PlatoError: self._respond,
+            HTTPException: self._respond_http,
+            Exception: self._respond_unexpected,
+        }
+
+    def in_stream(
+        self, error: Exception, path: str, run_id: str, *, name: str | None = None
+    ) -> bytes:
+        """The event, of type `name`, that ends a stream which has begun."""
+        if not isinstance(error, PlatoError):
+            logger.error("stream failed", exc_info=error, extra={"run": run_id})
+        reported = as_plato_error(error)
+        self._note(reported, path, run_id)
+        return sse.event(json.dumps(error_body(reported)), name=name)
+
+    async def _respond(self, request: Request, error: PlatoError) -> JSONResponse:
+        self._note(error, request.url.path, getattr(request.state, "run", None))
+        return JSONResponse(error_body(error), error.status, error_headers(error))
+
+    async def _respond_http(self, request: Request, error: HTTPException) -> JSONResponse:
+        """What the router finds itself: an unknown path, a wrong method."""
+        reported = InvalidRequestError(
+            f"{request.method} {request.url.path}: {error.detail}", code="not_found"
+        )
+        reported.status = error.status_code
+        return await self._respond(request, reported)
+
+    async def _respond_unexpected(self, request: Request, error: Exception) -> JSONResponse:
+        extra = {"path": request.url.path, "run": getattr(request.state, "run", None)}
+        logger.error("request failed", exc_info=error, extra=extra)
+        return await self._respond(request, as_plato_error(error))
+
+    def _note(self, error: PlatoError, path: str, run_id: str | None) -> None:
+        self._recorder.add(REQUEST_ERRORS_TOTAL, code=error.code or "other")
+        extra = {"path": path, "status": error.status, "code": error.code, "error": error.message}
+        logger.info("error response", extra=extra | ({"run": run_id} if run_id else {}))
+
+
 def _describe(error: Mapping[str, Any]) -> InvalidRequestError:
     kind: str = error["type"]
     message: str = error["msg"]
     context: Mapping[str, Any] = error.get("ctx") or {}
     loc: tuple[int | str, ...] = tuple(error["loc"])
     if loc[:1] == ("body",) and (len(loc) > 1 or kind != "extra_forbidden"):
-        loc = loc[1:]  # FastAPI says where in the request it looked.
+        loc = loc[1:]  # FastAPI puts where it looked in front.
     if kind == "json_invalid":
         reason = context.get("error", message)
         return InvalidRequestError(f"the body is not valid JSON: {reason}", code="invalid_json")

@@ -1,22 +1,28 @@
-"""From a body to a `RunRequest`: everything is checked here, nothing after it."""
+"""From a body to a `RunRequest`: everything is validated here, and nothing after it.
+
+Defaults and bounds come from the settings, for HTTP, the command line and the library alike.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from pydantic import ValidationError
+from starlette.requests import Request
 
 from plato.api.errors import ModelNotFoundError, invalid_request
 from plato.api.schemas import ChatCompletionRequest, ChatMessage, PlanNode, PlatoOptions
 from plato.engine import SamplingParams
 from plato.errors import InvalidRequestError
-from plato.runs.graph import Node
 from plato.planning.given import validate_plan, validate_script
-from plato.runs import Message, RunRequest
+from plato.runs import Message, Node, RunRequest
 from plato.settings import Settings
 
 SEED_BITS = 63
+MAX_BODY_BYTES = 4 << 20
 
 
 def random_seed() -> int:
@@ -24,10 +30,36 @@ def random_seed() -> int:
     return secrets.randbits(SEED_BITS)
 
 
+async def read_body(request: Request) -> bytes:
+    """The body, within its bound. Raises `InvalidRequestError`."""
+    body = bytearray()
+    async for piece in request.stream():
+        body += piece
+        if len(body) > MAX_BODY_BYTES:
+            raise InvalidRequestError(
+                f"the body is larger than {MAX_BODY_BYTES >> 20} MiB; send a shorter conversation"
+            )
+    return bytes(body)
+
+
+def tenant_of(request: Request) -> str:
+    """Whose text a request holds: clients with the same API key share prefixes, others do not."""
+    key = request.headers.get("authorization", "").removeprefix("Bearer ").strip()
+    return hashlib.blake2b(key.encode(), digest_size=8).hexdigest() if key else ""
+
+
+def validate_request(fields: Mapping[str, Any]) -> ChatCompletionRequest:
+    """Read the fields of a request. Raises `InvalidRequestError`."""
+    try:
+        return ChatCompletionRequest.model_validate(dict(fields))
+    except ValidationError as error:
+        raise invalid_request(error) from error
+
+
 def parse_request(body: bytes | str, *, run: bool = False) -> ChatCompletionRequest:
     """Read the body of a request. Raises `InvalidRequestError`.
 
-    With `run` it opens a run, which nobody need follow.
+    With `run` it opens a detached run.
     """
     try:
         request = ChatCompletionRequest.model_validate_json(body)
@@ -67,12 +99,13 @@ def to_run_request(
             param="model",
         )
     options = body.options
+    _refuse_equal_work(options, settings)
     max_nodes = _max_nodes(options, settings)
     plan = None if options.plan is None else validate_plan(_nodes(options.plan), max_nodes)
     if plan is not None and options.decode_plan:
         validate_script(plan)
     return RunRequest(
-        run=run_id,
+        run_id=run_id,
         messages=tuple(map(_message, body.messages)),
         tenant=tenant,
         mode=options.mode,
@@ -124,14 +157,24 @@ def _max_nodes(options: PlatoOptions, settings: Settings) -> int:
     return options.max_nodes
 
 
-def _deadline(options: PlatoOptions, settings: Settings) -> float | None:
+def _refuse_equal_work(options: PlatoOptions, settings: Settings) -> None:
+    for name in ("decode_plan", "exact_lengths"):
+        if getattr(options, name) and not settings.equal_work:
+            raise InvalidRequestError(
+                f"'plato.{name}' is for measurements, and this deployment does not accept it; "
+                "leave it out, or start the server with equal_work=true",
+                param=f"plato.{name}",
+            )
+
+
+def _deadline(options: PlatoOptions, settings: Settings) -> float:
     if options.deadline_s is not None and options.deadline_s > settings.run_deadline_s:
         raise InvalidRequestError(
             f"'plato.deadline_s' is {options.deadline_s:g}, and this deployment allows "
             f"{settings.run_deadline_s:g}; ask for less, or leave it out",
             param="plato.deadline_s",
         )
-    return options.deadline_s
+    return options.deadline_s or settings.run_deadline_s
 
 
 def _nodes(plan: Sequence[PlanNode]) -> list[Node]:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from pydantic import BaseModel, TypeAdapter, model_serializer
 
-from plato.composing import Answer, AnswerFinish
 from plato.runs import (
+    Answer,
+    AnswerFinish,
     Event,
+    EventId,
     Mode,
     ModeChosen,
     NodeFinished,
@@ -20,6 +23,7 @@ from plato.runs import (
     NodeStarted,
     PlanFinished,
     PlanReport,
+    RunEvent,
     RunReport,
 )
 
@@ -95,15 +99,10 @@ class PlatoInfo(BaseModel):
     """What the run had to do without."""
 
     @classmethod
-    def of(cls, answer: Answer) -> PlatoInfo:
-        """Describe the run of an answer."""
-        return cls.of_report(answer.report, answer.first_text_s)
-
-    @classmethod
-    def of_report(cls, report: RunReport, first_text_s: float | None) -> PlatoInfo:
+    def of(cls, report: RunReport) -> PlatoInfo:
         """Describe a run, also one that has not ended."""
         return cls(
-            run=report.run,
+            run=report.run_id,
             mode=report.mode,
             requested_mode=report.requested_mode,
             reason=report.reason,
@@ -111,7 +110,7 @@ class PlatoInfo(BaseModel):
             graph=Graph(nodes=report.nodes),
             timings=Timings(
                 duration_s=report.duration_s,
-                first_text_s=first_text_s,
+                first_text_s=report.first_text_s,
                 plan_s=report.plan.finished_s - report.plan.started_s,
             ),
             cached_tokens=report.cached_tokens,
@@ -197,19 +196,31 @@ _EVENT_TYPES: dict[type[Event], str] = {
     NodeOutput: "node_output",
     NodeFinished: "node_finished",
 }
-_ADAPTERS = {kind: TypeAdapter[Event](kind) for kind in _EVENT_TYPES}
+_EVENT_KINDS = {name: kind for kind, name in _EVENT_TYPES.items()}
+_ADAPTERS: dict[type[Event], TypeAdapter[Any]] = {kind: TypeAdapter(kind) for kind in _EVENT_TYPES}
 
 
 def describe_event(event: Event) -> dict[str, Any] | None:
     """A run's event as JSON values with its `type`; None for the end of the run.
 
-    The end is no event of this kind: the last chunk, or the error, reports it.
+    The end is reported by the last chunk, or by the error.
     """
     kind = type(event)
     if kind not in _EVENT_TYPES:
         return None
     fields: dict[str, Any] = _ADAPTERS[kind].dump_python(event, mode="json")
-    return {"type": _EVENT_TYPES[kind], **fields, "id": str(event.id)}
+    run_id = fields.pop("run_id")
+    return {"type": _EVENT_TYPES[kind], "run": run_id, **fields, "id": str(event.id)}
+
+
+def read_event(described: Mapping[str, Any]) -> RunEvent | None:
+    """The event that `describe_event` has described; None for a type that is not known."""
+    kind = _EVENT_KINDS.get(described["type"])
+    if kind is None:
+        return None
+    fields = {**described, "run_id": described["run"], "id": EventId.parse(described["id"])}
+    event: RunEvent = _ADAPTERS[kind].validate_python(fields)
+    return event
 
 
 def _now() -> int:
@@ -249,7 +260,7 @@ class ChatResponse:
                 ),
             ),
             usage=Usage.of(answer),
-            plato=PlatoInfo.of(answer),
+            plato=PlatoInfo.of(answer.report),
         ).model_dump_json()
 
     def opening(self) -> str:
@@ -270,7 +281,7 @@ class ChatResponse:
     def closing(self, answer: Answer) -> str:
         """The last chunk with a choice: why the answer ended, and the run."""
         return self._chunk(
-            ChunkChoice(delta=Delta(), finish_reason=answer.finish_reason), PlatoInfo.of(answer)
+            ChunkChoice(delta=Delta(), finish_reason=answer.finish_reason), PlatoInfo.of(answer.report)
         )
 
     def usage(self, answer: Answer) -> str:

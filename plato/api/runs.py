@@ -1,19 +1,41 @@
-"""Runs over HTTP: a run as an object, and its events as they can be resumed."""
+"""Runs over HTTP: a run as an object, and its events, which can be resumed."""
 
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+import logging
+import uuid
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from typing import Any, Literal
 
 from pydantic import BaseModel
+from starlette.requests import Request
+from starlette.responses import Response, StreamingResponse
 
-from plato.answering import Answering
 from plato.api import sse
-from plato.api.errors import RunError, error_body
+from plato.api.errors import ErrorReporter, error_body
+from plato.api.requests import parse_request, read_body, tenant_of, to_run_request
 from plato.api.responses import PlatoInfo, Usage, describe_event
-from plato.composing import AnswerFinish
-from plato.runs import EventId, RunEvent, RunFailed, RunFinished
+from plato.api.service import RunService
+from plato.errors import InvalidRequestError
+from plato.runs import (
+    BEFORE_ALL,
+    AnswerFinish,
+    EventId,
+    RunError,
+    RunEvent,
+    RunFailed,
+    RunFinished,
+    RunRequest,
+    RunState,
+)
+from plato.settings import Settings
+from plato.streams import with_heartbeat
+
+logger = logging.getLogger(__name__)
+
+PING_S = 10.0
 
 RunStatus = Literal["running", "done", "failed", "cancelled"]
 
@@ -35,21 +57,13 @@ class RunObject(BaseModel):
     """Set when it is done."""
     plato: PlatoInfo
 
-
-@dataclass(frozen=True, slots=True)
-class RunResponse:
-    """Builds the bodies about one run."""
-
-    model: str
-    answering: Answering
-
-    def run(self) -> RunObject:
-        """The run as it stands."""
-        answering = self.answering
-        ended = answering.ended
+    @classmethod
+    def of(cls, state: RunState, model: str) -> RunObject:
+        """Describe a run as it stands."""
+        ended = state.ended
         fields: dict[str, Any] = {"status": "running"}
         if isinstance(ended, RunFinished):
-            answer = answering.answer()
+            answer = state.answer()
             fields = {
                 "status": "done",
                 "finish_reason": answer.finish_reason,
@@ -60,30 +74,101 @@ class RunResponse:
                 "status": "cancelled" if ended.code == "cancelled" else "failed",
                 "error": error_body(RunError(ended))["error"],
             }
-        report = answering.report
-        return RunObject(
-            id=report.run,
-            model=self.model,
-            answer=answering.text,
-            plato=PlatoInfo.of_report(report, answering.first_text_s),
-            **fields,
+        info = PlatoInfo.of(state.report())
+        return cls(id=info.run, model=model, answer=state.text, plato=info, **fields)
+
+    def response(self, status: int = 200, headers: dict[str, str] | None = None) -> Response:
+        """The run as the body of a response."""
+        return Response(self.model_dump_json(), status, headers, "application/json")
+
+
+def event_data(event: RunEvent, state: RunState, model: str) -> dict[str, Any]:
+    """The `data` of an event: its `type`, its fields, and the text of the answer it releases.
+
+    `text_offset` says at which byte (UTF-8) of the answer `text` begins: a client that reconnects
+    to a run whose scheduler has changed may get some text again, at its place.
+    """
+    described = describe_event(event)
+    if described is not None:
+        return described
+    return {
+        "type": "run_finished" if isinstance(event, RunFinished) else "run_failed",
+        "id": str(event.id),
+        "run": RunObject.of(state, model).model_dump(mode="json"),
+        "text": event.text,
+        "text_offset": event.text_offset,
+    }
+
+
+class RunRoutes:
+    """`/v1/runs`."""
+
+    def __init__(self, service: RunService, settings: Settings, errors: ErrorReporter) -> None:
+        self._service = service
+        self._settings = settings
+        self._model = settings.model_name
+        self._errors = errors
+
+    async def create(self, request: Request) -> Response:
+        """Start a detached run: 202, and the run."""
+        body = parse_request(await read_body(request), run=True)
+        asked = to_run_request(
+            body, settings=self._settings, tenant=tenant_of(request), run_id=uuid.uuid4().hex
         )
+        request.state.run = asked.run_id
+        await self._service.open(asked)
+        logger.info("run started", extra={"run": asked.run_id, "mode": asked.mode})
+        location = {"Location": f"/v1/runs/{asked.run_id}"}
+        return RunObject.of(RunState(asked), self._model).response(202, location)
 
-    def take(self, event: RunEvent, after: EventId) -> bytes | None:
-        """Take an event: it as a server-sent event, or `None` if `after` is behind it.
+    async def get(self, request: Request) -> Response:
+        """A run as it stands."""
+        return await self._describe(tenant_of(request), _run_id(request))
 
-        `data` holds the event's `type` and fields, the `text` that it releases, and at which
-        character of the answer that begins: a client that reconnects to a run whose scheduler has
-        changed may get some of the text again, at its place.
-        """
-        offset = len(self.answering.text)
-        text = self.answering.take(event)
-        if event.id <= after:
-            return None
-        described = describe_event(event)
-        if described is None:
-            name = "run_finished" if isinstance(event, RunFinished) else "run_failed"
-            run = self.run().model_dump(mode="json")
-            described = {"type": name, "id": str(event.id), "run": run}
-        described |= {"text": text, "text_offset": offset}
-        return sse.event(json.dumps(described), name=described["type"], id=str(event.id))
+    async def cancel(self, request: Request) -> Response:
+        """Cancel a run, whichever scheduler drives it. One that has ended stays as it is."""
+        tenant, run_id = tenant_of(request), _run_id(request)
+        await self._service.cancel(tenant, run_id)
+        return await self._describe(tenant, run_id)
+
+    async def events(self, request: Request) -> Response:
+        """The events of a run as they come; with Last-Event-ID, those behind it."""
+        given = request.headers.get("last-event-id") or request.query_params.get("after")
+        try:
+            after = EventId.parse(given) if given else BEFORE_ALL
+        except ValueError as error:
+            raise InvalidRequestError(f"Last-Event-ID: {error}", param="last-event-id") from error
+        snapshot = await self._service.snapshot(tenant_of(request), _run_id(request))
+        stream = self._stream(snapshot.request, after)
+        return StreamingResponse(stream, media_type=sse.MEDIA_TYPE, headers=sse.HEADERS)
+
+    async def _describe(self, tenant: str, run_id: str) -> Response:
+        snapshot = await self._service.snapshot(tenant, run_id)
+        return RunObject.of(RunState(snapshot.request, snapshot.events), self._model).response()
+
+    async def _stream(self, asked: RunRequest, after: EventId) -> AsyncGenerator[bytes]:
+        # From the start whatever the client has: the last event shows the whole run.
+        state = RunState(asked)
+        try:
+            events = with_heartbeat(self._service.events(asked), PING_S)
+            async with aclosing(events) as batches:
+                async for batch in batches:
+                    if batch is None:
+                        yield sse.PING
+                        continue
+                    for event in batch:
+                        state.feed(event)
+                        if event.id > after:
+                            data = event_data(event, state, self._model)
+                            yield sse.event(json.dumps(data), name=data["type"], id=data["id"])
+        except Exception as error:
+            yield self._errors.in_stream(
+                error, "/v1/runs/{run}/events", asked.run_id, name="error"
+            )
+
+
+def _run_id(request: Request) -> str:
+    """The run that the path names, by its own id or its completion's; noted for the logs."""
+    run_id = str(request.path_params["run_id"]).removeprefix("chatcmpl-")
+    request.state.run = run_id
+    return run_id

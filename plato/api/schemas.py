@@ -13,12 +13,11 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from pydantic_core import PydanticCustomError
 
 from plato.runs import Mode
+from plato.settings import MAX_NODES, MAX_TITLE_CHARS
 
-MAX_NODES = 32
 MAX_STOPS = 4
 MAX_BIAS = 100
 MAX_BIASED_TOKENS = 300
-MAX_TITLE_CHARS = 200
 
 _TOKEN_ID = re.compile(r"0|[1-9][0-9]{0,8}")
 """Canonical, so that no token can be named twice."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 MEDIA_TYPE = "text/event-stream"
+HEADERS = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
+"""Keep proxies from holding a stream back."""
 DONE = b"data: [DONE]\n\n"
 """Ends a stream of chat completion chunks that went well."""
 PING = b": ping\n\n"

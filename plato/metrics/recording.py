@@ -1,4 +1,4 @@
-"""What is recorded of a run when it has ended, and of processes at an interval."""
+"""What is recorded of answers and runs, and of processes at an interval."""
 
 from __future__ import annotations
 
@@ -7,9 +7,43 @@ from collections.abc import Callable
 
 from plato.engine import EngineStats
 from plato.metrics import table
-from plato.metrics.recorder import Recorder, Totals
-from plato.runs import MOVED, Mode, NodeReport, RunFailed, RunFinished
-from plato.scheduling.stats import SchedulerStats
+from plato.metrics.recorder import Metric, Recorder, Totals
+from plato.runs import (
+    MOVED,
+    Mode,
+    NodeReport,
+    RunEvents,
+    RunFailed,
+    RunFinished,
+    RunState,
+)
+
+
+class AnswerTimer:
+    """Times an answer for whoever waits for it, from the construction of this object.
+
+    By this process's clock, so what no event tells of (admission, a failover) counts.
+    """
+
+    def __init__(self, state: RunState, recorder: Recorder) -> None:
+        """`state` is fed with the events before `observe` gets them."""
+        self._state = state
+        self._recorder = recorder
+        self._asked = time.monotonic()
+        self._shown = False
+
+    def observe(self, events: RunEvents) -> None:
+        """Record what these events complete."""
+        if not self._shown and any(event.text for event in events):
+            self._shown = True
+            self._record(table.FIRST_TEXT_SECONDS)
+        if isinstance(ended := events[-1], RunFinished):
+            self._record(table.ANSWER_SECONDS)
+            self._recorder.add(table.ANSWER_TOKENS, ended.report.answer_tokens)
+
+    def _record(self, metric: Metric) -> None:
+        mode = self._state.mode or self._state.request.mode
+        self._recorder.observe(metric, time.monotonic() - self._asked, mode=mode)
 
 
 def record_run(recorder: Recorder, ended: RunFinished | RunFailed) -> None:
@@ -78,26 +112,6 @@ class EngineSampler:
         self._recorder.set(table.KV_CAPACITY, stats.kv_capacity * size)
         self._recorder.set(table.KV_USED, stats.kv_used * size)
         self._recorder.set(table.KV_AVAILABLE, load.kv_free * size)
-
-
-class SchedulerSampler:
-    """Records a scheduler's state and totals."""
-
-    def __init__(self, recorder: Recorder, stats: Callable[[], SchedulerStats]) -> None:
-        self._recorder = recorder
-        self._stats = stats
-        self._totals = Totals(recorder)
-
-    def __call__(self) -> None:
-        """Record the scheduler as it stands."""
-        stats = self._stats()
-        self._recorder.set(table.RUNS_IN_FLIGHT, stats.running)
-        self._recorder.set(table.RUNS_WAITING, stats.waiting)
-        self._recorder.set(table.DECODERS_AVOIDED, stats.avoided)
-        self._recorder.set(table.STORE_WRITES_PENDING, stats.writes_pending)
-        self._totals.record(table.STORE_WRITES_DROPPED, stats.writes_dropped)
-        self._totals.record(table.DECODER_SILENCES, stats.silences)
-        self._totals.record(table.KV_SNAPSHOTS, stats.snapshots)
 
 
 class StoreSampler:

@@ -6,9 +6,10 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from plato.errors import InvalidPlanError
-from plato.runs.graph import Node, PlanGraph
 from plato.planning.grammar import END, MIN_NODES, ONE
-from plato.planning.parser import MAX_TITLE_CHARS, PlanParser, title_problem
+from plato.planning.parser import PlanParser, title_problem
+from plato.runs import Node, PlanGraph
+from plato.settings import MAX_TITLE_CHARS
 
 
 def validate_plan(nodes: Iterable[Node], max_nodes: int) -> tuple[Node, ...]:

@@ -5,13 +5,9 @@ from __future__ import annotations
 import re
 
 from plato.errors import InvalidPlanError
-from plato.runs.graph import Node, PlanGraph
 from plato.planning.grammar import END, ONE
-
-MAX_NODES = 32
-"""The most parts that any plan may have."""
-MAX_TITLE_CHARS = 200
-"""The longest title that any plan may have."""
+from plato.runs import Node, PlanGraph
+from plato.settings import MAX_NODES, MAX_TITLE_CHARS
 
 _LINE = re.compile(r"([1-9][0-9]{0,2}) \| (-|[1-9][0-9]{0,2}(?:,[1-9][0-9]{0,2})*) \| (.*)")
 _BREAKS = re.compile(r"[\x00-\x1f\x7f\x85\u2028\u2029]")

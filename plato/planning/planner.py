@@ -6,11 +6,10 @@ import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
-from plato.engine import Chunk, FinishReason, GenerateRequest, SamplingParams
+from plato.engine import Chunk, DecoderPool, FinishReason, GenerateRequest, SamplingParams
 from plato.errors import InvalidPlanError, UnavailableError
-from plato.runs.graph import Node
+from plato.runs import Node
 from plato.planning.decision import SplitDecision
-from plato.planning.given import write_plan
 from plato.planning.grammar import plan_grammar, plan_token_budget
 from plato.planning.parser import PlanParser
 from plato.planning.prompt import PlanningPrompt
@@ -24,8 +23,7 @@ from plato.planning.protocol import (
 )
 from plato.planning.vocabulary import structure_tokens
 from plato.prompting import ChatTemplate, Tokenizer
-from plato.scheduling.protocol import DecoderPool
-from plato.text import UNFINISHED
+from plato.runs.composer import UNFINISHED
 
 PLAN_NODE = 0
 """The plan's place among the nodes of a run, which are numbered from 1."""
@@ -63,7 +61,7 @@ class ModelPlanner:
                 `[ONE]` is above this.
         """
         self._pool = pool
-        self._tokenizer = tokenizer
+        self.tokenizer = tokenizer
         self._prompt = PlanningPrompt(tokenizer, template)
         self._decision = SplitDecision(tokenizer, split_threshold)
         self._structure = structure_tokens(tokenizer)
@@ -76,11 +74,11 @@ class ModelPlanner:
         cut short by its deadline, its budget or an error in it ends with the lines before that,
         and the reason.
         """
-        progress = _Progress(request, self._decision, self._longest_title(request))
+        progress = _Progress(request, self._decision, self.longest_title(request))
         # The engine goes on behind the last whole character.
-        begun = self._tokenizer.decode(request.emitted).rstrip(UNFINISHED)
+        begun = self.tokenizer.decode(request.emitted).rstrip(UNFINISHED)
         deadline = asyncio.get_running_loop().time() + request.deadline_s
-        stream = self._pool.generate(self._generate_request(request))
+        stream = self._pool.generate(self.generate_request(request))
         started = False
         async with aclosing(stream):
             while not progress.over:
@@ -107,11 +105,13 @@ class ModelPlanner:
                     yield PlanLine(node, progress.usage(), progress.emitted)
         yield progress.summary()
 
-    def _longest_title(self, request: PlanRequest) -> int:
-        return max(self._max_title_chars, *(len(node.title) for node in request.script), 0)
+    def longest_title(self, request: PlanRequest) -> int:
+        """Characters of the longest title that the plan may have."""
+        return self._max_title_chars
 
-    def _generate_request(self, request: PlanRequest) -> GenerateRequest:
-        max_title_chars = self._longest_title(request)
+    def generate_request(self, request: PlanRequest) -> GenerateRequest:
+        """The sequence that is the plan."""
+        max_title_chars = self.longest_title(request)
         return GenerateRequest(
             run=request.run,
             node=PLAN_NODE,
@@ -127,7 +127,6 @@ class ModelPlanner:
                 max_title_chars=max_title_chars,
                 allow_one=request.decide,
             ),
-            script=self._tokenizer.text(write_plan(request.script)) if request.script else (),
             lease=request.lease,
             group_s=GROUP_S,
             attempt=request.attempt,

@@ -25,7 +25,8 @@ class PlanRequest:
     """The scheduler's lease, passed on to the engine: when the scheduler dies, so does the plan."""
     deadline_s: float = 30.0
     script: tuple[Node, ...] = ()
-    """The plan to write, in place of the model's own; it is decoded like one (benchmarks)."""
+    """A plan to decode in place of the model's own, by planners that can
+    (`plato.testing.equal_work`)."""
     attempt: int = 0
     """Counts the times this plan was started; a later attempt brings `emitted`."""
     emitted: tuple[int, ...] = ()

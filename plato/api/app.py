@@ -1,0 +1,89 @@
+"""The HTTP API as an ASGI application: routes, errors, limits and health."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+from starlette.routing import Route
+
+from plato.api.chat import ChatRoutes
+from plato.api.errors import ErrorReporter, ModelNotFoundError
+from plato.api.runs import RunRoutes
+from plato.api.service import RunService
+from plato.metrics import NO_METRICS, Recorder
+from plato.settings import Settings
+
+READY_DEADLINE_S = 5.0
+
+
+def new_app(service: RunService, settings: Settings, recorder: Recorder = NO_METRICS) -> Starlette:
+    """The application; `recorder` gets what clients see."""
+    errors = ErrorReporter(recorder)
+    chat = ChatRoutes(service, settings, errors, recorder)
+    runs = RunRoutes(service, settings, errors)
+    models = ModelRoutes(settings)
+    health = HealthRoutes(service)
+    return Starlette(
+        routes=[
+            Route("/v1/chat/completions", chat.create, methods=["POST"]),
+            Route("/v1/runs", runs.create, methods=["POST"]),
+            Route("/v1/runs/{run_id}", runs.get, methods=["GET"]),
+            Route("/v1/runs/{run_id}", runs.cancel, methods=["DELETE"]),
+            Route("/v1/runs/{run_id}/events", runs.events, methods=["GET"]),
+            Route("/v1/models", models.list, methods=["GET"]),
+            Route("/v1/models/{name:path}", models.get, methods=["GET"]),
+            Route("/healthz", health.alive, methods=["GET"]),
+            Route("/readyz", health.ready, methods=["GET"]),
+        ],
+        exception_handlers=errors.handlers,
+    )
+
+
+class ModelRoutes:
+    """The one model that is served."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._model = {
+            "id": settings.model_name,
+            "object": "model",
+            "created": int(time.time()),
+            "owned_by": "plato",
+        }
+
+    async def list(self, request: Request) -> JSONResponse:
+        """All models."""
+        return JSONResponse({"object": "list", "data": [self._model]})
+
+    async def get(self, request: Request) -> JSONResponse:
+        """One model by name."""
+        name = request.path_params["name"]
+        if name != self._model["id"]:
+            raise ModelNotFoundError(
+                f"the model '{name}' does not exist here; use '{self._model['id']}'", param="model"
+            )
+        return JSONResponse(self._model)
+
+
+class HealthRoutes:
+    """For load balancers and operators."""
+
+    def __init__(self, service: RunService) -> None:
+        self._service = service
+
+    async def alive(self, request: Request) -> JSONResponse:
+        """Whether this process runs."""
+        return JSONResponse({"status": "ok"})
+
+    async def ready(self, request: Request) -> JSONResponse:
+        """Whether a question would be answered now: 200, or 503 with the reason."""
+        try:
+            async with asyncio.timeout(READY_DEADLINE_S):
+                state = await self._service.ready()
+        except Exception as error:
+            reason = str(error) or "no answer in time"
+            return JSONResponse({"status": "not ready", "reason": reason}, 503)
+        return JSONResponse({"status": "ready", **state})
