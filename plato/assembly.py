@@ -1,14 +1,16 @@
-"""From settings to parts: what the runtime and the deployments both put together."""
+"""From settings to components: what the runtime and the deployments both assemble."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
+from importlib import import_module
 
 from plato.context.protocol import ContextStore
-from plato.engine import Prompt
-from plato.engine.torch.config import TorchEngineConfig
-from plato.errors import ModelError
+from plato.engine import DecoderPool, Engine, Prompt
+from plato.engine.torch import TorchEngine, TorchEngineConfig
+from plato.errors import ModelError, SettingsError
 from plato.metrics import NO_METRICS, Recorder
 from plato.models import resolve_model
 from plato.planning.planner import ModelPlanner
@@ -18,9 +20,11 @@ from plato.prompting.template import ChatTemplate
 from plato.prompting.tokenizer import Tokenizer
 from plato.prompting.transcript import TranscriptLayout
 from plato.scheduling.config import SchedulerConfig
-from plato.scheduling.protocol import DecoderPool
 from plato.scheduling.scheduler import GraphScheduler
 from plato.settings import Settings
+
+EngineFactory = Callable[[Settings, str, str], Engine]
+"""Creates the engine of one decoder from settings, model folder and replica name."""
 
 HIDDEN_INTERVALS = 2.5
 """Parts whose text waits for that of earlier ones send less often by this factor."""
@@ -73,7 +77,7 @@ def engine_threads(settings: Settings) -> int:
 
 
 def engine_config(settings: Settings, folder: str, name: str) -> TorchEngineConfig:
-    """The engine of one decoder."""
+    """Configuration of one decoder's built-in engine."""
     return TorchEngineConfig(
         model_folder=folder,
         name=name,
@@ -84,10 +88,25 @@ def engine_config(settings: Settings, folder: str, name: str) -> TorchEngineConf
         max_waiting=settings.max_waiting,
         prefill_chunk=settings.prefill_chunk,
         threads=engine_threads(settings),
-        pace=settings.pace,
-        reuse="reuse" not in settings.without,
-        forced_tokens="forced_tokens" not in settings.without,
     )
+
+
+def new_engine(settings: Settings, folder: str, name: str) -> Engine:
+    """Create the engine of one decoder; takes seconds.
+
+    Raises `EngineError` if the model cannot be loaded, `SettingsError` if there is no such engine.
+    """
+    if settings.engine == "torch":
+        return TorchEngine(engine_config(settings, folder, name))
+    module, _, attribute = settings.engine.partition(":")
+    try:
+        factory: EngineFactory = getattr(import_module(module), attribute)
+    except (ImportError, AttributeError, TypeError, ValueError) as error:
+        raise SettingsError(
+            f"engine is {settings.engine!r}, which cannot be imported ({error}); write torch, or "
+            "package.module:factory of another engine"
+        ) from error
+    return factory(settings, folder, name)
 
 
 def public_prompts(settings: Settings, tools: ModelTools) -> tuple[Prompt, ...]:
@@ -136,8 +155,6 @@ def new_scheduler(
         move=settings.move_cost,
         group_s=settings.stream_interval_s,
         hidden_group_s=HIDDEN_INTERVALS * settings.stream_interval_s,
-        pipelining="pipelining" not in settings.without,
-        priority="priority" not in settings.without,
         warming=settings.warming,
     )
     return GraphScheduler(

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
-from plato.engine import Chunk, FinishReason, GenerateRequest, SamplingParams
+from plato.engine import Chunk, DecoderPool, FinishReason, GenerateRequest, SamplingParams
 from plato.errors import InvalidPlanError, UnavailableError
 from plato.graph import Node
 from plato.planning.decision import SplitDecision
@@ -24,7 +24,6 @@ from plato.planning.protocol import (
 )
 from plato.planning.vocabulary import structure_tokens
 from plato.prompting import ChatTemplate, Tokenizer
-from plato.scheduling.protocol import DecoderPool
 from plato.text import UNFINISHED
 
 PLAN_NODE = 0

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 
 from plato.engine import (
     Chunk,
+    DecoderPool,
     EngineBusyError,
     EngineError,
     FinishReason,
@@ -39,7 +40,6 @@ from plato.runs import NodeReport, NodeState
 from plato.scheduling.config import SchedulerConfig
 from plato.scheduling.leases import LeaseKeeper, being_cancelled
 from plato.scheduling.placement import Booking, Placement
-from plato.scheduling.protocol import DecoderPool
 from plato.streams import Attended, SilenceError
 
 logger = logging.getLogger(__name__)

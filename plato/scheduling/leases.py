@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from plato.scheduling.protocol import DecoderPool
+from plato.engine import DecoderPool
 
 logger = logging.getLogger(__name__)
 

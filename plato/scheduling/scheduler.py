@@ -11,7 +11,7 @@ from contextlib import AsyncExitStack, aclosing, suppress
 
 from plato.composing import Composer
 from plato.context import ContextStore, WriteBehind
-from plato.engine import Lease
+from plato.engine import DecoderPool, Lease
 from plato.errors import PlatoError, UnavailableError
 from plato.history import History
 from plato.metrics import NO_METRICS, Recorder
@@ -31,12 +31,11 @@ from plato.runs import (
 from plato.scheduling.admission import Admission
 from plato.scheduling.config import SchedulerConfig
 from plato.scheduling.decoding import NodeDecoder
-from plato.scheduling.feed import KVFeed
 from plato.scheduling.journal import Journal
+from plato.scheduling.kv_events import KVEventFollower
 from plato.scheduling.leases import LeaseKeeper
 from plato.scheduling.live import LiveRun
 from plato.scheduling.placement import Placement
-from plato.scheduling.protocol import DecoderPool
 from plato.scheduling.run import Run
 from plato.scheduling.run_log import RunLog, scheduler_name
 from plato.scheduling.stats import SchedulerStats
@@ -93,7 +92,7 @@ class GraphScheduler:
         )
         self._pool = pool
         self._placement = Placement(policy=config.placement, move=config.move)
-        self._feed = KVFeed(store, pool, self._placement)
+        self._kv_events = KVEventFollower(store, pool, self._placement)
         self._following: asyncio.Task[None] | None = None
         self._decoder = NodeDecoder(pool, self._placement, self._leases, config, now, recorder)
         self._log = RunLog(store)
@@ -129,7 +128,7 @@ class GraphScheduler:
             waiting=self._admission.waiting,
             avoided=self._placement.avoided,
             silences=self._leases.silences,
-            snapshots=self._feed.snapshots,
+            snapshots=self._kv_events.snapshots,
             writes_pending=self._writes.pending,
             writes_dropped=self._writes.dropped,
         )
@@ -138,7 +137,7 @@ class GraphScheduler:
         """Look after ownerships, and for runs that have lost their scheduler, from now on."""
         if self._maintenance is None:
             self._maintenance = asyncio.create_task(self._maintain(), name="run-maintenance")
-            self._following = asyncio.create_task(self._feed.follow(), name="kv-feed")
+            self._following = asyncio.create_task(self._kv_events.follow(), name="kv-events")
 
     async def run(
         self, request: RunRequest, history: tuple[RunEvent, ...] | None = None

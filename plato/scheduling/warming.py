@@ -6,12 +6,19 @@ import asyncio
 import logging
 from contextlib import aclosing
 
-from plato.engine import Chunk, EngineError, FinishReason, GenerateRequest, Lease, Prompt
+from plato.engine import (
+    Chunk,
+    DecoderPool,
+    EngineError,
+    FinishReason,
+    GenerateRequest,
+    Lease,
+    Prompt,
+)
 from plato.metrics import NO_METRICS, Recorder
 from plato.metrics.table import WARMED_REUSED, WARMED_TOKENS, WARMINGS
 from plato.scheduling.leases import LeaseKeeper, being_cancelled
 from plato.scheduling.placement import Choice, Placement
-from plato.scheduling.protocol import DecoderPool
 
 logger = logging.getLogger(__name__)
 

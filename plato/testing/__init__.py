@@ -1,0 +1,1 @@
+"""Stand-ins for benchmarks and tests; nothing in production imports them."""
