@@ -26,11 +26,11 @@ from benchmarks.answering.ideal import ideal_of, reuse_of
 from benchmarks.common.report import Report, arguments
 from benchmarks.common.statistics import bootstrap
 from benchmarks.common.workload import fixed_graphs
-from plato.engine.pace import Pace
 from plato.runs.graph import Node
 from plato.models import resolve_model
 from plato.runtime import Runtime
 from plato.settings import Settings
+from plato.testing.paced import Pace
 
 QUICK_GRAPHS = ("bread-faults", "first-bicycle", "garden-year", "two-sided")
 SCHEDULED = ("pipelining", "priority")

@@ -46,11 +46,11 @@ from benchmarks.answering.comparing import CONCURRENCY, metrics
 from benchmarks.answering.ideal import ideal_of, reuse_of
 from benchmarks.common.report import Report, arguments, read_jsonl
 from benchmarks.common.workload import SHARED_DATA, fixed_graphs
-from plato.engine.pace import Pace
 from plato.models import resolve_model
 from plato.ports import free_port
 from plato.runtime import Runtime
 from plato.settings import Settings
+from plato.testing.paced import Pace
 
 FIXED_WAYS = (SEQUENTIAL, SKELETON, PLATO, GIVEN)
 HTTP_WAYS = (SEQUENTIAL, PLATO)

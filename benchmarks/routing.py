@@ -34,7 +34,6 @@ from benchmarks.common.workload import FixedGraph, fixed_graphs
 from deployments.handles import ask, stream
 from plato.assembly import ModelTools
 from plato.engine import SamplingParams
-from plato.engine.pace import Pace
 from plato.runs import (
     Message,
     Mode,
@@ -47,6 +46,7 @@ from plato.runs import (
 )
 from plato.scheduling.placement import POLICIES
 from plato.settings import Settings
+from plato.testing.paced import Pace
 
 DECODERS = 4
 CONCURRENCY = 32
@@ -114,7 +114,7 @@ def main() -> None:
         decoders=DECODERS,
         decoder_cpus=0.25,
         decoder_threads=1,
-        pace=pace,
+        engine="plato.testing.paced:paced_engine",
         kv_budget_mb=-(-KV_TOKENS * pace.kv_bytes_per_token // (1 << 20)),
         max_runs=CONCURRENCY,
         # The other policies move nothing, and a paced decoder's KV has no weight.

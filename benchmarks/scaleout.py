@@ -29,15 +29,14 @@ from benchmarks.simulation.pool import SimulatedDecoder, SimulatedPool
 from benchmarks.simulation.virtual_time import Station, run_virtual
 from plato.assembly import ModelTools
 from plato.context import MemoryContextStore
-from plato.engine import Load, Prompt, Segment
-from plato.engine.pace import Pace
+from plato.engine import Load, Prompt, Replica, Segment
 from plato.planning.protocol import PlanEvent, PlanRequest
 from plato.runs import Message, Mode, NodeOutput, RunFailed, RunFinished, RunRequest
 from plato.scheduling.config import SchedulerConfig
 from plato.scheduling.placement import Placement
-from plato.scheduling.protocol import Replica
 from plato.scheduling.scheduler import GraphScheduler
 from plato.settings import Settings
+from plato.testing.paced import Pace
 
 REPLICAS = (1, 4, 16, 64, 256)
 QUESTIONS_PER_REPLICA = (2, 4)

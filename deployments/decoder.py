@@ -15,23 +15,23 @@ from deployments.autoscaling import token_load
 from deployments.handles import ask
 from deployments.metrics import replica_recorder, start_sampling
 from deployments.replica import open_store, own_deployment, start_replica
-from plato.assembly import ModelTools, engine_config, public_prompts
+from plato.assembly import ModelTools, new_engine, public_prompts
 from plato.engine import (
     Chunk,
+    Engine,
     EngineStats,
     GenerateRequest,
-    HoldingsChange,
+    KVEventBatch,
     KVPiece,
     Prompt,
 )
-from plato.engine.torch import TorchEngine
+from plato.engine.prefill import prefill_public
 from plato.errors import UnavailableError
+from plato.kv_transfer import KVTransfer
 from plato.metrics.recording import EngineSampler, StoreSampler
 from plato.models import resolve_model
-from plato.moving import Imports
-from plato.scheduling.feed import publish_holdings
+from plato.scheduling.kv_events import publish_kv_events
 from plato.settings import Settings
-from plato.warming import prefill_public
 
 STANDSTILL_S = 30.0
 """An engine that has sequences and ends no step in this time hangs; the longest step, of one chunk
@@ -48,9 +48,9 @@ class Decoder:
         """Fetch and load the model, off the event loop; `store` is the embedded one's owner."""
         name = self._name = start_replica(settings)
 
-        def load() -> TorchEngine:
+        def load() -> Engine:
             folder = str(resolve_model(settings.model, settings.cache_dir))
-            return TorchEngine(engine_config(settings, folder, name))
+            return new_engine(settings, folder, name)
 
         self._engine = await asyncio.to_thread(load)
         tools = await asyncio.to_thread(ModelTools.load, settings)
@@ -58,24 +58,24 @@ class Decoder:
         self._store = await open_store(settings, store)
         # The loop holds tasks weakly.
         self._publishing = asyncio.create_task(
-            publish_holdings(self._engine, name, self._store), name="publish-holdings"
+            publish_kv_events(self._engine, name, self._store), name="publish-kv-events"
         )
         self._recorder = replica_recorder()
-        self._imports = Imports(self._engine, self._recorder)
+        self._transfer = KVTransfer(self._engine, self._recorder)
         self._sampling = start_sampling(
             EngineSampler(self._recorder, self._engine.stats),
             StoreSampler(self._recorder, lambda: self._store.available),
         )
 
-    async def holdings(self, *, replica: str) -> tuple[str, str, HoldingsChange]:
-        """Name, epoch and holdings of this replica. `replica` is for the router."""
-        return self._name, self._engine.epoch, await self._engine.holdings()
+    async def kv_snapshot(self, *, replica: str) -> tuple[str, str, KVEventBatch]:
+        """Name, epoch and stored prefixes of this replica. `replica` is for the router."""
+        return self._name, self._engine.epoch, await self._engine.kv_snapshot()
 
     async def generate(
         self, request: GenerateRequest, *, replica: tuple[str, ...] = ()
     ) -> AsyncGenerator[Chunk]:
         """Decode one sequence. `replica` is for the router: where the caller wants it best."""
-        await self._imports.before(request, partial(self._export_at, request.source))
+        await self._transfer.before(request, partial(self._export_at, request.source))
         async with aclosing(self._engine.generate(request)) as chunks:
             async for chunk in chunks:
                 yield chunk

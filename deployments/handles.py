@@ -11,7 +11,7 @@ from ray.exceptions import RayTaskError
 from ray.serve.handle import DeploymentHandle, DeploymentResponse, DeploymentResponseGenerator
 
 from deployments.membership import known_replicas
-from plato.engine import Chunk, GenerateRequest, HoldingsChange, Replica
+from plato.engine import Chunk, GenerateRequest, KVEventBatch, Replica
 from plato.errors import UnavailableError
 from plato.planning.protocol import PlanEvent, PlanRequest
 
@@ -108,15 +108,15 @@ class ServeDecoderPool:
             # The router takes another where the one that was named does not answer.
             raise UnavailableError(f"decoder {replica} does not answer")
 
-    async def holdings(self, replica: str) -> tuple[str, HoldingsChange]:
-        """Epoch and holdings of one replica. Raises `UnavailableError` if it is not there."""
-        found: tuple[str, str, HoldingsChange] = await ask(
-            lambda: self._handle.holdings.remote(replica=replica)
+    async def kv_snapshot(self, replica: str) -> tuple[str, KVEventBatch]:
+        """Epoch and stored prefixes of one replica. Raises `UnavailableError` if it is away."""
+        found: tuple[str, str, KVEventBatch] = await ask(
+            lambda: self._handle.kv_snapshot.remote(replica=replica)
         )
-        answered, epoch, change = found
+        answered, epoch, snapshot = found
         if answered != replica:
             raise UnavailableError(f"decoder {replica} does not answer")
-        return epoch, change
+        return epoch, snapshot
 
     async def release(self, run: str, replica: str) -> None:
         """Drop the pins that sequences of `run` have left at one replica."""

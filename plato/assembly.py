@@ -1,20 +1,26 @@
-"""From settings to parts: what the runtime and the deployments both put together."""
+"""From settings to components: what the runtime and the deployments both assemble."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
+from importlib import import_module
 
 from plato.context.protocol import ContextStore
-from plato.engine import Prompt
-from plato.engine.torch.config import TorchEngineConfig
+from plato.engine import DecoderPool, Engine, Prompt
+from plato.engine.torch import TorchEngine, TorchEngineConfig
+from plato.errors import SettingsError
 from plato.metrics import NO_METRICS, Recorder
 from plato.planning.planner import ModelPlanner
 from plato.planning.prompt import PlanningPrompt
 from plato.planning.protocol import Planner
 from plato.prompting.model_tools import ModelTools
-from plato.scheduling.protocol import DecoderPool
 from plato.scheduling.scheduler import GraphScheduler
 from plato.settings import Settings
+
+EngineFactory = Callable[[Settings, str, str], Engine]
+"""Creates the engine of one decoder from settings, model folder and replica name."""
+
 
 def engine_threads(settings: Settings) -> int:
     """Threads of one decoder's engine: this machine's cores, shared by the decoders."""
@@ -23,7 +29,7 @@ def engine_threads(settings: Settings) -> int:
 
 
 def engine_config(settings: Settings, folder: str, name: str) -> TorchEngineConfig:
-    """The engine of one decoder."""
+    """Configuration of one decoder's built-in engine."""
     return TorchEngineConfig(
         model_folder=folder,
         name=name,
@@ -34,10 +40,25 @@ def engine_config(settings: Settings, folder: str, name: str) -> TorchEngineConf
         max_waiting=settings.max_waiting,
         prefill_chunk=settings.prefill_chunk,
         threads=engine_threads(settings),
-        pace=settings.pace,
-        reuse="reuse" not in settings.without,
-        forced_tokens="forced_tokens" not in settings.without,
     )
+
+
+def new_engine(settings: Settings, folder: str, name: str) -> Engine:
+    """Create the engine of one decoder; takes seconds.
+
+    Raises `EngineError` if the model cannot be loaded, `SettingsError` if there is no such engine.
+    """
+    if settings.engine == "torch":
+        return TorchEngine(engine_config(settings, folder, name))
+    module, _, attribute = settings.engine.partition(":")
+    try:
+        factory: EngineFactory = getattr(import_module(module), attribute)
+    except (ImportError, AttributeError, TypeError, ValueError) as error:
+        raise SettingsError(
+            f"engine is {settings.engine!r}, which cannot be imported ({error}); write torch, or "
+            "package.module:factory of another engine"
+        ) from error
+    return factory(settings, folder, name)
 
 
 def public_prompts(settings: Settings, tools: ModelTools) -> tuple[Prompt, ...]:

@@ -9,17 +9,15 @@ from contextlib import aclosing
 from typing import Any, Self
 
 from plato.api.requests import to_run_request, validate_request
-from plato.assembly import engine_config, new_planner, new_scheduler
+from plato.assembly import new_engine, new_planner, new_scheduler
 from plato.context import ContextStore, MemoryContextStore
-from plato.engine import Chunk, Engine, EngineError, GenerateRequest, HoldingsChange
-from plato.engine.torch import TorchEngine
+from plato.engine import Chunk, Engine, EngineError, GenerateRequest, KVEventBatch, Replica
 from plato.errors import ModelError, UnavailableError
+from plato.kv_transfer import KVTransfer
 from plato.metrics import NO_METRICS, Recorder
 from plato.metrics.recording import AnswerTimer
-from plato.moving import Imports
 from plato.prompting.model_tools import ModelTools
 from plato.runs import Answer, Message, RunEvents, RunRequest, RunState
-from plato.scheduling.protocol import Replica
 from plato.settings import Settings
 
 
@@ -28,7 +26,7 @@ class LocalPool:
 
     def __init__(self, engines: dict[str, Engine], recorder: Recorder = NO_METRICS) -> None:
         self._engines = engines
-        self._imports = {engine: Imports(engine, recorder) for engine in engines.values()}
+        self._transfers = {engine: KVTransfer(engine, recorder) for engine in engines.values()}
 
     def replicas(self) -> tuple[Replica, ...]:
         """One for each engine."""
@@ -41,7 +39,7 @@ class LocalPool:
         named = [self._engines[name] for name in ranked if name in self._engines]
         engine = named[0] if named else min(self._engines.values(), key=_load)
         source = self._engines.get(request.source)
-        await self._imports[engine].before(request, source.export_kv if source else None)
+        await self._transfers[engine].before(request, source.export_kv if source else None)
         async with aclosing(engine.generate(request)) as chunks:
             async for chunk in chunks:
                 yield chunk
@@ -52,10 +50,10 @@ class LocalPool:
             raise UnavailableError(f"there is no engine {replica}")
         self._engines[replica].renew(owner, ttl_s)
 
-    async def holdings(self, replica: str) -> tuple[str, HoldingsChange]:
-        """Epoch and holdings of one engine."""
+    async def kv_snapshot(self, replica: str) -> tuple[str, KVEventBatch]:
+        """Epoch and stored prefixes of one engine."""
         engine = self._engines[replica]
-        return engine.epoch, await engine.holdings()
+        return engine.epoch, await engine.kv_snapshot()
 
     async def release(self, run: str, replica: str) -> None:
         """Drop the pins that sequences of `run` have left at one engine."""
@@ -119,8 +117,7 @@ class Runtime:
         try:
             for index in range(settings.decoders):
                 name = f"local-{index}"
-                config = engine_config(settings, tools.folder, name)
-                engines[name] = await asyncio.to_thread(TorchEngine, config)
+                engines[name] = await asyncio.to_thread(new_engine, settings, tools.folder, name)
             return cls(settings, tools, engines, store, recorder)
         except BaseException as error:
             for engine in engines.values():

@@ -7,12 +7,10 @@ wins, then the environment, then the default.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
-
-from plato.engine.pace import Pace
 
 DEFAULT_MODEL = "HuggingFaceTB/SmolLM2-135M-Instruct"
 MAX_NODES = 32
@@ -43,6 +41,13 @@ class Settings(BaseSettings):
     device: Literal["auto", "cpu", "cuda"] = "auto"
 
     # Engine
+    engine: str = Field(
+        default="torch",
+        description="Engine: `torch`, or the import path `package.module:factory` of another.",
+    )
+    engine_options: dict[str, Any] = Field(
+        default={}, description="Options of an engine that is not built in."
+    )
     kv_budget_mb: int = Field(default=1024, ge=1, description="KV cache of one decoder, in MiB.")
     max_sequences: int = Field(default=16, ge=1, description="Sequences that decode side by side.")
     prefill_chunk: int = Field(
@@ -170,13 +175,6 @@ class Settings(BaseSettings):
         "probably run, if that decoder has time. Off: with most models the beginning is there "
         "already, and nothing was measured to be gained; models whose template quotes the other "
         "parts (Qwen 3) gain a little with several decoders.",
-    )
-    without: frozenset[Literal["pipelining", "reuse", "forced_tokens", "priority"]] = Field(
-        default=frozenset(), description="What to do without, to measure what it brings."
-    )
-    pace: Pace | None = Field(
-        default=None,
-        description="For studies of many decoders: sleep at this pace, and compute nothing.",
     )
 
     # Recovery

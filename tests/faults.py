@@ -13,9 +13,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from plato.context import ContextStore
-from plato.engine import Chunk, Engine, GenerateRequest, HoldingsChange
+from plato.engine import Chunk, Engine, GenerateRequest, KVEventBatch, Replica
 from plato.errors import UnavailableError
-from plato.scheduling.protocol import Replica
 
 
 class ReplicaDiedError(Exception):
@@ -132,13 +131,13 @@ class FaultyEngines:
             raise UnavailableError(f"there is no engine {replica}")
         self.engines[replica].renew(owner, ttl_s)
 
-    async def holdings(self, replica: str) -> tuple[str, HoldingsChange]:
-        """Of the engine, where it is there to tell."""
+    async def kv_snapshot(self, replica: str) -> tuple[str, KVEventBatch]:
+        """The engine's, if the replica answers."""
         await self.switches[replica].running.wait()
         if self.switches[replica].dead:
             raise UnavailableError(f"there is no engine {replica}")
         engine = self.engines[replica]
-        return engine.epoch, await engine.holdings()
+        return engine.epoch, await engine.kv_snapshot()
 
     async def release(self, run: str, replica: str) -> None:
         """Drop the pins of a run."""
@@ -181,7 +180,7 @@ _NOTHING: dict[str, Any] = {
     "ping": False,
     "put_run": False,
     "put_node": False,
-    "append_feed": False,
+    "append_kv_events": False,
     "append_events": False,
     "extend": False,
     "get_run": None,
@@ -189,7 +188,7 @@ _NOTHING: dict[str, Any] = {
     "release": None,
     "forget": None,
     "get_nodes": dict,
-    "read_feed": None,
+    "read_kv_events": None,
     "read_events": (),
     "orphans": (),
 }

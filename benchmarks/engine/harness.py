@@ -19,7 +19,7 @@ import torch
 from plato.engine import Chunk, GenerateRequest, Prompt, Segment, StopConditions
 from plato.engine.torch.config import TorchEngineConfig
 from plato.engine.torch.core import EngineCore
-from plato.engine.torch.model import LanguageModel, leave_threads
+from plato.engine.torch.model import LanguageModel, use_one_thread
 
 TEXTS = Path(__file__).parents[1] / "texts"
 MAX_STEPS = 20_000
@@ -162,7 +162,7 @@ def run_step(core: EngineCore) -> float:
     """Step once, with the threads that the engine's own thread leaves to torch; its seconds."""
     threads = torch.get_num_threads()
     if core.has_own_threads:
-        leave_threads()
+        use_one_thread()
     try:
         return timed(core.step)
     finally:

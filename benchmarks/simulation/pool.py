@@ -12,13 +12,13 @@ from plato.engine import (
     Chunk,
     FinishReason,
     GenerateRequest,
-    HoldingsChange,
+    KVEventBatch,
     Load,
     Prompt,
+    Replica,
     Segment,
 )
-from plato.engine.pace import Pace, step_seconds
-from plato.scheduling.protocol import Replica
+from plato.testing.paced import Pace, step_seconds
 
 GROUP = 8
 """Tokens of one simulated chunk: it is charged as the messages that it stands for."""
@@ -222,9 +222,9 @@ class SimulatedPool:
     async def renew(self, owner: str, ttl_s: float, replica: str) -> None:
         """Leases need no simulation."""
 
-    async def holdings(self, replica: str) -> tuple[str, HoldingsChange]:
+    async def kv_snapshot(self, replica: str) -> tuple[str, KVEventBatch]:
         """What was sent is what is believed."""
-        return "simulated", HoldingsChange(1, whole=True)
+        return "simulated", KVEventBatch(1, snapshot=True)
 
     async def release(self, run: str, replica: str) -> None:
         """Nothing is pinned."""

@@ -1,4 +1,4 @@
-"""The context store: node outputs, runs and the feed of KV handles, in Redis or Valkey.
+"""The context store: node outputs, runs and KV events, in Redis or Valkey.
 
 `protocol` is the contract. `redis` (behind `breaker`) is the store that is shared between
 processes, with `records` and `keys` as its format; `memory` is the store of a single process;

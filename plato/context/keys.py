@@ -27,8 +27,8 @@ def events_key(tenant: str, run: str) -> str:
     return f"plato:{_escape(tenant)}:{{{_escape(run)}}}:events"
 
 
-FEED_KEY = "plato:kv"
-"""What decoders hold and evict (a stream); hashes only, and salted with the tenant."""
+KV_EVENTS_KEY = "plato:kv"
+"""KV events of all decoders (a stream); hashes only, salted with the tenant."""
 RUNNING_KEY = "plato:running"
 """Runs that have an owner, by the end of its lease (a sorted set); under no tenant's prefix."""
 

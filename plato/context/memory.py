@@ -11,7 +11,7 @@ from typing import Any
 from plato.context.protocol import NodeRecord, RunRecord
 from plato.runs import BEFORE_ALL, EventId
 
-MAX_FEED = 1024
+MAX_KV_EVENTS = 1024
 
 
 @dataclass(slots=True)
@@ -26,7 +26,7 @@ class _Run:
 
 
 class MemoryContextStore:
-    """Keeps the last `max_runs` runs, and the last entries of the feed."""
+    """Keeps the last `max_runs` runs, and the last KV events."""
 
     def __init__(
         self,
@@ -38,9 +38,9 @@ class MemoryContextStore:
         self._clock = clock
         self._runs: OrderedDict[tuple[str, str], _Run] = OrderedDict()
         """By tenant and run, the one written longest ago first; bounded by `max_runs`."""
-        self._feed: deque[tuple[str, bytes]] = deque(maxlen=MAX_FEED)
-        self._fed = 0
-        """Entries of the feed so far."""
+        self._kv_events: deque[tuple[str, bytes]] = deque(maxlen=MAX_KV_EVENTS)
+        self._kv_event_number = 0
+        """Number of the last entry."""
         self._last_fence = 0
         """One counter for all runs: fences rise even for a run that was forgotten."""
 
@@ -77,17 +77,17 @@ class MemoryContextStore:
         found = self._runs.get((tenant, run))
         return dict(found.nodes) if found else {}
 
-    async def append_feed(self, entry: bytes) -> bool:
-        """Append an entry to the feed of KV handles."""
-        self._fed += 1
-        self._feed.append((str(self._fed), entry))
+    async def append_kv_events(self, entry: bytes) -> bool:
+        """Append a packed batch of KV events."""
+        self._kv_event_number += 1
+        self._kv_events.append((str(self._kv_event_number), entry))
         return True
 
-    async def read_feed(self, after: str) -> tuple[tuple[str, bytes], ...] | None:
-        """Entries of the feed behind the one named `after`; the last one if it is empty."""
+    async def read_kv_events(self, after: str) -> tuple[tuple[str, bytes], ...] | None:
+        """Packed batches after the entry with id `after`; the last one if it is empty."""
         if not after:
-            return tuple(self._feed)[-1:]
-        return tuple(entry for entry in self._feed if int(entry[0]) > int(after))
+            return tuple(self._kv_events)[-1:]
+        return tuple(entry for entry in self._kv_events if int(entry[0]) > int(after))
 
     async def append_events(
         self,

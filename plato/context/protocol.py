@@ -48,12 +48,12 @@ class RunRecord:
     created_unix_s: float
 
 
-FEED_START = "0"
-"""Before the first entry of any feed."""
+KV_EVENTS_START = "0"
+"""Id before the first entry of the KV events."""
 
 
 class ContextStore(Protocol):
-    """Node outputs, run state, event logs and the feed of KV handles.
+    """Node outputs, run state, event logs and KV events.
 
     Methods never raise because the store is away: writes are dropped and counted, reads return
     nothing, and `available` turns False until the store answers again.
@@ -84,15 +84,16 @@ class ContextStore(Protocol):
         """All finished nodes of a run, by number."""
         ...
 
-    async def append_feed(self, entry: bytes) -> bool:
-        """Append an entry to the feed of KV handles; False if it could not be written."""
+    async def append_kv_events(self, entry: bytes) -> bool:
+        """Append a packed batch of KV events; False if it could not be written."""
         ...
 
-    async def read_feed(self, after: str) -> tuple[tuple[str, bytes], ...] | None:
-        """Entries of the feed behind the one named `after`, with their names; not all at once.
+    async def read_kv_events(self, after: str) -> tuple[tuple[str, bytes], ...] | None:
+        """Packed batches after the entry with id `after`, with their ids; not all at once.
 
-        An empty `after` gives the last entry only, so that a reader knows where to begin. `None`
-        if the store is away. A feed keeps its last entries: numbers in them tell of a gap.
+        An empty `after` returns the last entry only, so that a reader knows where to begin.
+        `None` if the store is away. Only the last entries are kept: the numbers of the batches
+        show a gap.
         """
         ...
 

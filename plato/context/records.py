@@ -14,7 +14,7 @@ import msgpack
 from pydantic import TypeAdapter
 
 from plato.context.protocol import NodeRecord, RunRecord
-from plato.engine import HoldingsChange
+from plato.engine import KVEventBatch
 from plato.runs import (
     Event,
     ModeChosen,
@@ -29,24 +29,24 @@ from plato.runs import (
     RunRequest,
 )
 
-VERSION = 1
+VERSION = 2
 
 
 @dataclass(frozen=True, slots=True)
-class KVChange:
-    """What a replica, in one life of it, holds now that it did not, and the other way round."""
+class KVEventRecord:
+    """A batch of KV events of one replica and epoch."""
 
     replica: str
     epoch: str
-    change: HoldingsChange
+    batch: KVEventBatch
 
 
 EVENTS = "events"
 
-Record = TypeVar("Record", RunRecord, NodeRecord, KVChange, RunRequest)
+Record = TypeVar("Record", RunRecord, NodeRecord, KVEventRecord, RunRequest)
 
 _ADAPTERS: dict[type, TypeAdapter[Any]] = {
-    kind: TypeAdapter(kind) for kind in (RunRecord, NodeRecord, KVChange, RunRequest)
+    kind: TypeAdapter(kind) for kind in (RunRecord, NodeRecord, KVEventRecord, RunRequest)
 }
 _EVENT_KINDS: dict[str, type[Event]] = {
     kind.__name__: kind
@@ -70,7 +70,7 @@ class UnreadableRecordError(ValueError):
     """Bytes that are no record of this version and kind."""
 
 
-def pack(record: RunRecord | NodeRecord | KVChange | RunRequest) -> bytes:
+def pack(record: RunRecord | NodeRecord | KVEventRecord | RunRequest) -> bytes:
     """The bytes of `record`; equal records give equal bytes."""
     kind = type(record)
     fields = _ADAPTERS[kind].dump_python(record)

@@ -16,7 +16,7 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 from plato.context import scripts
 from plato.context.breaker import CircuitBreaker
 from plato.context.keys import (
-    FEED_KEY,
+    KV_EVENTS_KEY,
     RUNNING_KEY,
     events_key,
     nodes_key,
@@ -36,9 +36,9 @@ T = TypeVar("T")
 MAX_CONNECTIONS = 8
 MAX_LOG_ENTRIES = 16_384
 """Of one run: more than it can have within its deadline, as its tokens come in groups."""
-MAX_FEED = 8192
-"""Entries of the feed of KV handles: minutes of a busy pool. Who is further behind asks for a
-snapshot."""
+MAX_KV_EVENTS = 8192
+"""Batches of KV events: minutes of a busy pool. A follower that is further behind fetches
+snapshots."""
 READ_ENTRIES = 256
 ORPHANS = 16
 """Runs that one scheduler looks at in one round."""
@@ -137,18 +137,20 @@ class RedisContextStore:
         records = (self._unpack(NodeRecord, data) for data in (packed or {}).values())
         return {record.number: record for record in records if record is not None}
 
-    async def append_feed(self, entry: bytes) -> bool:
-        """Append an entry to the feed of KV handles; False if it could not be written."""
-        return await self._write(scripts.APPEND_FEED, FEED_KEY, entry, MAX_FEED, self._ttl_ms)
+    async def append_kv_events(self, entry: bytes) -> bool:
+        """Append a packed batch of KV events; False if it could not be written."""
+        return await self._write(
+            scripts.APPEND_KV_EVENTS, KV_EVENTS_KEY, entry, MAX_KV_EVENTS, self._ttl_ms
+        )
 
-    async def read_feed(self, after: str) -> tuple[tuple[str, bytes], ...] | None:
-        """Entries of the feed behind the one named `after`; the last one if it is empty."""
+    async def read_kv_events(self, after: str) -> tuple[tuple[str, bytes], ...] | None:
+        """Packed batches after the entry with id `after`; the last one if it is empty."""
 
         def ask() -> Awaitable[list[tuple[bytes, dict[bytes, bytes]]]]:
             answer = (
-                self._client.xrange(FEED_KEY, min=f"({after}", count=READ_ENTRIES)
+                self._client.xrange(KV_EVENTS_KEY, min=f"({after}", count=READ_ENTRIES)
                 if after
-                else self._client.xrevrange(FEED_KEY, count=1)
+                else self._client.xrevrange(KV_EVENTS_KEY, count=1)
             )
             return cast(Awaitable[list[tuple[bytes, dict[bytes, bytes]]]], answer)
 

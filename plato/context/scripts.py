@@ -29,7 +29,7 @@ redis.call('PEXPIRE', KEYS[1], ARGV[3])
 return 1
 """
 
-APPEND_FEED = """
+APPEND_KV_EVENTS = """
 -- ARGV: entry, most entries, ttl in ms.
 redis.call('XADD', KEYS[1], 'MAXLEN', '~', ARGV[2], '*', 'entry', ARGV[1])
 redis.call('PEXPIRE', KEYS[1], ARGV[3])

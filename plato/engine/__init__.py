@@ -1,7 +1,7 @@
 """Engines: token ids in, tokens out, with a KV cache.
 
-`protocol` is the contract, `prompt` the chained segments, `torch` the built-in engine. Nothing
-here imports the rest of `plato`.
+`protocol` is the contract of an engine and `pool` that of several, `prompt` the chained segments,
+`torch` the built-in engine. Nothing here imports the rest of `plato`.
 """
 
 from plato.engine.errors import (
@@ -11,6 +11,7 @@ from plato.engine.errors import (
     ModelNotSupportedError,
     RequestRefusedError,
 )
+from plato.engine.pool import DecoderPool, Replica
 from plato.engine.prompt import Prompt, Segment, chain_hash
 from plato.engine.protocol import (
     Chunk,
@@ -18,17 +19,19 @@ from plato.engine.protocol import (
     EngineStats,
     FinishReason,
     GenerateRequest,
-    HeldPrefix,
-    HoldingsChange,
+    KVEventBatch,
     KVPiece,
     Lease,
     Load,
     SamplingParams,
     StopConditions,
+    StoredPrefix,
 )
+from plato.engine.stop import StopMatcher
 
 __all__ = [
     "Chunk",
+    "DecoderPool",
     "Engine",
     "EngineBusyError",
     "EngineClosedError",
@@ -36,16 +39,18 @@ __all__ = [
     "EngineStats",
     "FinishReason",
     "GenerateRequest",
-    "HeldPrefix",
-    "HoldingsChange",
+    "KVEventBatch",
     "KVPiece",
     "Lease",
     "Load",
     "ModelNotSupportedError",
     "Prompt",
+    "Replica",
     "RequestRefusedError",
     "SamplingParams",
     "Segment",
     "StopConditions",
+    "StopMatcher",
+    "StoredPrefix",
     "chain_hash",
 ]

@@ -1,16 +1,16 @@
-"""What an engine can refuse or run into."""
+"""Errors of engines."""
 
 
 class EngineError(Exception):
-    """An engine could not do what was asked; the message says what to change."""
+    """Base of all engine errors; the message says what to change."""
 
 
 class ModelNotSupportedError(EngineError):
-    """The model has a part that this engine cannot compute correctly."""
+    """The engine cannot compute a part of the model correctly."""
 
 
 class RequestRefusedError(EngineError):
-    """A request that can never be served; `param` is the field to change, if it is one."""
+    """A request that can never be served; `param` names the field to change, if it is one."""
 
     def __init__(self, message: str, param: str | None = None) -> None:
         super().__init__(message)
@@ -21,8 +21,8 @@ class RequestRefusedError(EngineError):
 
 
 class EngineBusyError(EngineError):
-    """The queue is full; the same request may be served later or elsewhere."""
+    """The queue is full; retry later or on another replica."""
 
 
 class EngineClosedError(EngineError):
-    """The engine is shutting down or its loop has died."""
+    """The engine is shutting down or its loop has failed."""

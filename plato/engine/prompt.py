@@ -1,6 +1,6 @@
 """Prompts as chains of immutable segments.
 
-A segment is tokenised once, on its own. Equal segments therefore give equal tokens, and two
+Each segment is tokenised once, on its own. Equal segments therefore give equal tokens, and two
 prompts share a prefix exactly when they share leading segments.
 """
 
@@ -14,18 +14,18 @@ from functools import cached_property
 
 HASH_BYTES = 16
 ROOT_HASH = bytes(HASH_BYTES)
-"""The hash before the first segment: parent of every chain."""
+"""Parent hash of the first segment of every prompt."""
 
 
 def chain_hash(parent: bytes, tokens: Iterable[int], tenant: str | None = None) -> bytes:
-    """Name the prefix that ends with `tokens` and continues the prefix named `parent`.
+    """Hash of the prefix that continues the prefix with hash `parent` by `tokens`.
 
-    blake2b over the parent's hash, the tenant where the chain enters its scope, and the token ids
-    as 32-bit little-endian integers.
+    blake2b over the parent's hash, the tenant at the first private segment, and the token ids as
+    32-bit little-endian integers.
     """
     digest = hashlib.blake2b(parent, digest_size=HASH_BYTES)
     if tenant is not None:
-        # The length in front keeps tenant and tokens apart.
+        # The length prefix separates the tenant from the tokens.
         name = tenant.encode()
         digest.update(b"tenant" + len(name).to_bytes(4, "little") + name)
     digest.update(array("i", tokens).tobytes())
@@ -36,8 +36,8 @@ def chain_hash(parent: bytes, tokens: Iterable[int], tenant: str | None = None) 
 class Segment:
     """A piece of a prompt, tokenised on its own.
 
-    `public` segments hold nothing a user wrote and are shared between tenants. They can only
-    stand at the start of a prompt: everything after the first private segment is private.
+    `public` segments contain no user text and are shared between tenants. They can only lead a
+    prompt: everything after the first private segment is private.
     """
 
     tokens: tuple[int, ...]
@@ -46,7 +46,7 @@ class Segment:
 
 @dataclass(frozen=True)
 class Prompt:
-    """Segments in order, and the tenant whose private text they hold."""
+    """Segments in order, and the tenant that owns the private ones."""
 
     segments: tuple[Segment, ...]
     tenant: str = ""
@@ -61,7 +61,7 @@ class Prompt:
 
     @cached_property
     def public_tokens(self) -> int:
-        """How many leading tokens every tenant may share."""
+        """Number of leading tokens that all tenants share."""
         count = 0
         for segment in self.segments:
             if not segment.public:
@@ -71,10 +71,10 @@ class Prompt:
 
     @cached_property
     def hashes(self) -> tuple[bytes, ...]:
-        """One chained hash a segment; the last one names the whole prompt.
+        """One chained hash per segment; the last one identifies the whole prompt.
 
-        The tenant enters the chain at the first private segment, so that no private prefix of
-        one tenant has the name of another's.
+        The tenant enters the chain at the first private segment, so private prefixes of two
+        tenants never have the same hash.
         """
         hashes: list[bytes] = []
         parent, private = ROOT_HASH, False
@@ -86,5 +86,5 @@ class Prompt:
         return tuple(hashes)
 
     def extended(self, *segments: Segment) -> Prompt:
-        """This prompt with more segments at its end."""
+        """This prompt with `segments` appended."""
         return Prompt((*self.segments, *segments), self.tenant)

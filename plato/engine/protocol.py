@@ -1,8 +1,7 @@
-"""The contract between what runs a model and what asks it to.
+"""The contract between an engine, which runs a model, and its callers.
 
-An engine turns token ids into tokens with a KV cache. Everything above it (planner, scheduler,
-deployments) speaks only these types. They are plain frozen dataclasses: they cross process
-boundaries, and a test can write one down.
+Everything above the engine (planner, scheduler, deployments) uses only these types. They are plain
+frozen dataclasses, because they cross process boundaries.
 """
 
 from __future__ import annotations
@@ -22,23 +21,23 @@ class FinishReason(StrEnum):
     """Why a sequence ended."""
 
     STOP = "stop"
-    """The model ended its turn, a stop string matched, or the grammar was complete."""
+    """The model ended its turn, a stop string matched, or the grammar is complete."""
     LENGTH = "length"
     """The token budget was used up."""
     CANCELLED = "cancelled"
-    """The consumer cancelled, or its lease ran out."""
+    """The consumer cancelled, or its lease expired."""
 
 
 @dataclass(frozen=True, slots=True)
 class SamplingParams:
-    """How a token is chosen. The defaults are greedy.
+    """How a token is sampled. The defaults are greedy.
 
-    In this order: `logit_bias`; the penalties, for tokens already in the *output* (the prompt is
-    not penalised); the grammar; `first_token_bias`; `temperature`; `min_p`, `top_k` and `top_p`,
-    each over what the one before it kept. With temperature 0 the last three do not matter.
+    Applied in this order: `logit_bias`; the penalties, for tokens already in the *output* (the
+    prompt is not penalised); the grammar; `first_token_bias`; `temperature`; `min_p`, `top_k` and
+    `top_p`, each on what the previous one kept. At temperature 0 the last three have no effect.
 
     Random numbers are keyed by (`seed`, `GenerateRequest.node`, position), so a request gives the
-    same text alone, batched, or continued elsewhere.
+    same text alone, batched, or resumed on another engine.
     """
 
     temperature: float = 0.0
@@ -51,9 +50,9 @@ class SamplingParams:
     """Divides positive and multiplies negative logits of tokens in the output (Keskar et al.,
     2019, CTRL, arXiv 1909.05858, section 4.1)."""
     penalty_exempt: frozenset[int] = frozenset()
-    """Token ids that the penalties leave alone (separators of a plan, for example)."""
+    """Token ids exempt from the penalties (separators of a plan, for example)."""
     first_token_bias: tuple[tuple[int, float], ...] = ()
-    """(token id, value added to its logit) at output position 0 only."""
+    """(token id, value added to its logit), at output position 0 only."""
     top_k: int = 0
     """Keeps the `top_k` most likely tokens (Fan et al., 2018, arXiv 1805.04833); 0 keeps all."""
     min_p: float = 0.0
@@ -64,26 +63,27 @@ class SamplingParams:
     [count > 0] - frequency_penalty * count (OpenAI's API reference), after
     `repetition_penalty`."""
     frequency_penalty: float = 0.0
-    """Subtracted from a token's logit once for each time it is in the output."""
+    """Subtracted from a token's logit once for each of its occurrences in the output."""
     logit_bias: tuple[tuple[int, float], ...] = ()
-    """(token id, value added to its logit) at every position (OpenAI's API reference)."""
+    """(token id, value added to its logit), at every position (OpenAI's API reference)."""
 
 
 @dataclass(frozen=True, slots=True)
 class StopConditions:
-    """What ends a sequence besides its token budget."""
+    """What ends a sequence before its token budget is used up."""
 
     end_tokens: bool = True
-    """Stop at the model's end-of-turn tokens. False decodes on to the budget (benchmarks)."""
+    """Stop at the model's end-of-turn tokens; False ignores them (benchmarks)."""
     strings: tuple[str, ...] = ()
-    """Stop when one of these appears in the output text; the text is cut before it."""
+    """Stop when one of these appears in the output text; the text is cut before it. The match that
+    ends first counts (see `StopMatcher`)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Lease:
-    """Who consumes a sequence. Without renewal for `ttl_s` seconds the engine cancels it.
+    """The consumer of a sequence. Unless renewed within `ttl_s` seconds, the engine cancels it.
 
-    `owner` names a consumer process, not a request: one renewal serves all of its sequences.
+    `owner` identifies a consumer process, not a request: one renewal covers all its sequences.
     """
 
     owner: str
@@ -98,67 +98,64 @@ class GenerateRequest:
     node: int
     prompt: Prompt
     max_tokens: int
-    """Budget of output tokens, `emitted` included."""
+    """Budget of output tokens, including `emitted`."""
     attempt: int = 0
-    """Counts the times this node was started; a later attempt brings `emitted`."""
+    """Number of earlier attempts at this node; later attempts pass `emitted`."""
     emitted: tuple[int, ...] = ()
     """Output tokens of an earlier attempt. They count as *output*: penalties, grammar, budget,
-    stop matching, random numbers and the detokeniser go on from there."""
+    stop matching, random numbers and the detokeniser resume behind them."""
     sampling: SamplingParams = field(default_factory=SamplingParams)
     stop: StopConditions = field(default_factory=StopConditions)
     grammar: str | None = None
-    """A Lark grammar (llguidance dialect) the output must match."""
+    """A Lark grammar (llguidance dialect) that the output must match."""
     script: tuple[int, ...] = ()
-    """Output tokens to take in place of those that would be chosen, one step each as ever (for
-    measurements of equal work). Under a grammar they have to match it, and those that it forces
-    are appended without a step."""
+    """Output tokens that replace the sampled ones, one step each as usual (to benchmark equal
+    work). With a grammar they must match it, and tokens that it forces take no step."""
     priority: int = 0
     """Higher is admitted first."""
     lease: Lease | None = None
     group_s: float = 0.0
-    """Tokens that come within this many seconds after a chunk go into the next one; the first
-    token, the last, and one that ends a line are sent at once. Saves messages between
-    processes."""
+    """Tokens decoded within this many seconds after a chunk are sent together; the first token, the
+    last, and one that ends a line are sent at once. Saves messages between processes."""
     report_first: int = 0
-    """How many alternatives of the first output token to report, most likely first."""
+    """Number of alternatives of the first output token to report, most likely first."""
     source: str = ""
-    """A replica that should hold more of the prompt's KV than the one that is asked, and is worth
-    getting it from; empty: compute what is not there."""
+    """A replica to transfer the KV of a longer prefix of the prompt from; empty: compute what is
+    not cached."""
     source_tokens: int = 0
-    """Leading prompt tokens that `source` should hold."""
+    """Leading prompt tokens that `source` is expected to have cached."""
     keep: int | None = None
-    """When the sequence ends by itself, pin its prompt and output for its run at this distance
-    (see `Engine.pin`); `None`: nobody will need them."""
+    """When the sequence finishes without being cancelled, pin its prompt and output for its run at
+    this distance (see `Engine.pin`); `None`: do not pin."""
 
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """What a replica has to do, in tokens and sequences."""
+    """Load of a replica, in tokens and sequences."""
 
     running: int = 0
     """Sequences decoding."""
     waiting: int = 0
-    """Sequences admitted by nobody yet."""
+    """Sequences in the queue."""
     prefill_tokens: int = 0
-    """Prompt tokens still to be computed."""
+    """Prompt tokens not computed yet."""
     kv_free: int = 0
-    """Tokens of KV that are free or can be evicted."""
+    """KV tokens that are free or evictable."""
     useful_width: int = 0
-    """Sequences that decode faster side by side than one after the other, by the step times that
-    were measured here; 0: nothing is known."""
+    """Largest batch width that still increases throughput, by measured step times; 0: unknown."""
     kv_evictable: int = 0
-    """Those tokens of `kv_free` that hold what somebody may ask for again."""
+    """The part of `kv_free` that is cached and evictable."""
     kv_capacity: int = 0
-    """Tokens of KV that its budget holds altogether; 0: nothing is known."""
+    """Total KV tokens of its budget; 0: unknown."""
 
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
     """A piece of a sequence's output.
 
-    The first chunk of every stream is an acknowledgement without tokens, sent at once: it tells
-    the consumer where its sequence lives. `offset + len(tokens)` of one chunk is the `offset` of
-    the next; an attempt that brought `emitted` starts at `offset == len(emitted)`.
+    The first chunk of every stream is an acknowledgement without tokens, sent at once: it names
+    the replica. `offset + len(tokens)` of one chunk is the `offset` of the next; an attempt with
+    `emitted` tokens starts at `offset == len(emitted)`.
     """
 
     run: str
@@ -168,36 +165,35 @@ class Chunk:
     """Position of the first token of this chunk in the node's output."""
     tokens: tuple[int, ...]
     text: str
-    """Text that these tokens completed. Bytes of an unfinished character and what could become a
-    stop string are held back, so text may trail the tokens."""
+    """Text that these tokens completed. Incomplete characters and what could begin a stop string
+    are held back, so the text may lag behind the tokens."""
     finish: FinishReason | None = None
     prompt_tokens: int = 0
     cached_tokens: int = 0
-    """Prompt tokens whose KV this request did not have to compute."""
+    """Prompt tokens whose KV was cached."""
     replica: str = ""
     epoch: str = ""
-    """Which life of the replica; KV handles of another epoch are void."""
+    """Incarnation of the replica: what was known of its KV in another epoch is void."""
     load: Load = field(default_factory=Load)
     first: tuple[tuple[int, float], ...] = ()
     """(token id, log probability) of the first token's alternatives, after grammar and before
-    `first_token_bias`, in the chunk with offset 0, if asked for."""
+    `first_token_bias`; only in the chunk with offset 0 and with `report_first`."""
     steps: int = 0
-    """Model steps this sequence took part in for its output so far; fewer than its tokens where
-    the grammar forced some."""
+    """Decode steps of this sequence so far; fewer than its tokens where a grammar forced some."""
 
 
 @dataclass(frozen=True, slots=True)
 class EngineStats:
-    """Counters since the engine started, and its state now."""
+    """Counters since the engine started, and its current state."""
 
     model: str
     epoch: str
     dtype: str
     context_length: int
     kv_capacity: int
-    """Tokens of KV the budget holds."""
+    """KV tokens of the budget."""
     kv_used: int
-    """Tokens of KV in use or cached."""
+    """KV tokens in use or cached."""
     load: Load
     steps: int
     prompt_tokens: int
@@ -206,27 +202,28 @@ class EngineStats:
     idle_s: float = 0.0
     """Seconds since the last step ended."""
     live: tuple[tuple[str, int], ...] = ()
-    """(run, node) of every sequence that waits or decodes."""
+    """(run, node) of every waiting or running sequence."""
     preemptions: int = 0
-    """Times a sequence had to give its KV up for others, and wait. Many: the KV budget is too
-    small for what is asked at once."""
+    """Sequences preempted to free KV for others. If it keeps rising, the KV budget is too small for
+    the concurrency."""
     evicted_tokens: int = 0
-    """Cached tokens that had to go for new ones."""
+    """KV tokens evicted."""
     imported_tokens: int = 0
-    """Prompt tokens whose KV came from another engine."""
+    """Prompt tokens whose KV was transferred from another engine."""
     recomputed_tokens: int = 0
-    """Tokens computed again after a preemption, because they were evicted meanwhile."""
+    """Tokens recomputed after a preemption because they had been evicted."""
     step_sequences: int = 0
-    """Sequences that got a token, summed over all steps: over `steps`, the mean batch width."""
+    """Sequences that got a token, summed over all steps; divided by `steps`, the mean batch
+    width."""
     busy_s: float = 0.0
     """Seconds spent in steps."""
     kv_bytes_per_token: int = 0
-    """Size of the KV of one token."""
+    """KV bytes of one token."""
 
 
 @dataclass(frozen=True, slots=True)
-class HeldPrefix:
-    """A named prefix whose KV is there."""
+class StoredPrefix:
+    """A named prefix whose KV is cached."""
 
     chain: bytes
     """Chained hash of its last segment (see `Prompt.hashes`)."""
@@ -235,54 +232,55 @@ class HeldPrefix:
 
 
 @dataclass(frozen=True, slots=True)
-class HoldingsChange:
-    """What an engine holds now that it did not, and the other way round."""
+class KVEventBatch:
+    """Prefixes that an engine has stored and removed since its previous batch."""
 
     number: int
-    """Counts the changes of one epoch, from 1: a gap means that one was missed."""
-    held: tuple[HeldPrefix, ...] = ()
-    evicted: tuple[bytes, ...] = ()
-    whole: bool = False
-    """`held` is everything, as of change `number` or a little later."""
+    """Counts the batches of one epoch from 1: a gap means that a batch was lost."""
+    stored: tuple[StoredPrefix, ...] = ()
+    removed: tuple[bytes, ...] = ()
+    """Chained hashes."""
+    snapshot: bool = False
+    """`stored` is everything that is cached, as of batch `number` or later."""
 
 
 @dataclass(frozen=True, slots=True)
 class KVPiece:
-    """KV of some consecutive tokens of a prompt, on its way to another engine of the same model."""
+    """KV of consecutive tokens of a prompt, to transfer to another engine of the same model."""
 
     start: int
     """Position of the first token."""
     stop: int
-    """One past the position of the last."""
+    """One past the position of the last token."""
     keys: NDArray[Any]
-    """[layers, tokens, KV heads, head dimension], in the bits of the engine's own type."""
+    """[layers, tokens, KV heads, head dimension], in the engine's own type."""
     values: NDArray[Any]
-    """The same."""
+    """Same shape and type as `keys`."""
     dtype: str
 
 
 class Engine(Protocol):
     """Runs one model.
 
-    All methods may be called from any asyncio task; an engine computes in a thread of its own.
+    All methods may be called from any asyncio task; an engine computes in its own thread.
     """
 
     @property
     def epoch(self) -> str:
-        """Random name of this life of the engine."""
+        """Random identifier of this incarnation of the engine."""
         ...
 
     def generate(self, request: GenerateRequest) -> AsyncGenerator[Chunk]:
         """Decode one sequence.
 
-        Closing the iterator cancels the sequence. Raises `RequestRefusedError` where the request
-        can never be served, `EngineBusyError` where too many wait already (perhaps only after the
-        acknowledgement), and `EngineClosedError` when the engine stops.
+        Closing the iterator cancels the sequence. Raises `RequestRefusedError` if the request can
+        never be served, `EngineBusyError` if the queue is full (possibly after the
+        acknowledgement), and `EngineClosedError` if the engine stops.
         """
         ...
 
     def renew(self, owner: str, ttl_s: float) -> None:
-        """Extend the lease of every sequence that `owner` consumes to `ttl_s` from now."""
+        """Extend the lease of all sequences of `owner` to `ttl_s` seconds from now."""
         ...
 
     def cancel(self, run: str, node: int | None = None) -> None:
@@ -290,16 +288,15 @@ class Engine(Protocol):
         ...
 
     def cached_prefix(self, prompt: Prompt) -> int:
-        """How many leading tokens of `prompt` have their KV here now."""
+        """Number of leading tokens of `prompt` whose KV is cached now."""
         ...
 
     def pin(self, run: str, prompt: Prompt, distance: int) -> None:
-        """Keep what is here of `prompt` from eviction while anything else can go.
+        """Evict the cached part of `prompt` after everything that is not pinned.
 
-        `distance` says how soon the run needs it: 0 for its next node, else how many of its nodes
-        must end before. When only pinned KV is left to evict, what is needed last goes first: a
-        pin is a priority, never a lock, so it keeps nobody from running. Pins are bounded in
-        number and time, and a run may pin as often as it likes.
+        `distance` is how soon the run needs it: the number of its nodes that must finish before.
+        When only pinned KV is left, the greatest distance is evicted first: a pin is a priority,
+        never a lock, so it blocks no sequence. Pins are bounded in number and time.
         """
         ...
 
@@ -308,29 +305,29 @@ class Engine(Protocol):
         ...
 
     def stats(self) -> EngineStats:
-        """Counters and state."""
+        """Counters and state; raises `EngineClosedError` if the engine has failed."""
         ...
 
     async def export_kv(self, prompt: Prompt, start: int) -> KVPiece | None:
-        """KV of what is here of `prompt` from position `start` on; `None` if that is nothing."""
+        """KV of the cached part of `prompt` from position `start` on; `None` if there is none."""
         ...
 
     async def import_kv(self, prompt: Prompt, piece: KVPiece) -> int:
-        """Take KV that another engine of the same model has computed.
+        """Store KV that another engine of the same model has computed.
 
-        Returns how many tokens of it were taken: none where what is in front of them is missing,
-        where somebody computes them already, or where there is no memory that nobody needs.
+        Returns the number of tokens stored: 0 if the prefix before them is not cached, if another
+        sequence is computing them, or if there is not enough free or evictable memory.
         """
         ...
 
-    async def holdings(self) -> HoldingsChange:
-        """Every named prefix that is here."""
+    async def kv_snapshot(self) -> KVEventBatch:
+        """All named prefixes that are cached."""
         ...
 
-    async def take_holdings_change(self) -> HoldingsChange | None:
-        """What has changed since the last call. For the one publisher of an engine."""
+    async def take_kv_events(self) -> KVEventBatch | None:
+        """KV events since the last call; `None` if there are none. For one publisher per engine."""
         ...
 
     async def close(self) -> None:
-        """Cancel everything and stop computing. Idempotent."""
+        """Cancel all sequences and stop. Idempotent."""
         ...

@@ -3,8 +3,8 @@
 from dataclasses import replace
 
 from plato.context import NodeRecord, RunRecord
-from plato.context.records import KVChange
-from plato.engine import FinishReason, HeldPrefix, HoldingsChange, SamplingParams
+from plato.context.records import KVEventRecord
+from plato.engine import FinishReason, KVEventBatch, SamplingParams, StoredPrefix
 from plato.runs.graph import Node
 from plato.runs import (
     EventId,
@@ -74,11 +74,11 @@ RUN = RunRecord(
     created_unix_s=1_790_000_000.25,
 )
 
-CHANGE = KVChange(
+CHANGE = KVEventRecord(
     "decoder#1",
     "e7",
-    HoldingsChange(
-        3, held=(HeldPrefix(b"\x00" * 15 + b"\xff", 128),), evicted=(b"e" * 16, b"f" * 16)
+    KVEventBatch(
+        3, stored=(StoredPrefix(b"\x00" * 15 + b"\xff", 128),), removed=(b"e" * 16, b"f" * 16)
     ),
 )
 

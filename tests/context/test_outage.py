@@ -13,7 +13,7 @@ from plato.context import CircuitBreaker
 from plato.context.embedded import EmbeddedValkey
 from plato.context.redis import RedisContextStore
 from plato.runs import BEFORE_ALL, EventId
-from plato.scheduling.feed import publish_holdings
+from plato.scheduling.kv_events import publish_kv_events
 from tests.scheduling.helpers import until
 
 from .examples import node, run
@@ -53,8 +53,8 @@ async def call_everything(store: RedisContextStore) -> None:
     assert await store.get_run("acme", "run-1") is None
     assert not await store.put_node(node())
     assert await store.get_nodes("acme", "run-1") == {}
-    assert not await store.append_feed(b"entry")
-    assert await store.read_feed("") is None
+    assert not await store.append_kv_events(b"entry")
+    assert await store.read_kv_events("") is None
     assert await store.acquire("acme", "run-1", "a", 10) is None
     assert not await store.extend("acme", "run-1", "a", 1, 10)
     await store.release("acme", "run-1", "a", 1)
@@ -138,7 +138,7 @@ async def test_a_decoder_with_nothing_to_tell_notices_that_the_server_is_back(va
     class Idle:
         epoch = "epoch"
 
-        async def take_holdings_change(self):
+        async def take_kv_events(self):
             return None
 
     live = RedisContextStore(valkey.url, breaker=CircuitBreaker(cooldown_s=0.1))
@@ -146,7 +146,7 @@ async def test_a_decoder_with_nothing_to_tell_notices_that_the_server_is_back(va
     assert not await live.ping()
     assert not live.available
     os.kill(valkey.pid, signal.SIGCONT)
-    publishing = asyncio.create_task(publish_holdings(Idle(), "decoder", live))
+    publishing = asyncio.create_task(publish_kv_events(Idle(), "decoder", live))
     try:
         await until(lambda: live.available)
     finally:

@@ -4,7 +4,7 @@ import pytest
 from plato.context import NodeRecord, RunRecord
 from plato.context.records import (
     VERSION,
-    KVChange,
+    KVEventRecord,
     UnreadableRecordError,
     pack,
     pack_events,
@@ -54,14 +54,14 @@ def test_a_record_of_another_kind_is_unreadable():
         pack(CHANGE)[:-1],
         pack(CHANGE) + b"\x00",
         msgpack.packb(7),
-        msgpack.packb([VERSION, "KVChange", {"replica": "r"}]),
-        msgpack.packb([VERSION, "KVChange", 7]),
+        msgpack.packb([VERSION, "KVEventRecord", {"replica": "r"}]),
+        msgpack.packb([VERSION, "KVEventRecord", 7]),
         msgpack.packb({"version": VERSION}),
     ],
 )
 def test_garbage_is_unreadable(garbage):
     with pytest.raises(UnreadableRecordError):
-        unpack(KVChange, garbage)
+        unpack(KVEventRecord, garbage)
 
 
 def test_equal_records_give_equal_bytes():

@@ -18,7 +18,7 @@ from .examples import node, run
 async def write_everything(store: RedisContextStore) -> None:
     assert await store.put_run(run("written"))
     assert await store.put_node(node("written"))
-    assert await store.append_feed(b"entry")
+    assert await store.append_kv_events(b"entry")
     fence = await store.acquire("acme", "owned", "a", 1)
     assert fence
     assert await store.extend("acme", "owned", "a", fence, 1)

@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from plato.context import MemoryContextStore
-from plato.context.protocol import FEED_START
+from plato.context.protocol import KV_EVENTS_START
 from plato.runs import BEFORE_ALL, EventId
 
 from .examples import NODE, RUN, node, run
@@ -21,7 +21,7 @@ def store(request):
 async def test_what_was_never_written_is_missing(store):
     assert await store.get_run("acme", "nothing") is None
     assert await store.get_nodes("acme", "nothing") == {}
-    assert await store.read_feed("") == ()
+    assert await store.read_kv_events("") == ()
     assert store.available
 
 
@@ -198,22 +198,22 @@ async def test_a_run_that_was_given_up_or_has_ended_is_no_orphan(store):
     assert await store.orphans() == ()
 
 
-async def test_a_feed_is_read_behind_the_last_entry_that_was_seen(store):
-    assert await store.read_feed(FEED_START) == ()
+async def test_kv_events_are_read_after_the_last_entry_that_was_seen(store):
+    assert await store.read_kv_events(KV_EVENTS_START) == ()
     for number in range(5):
-        assert await store.append_feed(b"%d" % number)
-    assert [entry for _, entry in await store.read_feed(FEED_START)] == [
+        assert await store.append_kv_events(b"%d" % number)
+    assert [entry for _, entry in await store.read_kv_events(KV_EVENTS_START)] == [
         b"0",
         b"1",
         b"2",
         b"3",
         b"4",
     ]
-    ((last, entry),) = await store.read_feed("")
+    ((last, entry),) = await store.read_kv_events("")
     assert entry == b"4"
-    assert await store.read_feed(last) == ()
-    await store.append_feed(b"5")
-    await store.append_feed(b"6")
-    entries = await store.read_feed(last)
+    assert await store.read_kv_events(last) == ()
+    await store.append_kv_events(b"5")
+    await store.append_kv_events(b"6")
+    entries = await store.read_kv_events(last)
     assert [entry for _, entry in entries] == [b"5", b"6"]
-    assert await store.read_feed(entries[0][0]) == entries[1:]
+    assert await store.read_kv_events(entries[0][0]) == entries[1:]

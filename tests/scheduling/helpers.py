@@ -9,7 +9,7 @@ from contextlib import aclosing, asynccontextmanager
 from typing import Any, TypeVar
 
 from plato.assembly import ModelTools
-from plato.engine import Chunk, FinishReason, GenerateRequest, HoldingsChange
+from plato.engine import Chunk, DecoderPool, FinishReason, GenerateRequest, KVEventBatch, Replica
 from plato.runs.graph import Node
 from plato.planning.protocol import PlanEnded, PlanEvent, PlanLine, PlanRequest, PlanStarted
 from plato.runs import (
@@ -25,7 +25,6 @@ from plato.runs import (
     RunReport,
     RunRequest,
 )
-from plato.scheduling.protocol import DecoderPool, Replica
 from plato.scheduling.scheduler import GraphScheduler
 
 DEADLINE_S = 10.0
@@ -166,9 +165,9 @@ class ScriptedPool:
     async def renew(self, owner: str, ttl_s: float, replica: str) -> None:
         """Nothing to renew."""
 
-    async def holdings(self, replica: str) -> tuple[str, HoldingsChange]:
+    async def kv_snapshot(self, replica: str) -> tuple[str, KVEventBatch]:
         """Nothing."""
-        return "epoch", HoldingsChange(0, whole=True)
+        return "epoch", KVEventBatch(0, snapshot=True)
 
     async def release(self, run: str, replica: str) -> None:
         """Notes it."""
@@ -202,9 +201,9 @@ class FaultyPool:
         """The other pool's."""
         await self._pool.renew(owner, ttl_s, replica)
 
-    async def holdings(self, replica: str) -> tuple[str, HoldingsChange]:
+    async def kv_snapshot(self, replica: str) -> tuple[str, KVEventBatch]:
         """The other pool's."""
-        return await self._pool.holdings(replica)
+        return await self._pool.kv_snapshot(replica)
 
     async def release(self, run: str, replica: str) -> None:
         """The other pool's."""

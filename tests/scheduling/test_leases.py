@@ -8,12 +8,11 @@ from collections.abc import AsyncGenerator
 
 import pytest
 
-from plato.engine import Chunk, GenerateRequest
+from plato.engine import Chunk, GenerateRequest, Replica
 from plato.engine.torch import TorchEngine
 from plato.runs import NodeStarted
 from plato.runtime import LocalPool
 from plato.scheduling.leases import LeaseKeeper
-from plato.scheduling.protocol import Replica
 from tests.scheduling.conftest import MakeScheduler
 from tests.scheduling.helpers import (
     ScriptedPlanner,

@@ -19,9 +19,9 @@ from plato.engine import (
 )
 from plato.engine.torch import TorchEngine
 from plato.errors import UnavailableError
+from plato.kv_transfer import fetch_prefix
 from plato.metrics import Metric, table
 from plato.metrics.recording import EngineSampler, SchedulerSampler, record_run
-from plato.moving import fetch_prefix
 from plato.planning.protocol import PlanEnded
 from plato.runs import Mode, NodeOutput, RunFailed
 from plato.runtime import LocalPool

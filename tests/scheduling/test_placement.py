@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from plato.engine import HeldPrefix, HoldingsChange, Load, Prompt, Segment
+from plato.engine import KVEventBatch, Load, Prompt, Replica, Segment, StoredPrefix
 from plato.scheduling.placement import (
     POLICIES,
     Ask,
@@ -25,7 +25,6 @@ from plato.scheduling.placement import (
 from plato.scheduling.placement.placement import LEAST_WARM, SPARE_WIDTH
 from plato.scheduling.placement.policies import FULL_SHARE, SEQUENCE_SHARE, WAITING_SHARE
 from plato.scheduling.placement.state import ReplicaState
-from plato.scheduling.protocol import Replica
 
 A, B = Replica("a"), Replica("b")
 BOTH = (A, B)
@@ -235,31 +234,31 @@ def test_a_replica_whose_whole_budget_is_too_small_is_passed_over(placement: Pla
     assert placement.choose(asked, (A,), output=91).replica == "a", "it says itself what is wrong"
 
 
-def held(*chains: bytes) -> tuple[HeldPrefix, ...]:
-    return tuple(HeldPrefix(chain, 100) for chain in chains)
+def held(*chains: bytes) -> tuple[StoredPrefix, ...]:
+    return tuple(StoredPrefix(chain, 100) for chain in chains)
 
 
 def test_what_a_replica_tells_replaces_what_was_believed(placement: Placement) -> None:
     asked = prompt(100, 10)
     (first, _) = asked.hashes
-    assert not placement.apply("a", "e1", HoldingsChange(4, held=held(first)))
-    assert placement.apply("a", "e1", HoldingsChange(4, held=held(first), whole=True))
+    assert not placement.apply("a", "e1", KVEventBatch(4, stored=held(first)))
+    assert placement.apply("a", "e1", KVEventBatch(4, stored=held(first), snapshot=True))
     assert placement.cached(asked, "a") == 100
-    assert placement.apply("a", "e1", HoldingsChange(5, evicted=(first,)))
+    assert placement.apply("a", "e1", KVEventBatch(5, removed=(first,)))
     assert placement.cached(asked, "a") == 0
-    assert placement.apply("a", "e1", HoldingsChange(6, held=held(first)))
+    assert placement.apply("a", "e1", KVEventBatch(6, stored=held(first)))
     assert placement.cached(asked, "a") == 100
 
 
 def test_a_gap_or_another_life_asks_for_a_snapshot(placement: Placement) -> None:
-    assert placement.apply("a", "e1", HoldingsChange(1, whole=True))
-    assert placement.apply("a", "e1", HoldingsChange(1)), "what is known already is no gap"
-    assert not placement.apply("a", "e1", HoldingsChange(3))
-    assert not placement.apply("a", "e2", HoldingsChange(2))
+    assert placement.apply("a", "e1", KVEventBatch(1, snapshot=True))
+    assert placement.apply("a", "e1", KVEventBatch(1)), "what is known already is no gap"
+    assert not placement.apply("a", "e1", KVEventBatch(3))
+    assert not placement.apply("a", "e2", KVEventBatch(2))
     placement.observe("a", "e2", Load())
-    assert not placement.apply("a", "e2", HoldingsChange(1))
-    assert placement.apply("a", "e2", HoldingsChange(1, whole=True))
-    assert placement.apply("a", "e2", HoldingsChange(2))
+    assert not placement.apply("a", "e2", KVEventBatch(1))
+    assert placement.apply("a", "e2", KVEventBatch(1, snapshot=True))
+    assert placement.apply("a", "e2", KVEventBatch(2))
 
 
 def test_what_was_sent_a_moment_ago_outlives_a_snapshot_that_does_not_know_it_yet() -> None:
@@ -267,10 +266,10 @@ def test_what_was_sent_a_moment_ago_outlives_a_snapshot_that_does_not_know_it_ye
     placement = Placement(clock=lambda: now[0])
     placement.choose(prompt(1), (A,))
     placement.learn(prompt(100), "a")
-    placement.apply("a", "e1", HoldingsChange(1, whole=True))
+    placement.apply("a", "e1", KVEventBatch(1, snapshot=True))
     assert placement.cached(prompt(100, 10), "a") == 100
     now[0] = 60.0
-    placement.apply("a", "e1", HoldingsChange(2))
+    placement.apply("a", "e1", KVEventBatch(2))
     assert placement.cached(prompt(100, 10), "a") == 0
 
 
@@ -411,7 +410,7 @@ def test_a_dead_life_is_never_predicted_from(steps: list[tuple[int, str]]) -> No
             placement.learn(prompt(100), "a")
             holds = True
         else:
-            told = HoldingsChange(1, held=held(asked.hashes[0]), whole=True)
+            told = KVEventBatch(1, stored=held(asked.hashes[0]), snapshot=True)
             placement.apply("a", epoch, told)
             alive, holds = epoch, True
         assert (placement.cached(asked, "a") > 0) == holds
@@ -423,8 +422,8 @@ def test_a_long_prefix_is_moved_where_its_holder_is_full_and_a_short_one_compute
     for replica, running in ((A, 16), (B, 0)):
         placement.observe(replica.name, "e1", Load(running=running, kv_free=100_000))
     long, short = prompt(1000), prompt(100, first=5000)
-    told = (HeldPrefix(long.hashes[0], 1000), HeldPrefix(short.hashes[0], 100))
-    placement.apply("a", "e1", HoldingsChange(1, held=told, whole=True))
+    told = (StoredPrefix(long.hashes[0], 1000), StoredPrefix(short.hashes[0], 100))
+    placement.apply("a", "e1", KVEventBatch(1, stored=told, snapshot=True))
     choice = placement.choose(prompt(1000, 10), BOTH)
     assert (choice.replica, choice.source, choice.predicted_tokens) == ("b", "a", 1000)
     choice = placement.choose(prompt(100, 10, first=5000), BOTH)

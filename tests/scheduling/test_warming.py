@@ -9,13 +9,12 @@ from contextlib import aclosing
 
 import pytest
 
-from plato.engine import Chunk, EngineBusyError, GenerateRequest
+from plato.engine import Chunk, DecoderPool, EngineBusyError, GenerateRequest
 from plato.engine.torch import TorchEngine
 from plato.runs.graph import Node
 from plato.metrics import table
 from plato.runs import NodeFinished, RunRequest
 from plato.scheduling import warming
-from plato.scheduling.protocol import DecoderPool
 from tests.faults import FaultyEngines
 from tests.recording import MemoryRecorder
 from tests.scheduling.conftest import MakeScheduler

@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-# torch makes this folder when it is imported, in the system's temporary folder unless told.
+# torch creates this folder at import, by default in the system's temporary folder.
 os.environ.setdefault(
     "TORCHINDUCTOR_CACHE_DIR", str(Path.home() / ".cache" / "plato" / "torchinductor")
 )

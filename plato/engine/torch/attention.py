@@ -1,10 +1,10 @@
-"""Attention over the KV pool: where the tokens of a step lie, and the products in torch.
+"""Attention over the KV pool: the layout of a step's tokens, and attention in torch.
 
-A step computes a flat row of tokens that belong to many sequences. First come the sequences with
-one new token; then those with several (prefill, forced tokens). On a CPU our own modules
-(`layers.py`) compute them all with a kernel that reads KV where it lies. Elsewhere this module's
-function stands in the place of transformers' attention: sequences with one new token together on
-a padded batch, the others one by one under a causal mask.
+A step computes a flat row of tokens of many sequences: first the sequences with one new token,
+then those with several (prefill, forced tokens). On a CPU our own modules (`layers.py`) compute
+them all with a kernel that reads KV in place. Elsewhere `tree_attention` replaces transformers'
+attention: sequences with one new token in one padded batch, the others one by one with a causal
+mask.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ ATTENTION_NAME = "plato_tree"
 
 @dataclass(frozen=True, slots=True)
 class Rows:
-    """New tokens of one sequence: `count` of them, that end at position `end`."""
+    """New tokens of one sequence: `count` tokens that end at position `end`."""
 
     slots: NDArray[np.int64]
     """Slot of every position in [0, end)."""
@@ -47,18 +47,18 @@ class Span:
     start: int
     stop: int
     slots: torch.Tensor
-    """int64 [length]: slots of all its positions, new ones included."""
+    """int64 [length]: slots of all its positions, including the new ones."""
     mask: torch.Tensor | None
-    """bool [stop - start, length], True where a row may look; `None`: plainly causal."""
+    """bool [stop - start, length], True where a row attends; `None`: causal."""
 
 
 class StepBatch:
-    """Where the tokens of one step lie: built once, used by every layer."""
+    """Positions and slots of a step's tokens: built once, used by every layer."""
 
     def __init__(
         self, pool: KVPool, rows: list[Rows], device: torch.device, tile: int | None = None
     ) -> None:
-        """`tile`: rows that the kernel computes together; `None` where torch does it all."""
+        """`tile`: rows that the native kernel computes together; `None`: torch does."""
         self.pool = pool
         self.new_slots = _tensor(np.concatenate([row.slots[-row.count :] for row in rows]), device)
         self.positions = _tensor(
@@ -72,9 +72,9 @@ class StepBatch:
             self.query_rows = _query_rows(rows, tile, device)
             return
         self.singles = sum(row.count == 1 for row in rows)
-        """Leading rows that are one token of a sequence each."""
+        """Number of leading rows that are the one new token of their sequence."""
         if any(row.count == 1 for row in rows[self.singles :]):
-            raise AssertionError("sequences with one new token come first")
+            raise AssertionError("sequences with one new token must come first")
         self.single_slots, self.single_mask = _pad(rows[: self.singles], device)
         self.spans = _spans(rows[self.singles :], self.singles, device)
 
@@ -104,8 +104,8 @@ def _pad(rows: list[Rows], device: torch.device) -> tuple[torch.Tensor | None, t
     slots = np.empty((len(rows), lengths.max()), np.int64)
     for index, row in enumerate(rows):
         slots[index, : row.end] = row.slots
-        # The mask multiplies padding by 0, which is NaN where a slot never written holds NaN:
-        # pad with a slot that is computed.
+        # The mask multiplies padding by 0, which gives NaN where an uninitialised slot holds NaN:
+        # pad with a computed slot.
         slots[index, row.end :] = row.slots[0]
     if lengths.min() == lengths.max():
         return _tensor(slots, device), None
@@ -144,7 +144,7 @@ def tree_attention(
     """Write the new KV into the pool and attend over it.
 
     Shapes: `query` [1, heads, tokens, dim], `key` and `value` [1, KV heads, tokens, dim]; the
-    result is [1, tokens, heads, dim], as transformers expects it.
+    result is [1, tokens, heads, dim], as transformers expects.
     """
     layer: int = module.layer_idx  # type: ignore[assignment]
     keys, values = step_batch.pool.keys[layer], step_batch.pool.values[layer]
@@ -155,7 +155,7 @@ def tree_attention(
     output = query.new_empty(tokens, heads, dim)
     singles = step_batch.singles
     if step_batch.single_slots is not None:
-        # With one new token each, the query heads that share a KV head act as its queries.
+        # With one new token each, the query heads of a KV head act as its queries.
         output[:singles] = sdpa(
             query[0, :, :singles].transpose(0, 1).reshape(singles, key.shape[1], -1, dim),
             keys[step_batch.single_slots].transpose(1, 2).to(query.dtype),

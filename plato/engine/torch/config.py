@@ -4,35 +4,27 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from plato.engine.pace import Pace
-
 
 @dataclass(frozen=True, slots=True)
 class TorchEngineConfig:
-    """What the built-in engine needs to know."""
+    """Configuration of the built-in engine."""
 
     model_folder: str
     """Local folder with configuration, weights and tokenizer."""
     name: str = "local"
-    """Name of the replica, as chunks carry it."""
+    """Name of the replica in chunks."""
     device: str = "auto"
-    """`cpu`, `cuda`, or `auto`: a GPU where there is one."""
+    """`cpu`, `cuda`, or `auto`: a GPU if there is one."""
     dtype: str = "auto"
-    """`float32`, `bfloat16`, `int8` (weights, on a CPU), or `auto`: bfloat16 on a GPU, int8 on
-    a CPU with instructions for it, else float32."""
+    """`float32`, `bfloat16`, `int8` (weights, on a CPU), or `auto`: bfloat16 on a GPU; on a CPU
+    int8 if the kernels can be compiled, else float32."""
     kv_budget_bytes: int = 1 << 30
-    """Hard budget for KV."""
+    """Hard limit of KV memory."""
     max_sequences: int = 16
-    """Sequences computed side by side."""
+    """Sequences in one batch."""
     max_waiting: int = 256
-    """Sequences that wait for a place; past it requests are refused."""
+    """Sequences in the queue; beyond it requests are refused."""
     prefill_chunk: int = 256
-    """Prompt tokens computed in one step, at the most, all sequences together."""
-    pace: Pace | None = None
-    """Sleep at this pace instead of computing."""
-    reuse: bool = True
-    """False computes every prompt from its start, to measure what reuse brings."""
-    forced_tokens: bool = True
-    """False decodes the tokens that a grammar leaves no choice about, for the same reason."""
+    """Prompt tokens computed in one step, over all sequences."""
     threads: int | None = None
-    """Threads of one operation; `None` leaves torch's own choice."""
+    """Threads of one operation; `None` keeps torch's default."""

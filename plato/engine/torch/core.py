@@ -1,6 +1,6 @@
-"""The engine's loop body: what comes in, one step, and what comes of it.
+"""The engine's loop body: requests in, one step at a time, chunks out.
 
-Synchronous and single-threaded; `engine.py` gives it a thread.
+Synchronous and single-threaded; `engine.py` runs it in a thread.
 """
 
 from __future__ import annotations
@@ -8,7 +8,6 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import replace
 
 import torch
 
@@ -17,12 +16,11 @@ from plato.engine.prompt import Prompt, Segment
 from plato.engine.protocol import Chunk, FinishReason, GenerateRequest, KVPiece, Load
 from plato.engine.torch import sampling
 from plato.engine.torch.config import TorchEngineConfig
-from plato.engine.torch.grammar import GrammarCompiler
+from plato.engine.torch.grammar import GrammarCompiler, Matcher
 from plato.engine.torch.output import draw, next_chunk, release_text, take
-from plato.engine.torch.paced import Model
-from plato.engine.torch.residency import Residency
+from plato.engine.torch.protocol import Model
+from plato.engine.torch.scheduler import Scheduler
 from plato.engine.torch.sequence import Sequence
-from plato.engine.torch.steps import note_computed, plan_step
 from plato.engine.torch.text import TextStream
 from plato.engine.torch.tree import KVTree
 from plato.engine.torch.widths import StepTimes
@@ -46,20 +44,23 @@ class EngineCore:
         self._clock = clock
         self.pool = model.new_pool(max(1, config.kv_budget_bytes // model.kv_bytes_per_token))
         self.tree = KVTree(self.pool, clock)
-        self._residency = Residency(self.pool, self.tree, config.max_sequences)
+        self._scheduler = Scheduler(
+            self.pool,
+            self.tree,
+            max_sequences=config.max_sequences,
+            prefill_chunk=config.prefill_chunk,
+        )
         self._grammars = GrammarCompiler(model.tokenizer, model.vocabulary)
         self._leases: dict[str, float] = {}
-        """Deadline of every consumer with a live sequence; others are dropped on expiry."""
+        """Lease deadline of every consumer with live sequences."""
         self._step_times = StepTimes(config.max_sequences)
         self._load = self._measure_load()
         self.stepped_at = clock()
-        """When the last step ended."""
-        self._prompts = 0
+        """End of the last step."""
         self.steps = 0
         self.prompt_tokens = 0
         self.cached_tokens = 0
         self.output_tokens = 0
-        self.recomputed_tokens = 0
         self.imported_tokens = 0
         self.step_sequences = 0
         self.busy_s = 0.0
@@ -67,63 +68,66 @@ class EngineCore:
     @property
     def has_work(self) -> bool:
         """Whether a step would compute or admit anything."""
-        return bool(self._residency.waiting or self._residency.running)
+        return bool(self._scheduler.waiting or self._scheduler.running)
 
     @property
     def load(self) -> Load:
-        """What there is to do, as of the last change."""
+        """The load, as of the last change."""
         return self._load
 
     @property
     def live(self) -> tuple[tuple[str, int], ...]:
-        """(run, node) of every sequence."""
+        """(run, node) of every live sequence."""
         return tuple((s.request.run, s.request.node) for s in self._sequences())
 
     @property
     def has_own_threads(self) -> bool:
-        """Whether the model computes with threads that are not torch's."""
+        """Whether the model computes with threads other than torch's."""
         return self._model.has_own_threads
 
     @property
     def preemptions(self) -> int:
-        """Times a sequence had to make room for another, and wait."""
-        return self._residency.preemptions
+        """See `EngineStats.preemptions`."""
+        return self._scheduler.preemptions
+
+    @property
+    def recomputed_tokens(self) -> int:
+        """See `EngineStats.recomputed_tokens`."""
+        return self._scheduler.recomputed_tokens
 
     def cached_prefix(self, prompt: Prompt) -> int:
-        """Leading tokens of `prompt` whose KV is there; what is being decoded counts."""
-        return self._residency.cached(prompt, prompt.tokens)
+        """Leading tokens of `prompt` whose KV is cached, including what live sequences decoded."""
+        return self._scheduler.cached(prompt, prompt.tokens)
 
     def add(self, request: GenerateRequest, sink: Callable[[Chunk | Exception], None]) -> Sequence:
         """Queue a sequence. Raises `RequestRefusedError` or `EngineBusyError`.
 
-        `sink` gets its chunks up to one with a finish reason, or an error, which ends it too.
+        `sink` gets its chunks, ending with one that has a finish reason, or with an error.
         """
         self.check(request)
-        if not self._config.reuse:
-            request = replace(request, prompt=self._unshared(request.prompt))
-        waiting = len(self._residency.waiting)
+        waiting = len(self._scheduler.waiting)
         if waiting >= self._config.max_waiting:
-            raise EngineBusyError(f"{waiting} sequences are waiting already; try again later")
+            raise EngineBusyError(f"{waiting} sequences are waiting; try again later")
         text = TextStream(self._model.tokenizer, request.stop.strings)
-        text.push(request.emitted)  # Its text was released the first time.
+        text.push(request.emitted)  # Its text was released by the earlier attempt.
         matcher = None
         if request.grammar is not None:
             matcher = self._grammars.matcher(request.grammar, request.emitted)
         sequence = Sequence(request, text, matcher, sink)
         if request.lease is not None:
             self._leases[request.lease.owner] = self._clock() + request.lease.ttl_s
-        self._residency.enqueue(sequence)
+        self._scheduler.enqueue(sequence)
         self._load = self._measure_load()
         return sequence
 
     def check(self, request: GenerateRequest) -> None:
-        """Raise `RequestRefusedError` for what can never be served."""
+        """Raise `RequestRefusedError` if a request can never be served."""
         if len(request.prompt) == 0:
             raise RequestRefusedError("the prompt is empty")
         if request.max_tokens <= len(request.emitted):
             raise RequestRefusedError(
-                f"a budget of {request.max_tokens} output tokens leaves nothing to decode after "
-                f"{len(request.emitted)} emitted ones",
+                f"max_tokens is {request.max_tokens}, and {len(request.emitted)} output tokens are "
+                "emitted already; raise it",
                 "max_tokens",
             )
         if "" in request.stop.strings:
@@ -131,37 +135,37 @@ class EngineCore:
         length = len(request.prompt) + request.max_tokens
         if length > self._model.context_length:
             raise RequestRefusedError(
-                f"{len(request.prompt)} prompt tokens and a budget of {request.max_tokens} pass "
+                f"{len(request.prompt)} prompt tokens and {request.max_tokens} output tokens pass "
                 f"the model's context of {self._model.context_length} tokens; shorten one of them",
                 "max_tokens",
             )
         if length > self.pool.capacity:
             raise RequestRefusedError(
-                f"{length} tokens of KV are needed, the KV budget holds {self.pool.capacity}; "
-                "shorten the request or raise the budget",
+                f"the request needs {length} KV tokens, and the KV budget is {self.pool.capacity}; "
+                "shorten the request or raise the KV budget",
                 "max_tokens",
             )
         sampling.check(request.sampling, self._model.vocabulary)
         if any(not 0 <= token < self._model.vocabulary for token in request.script):
             raise RequestRefusedError(
-                f"the script holds token ids outside the vocabulary of {self._model.vocabulary}",
+                f"the script has token ids outside the vocabulary of {self._model.vocabulary}",
                 "script",
             )
 
     def renew(self, owner: str, ttl_s: float) -> None:
-        """Extend a consumer's lease, if it has live sequences here."""
+        """Extend a consumer's lease, if it has live sequences."""
         if owner in self._leases:
             self._leases[owner] = self._clock() + ttl_s
 
     def cancel(self, match: Callable[[Sequence], bool]) -> None:
-        """End the sequences that match."""
+        """Cancel the sequences that match."""
         for sequence in self._sequences():
             if match(sequence):
                 sequence.finish = FinishReason.CANCELLED
                 self._end(sequence, "")
 
     def pin(self, run: str, prompt: Prompt, distance: int) -> None:
-        """Pin what is there of `prompt` for `run`."""
+        """Pin the cached part of `prompt` for `run`."""
         self.tree.pin(prompt, run, distance)
 
     def release(self, run: str) -> None:
@@ -169,7 +173,7 @@ class EngineCore:
         self.tree.release(run)
 
     def export_kv(self, prompt: Prompt, start: int) -> KVPiece | None:
-        """KV of what is computed of `prompt` from position `start` on."""
+        """KV of the computed part of `prompt` from position `start` on."""
         slots = self.tree.slots_of(prompt, start)
         if not len(slots):
             return None
@@ -177,7 +181,7 @@ class EngineCore:
         return KVPiece(start, start + len(slots), keys, values, self.pool.dtype)
 
     def import_kv(self, prompt: Prompt, piece: KVPiece) -> int:
-        """Take KV that another engine has computed; returns how many tokens."""
+        """Store KV that another engine has computed; returns the number of tokens stored."""
         if piece.dtype != self.pool.dtype or piece.stop > len(prompt):
             return 0
         slots = self.tree.adopt(prompt, piece.start, piece.stop)
@@ -190,7 +194,7 @@ class EngineCore:
         return count
 
     def expire(self) -> None:
-        """Cancel the sequences of consumers that have gone silent, and drop overdue pins."""
+        """Cancel the sequences of consumers with expired leases, and drop expired pins."""
         self.tree.expire_pins()
         now = self._clock()
         expired = {owner for owner, deadline in self._leases.items() if deadline <= now}
@@ -198,7 +202,7 @@ class EngineCore:
             return
         runs = {s.request.run for s in self._sequences() if _owner(s) in expired}
         logger.warning(
-            "cancelling the sequences of silent consumers: %s",
+            "lease expired, cancelling the sequences of %s",
             sorted(expired),
             extra={"runs": sorted(runs)},
         )
@@ -208,10 +212,9 @@ class EngineCore:
 
     @torch.inference_mode()
     def step(self) -> None:
-        """Admit what fits, compute one step, and hand the chunks to the sinks."""
+        """Schedule and compute one step, and pass the chunks to the sinks."""
         began = time.perf_counter()
-        self._residency.admit()
-        work = plan_step(self._residency, self._config.prefill_chunk)
+        work = self._scheduler.schedule()
         if not work:
             self._load = self._measure_load()
             return
@@ -226,7 +229,7 @@ class EngineCore:
         logits = self._model.forward(self.pool, tokens, [item.rows for item in work], wanted)
         if len(tokens) == len(work):
             self._step_times.note(len(work), time.perf_counter() - started)
-        self.recomputed_tokens += note_computed(work, self.tree)
+        self._scheduler.advance(work)
         self._load = self._measure_load()
         sequences = [item.sequence for item in work if item.samples]
         self.step_sequences += len(sequences)
@@ -239,28 +242,28 @@ class EngineCore:
 
     def check_integrity(self) -> None:
         """Raise `AssertionError` unless KV, queues and counters are consistent."""
-        self._residency.check_integrity()
+        self._scheduler.check_integrity()
         live = self._sequences()
         owners = {_owner(sequence) for sequence in live} - {None}
-        assert self._leases.keys() == owners, "leases are not those of live sequences"
-        assert self._load == self._measure_load(), "the load is out of date"
-        assert all(0 <= s.own_prompt_tokens <= s.prompt_length for s in live), "cached is wrong"
+        assert self._leases.keys() == owners, "leases differ from those of the live sequences"
+        assert self._load == self._measure_load(), "the load is stale"
+        assert all(0 <= s.own_prompt_tokens <= s.prompt_length for s in live), (
+            "cached tokens are wrong"
+        )
 
-    def _unshared(self, prompt: Prompt) -> Prompt:
-        """The prompt with nothing before it that is equal."""
-        self._prompts += 1
-        segments = tuple(Segment(segment.tokens) for segment in prompt.segments)
-        return Prompt(segments, f"{prompt.tenant}#{self._prompts}")
+    def forced_tokens(self, matcher: Matcher) -> list[int]:
+        """Tokens that a grammar leaves no choice about; they are appended without a step."""
+        return matcher.forced()
 
     def _sequences(self) -> list[Sequence]:
-        return [*self._residency.running, *self._residency.waiting]
+        return [*self._scheduler.running, *self._scheduler.waiting]
 
     def _measure_load(self) -> Load:
-        residency = self._residency
+        scheduler = self._scheduler
         return Load(
-            running=len(residency.running),
-            waiting=len(residency.waiting),
-            prefill_tokens=self.tree.pending + sum(s.expected_prefill for s in residency.waiting),
+            running=len(scheduler.running),
+            waiting=len(scheduler.waiting),
+            prefill_tokens=self.tree.pending + sum(s.expected_prefill for s in scheduler.waiting),
             kv_free=self.pool.free_count + self.tree.evictable,
             kv_evictable=self.tree.evictable,
             useful_width=self._step_times.useful_width,
@@ -268,17 +271,12 @@ class EngineCore:
         )
 
     def _take(self, sequence: Sequence, choice: sampling.Choice) -> None:
-        """Append what was chosen, and report it."""
+        """Append the sampled token and report it."""
         first = sequence.steps == 0
         try:
-            self.output_tokens += take(
-                sequence,
-                choice,
-                self._model.end_tokens,
-                forced=self._config.forced_tokens,
-            )
+            self.output_tokens += take(sequence, choice, self._model.end_tokens, self.forced_tokens)
         except RequestRefusedError as error:
-            # A grammar can turn out to lead nowhere; that is no trouble of the others.
+            # A grammar can turn out to have a dead end; other sequences are not affected.
             self._remove(sequence)
             sequence.sink(error)
             return
@@ -301,11 +299,11 @@ class EngineCore:
         return next_chunk(sequence, text, self._config.name, self._epoch, self._load)
 
     def _remove(self, sequence: Sequence) -> None:
-        """Take a sequence out, and its consumer's lease with the last one."""
-        whole = sequence.finish in (FinishReason.STOP, FinishReason.LENGTH)
+        """Remove a sequence, and its consumer's lease if it was the last of that consumer."""
+        finished = sequence.finish in (FinishReason.STOP, FinishReason.LENGTH)
         running = sequence.running
-        self._residency.remove(sequence, sequence.request.keep if whole else None)
-        if whole and running:
+        self._scheduler.remove(sequence, sequence.request.keep if finished else None)
+        if finished and running:
             output = Segment(tuple(sequence.output))
             self.tree.mark(sequence.request.prompt.extended(output))
         self._load = self._measure_load()

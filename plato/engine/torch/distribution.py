@@ -1,9 +1,9 @@
-"""Drawing tokens from filtered distributions, whole batches at once.
+"""Samples tokens from filtered distributions, for a whole batch at once.
 
-A row's token must not depend on the rows beside it. The order in which a batch is summed up does,
-and so does the last bit of a floating-point sum; so sums here are over integers. A token's *mass*
-is its probability relative to the most likely token's, in units of 2**-40; what is rarer than one
-unit is never drawn.
+A row's token must not depend on the other rows of the batch. The order of summation does, and with
+it the last bit of a floating-point sum; so sums here are over integers. A token's *mass* is its
+probability relative to the most likely token's, in units of 2**-40; a token below one unit is
+never sampled.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from plato.engine.protocol import SamplingParams
 _UNIT = 1 << 40
 """The mass of the most likely token; 2**23 of them still fit an int64."""
 _RANKED = (64, 2048)
-"""How many of the most likely tokens are sorted to find the edge of top-k and top-p, before all
-are: a partial sort is many times faster, and mostly enough."""
+"""How many of the most likely tokens are sorted to find the cutoff of top-k and top-p, before all
+are: a partial sort is many times faster, and usually enough."""
 _STEEPEST = 1e30
 """Bound of the inverse temperature: a greater one would overflow float32."""
 
@@ -29,11 +29,11 @@ _STEEPEST = 1e30
 def sample(
     logits: torch.Tensor, params: Sequence[SamplingParams], numbers: Sequence[float]
 ) -> list[int]:
-    """Draw a token for every row, after temperature and filters.
+    """Sample a token for every row, after temperature and filters.
 
-    The filters come in vLLM's order: min-p, top-k, top-p, each over what the one before it kept.
-    Tokens as likely as the last one that top-k or top-p keeps are kept too, so that no order
-    among equals matters.
+    The filters are applied in vLLM's order: min-p, top-k, top-p, each on what the previous one
+    kept. Tokens as likely as the last one that top-k or top-p keeps are kept too, so that the
+    order among equals does not matter.
 
     Args:
         logits: float32 [rows, vocabulary]; overwritten.
@@ -45,7 +45,7 @@ def sample(
     # Below the total even after rounding: a number is at least one rounding step below 1.
     target = (_column(numbers, total, torch.float64) * total).long()
     tokens = torch.searchsorted(ends, target, right=True)
-    # Only logits that are no numbers lead past the end; a model gone wrong still gets a token.
+    # Only NaN logits lead past the end; such a model still gets a token.
     return cast("list[int]", tokens.clamp_(max=ends.shape[1] - 1).squeeze(1).tolist())
 
 
@@ -55,10 +55,10 @@ def masses(logits: torch.Tensor, temperatures: Sequence[float]) -> torch.Tensor:
     Overwrites `logits`.
     """
     steepness = [min(1 / each, _STEEPEST) for each in temperatures]
-    # In place: at these sizes fresh memory costs more than the arithmetic.
+    # In place: at these sizes allocating memory costs more than the arithmetic.
     exponents = logits.sub_(logits.amax(1, keepdim=True)).mul_(_column(steepness, logits))
     if exponents.is_cpu:
-        # torch's vectorised functions round an element by its place in the tensor; numpy's do not.
+        # In torch's vectorised exp, rounding depends on an element's index; in numpy's it does not.
         np.exp(exponents.numpy(), out=exponents.numpy())
     else:
         exponents.exp_()
@@ -66,7 +66,7 @@ def masses(logits: torch.Tensor, temperatures: Sequence[float]) -> torch.Tensor:
 
 
 def filtered(masses: torch.Tensor, params: Sequence[SamplingParams]) -> torch.Tensor:
-    """`masses` with 0 for what min-p, top-k and top-p leave out."""
+    """`masses` with 0 for tokens that min-p, top-k and top-p remove."""
     vocabulary = masses.shape[1]
     floors = [math.ceil(each.min_p * _UNIT) for each in params]
     ranked = [row for row, each in enumerate(params) if each.top_k or each.top_p < 1]
@@ -95,10 +95,10 @@ def _ranked_floors(
     top_p: Sequence[float],
     count: int,
 ) -> list[int]:
-    """The smallest mass that top-k and then top-p keep in each row, of what `floors` keep.
+    """The smallest mass that top-k and then top-p keep in each row, of those that `floors` keep.
 
-    -1 where the `count` most likely tokens do not tell. A `top_k` of the whole vocabulary and a
-    `top_p` of 1 keep everything.
+    -1 where the `count` most likely tokens do not determine it. A `top_k` of the whole vocabulary
+    and a `top_p` of 1 keep everything.
     """
     vocabulary = masses.shape[1]
     ranked = masses.topk(count, dim=1).values
@@ -126,7 +126,7 @@ def _ranked_floors(
 
 
 def take_rows(tensor: torch.Tensor, rows: Sequence[int]) -> torch.Tensor:
-    """These rows of `tensor`; no copy if they are all of them."""
+    """These rows of `tensor`; not copied if they are all rows."""
     if len(rows) == len(tensor):
         return tensor
     return tensor.index_select(0, torch.tensor(rows, device=tensor.device))

@@ -1,4 +1,4 @@
-"""The built-in engine: `EngineCore` in a thread of its own, behind the `Engine` protocol."""
+"""The built-in engine: `EngineCore` in its own thread, behind the `Engine` protocol."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ import torch
 
 from plato.engine.errors import EngineClosedError, EngineError
 from plato.engine.prompt import Prompt
-from plato.engine.protocol import Chunk, EngineStats, GenerateRequest, HoldingsChange, KVPiece
+from plato.engine.protocol import Chunk, EngineStats, GenerateRequest, KVEventBatch, KVPiece
 from plato.engine.torch.config import TorchEngineConfig
 from plato.engine.torch.core import EngineCore
 from plato.engine.torch.mailbox import Mailbox
-from plato.engine.torch.model import LanguageModel, leave_threads
-from plato.engine.torch.paced import Model, PacedModel
+from plato.engine.torch.model import LanguageModel, use_one_thread
+from plato.engine.torch.protocol import Model
 from plato.engine.torch.sequence import Sequence
 
 logger = logging.getLogger(__name__)
 
 IDLE_TICK_S = 0.1
-"""How often an idle engine looks for expired leases."""
+"""Interval at which an idle engine checks leases."""
 CLOSE_DEADLINE_S = 10.0
-ASK_DEADLINE_S = 30.0
-"""A step of a long prompt takes seconds on a slow CPU."""
+CALL_DEADLINE_S = 30.0
+"""A prefill step takes seconds on a slow CPU."""
 
 T = TypeVar("T")
 
@@ -38,18 +38,27 @@ T = TypeVar("T")
 class TorchEngine:
     """Any causal language model of transformers, continuously batched on one KV tree."""
 
-    def __init__(self, config: TorchEngineConfig) -> None:
-        """Load the model and start computing.
+    def __init__(
+        self,
+        config: TorchEngineConfig,
+        *,
+        load: Callable[[TorchEngineConfig], Model] = LanguageModel,
+        core: type[EngineCore] = EngineCore,
+    ) -> None:
+        """Load the model and start the engine's thread.
 
-        Takes seconds; call it outside of an event loop's thread. Raises `EngineError` if the
-        model cannot be loaded and `ModelNotSupportedError` if it cannot be computed correctly.
+        Takes seconds; do not call it in an event loop's thread. `load` and `core` replace the
+        model and the loop body. Raises `EngineError` if the model cannot be loaded and
+        `ModelNotSupportedError` if it cannot be computed correctly.
         """
         self._config = config
+        self._load = load
+        self._new_core = core
         self._epoch = uuid.uuid4().hex[:12]
-        # Bounded by the live consumers: each adds a few commands in its life.
+        # Bounded by the live consumers: each adds a few commands.
         self._inbox: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._mailboxes: dict[Sequence, Callable[[BaseException], None]] = {}
-        """How to fail each live sequence; an entry goes when its sequence ends."""
+        """How to fail each live sequence; removed when the sequence ends."""
         self._failure: BaseException | None = None
         self._closing = threading.Event()
         loaded: queue.SimpleQueue[tuple[Model, EngineCore] | BaseException] = queue.SimpleQueue()
@@ -64,12 +73,12 @@ class TorchEngine:
 
     @property
     def epoch(self) -> str:
-        """Random name of this life of the engine."""
+        """Random identifier of this incarnation of the engine."""
         return self._epoch
 
     @property
     def context_length(self) -> int:
-        """Positions that the model can tell apart."""
+        """Longest sequence of the model, in tokens."""
         return self._model.context_length
 
     @property
@@ -102,7 +111,7 @@ class TorchEngine:
             self._core.cancel(lambda sequence: sequence in added)
 
         self._inbox.put(add)
-        # The loop may have ended just before; nobody would have looked into the inbox again.
+        # If the loop has just ended, the inbox is not read again.
         self._require_alive()
         finished = False
         try:
@@ -127,7 +136,7 @@ class TorchEngine:
                 self._inbox.put(cancel)
 
     def renew(self, owner: str, ttl_s: float) -> None:
-        """Extend the lease of every sequence that `owner` consumes to `ttl_s` from now."""
+        """Extend the lease of all sequences of `owner` to `ttl_s` seconds from now."""
         self._inbox.put(lambda: self._core.renew(owner, ttl_s))
 
     def cancel(self, run: str, node: int | None = None) -> None:
@@ -139,11 +148,11 @@ class TorchEngine:
         )
 
     def cached_prefix(self, prompt: Prompt) -> int:
-        """Leading tokens of `prompt` whose KV is here: a hint, read while the tree may change."""
+        """Leading tokens of `prompt` that are cached: a hint, as the tree may change meanwhile."""
         return self._core.cached_prefix(prompt)
 
     def pin(self, run: str, prompt: Prompt, distance: int) -> None:
-        """Keep what is here of `prompt` from eviction for a while; see `Engine.pin`."""
+        """Pin the cached part of `prompt`; see `Engine.pin`."""
         self._inbox.put(lambda: self._core.pin(run, prompt, distance))
 
     def release(self, run: str) -> None:
@@ -151,23 +160,23 @@ class TorchEngine:
         self._inbox.put(lambda: self._core.release(run))
 
     async def export_kv(self, prompt: Prompt, start: int) -> KVPiece | None:
-        """KV of what is here of `prompt`; see `Engine.export_kv`."""
-        return await self._ask(lambda: self._core.export_kv(prompt, start))
+        """KV of the cached part of `prompt`; see `Engine.export_kv`."""
+        return await self._call(lambda: self._core.export_kv(prompt, start))
 
     async def import_kv(self, prompt: Prompt, piece: KVPiece) -> int:
-        """Take KV that another engine has computed; see `Engine.import_kv`."""
-        return await self._ask(lambda: self._core.import_kv(prompt, piece))
+        """Store KV that another engine has computed; see `Engine.import_kv`."""
+        return await self._call(lambda: self._core.import_kv(prompt, piece))
 
-    async def holdings(self) -> HoldingsChange:
-        """Every named prefix that is here."""
-        return await self._ask(self._core.tree.holdings.snapshot)
+    async def kv_snapshot(self) -> KVEventBatch:
+        """All named prefixes that are cached."""
+        return await self._call(self._core.tree.kv_events.snapshot)
 
-    async def take_holdings_change(self) -> HoldingsChange | None:
-        """What has changed since the last call; see `Engine.take_holdings_change`."""
-        return await self._ask(self._core.tree.holdings.changes)
+    async def take_kv_events(self) -> KVEventBatch | None:
+        """KV events since the last call; see `Engine.take_kv_events`."""
+        return await self._call(self._core.tree.kv_events.take)
 
     def stats(self) -> EngineStats:
-        """Counters and state as of the last step. Raises `EngineClosedError` if it has died."""
+        """Counters and state as of the last step; see `Engine.stats`."""
         self._require_alive()
         core = self._core
         return EngineStats(
@@ -194,64 +203,63 @@ class TorchEngine:
         )
 
     async def close(self) -> None:
-        """Cancel everything and stop the thread. Idempotent."""
+        """Cancel all sequences and stop the thread. Idempotent."""
         self._closing.set()
         self._inbox.put(lambda: None)
         await asyncio.to_thread(self._thread.join, CLOSE_DEADLINE_S)
 
-    async def _ask(self, question: Callable[[], T]) -> T:
-        """Have the engine's thread answer, between two steps."""
+    async def _call(self, function: Callable[[], T]) -> T:
+        """Run `function` in the engine's thread, between two steps."""
         loop = asyncio.get_running_loop()
-        answer: asyncio.Future[T] = loop.create_future()
+        future: asyncio.Future[T] = loop.create_future()
 
         def settle(result: T | None, error: Exception | None) -> None:
-            if answer.done():
+            if future.done():
                 return
             if error is not None:
-                answer.set_exception(error)
+                future.set_exception(error)
             else:
-                answer.set_result(cast(T, result))
+                future.set_result(cast(T, result))
 
-        def ask() -> None:
+        def call() -> None:
             result: T | None = None
             failure: Exception | None = None
             try:
-                result = question()
+                result = function()
             except Exception as error:
                 failure = error
             with contextlib.suppress(RuntimeError):
                 loop.call_soon_threadsafe(settle, result, failure)
 
         self._require_alive()
-        self._inbox.put(ask)
-        # The loop may have ended just before; nobody would have looked into the inbox again.
+        self._inbox.put(call)
+        # If the loop has just ended, the inbox is not read again.
         self._require_alive()
-        async with asyncio.timeout(ASK_DEADLINE_S):
-            return await answer
+        async with asyncio.timeout(CALL_DEADLINE_S):
+            return await future
 
     def _require_alive(self) -> None:
         if self._failure is not None:
-            raise EngineClosedError(f"the engine has died: {self._failure}") from self._failure
+            raise EngineClosedError(f"the engine has failed: {self._failure}") from self._failure
         if self._closing.is_set():
             raise EngineClosedError("the engine is shutting down")
 
     def _run(self, loaded: queue.SimpleQueue[tuple[Model, EngineCore] | BaseException]) -> None:
-        """Load and compute, both in this thread.
+        """Load the model and compute, both in this thread.
 
-        OpenMP, which torch computes with, keeps a pool of threads for every thread that computes.
-        With a second pool, from loading elsewhere, it counts more threads than cores and puts them
-        to sleep between any two operations: measured, a step of 36 ms took 65 to 100 ms.
+        OpenMP, which torch computes with, keeps a thread pool for every thread that computes. With
+        a second pool, from loading in another thread, it sees more threads than cores and lets
+        them sleep between operations: a step of 36 ms took 65 to 100 ms.
         """
         if self._config.threads is not None:
             torch.set_num_threads(self._config.threads)
         try:
-            paced = self._config.pace is not None
-            model: Model = PacedModel(self._config) if paced else LanguageModel(self._config)
-            core = EngineCore(model, self._config, self._epoch)
+            model = self._load(self._config)
+            core = self._new_core(model, self._config, self._epoch)
             if core.has_own_threads:
-                leave_threads()
+                use_one_thread()
         except BaseException as error:
-            # Whatever it is, the constructor waits for it.
+            # The constructor is waiting, whatever the error is.
             loaded.put(error)
             return
         self._core = core
@@ -266,12 +274,12 @@ class TorchEngine:
                 if self._core.has_work:
                     self._core.step()
         except Exception as error:
-            logger.exception("the engine's loop has died")
+            logger.exception("the engine's loop has failed")
             self._failure = error
         self._drain_closed()
 
     def _drain(self) -> None:
-        """Run the commands that have come in; wait a tick for one when there is no work."""
+        """Run the commands in the inbox; wait a tick for one if there is no other work."""
         try:
             self._inbox.get(block=not self._core.has_work, timeout=IDLE_TICK_S)()
             while True:
@@ -280,18 +288,19 @@ class TorchEngine:
             pass
 
     def _drain_closed(self) -> None:
-        """Fail whatever is still waiting, after the loop has ended."""
+        """Fail all live sequences and pending calls, after the loop has ended."""
         error: EngineError = EngineClosedError("the engine is shutting down")
         if self._failure is not None:
-            error = EngineClosedError(f"the engine has died: {self._failure}")
+            error = EngineClosedError(f"the engine has failed: {self._failure}")
         with contextlib.suppress(queue.Empty):
             while True:
                 command = self._inbox.get_nowait()
                 try:
                     command()
                 except Exception:
-                    # A core that died in mid-step may not bear it; consumers must hear of it.
-                    logger.exception("a command to an engine that has ended failed")
+                    # A core that failed within a step may be inconsistent; consumers still have
+                    # to get the error.
+                    logger.exception("a command failed after the engine's loop has ended")
         for fail in list(self._mailboxes.values()):
             fail(error)
         self._mailboxes.clear()

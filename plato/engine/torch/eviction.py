@@ -1,4 +1,4 @@
-"""In which order the leaves of the KV tree go when memory runs out."""
+"""The order in which leaves of the KV tree are evicted."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from plato.engine.torch.node import TreeNode
 
 
 class EvictionOrder:
-    """The leaves that nobody needs, least worth keeping first.
+    """The unlocked leaves in eviction order.
 
-    Unpinned ones before pinned ones; of the pinned ones those that are needed last first; among
-    equals the least recently used. A heap whose entries are void when their node has a newer
-    ticket, so a change costs the logarithm of the number of leaves.
+    Unpinned before pinned; among pinned, the greatest distance first; among equals, the least
+    recently used. A heap whose entries are void once their node has a newer ticket, so a change
+    takes time logarithmic in the number of leaves.
     """
 
     def __init__(self) -> None:
@@ -23,23 +23,23 @@ class EvictionOrder:
         self._count = 0
 
     def put(self, node: TreeNode) -> None:
-        """Enter a leaf, or enter it anew after a change of its worth."""
+        """Add a leaf, or reorder it after a change of its pins or use."""
         if not node.ticket:
             self._count += 1
         node.ticket = next(self._tickets)
-        heapq.heappush(self._heap, (_worth(node), node.last_used, node.ticket, node))
+        heapq.heappush(self._heap, (_priority(node), node.last_used, node.ticket, node))
         if len(self._heap) > 2 * self._count + 64:
             self._heap = [entry for entry in self._heap if entry[3].ticket == entry[2]]
             heapq.heapify(self._heap)
 
     def drop(self, node: TreeNode) -> None:
-        """Take a node out, if it is in."""
+        """Remove a node, if present."""
         if node.ticket:
             node.ticket = 0
             self._count -= 1
 
     def first(self) -> TreeNode:
-        """The leaf to go next; there must be one."""
+        """The leaf to evict next; there must be one."""
         while True:
             _, _, ticket, node = self._heap[0]
             if node.ticket == ticket:
@@ -47,13 +47,15 @@ class EvictionOrder:
             heapq.heappop(self._heap)
 
     def check_integrity(self, leaves: set[TreeNode]) -> None:
-        """Raise `AssertionError` unless it holds exactly `leaves`, each by its worth now."""
+        """Raise `AssertionError` unless it holds exactly `leaves`, by current priority."""
         valid = [entry for entry in self._heap if entry[3].ticket == entry[2]]
-        assert len(valid) == self._count, "the eviction order has lost count"
-        assert {node for *_, node in valid} == leaves, "the eviction order is not the leaves"
-        for worth, last_used, _, node in valid:
-            assert (worth, last_used) == (_worth(node), node.last_used), "a leaf's worth is stale"
+        assert len(valid) == self._count, "the eviction order's count is wrong"
+        assert {node for *_, node in valid} == leaves, "the eviction order differs from the leaves"
+        for priority, last_used, _, node in valid:
+            assert (priority, last_used) == (_priority(node), node.last_used), (
+                "a leaf's priority is stale"
+            )
 
 
-def _worth(node: TreeNode) -> float:
+def _priority(node: TreeNode) -> float:
     return -math.inf if node.pins is None else -min(node.pins.values())

@@ -1,4 +1,4 @@
-"""Free slots, kept as runs of consecutive numbers."""
+"""Free slots as extents of consecutive numbers."""
 
 from __future__ import annotations
 
@@ -12,28 +12,28 @@ if TYPE_CHECKING:
 
 
 class FreeExtents:
-    """Which of the numbers [0, capacity) are free, as runs [start, end).
+    """The free numbers of [0, capacity), as extents [start, end).
 
-    Attention reads the slots of a sequence in order, so they should lie in few runs: a taker gets
-    the place right behind its last slot if that is free, and else the longest run there is, which
-    also leaves it room to grow. Every operation takes time by the runs it touches, not by the
-    capacity.
+    Attention reads the slots of a sequence in order, so they should be in few extents: an
+    allocation continues right after the sequence's last slot if that is free, and else takes from
+    the longest extent, which leaves room to grow. Every operation takes time proportional to the
+    extents it touches, not to the capacity.
     """
 
     def __init__(self, capacity: int) -> None:
         self.count = capacity
-        """Free numbers."""
-        # Bounded by the free numbers; the runs never touch each other.
+        """Number of free numbers."""
+        # Bounded by the free numbers; extents are never adjacent.
         self._ends: dict[int, int] = {0: capacity}
         self._starts: dict[int, int] = {capacity: 0}
         self._longest = [(-capacity, 0)]
-        """Heap of (-length, start); an entry whose run has changed since is void."""
+        """Heap of (-length, start); an entry is void once its extent has changed."""
         self._is_free = np.ones(capacity, bool)
 
     def take(self, count: int, after: int | None = None) -> NDArray[np.int64]:
-        """Take `count` numbers, the first ones from right behind `after` if that is free.
+        """Take `count` numbers, starting right after `after` if that is free.
 
-        There must be as many.
+        At least `count` numbers must be free.
         """
         taken: list[NDArray[np.int64]] = []
         missing = count
@@ -47,7 +47,7 @@ class FreeExtents:
         return np.concatenate(taken) if taken else np.empty(0, np.int64)
 
     def give(self, slots: NDArray[np.int64]) -> None:
-        """Take numbers back; none of them may be free."""
+        """Free numbers; none of them may be free already."""
         if not len(slots):
             return
         if self._is_free[slots].any():
@@ -60,12 +60,12 @@ class FreeExtents:
         for start, last in zip(starts, lasts, strict=True):
             self._join(start, last + 1)
 
-    def runs(self) -> list[tuple[int, int]]:
-        """All runs as (start, end), ascending."""
+    def extents(self) -> list[tuple[int, int]]:
+        """All extents as (start, end), ascending."""
         return sorted(self._ends.items())
 
     def _cut(self, start: int, count: int) -> NDArray[np.int64]:
-        """Take up to `count` numbers from the run at `start`."""
+        """Take up to `count` numbers from the extent at `start`."""
         end = self._ends.pop(start)
         stop = min(end, start + count)
         del self._starts[end]
@@ -76,7 +76,7 @@ class FreeExtents:
         return np.arange(start, stop, dtype=np.int64)
 
     def _join(self, start: int, end: int) -> None:
-        """Add a run, as one with those it touches."""
+        """Add an extent, merged with adjacent ones."""
         if start in self._starts:
             start = self._starts.pop(start)
             del self._ends[start]

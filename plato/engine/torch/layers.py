@@ -1,8 +1,8 @@
-"""The parts of a decoder layer with our kernels, in the place of transformers' modules.
+"""Parts of a decoder layer computed by our kernels, which replace transformers' modules.
 
 transformers keeps the model's structure: embeddings, positions, residuals, the order of layers.
-What is replaced are norms, attention blocks and gated MLPs of the families that are known to have
-just these parts; the logits are compared with transformers' own when a model is loaded.
+Norms, attention blocks and gated MLPs are replaced in families that are known to have just these
+parts; the logits are compared with transformers' own when a model is loaded.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from plato.engine.torch.kernels.native import MAX_DIM, MAX_TILE
 from plato.engine.torch.linear import LinearFactory, merged
 
 FAMILIES = frozenset({"llama", "mistral", "qwen2", "qwen3"})
-"""Model types whose layers are what `replace_layers` takes them for."""
+"""Model types whose layers `replace_layers` supports."""
 
 
 class Norm(nn.Module):
@@ -36,7 +36,7 @@ class Norm(nn.Module):
 
 
 class GatedMLP(nn.Module):
-    """down(silu(gate(x)) * up(x)), gate and up in one product."""
+    """down(silu(gate(x)) * up(x)), with gate and up in one product."""
 
     def __init__(self, mlp: Any, factory: LinearFactory, kernels: Kernels) -> None:
         super().__init__()
@@ -75,7 +75,7 @@ class Attention(nn.Module):
         step_batch: StepBatch,
         **_: Any,
     ) -> tuple[torch.Tensor, None]:
-        """[1, tokens, hidden size] to the same shape, and no attention weights."""
+        """[1, tokens, hidden size] to the same shape; returns no attention weights."""
         heads, kv_heads, batch = self._heads, self._kv_heads, step_batch
         qkv: torch.Tensor = self._qkv(hidden_states[0]).view(-1, heads + 2 * kv_heads, self._dim)
         if self._norms is not None:
@@ -92,7 +92,7 @@ class Attention(nn.Module):
 
 
 class Int8Layers(nn.Module):
-    """All layers of a decoder with int8 weights, in the place of the first of them."""
+    """All layers of a decoder with int8 weights as one module."""
 
     def __init__(self, layers: nn.ModuleList, kernels: NativeKernels) -> None:
         super().__init__()
@@ -155,7 +155,7 @@ def _int8_weights(layer: Any, kernels: NativeKernels) -> LayerWeights:
 
 
 def can_replace(model_type: str, head_dim: int, group: int, config: Any) -> bool:
-    """Whether `replace_layers` knows this model's layers."""
+    """Whether `replace_layers` supports this model's layers."""
     return (
         model_type in FAMILIES
         and head_dim <= MAX_DIM
@@ -165,13 +165,13 @@ def can_replace(model_type: str, head_dim: int, group: int, config: Any) -> bool
 
 
 def replace_layers_int8(decoder: Any, kernels: NativeKernels) -> None:
-    """Put one module with int8 weights in the place of all layers of `decoder`."""
+    """Replace all layers of `decoder` with one module with int8 weights."""
     decoder.layers = nn.ModuleList([Int8Layers(decoder.layers, kernels)])
     decoder.norm = Norm(decoder.norm, kernels)
 
 
 def replace_layers(decoder: Any, factory: LinearFactory, kernels: Kernels) -> None:
-    """Put our modules in the place of transformers' in every layer of `decoder`."""
+    """Replace transformers' modules with ours in every layer of `decoder`."""
     for layer in decoder.layers:
         layer.input_layernorm = Norm(layer.input_layernorm, kernels)
         layer.post_attention_layernorm = Norm(layer.post_attention_layernorm, kernels)

@@ -1,7 +1,7 @@
-"""Linear layers for a few rows at a time, which is what decoding is.
+"""Linear layers for a few rows at a time, as in decoding.
 
-Decoding is bound by reading weights, and a matrix product with few rows should take as long as
-reading the matrix once.
+Decoding is bound by reading weights: a matrix product with few rows should take as long as reading
+the matrix once.
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ from torch import nn
 from plato.engine.torch.kernels import NativeKernels
 
 LinearFactory = Callable[[torch.Tensor, torch.Tensor | None], nn.Module]
-"""Makes a layer from a weight [out features, in features] and a bias."""
+"""Creates a layer from a weight [out features, in features] and a bias."""
 
 
 class RowsLinear(nn.Module):
-    """A linear layer computed as weight @ rows.T, with an odd few rows padded to an even number.
+    """A linear layer computed as weight @ rows.T, with 1 or 3 rows padded to an even number.
 
-    On some processors MKL's products of few rows take longer than reading the matrix, as
-    `nn.Linear` asks for them: on two AMD cores (Zen 3) all linears of the default model take 32,
-    56, 47 and 60 ms at 1, 2, 4 and 8 rows in float32. Asked for the transposed product they take
-    33, 13, 25 and 56 ms; a single row is quickest as one of two. On two Intel cores (Sapphire
-    Rapids) it is the other way round: 18, 18, 29 and 36 ms, and 45 ms transposed, at any width.
+    On some CPUs, `nn.Linear` with few rows takes longer in MKL than reading the matrix: on two AMD
+    cores (Zen 3) all linears of the default model take 32, 56, 47 and 60 ms at 1, 2, 4 and 8 rows
+    in float32. The transposed product takes 33, 13, 25 and 56 ms; a single row is fastest as one
+    of two. On two Intel cores (Sapphire Rapids) it is the other way round: 18, 18, 29 and 36 ms,
+    and 45 ms transposed, at any width.
     """
 
     def __init__(self, weight: torch.Tensor, bias: torch.Tensor | None) -> None:
@@ -61,9 +61,9 @@ class PlainLinear(nn.Module):
 
 @cache
 def fastest_float_linear() -> LinearFactory:
-    """The layer for float32 that is quicker with few rows on this processor, as measured once.
+    """The float32 layer that is faster with few rows on this CPU, measured once.
 
-    Takes some milliseconds, in the thread and with the number of threads of its caller.
+    Takes some milliseconds, in the calling thread and with its number of threads.
     """
     weight = torch.zeros(1536, 576)
     factories: tuple[LinearFactory, ...] = (PlainLinear, RowsLinear)
@@ -72,7 +72,7 @@ def fastest_float_linear() -> LinearFactory:
 
 @torch.inference_mode()
 def _seconds_with_few_rows(layer: nn.Module) -> float:
-    """Seconds of a layer for 1, 2, 4 and 8 rows together, each the best of a few."""
+    """Seconds of a layer for 1, 2, 4 and 8 rows in total, each the best of ten."""
 
     def once(rows: torch.Tensor) -> float:
         start = time.perf_counter()
@@ -84,11 +84,11 @@ def _seconds_with_few_rows(layer: nn.Module) -> float:
 
 
 class Int8Linear(nn.Module):
-    """A linear layer with int8 weights, a scale for each output, and 16 bits of the inputs.
+    """A linear layer with int8 weights, a scale per output, and 16-bit inputs.
 
-    Inputs of 8 bits would lose more than the weights do (measured on the default model:
-    perplexity 4 to 6 % up instead of 1 %), and the second byte costs nothing where decoding is
-    bound by reading weights: processors multiply 16 bits as fast as they read 8.
+    8-bit inputs would lose more precision than the weights do (on the default model, perplexity
+    rises by 4 to 6 % instead of 1 %), and the second byte costs nothing where decoding is bound by
+    reading weights: CPUs multiply 16 bits as fast as they read 8.
     """
 
     def __init__(
@@ -106,7 +106,7 @@ class Int8Linear(nn.Module):
 
 
 def merged(linears: Iterable[nn.Linear]) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """Weight and bias that give the outputs of several linears, one after the other."""
+    """Weight and bias of one linear that computes the concatenated outputs of several."""
     parts = list(linears)
     weights: list[torch.Tensor] = [part.weight for part in parts]
     weight = torch.cat(weights)
@@ -120,7 +120,7 @@ def merged(linears: Iterable[nn.Linear]) -> tuple[torch.Tensor, torch.Tensor | N
 
 
 def replace_linears(module: nn.Module, factory: LinearFactory) -> None:
-    """Put a layer of `factory` in the place of every `nn.Linear` below `module`."""
+    """Replace every `nn.Linear` below `module` with a layer of `factory`."""
     for name, child in module.named_children():
         if type(child) is nn.Linear:
             setattr(module, name, factory(child.weight, child.bias))

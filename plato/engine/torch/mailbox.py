@@ -13,9 +13,9 @@ from plato.engine.protocol import Chunk
 class Mailbox:
     """Holds what a consumer has not fetched yet, as one chunk.
 
-    Bounded by nature: waiting chunks of one sequence are merged into one, and a sequence has a
-    token budget. What can wait wakes nobody: with two cores, every wake-up of the event loop takes
-    the processor from the engine in the middle of a step.
+    Bounded: chunks of a sequence are merged into one, and a sequence has a token budget. Chunks
+    that can wait do not wake the event loop: with two cores, every wake-up takes CPU time from
+    the engine in the middle of a step.
     """
 
     def __init__(self, group_s: float = 0.0) -> None:
@@ -27,7 +27,7 @@ class Mailbox:
         self._error: BaseException | None = None
         self._arrived = asyncio.Event()
         self._awaited = False
-        """Whether whatever comes next wakes the consumer."""
+        """Whether the next item wakes the consumer."""
         self._fetched = False
 
     def put(self, item: Chunk | BaseException) -> None:
@@ -37,18 +37,18 @@ class Mailbox:
                 self._error = item
             else:
                 self._chunk = item if self._chunk is None else merge(self._chunk, item)
-            wake = self._awaited or self._pressing
+            wake = self._awaited or self._urgent
             self._awaited = False
         if wake:
-            # A closed loop has no consumers left.
+            # A closed loop has no consumers.
             with contextlib.suppress(RuntimeError):
                 self._loop.call_soon_threadsafe(self._arrived.set)
 
     async def get(self) -> Chunk:
-        """Wait for the next chunk; each but the first grows for `group_s` before.
+        """Wait for the next chunk; all but the first are delayed by `group_s` to group tokens.
 
-        The end of a line and the end of the stream do not wait. Raises the error that ended the
-        stream.
+        The end of a line and the end of the stream are not delayed. Raises the error that ended
+        the stream.
         """
         if self._fetched and self._group_s > 0:
             await self._grow()
@@ -66,7 +66,7 @@ class Mailbox:
 
     async def _grow(self) -> None:
         with self._lock:
-            if self._pressing:
+            if self._urgent:
                 return
             self._arrived.clear()
         with contextlib.suppress(TimeoutError):
@@ -74,8 +74,8 @@ class Mailbox:
                 await self._arrived.wait()
 
     @property
-    def _pressing(self) -> bool:
-        """Whether what is there should go out at once."""
+    def _urgent(self) -> bool:
+        """Whether the pending chunk should be sent at once."""
         if self._error is not None:
             return True
         return self._chunk is not None and (
@@ -84,7 +84,7 @@ class Mailbox:
 
 
 def merge(left: Chunk, right: Chunk) -> Chunk:
-    """One chunk for two that follow each other."""
+    """Merge two consecutive chunks."""
     return replace(
         right,
         offset=left.offset,

@@ -1,4 +1,4 @@
-"""Loading a model, and refusing what cannot be computed correctly."""
+"""Loads a model, and refuses one that cannot be computed correctly."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ from plato.engine.torch.pool import KVPool, bytes_per_token
 
 SELF_TEST_TOKENS = 24
 SELF_TEST_TOLERANCE = {torch.float32: 2e-3, torch.bfloat16: 0.35}
-"""Largest difference of logits between our attention and transformers' own, at load."""
+"""Largest allowed difference between our logits and those of transformers, at load."""
 SELF_TEST_DIVERGENCE = 0.1
-"""Largest mean Kullback-Leibler divergence (nats a token) of int8 from float32, at load. The
-default model's is about 0.003; a part computed wrongly gives several."""
+"""Largest allowed mean Kullback-Leibler divergence (nats per token) of int8 from float32, at load.
+The default model's is about 0.003; an incorrectly computed part gives several."""
 
 
 class LanguageModel:
@@ -39,11 +39,11 @@ class LanguageModel:
         """`float32`, `bfloat16` or `int8`."""
         int8 = self.precision == "int8"
         self.dtype: torch.dtype = torch.float32 if int8 else getattr(torch, self.precision)
-        """Of activations; with int8 weights they are float32 between the products."""
+        """Type of the activations; float32 with int8 weights."""
         self.kv_dtype = torch.bfloat16 if int8 else self.dtype
         try:
             self.tokenizer: Any = AutoTokenizer.from_pretrained(config.model_folder)
-            # Eager is what every family has; it serves as the reference of the self-test only.
+            # Every family has eager attention; it is only the reference of the self-test.
             model: Any = AutoModelForCausalLM.from_pretrained(
                 config.model_folder, dtype=self.dtype, attn_implementation="eager"
             )
@@ -51,7 +51,7 @@ class LanguageModel:
             raise EngineError(
                 f"the model in {config.model_folder} cannot be loaded: {error}"
             ) from error
-        # Any: transformers' own annotations do not follow what `Auto` classes give.
+        # Any, because transformers does not annotate what `Auto` classes return.
         self._model: Any = model.to(self.device).eval()
         text_config = self._model.config.get_text_config()
         refuse_unsupported(text_config, self._model)
@@ -65,18 +65,18 @@ class LanguageModel:
         self.vocabulary: int = text_config.vocab_size
         self.end_tokens = self._end_tokens()
         self._tile: int | None = None
-        """Rows that the kernel's attention computes together; `None` where torch does it."""
+        """Rows that the native attention computes together; `None`: torch computes attention."""
         self.has_own_threads = False
-        """Whether the layers are computed by threads that are not torch's; see `leave_threads`."""
-        self._take_over()
+        """Whether the layers are computed by threads other than torch's; see `use_one_thread`."""
+        self._replace_and_check()
 
     @property
     def kv_bytes_per_token(self) -> int:
-        """Bytes of KV that one token takes."""
+        """KV bytes of one token."""
         return bytes_per_token(self.layers, self.kv_heads, self.head_dim, self.kv_dtype)
 
     def new_pool(self, capacity: int, dtype: torch.dtype | None = None) -> KVPool:
-        """A pool of `capacity` tokens that fits this model; `dtype` is for tests of it."""
+        """A pool of `capacity` tokens for this model; `dtype` overrides the KV type (self-test)."""
         return KVPool(
             layers=self.layers,
             heads=self.kv_heads,
@@ -92,7 +92,7 @@ class LanguageModel:
         """Compute one step.
 
         `tokens` are the new tokens of all sequences in the order of `rows`; `wanted` are the
-        indices into them whose logits are needed. Returns float32 [wanted, vocabulary].
+        indices of tokens whose logits are needed. Returns float32 [wanted, vocabulary].
         """
         batch = StepBatch(pool, rows, self.device, self._tile)
         hidden = self._decoder(
@@ -115,11 +115,11 @@ class LanguageModel:
         return frozenset(ends)
 
     @torch.inference_mode()
-    def _take_over(self) -> None:
-        """Replace the attention, then the layers, comparing logits with transformers' own.
+    def _replace_and_check(self) -> None:
+        """Replace the attention, then the layers, and compare the logits with transformers' own.
 
-        Families differ in more ways than a configuration tells, and one that computes something
-        else must not be served.
+        Model families differ in more ways than their configuration says, and a model that would
+        be computed incorrectly must not be served.
         """
         count = min(SELF_TEST_TOKENS, self.context_length)
         generator = torch.Generator().manual_seed(0)
@@ -137,7 +137,7 @@ class LanguageModel:
         self._compare(tokens, expected, exact=self.precision != "int8")
 
     def _replace_modules(self) -> None:
-        """Put our layers, or at least our linears, in the place of transformers' modules."""
+        """Replace transformers' layers with ours, or at least their linears."""
         kernels, factory = new_kernels(), fastest_float_linear()
         native = kernels if isinstance(kernels, NativeKernels) else None
         int8 = native if self.precision == "int8" else None
@@ -155,7 +155,7 @@ class LanguageModel:
         else:
             replace_linears(self._decoder, factory)
         self._head = factory(self._head.weight, self._head.bias)
-        # The model holds its head too, and with it weights that may not be needed any more.
+        # Otherwise the model would keep the weights of its own head alive.
         self._model.set_output_embeddings(self._head)
 
     def _compare(self, tokens: list[int], expected: torch.Tensor, *, exact: bool) -> None:
@@ -186,37 +186,37 @@ class LanguageModel:
             return
         if not exact:
             raise ModelNotSupportedError(
-                f"this model loses too much in int8: {what} by {difference:.3g} from float32 "
-                f"(allowed {limit}); set the dtype to float32"
+                f"this model loses too much precision in int8: {what} by {difference:.3g} from "
+                f"float32 (allowed {limit}); set the dtype to float32"
             )
         raise ModelNotSupportedError(
-            f"this model's attention does more than the engine computes: {what} by "
-            f"{difference:.3g} from transformers' own; use a model of another family "
+            f"the engine does not compute this model's attention correctly: {what} by "
+            f"{difference:.3g} from those of transformers; use a model of another family "
             "(Llama, Qwen2, Qwen3 and Mistral without sliding windows work)"
         )
 
 
-def leave_threads() -> None:
-    """Have torch compute in the calling thread alone, from now on.
+def use_one_thread() -> None:
+    """Make torch compute in the calling thread only.
 
-    For steps of a model with threads of its own: what torch computes beside them is small, and its
-    threads go on spinning for a while where those want to compute (measured at width 8: 17.5 ms
-    a step instead of 20).
+    For models with threads of their own: torch computes little beside them, and its threads spin
+    for a while after each operation and compete for cores (at width 8, a step takes 17.5 ms
+    instead of 20).
     """
     torch.set_num_threads(1)
 
 
 def refuse_unsupported(config: PreTrainedConfig, model: Any) -> None:
-    """Raise `ModelNotSupportedError` for what a configuration says we would compute wrongly.
+    """Raise `ModelNotSupportedError` if the configuration has features that the engine lacks.
 
-    transformers passes an unknown attention no mask, silently: sliding windows, soft caps and
-    sinks would just be missing.
+    transformers silently passes no mask to an attention that it does not know: sliding windows,
+    soft caps and sinks would be missing.
     """
 
     def refuse(what: str) -> None:
         raise ModelNotSupportedError(
-            f"the engine does not support {what}, which {config.model_type} models with this "
-            "configuration need; use another model"
+            f"the engine does not support {what}, which this {config.model_type} model needs; use "
+            "another model"
         )
 
     if getattr(model.config, "is_encoder_decoder", False):
@@ -231,7 +231,7 @@ def refuse_unsupported(config: PreTrainedConfig, model: Any) -> None:
         refuse("sliding-window attention")
     for name in ("attn_logit_softcapping", "final_logit_softcapping", "logit_scale"):
         if getattr(config, name, None):
-            refuse(f"{name}")
+            refuse(name)
     scaling = getattr(config, "logits_scaling", None)
     if scaling not in (None, 1, 1.0):
         refuse("logits_scaling")
@@ -259,7 +259,7 @@ def choose_precision(name: str, device: torch.device) -> str:
         raise EngineError("int8 is for CPUs; set the dtype to bfloat16 or auto")
     if name == "int8" and not has_compiled_kernels():
         raise EngineError(
-            "int8 needs kernels that a C compiler makes at the first start; install gcc or set CC "
-            "to a compiler, or set the dtype to float32 or auto"
+            "int8 needs kernels that are compiled at the first start; install gcc, set CC to a C "
+            "compiler, or set the dtype to float32 or auto"
         )
     return name

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 
 class TreeNode:
-    """A run of tokens on the way from the root; its KV lies in `slots`."""
+    """Consecutive tokens of a path; their KV is in `slots`."""
 
     __slots__ = (
         "children",
@@ -39,37 +39,38 @@ class TreeNode:
         self.tokens = tokens
         self.slots = slots
         self.computed = 0
-        """Leading tokens whose KV is there; a child has some only when its parent has all."""
+        """Leading tokens whose KV is computed; a child has none before its parent has all."""
         self.children: dict[tuple[str, int], TreeNode] = {}
         self.locks = 0
-        """Live sequences that need this node; never fewer than those of any child."""
+        """Live sequences whose path includes this node; never fewer than those of a child."""
         self.claimed_by: object | None = None
-        """The sequence that computes the rest."""
+        """The sequence that computes the missing tokens."""
         self.marks: dict[int, bytes] | None = None
-        """Names of prefixes that end here, by their length within this node (see `Holdings`)."""
+        """Hashes of named prefixes that end in this node, by their length within it (see
+        `KVEventLog`)."""
         self.pins: dict[str, int] | None = None
-        """Distance of every run that will need this node (see `Pins`); `None` for no run."""
+        """Distance for every run that has pinned this node (see `Pins`); `None`: not pinned."""
         self.last_used = 0
         self.ticket = 0
-        """Its valid entry in the `EvictionOrder`; 0 for none."""
+        """Its valid entry in the `EvictionOrder`; 0: none."""
 
     @property
     def complete(self) -> bool:
-        """Whether all of its KV is there."""
+        """Whether all of its KV is computed."""
         return self.computed == len(self.tokens)
 
     @property
     def missing(self) -> int:
-        """Tokens whose KV is not there yet."""
+        """Number of tokens whose KV is not computed yet."""
         return len(self.tokens) - self.computed
 
     @property
     def evictable(self) -> bool:
-        """Whether it can leave the tree as it is: nobody needs it or anything behind it."""
+        """Whether it is an unlocked leaf."""
         return not self.locks and not self.children and self.parent is not None
 
     def path(self) -> list[TreeNode]:
-        """The nodes from below the root down to this one."""
+        """The nodes from the root's child down to this one."""
         nodes: list[TreeNode] = []
         node: TreeNode | None = self
         while node is not None and node.parent is not None:

@@ -1,16 +1,17 @@
-"""From the token that was chosen for a sequence to the chunk that reports it."""
+"""From a sampled token to the chunk that reports it."""
 
 from __future__ import annotations
 
-from collections.abc import Set
+from collections.abc import Callable, Set
 
 from plato.engine.protocol import Chunk, FinishReason, Load
+from plato.engine.torch.grammar import Matcher
 from plato.engine.torch.sampling import Choice, Draw
 from plato.engine.torch.sequence import Sequence
 
 
 def draw(sequence: Sequence) -> Draw:
-    """What the next token of `sequence` is drawn for."""
+    """Sampling input for the next token of `sequence`."""
     request = sequence.request
     return Draw(
         request.sampling,
@@ -21,13 +22,17 @@ def draw(sequence: Sequence) -> Draw:
     )
 
 
-def take(sequence: Sequence, choice: Choice, end_tokens: Set[int], *, forced: bool) -> int:
-    """Append a token and (if `forced`) those that the grammar forces behind it; returns how many.
+def take(
+    sequence: Sequence,
+    choice: Choice,
+    end_tokens: Set[int],
+    forced: Callable[[Matcher], list[int]],
+) -> int:
+    """Append a token and those that the grammar forces after it; returns their number.
 
-    A request's script stands in for what was chosen.
-
-    Sets the sequence's finish reason if it has ended by that, whatever its text says. Raises
-    `RequestRefusedError` if the grammar cannot be followed.
+    A request's script replaces the sampled token. Sets the finish reason if the tokens end the
+    sequence; stop strings are checked in `release_text`. Raises `RequestRefusedError` if the
+    grammar cannot be followed.
     """
     if choice.error is not None:
         raise choice.error
@@ -42,14 +47,14 @@ def take(sequence: Sequence, choice: Choice, end_tokens: Set[int], *, forced: bo
         sequence.finish = FinishReason.STOP
     elif sequence.matcher is not None:
         sequence.matcher.consume([token])
-        fits = not forced or sequence.append(sequence.matcher.forced())
+        fits = sequence.append(forced(sequence.matcher))
         if fits and sequence.matcher.complete:
             sequence.finish = FinishReason.STOP
     return len(sequence.output) - before
 
 
 def release_text(sequence: Sequence) -> str:
-    """The text that the tokens not reported yet complete; looks for the end of the sequence."""
+    """Text completed by the tokens not reported yet; sets the finish reason if it ends here."""
     text = sequence.text.push(sequence.tokens[sequence.reported :])
     if sequence.text.stopped:
         sequence.finish = FinishReason.STOP
@@ -61,7 +66,7 @@ def release_text(sequence: Sequence) -> str:
 
 
 def next_chunk(sequence: Sequence, text: str, replica: str, epoch: str, load: Load) -> Chunk:
-    """The chunk with all that is new; what it carries counts as reported."""
+    """The chunk with everything not reported yet; marks it as reported."""
     new = tuple(sequence.tokens[sequence.reported :])
     offset = sequence.reported - sequence.prompt_length
     sequence.reported = len(sequence.tokens)

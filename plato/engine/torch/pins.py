@@ -1,4 +1,4 @@
-"""Pins: what live runs will need again is evicted last."""
+"""Pins: KV that live runs will need again is evicted last."""
 
 from __future__ import annotations
 
@@ -7,20 +7,19 @@ from collections.abc import Callable
 from plato.engine.torch.node import TreeNode
 
 PIN_TTL_S = 120.0
-"""A pin is forgotten after this: nobody may have been left to release it."""
+"""A pin expires after this, in case its scheduler died before releasing it."""
 MAX_PINS = 4096
-"""Pins at once; past it the oldest one goes."""
+"""Limit of pins; the oldest is dropped for a new one."""
 
 
 class Pins:
     """Which run will need which node, and how soon.
 
-    A pin is a priority against eviction, never a lock: a pinned node goes when all that remains
-    is pinned, and the farthest from being needed goes first. A pin speaks for the whole path down
-    to its node, whose parents cannot go before it; when the node goes, its pins pass to its
-    parent.
+    A pin is a priority against eviction, never a lock: pinned nodes are evicted when nothing else
+    is left, the greatest distance first. A pin covers the whole path to its node, because parents
+    are evicted after their children; when the node is evicted, its pins pass to its parent.
 
-    Methods that change pins return the nodes concerned, whose order of eviction has changed.
+    Methods that change pins return the nodes whose eviction order has changed.
     """
 
     def __init__(self, clock: Callable[[], float]) -> None:
@@ -28,15 +27,15 @@ class Pins:
         # Both bounded by MAX_PINS.
         self._deadlines: dict[tuple[str, TreeNode], float] = {}
         self._by_run: dict[str, set[TreeNode]] = {}
-        self._next_look = 0.0
+        self._next_check = 0.0
 
     def __len__(self) -> int:
         return len(self._deadlines)
 
     def add(self, node: TreeNode, run: str, distance: int) -> list[TreeNode]:
-        """Pin `node` for `run`, in the place of a pin that the run has on it already.
+        """Pin `node` for `run`, replacing an earlier pin of the run on it.
 
-        `distance` counts the nodes of the run that must end before this one is needed.
+        `distance` is the number of the run's nodes that must finish before it is needed.
         """
         return self._add(node, run, distance, self._clock() + PIN_TTL_S)
 
@@ -48,18 +47,18 @@ class Pins:
         return nodes
 
     def expire(self) -> list[TreeNode]:
-        """Drop the pins past their time; looks for them once a second at the most."""
+        """Drop expired pins; checks at most once a second."""
         now = self._clock()
-        if now < self._next_look:
+        if now < self._next_check:
             return []
-        self._next_look = now + 1.0
+        self._next_check = now + 1.0
         expired = [key for key, deadline in self._deadlines.items() if deadline <= now]
         for run, node in expired:
             self._remove(node, run)
         return [node for _, node in expired]
 
     def pass_on(self, node: TreeNode) -> None:
-        """`node` is leaving the tree: its pins go to its parent."""
+        """Pass the pins of `node`, which is being evicted, to its parent."""
         parent = node.parent
         assert parent is not None
         for run, distance in dict(node.pins or {}).items():
@@ -72,12 +71,12 @@ class Pins:
             self._add(parent, run, distance, deadline)
 
     def check_integrity(self, nodes: set[TreeNode]) -> None:
-        """Raise `AssertionError` unless the pins are those of `nodes`, the nodes of the tree."""
+        """Raise `AssertionError` unless the pins are those of `nodes`, all nodes of the tree."""
         held = {(run, node) for node in nodes for run in node.pins or ()}
-        assert held == self._deadlines.keys(), "pins are not those of the tree's nodes"
+        assert held == self._deadlines.keys(), "pins differ from those of the tree's nodes"
         by_run = {(run, node) for run, of_run in self._by_run.items() for node in of_run}
-        assert held == by_run, "pins by run are not those of the tree's nodes"
-        assert all(self._by_run.values()), "a run without pins is remembered"
+        assert held == by_run, "pins by run differ from those of the tree's nodes"
+        assert all(self._by_run.values()), "an entry of a run without pins"
         assert all(node.pins is None or node.pins for node in nodes), "an empty set of pins"
         assert len(self._deadlines) <= MAX_PINS, "too many pins"
 

@@ -1,4 +1,4 @@
-"""The memory that holds KV: one slot a token, in every layer."""
+"""KV memory: one slot per token, in every layer."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ if TYPE_CHECKING:
 
 
 class KVPool:
-    """Slots of KV, handed out by number.
+    """KV slots, allocated by number.
 
-    `keys[layer]` and `values[layer]` have shape [capacity, KV heads, head dimension]. Pages of
-    memory that no token has touched yet cost nothing on a CPU, so a large budget is cheap.
+    `keys[layer]` and `values[layer]` have shape [capacity, KV heads, head dimension]. On a CPU,
+    memory pages that were never written take no memory, so a large budget is cheap.
     """
 
     def __init__(
@@ -40,35 +40,34 @@ class KVPool:
 
     @property
     def dtype(self) -> str:
-        """Name of the type of its elements."""
+        """Name of the element type."""
         return str(self.keys[0].dtype)
 
     @property
     def free_count(self) -> int:
-        """Slots that nobody holds."""
+        """Number of free slots."""
         return self._free.count
 
     def allocate(self, count: int, after: int | None = None) -> NDArray[np.int64]:
-        """Take `count` slots, in few runs of consecutive ones.
+        """Allocate `count` slots, in few consecutive extents.
 
-        The first run is the one right behind slot `after`, if that is free. The caller has made
-        sure that there are as many.
+        Starts right after slot `after` if that is free. The caller ensures that enough are free.
         """
         if count > self._free.count:
-            raise AssertionError(f"{count} KV slots asked, {self._free.count} free")
+            raise AssertionError(f"{count} KV slots requested, {self._free.count} free")
         return self._free.take(count, after)
 
     def free(self, slots: NDArray[np.int64]) -> None:
-        """Give slots back."""
+        """Free slots."""
         self._free.give(slots)
 
     def read(self, slots: NDArray[np.int64]) -> tuple[NDArray[Any], NDArray[Any]]:
-        """Keys and values of `slots`, each [layers, slots, KV heads, head dimension], as bits."""
+        """Keys and values of `slots`, each [layers, slots, KV heads, head dimension]."""
         index = torch.from_numpy(slots).to(self.keys[0].device)
         return _bits(self.keys, index), _bits(self.values, index)
 
     def write(self, slots: NDArray[np.int64], keys: NDArray[Any], values: NDArray[Any]) -> None:
-        """Put into `slots` what `read` has given."""
+        """Write what `read` has returned into `slots`."""
         index = torch.from_numpy(slots).to(self.keys[0].device)
         for tensors, arrays in ((self.keys, keys), (self.values, values)):
             for tensor, array in zip(tensors, arrays, strict=True):
@@ -76,7 +75,7 @@ class KVPool:
 
     def free_slots(self) -> frozenset[int]:
         """The free slots, for integrity checks."""
-        return frozenset(slot for start, end in self._free.runs() for slot in range(start, end))
+        return frozenset(slot for start, end in self._free.extents() for slot in range(start, end))
 
 
 def _tensors(
@@ -85,19 +84,19 @@ def _tensors(
     if device.type != "cpu":
         return [torch.empty(shape, dtype=dtype, device=device) for _ in range(count)]
     size = math.prod(shape) * dtype.itemsize
-    # Attention reads some hundred bytes here and there: on small pages most of its time would go
-    # into finding where they lie.
+    # Attention reads a few hundred bytes at scattered addresses: with small pages, TLB misses
+    # would dominate its time.
     memory = huge_pages(count * size)
     parts = memory.view(dtype).view(count, *shape)
     return list(parts.unbind())
 
 
 def _bits(tensors: list[torch.Tensor], index: torch.Tensor) -> NDArray[Any]:
-    """Rows of all layers in one array; numpy does not know bfloat16, so its bits are integers."""
+    """Rows of all layers in one array; bfloat16 as int16, because numpy does not support it."""
     rows = torch.stack([tensor[index] for tensor in tensors]).cpu()
     return rows.view(torch.int16).numpy() if rows.dtype is torch.bfloat16 else rows.numpy()
 
 
 def bytes_per_token(layers: int, heads: int, head_dim: int, dtype: torch.dtype) -> int:
-    """Bytes of KV that one token takes: keys and values in all layers."""
+    """KV bytes of one token: keys and values in all layers."""
     return 2 * layers * heads * head_dim * dtype.itemsize

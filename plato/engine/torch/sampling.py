@@ -1,7 +1,6 @@
-"""Choosing tokens from logits: for a whole batch at once, and reproducibly.
+"""Samples tokens from logits: for a whole batch at once, and reproducibly.
 
-Whatever else is in the batch, a row's token depends on its own logits and `Draw` alone, bit for
-bit.
+A row's token depends bit for bit on its own logits and `Draw` alone, not on the rest of the batch.
 """
 
 from __future__ import annotations
@@ -22,37 +21,37 @@ from plato.engine.torch.distribution import sample, take_rows
 from plato.engine.torch.grammar import Mask
 
 _HUGE = 1e9
-"""Bound of every parameter: far from what overflows float32, and past all that has an effect."""
+"""Bound of every parameter: far below float32 overflow, and far above any useful value."""
 
 
 @dataclass(frozen=True, slots=True)
 class Draw:
-    """What one row of logits is drawn for."""
+    """Sampling input of one row of logits."""
 
     params: SamplingParams
     node: int
     output: Sequence[int]
-    """Output tokens so far; the position is their number."""
+    """Output tokens so far; their number is the position."""
     mask: Mask | None = None
-    """What the grammar allows."""
+    """Tokens that the grammar allows."""
     alternatives: int = 0
-    """How many alternatives to report, after the grammar and before `first_token_bias`."""
+    """Number of alternatives to report, after the grammar and before `first_token_bias`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """The token chosen for one row."""
+    """The token sampled for one row."""
 
     token: int
-    """-1 where there is an error."""
+    """-1 if there is an error."""
     alternatives: tuple[tuple[int, float], ...] = ()
     """(token id, log probability), most likely first."""
     error: RequestRefusedError | None = None
-    """The row's grammar allows no token at all."""
+    """Set if the row's grammar allows no token."""
 
 
 def check(params: SamplingParams, vocabulary: int) -> None:
-    """Raise `RequestRefusedError` for parameters that no token can be chosen by.
+    """Raise `RequestRefusedError` for invalid parameters.
 
     `vocabulary` is the number of logits in a row.
     """
@@ -70,7 +69,7 @@ def check(params: SamplingParams, vocabulary: int) -> None:
             raise RequestRefusedError(f"{name} is {value:g}; it must be {low:g} to {high:g}", name)
     if params.top_p == 0:
         raise RequestRefusedError(
-            "top_p is 0, which keeps no token; use temperature 0 for greedy", "top_p"
+            "top_p is 0, which keeps no token; use temperature 0 for greedy decoding", "top_p"
         )
     for name, bias in (
         ("logit_bias", params.logit_bias),
@@ -84,12 +83,12 @@ def _check_bias(name: str, bias: Sequence[tuple[int, float]], vocabulary: int) -
     for token, value in bias:
         if not 0 <= token < vocabulary:
             raise RequestRefusedError(
-                f"{name} names token {token}, and this model's tokens are 0 to {vocabulary - 1}; "
+                f"{name} has token {token}, and this model's tokens are 0 to {vocabulary - 1}; "
                 "remove it",
                 name,
             )
         if token in seen:
-            raise RequestRefusedError(f"{name} names token {token} twice; keep one", name)
+            raise RequestRefusedError(f"{name} has token {token} twice; remove one", name)
         if not -_HUGE <= value <= _HUGE:
             raise RequestRefusedError(
                 f"{name} adds {value:g} to token {token}; it must be {-_HUGE:g} to {_HUGE:g}",
@@ -99,11 +98,11 @@ def _check_bias(name: str, bias: Sequence[tuple[int, float]], vocabulary: int) -
 
 
 def choose(logits: torch.Tensor, draws: Sequence[Draw]) -> list[Choice]:
-    """Choose a token for every row, by the steps and in the order that `SamplingParams` states.
+    """Sample a token for every row, in the order that `SamplingParams` documents.
 
     Args:
         logits: float32 [rows, vocabulary]; may be overwritten.
-        draws: one for each row, with parameters that `check` accepts.
+        draws: One for each row, with parameters that `check` accepts.
     """
     logits = logits.contiguous()
     _add_(logits, [draw.params.logit_bias for draw in draws])
@@ -119,8 +118,8 @@ def choose(logits: torch.Tensor, draws: Sequence[Draw]) -> list[Choice]:
     _add_(logits, [() if draw.output else draw.params.first_token_bias for draw in draws])
 
     tokens = _most_likely(logits)
-    # Where the most likely of all tokens is allowed, it is the most likely of the allowed ones:
-    # asking the grammar about one token costs a hundredth of asking about all.
+    # If the most likely token is allowed, it is the most likely allowed one: checking one token
+    # costs a hundredth of computing the mask.
     refused = {
         row
         for row, draw in enumerate(draws)
@@ -146,10 +145,10 @@ def choose(logits: torch.Tensor, draws: Sequence[Draw]) -> list[Choice]:
 
 
 def uniform(seed: int, node: int, position: int) -> float:
-    """A number in [0, 1) that depends on its key alone: not on the batch, nor on the device."""
+    """A number in [0, 1) that depends on its key alone, not on the batch or the device."""
     key = f"{seed}:{node}:{position}".encode()
     digest = hashlib.blake2b(key, digest_size=8).digest()
-    # 53 bits: more would be rounded, to 1.0 at the upper end.
+    # 53 bits: more would round up to 1.0 at the upper end.
     return (int.from_bytes(digest, "little") >> 11) / 2**53
 
 
@@ -158,7 +157,7 @@ def _number(draw: Draw) -> float:
 
 
 def top_alternatives(logits: torch.Tensor, count: int) -> tuple[tuple[int, float], ...]:
-    """The `count` most likely tokens of `logits` [vocabulary], impossible ones left out."""
+    """The `count` most likely tokens of `logits` [vocabulary], without impossible ones."""
     values, tokens = torch.log_softmax(logits, -1).topk(min(count, len(logits)))
     pairs = zip(tokens.tolist(), values.tolist(), strict=True)
     return tuple((token, value) for token, value in pairs if value > -math.inf)
@@ -179,7 +178,7 @@ def _add_(logits: torch.Tensor, biases: Iterable[Sequence[tuple[int, float]]]) -
 
 
 def _penalise_(logits: torch.Tensor, draws: Sequence[Draw]) -> None:
-    """Apply the penalties for what each row's output holds already, in place."""
+    """Apply the penalties for the tokens in each row's output, in place."""
     vocabulary = logits.shape[1]
     places: list[np.ndarray] = []
     columns: list[np.ndarray] = []
@@ -207,7 +206,7 @@ def _penalise_(logits: torch.Tensor, draws: Sequence[Draw]) -> None:
 def _allow_only_(
     logits: torch.Tensor, draws: Sequence[Draw], rows: Iterable[int]
 ) -> dict[int, RequestRefusedError]:
-    """Set what the grammars of `rows` forbid to -inf in place; errors of dead ends by row."""
+    """Set tokens that the grammars of `rows` forbid to -inf in place; returns errors by row."""
     masks: dict[int, np.ndarray] = {}
     errors: dict[int, RequestRefusedError] = {}
     for row in rows:
@@ -219,12 +218,12 @@ def _allow_only_(
         except RequestRefusedError as error:
             errors[row] = error
         else:
-            # A vocabulary may be padded past what the tokenizer knows: zeros there.
+            # The vocabulary may be padded beyond the tokenizer's: zeros there.
             masks[row] = np.unpackbits(packed, count=logits.shape[1], bitorder="little")
     if masks:
         index = torch.tensor(list(masks), device=logits.device)
         allowed = torch.from_numpy(np.stack(list(masks.values()))).to(logits)
-        # Ten times faster than a fill by condition.
+        # Ten times faster than masked_fill.
         limits = allowed.sub_(0.5).mul_(math.inf)
         logits.index_copy_(0, index, limits.minimum(logits.index_select(0, index)))
     return errors

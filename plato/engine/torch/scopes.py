@@ -1,4 +1,4 @@
-"""Who may share which tokens."""
+"""Scopes: which tenants share which tokens."""
 
 from __future__ import annotations
 
@@ -15,5 +15,5 @@ def scope_runs(prompt: Prompt, start: int, end: int) -> Iterator[tuple[str, int,
     if start < boundary:
         yield PUBLIC, start, boundary
     if boundary < end:
-        # The colon keeps a tenant with an empty name apart from the public scope.
+        # The prefix separates a tenant with an empty name from the public scope.
         yield f"tenant:{prompt.tenant}", boundary, end

@@ -1,4 +1,4 @@
-"""One sequence on its way through the engine."""
+"""State of one sequence in the engine."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ _arrivals = itertools.count()
 class Sequence:
     """State of one request, from its arrival to its last chunk.
 
-    While it runs, its tokens have two parts. What stands before `tail_start` lies in the tree,
-    locked, shared with others; the rest, its *tail*, is its own: the last token that was known
-    when it was admitted and what it decodes. So there is always a token to compute, and with it
-    the logits of the next one. While it waits it holds no KV.
+    While it runs, its tokens have two parts. Those before `tail_start` are in the tree, locked and
+    shared with others; the rest, its *tail*, is private: the last token known at its admission and
+    what it decodes. So there is always a token to compute, and with it the logits of the next one.
+    While it waits it holds no KV.
     """
 
     def __init__(
@@ -43,39 +43,39 @@ class Sequence:
         self.prompt_length = len(request.prompt)
         self.tokens: list[int] = [*request.prompt.tokens, *request.emitted]
         self.output: list[int] = list(request.emitted)
-        """Output tokens, those of earlier attempts included."""
+        """Output tokens, including those of earlier attempts."""
         self.reported = len(self.tokens)
-        """Tokens that chunks have carried so far, prompt included."""
+        """Tokens sent in chunks so far, including the prompt."""
         self.finish: FinishReason | None = None
         self.first: tuple[tuple[int, float], ...] = ()
         self.steps = 0
 
-        # Where its KV is, while it runs; `Residency` keeps all of this.
+        # Where its KV is, while it runs; maintained by `Scheduler`.
         self.leaf: TreeNode | None = None
         """End of its path in the tree; `None` while it waits."""
         self.tail_start = 0
         self.slots: NDArray[np.int64] = np.empty(0, np.int64)
-        """Slot of every position up to its budget; those past `reserved` mean nothing yet."""
+        """Slot of every position up to its budget; undefined from `reserved` on."""
         self.reserved = 0
         self.computed = 0
-        """Leading tokens whose KV is known to be there."""
+        """Leading tokens whose KV is computed."""
         self.reached = 0
-        """Tokens whose KV it has had at any time: what it computes below this is done again."""
+        """Most tokens computed before a preemption: positions below it are recomputed."""
         self.preemptions = 0
 
         self.own_prompt_tokens = 0
         """Prompt tokens that this sequence computed itself, each counted once."""
         self.expected_prefill = 0
-        """While it waits: tokens to compute before the next token, as far as was seen."""
+        """While it waits: tokens to compute before the next token, as of its enqueueing."""
 
     @property
     def slots_needed(self) -> int:
-        """KV of everything it may ever hold; the last token's is never computed."""
+        """Slots for its whole budget; the KV of the last token is never computed."""
         return self.prompt_length + self.request.max_tokens - 1
 
     @property
     def cached_tokens(self) -> int:
-        """Prompt tokens that it did not have to compute (so far)."""
+        """Prompt tokens that it has not had to compute so far."""
         return self.prompt_length - self.own_prompt_tokens
 
     @property
@@ -84,12 +84,12 @@ class Sequence:
         return self.leaf is not None
 
     def append(self, tokens: list[int]) -> bool:
-        """Take tokens into the output, within the budget; False if some did not fit."""
+        """Append tokens to the output, within the budget; False if some did not fit."""
         room = self.request.max_tokens - len(self.output)
         self.tokens.extend(tokens[:room])
         self.output.extend(tokens[:room])
         return len(tokens) <= room
 
     def order(self) -> tuple[int, int]:
-        """Sorts by claim: by priority, then by arrival."""
+        """Sort key: by priority, then by arrival."""
         return -self.request.priority, self.arrival

@@ -1,9 +1,11 @@
-"""From tokens to text as they come: unfinished characters and stop strings are held back."""
+"""Detokenises a sequence incrementally; incomplete characters and stop strings are held back."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
+
+from plato.engine.stop import StopMatcher
 
 REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 
@@ -13,27 +15,34 @@ class TextStream:
 
     Decoding a token alone loses what depends on its neighbours (spaces, bytes of one character),
     so each new piece is the difference between decoding a short window with and without the new
-    tokens, as text-generation-inference does it.
+    tokens, as in text-generation-inference.
     """
 
     def __init__(self, tokenizer: Any, stop: Sequence[str]) -> None:
         self._tokenizer = tokenizer
-        self._stop = tuple(stop)
-        self._hold = max((len(string) for string in stop), default=1) - 1
+        self._stop = StopMatcher(stop)
         self._tokens: list[int] = []
         self._window = 0
         self._read = 0
-        self._held = ""
-        """Decoded, but not released: it may be the start of a stop string."""
-        self.stopped = False
-        """Whether a stop string has matched; nothing more is released then."""
+
+    @property
+    def stopped(self) -> bool:
+        """Whether a stop string has matched; nothing is released after it."""
+        return self._stop.matched
 
     def push(self, tokens: Sequence[int]) -> str:
         """Add tokens; returns the text that can be released now.
 
-        What has been released depends on the tokens so far, not on how they were grouped.
+        The released text depends on the tokens so far, not on how they were grouped.
         """
         return "".join([self._push(token) for token in tokens])
+
+    def flush(self) -> str:
+        """The sequence has ended: release what was held back."""
+        before = self._decode(self._window, self._read)
+        rest = self._decode(self._window, len(self._tokens))[len(before) :]
+        self._window = self._read = len(self._tokens)
+        return self._stop.feed(rest) + self._stop.flush()
 
     def _push(self, token: int) -> str:
         self._tokens.append(token)
@@ -42,31 +51,7 @@ class TextStream:
         if len(after) <= len(before) or after.endswith(REPLACEMENT):
             return ""
         self._window, self._read = self._read, len(self._tokens)
-        return self._release(after[len(before) :])
-
-    def flush(self) -> str:
-        """The sequence has ended: release what was held back."""
-        before = self._decode(self._window, self._read)
-        rest = self._decode(self._window, len(self._tokens))[len(before) :]
-        self._window = self._read = len(self._tokens)
-        text = self._release(rest)
-        if self.stopped:
-            return text
-        text, self._held = text + self._held, ""
-        return text
-
-    def _release(self, text: str) -> str:
-        if self.stopped:
-            return ""
-        text = self._held + text
-        cuts = [index for string in self._stop if (index := text.find(string)) >= 0]
-        if cuts:
-            self.stopped, self._held = True, ""
-            return text[: min(cuts)]
-        if self._hold == 0:
-            return text
-        self._held = text[-self._hold :]
-        return text[: -self._hold]
+        return self._stop.feed(after[len(before) :])
 
     def _decode(self, start: int, stop: int) -> str:
         text: str = self._tokenizer.decode(

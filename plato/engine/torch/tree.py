@@ -1,12 +1,12 @@
-"""One tree for the KV of all prompts and outputs: what is shared is held and computed once.
+"""One tree for the KV of all prompts and outputs: a shared prefix is stored and computed once.
 
 A radix tree over token ids, as in SGLang's RadixAttention (arXiv 2312.07104, section 3), with two
-differences. An edge also has a *scope*: public, or one tenant's, so a private prefix is never
-found by another tenant. And nodes enter the tree *before* they are computed: the first sequence
-that needs a node claims it, others with the same prefix wait for it instead of computing it too.
+differences. An edge also has a *scope*: public, or one tenant's, so no tenant finds a private
+prefix of another. And nodes enter the tree *before* they are computed: the first sequence that
+needs a node claims it, and others with the same prefix wait for it instead of computing it too.
 
-With one slot a token, a fork at any token is the split of a node: nothing is ever copied, and
-what a sequence writes behind the fork goes into slots of its own.
+With one slot per token, a fork at any token only splits a node: no KV is copied, and what a
+sequence writes after the fork goes into its own slots.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import numpy as np
 
 from plato.engine.prompt import Prompt
 from plato.engine.torch.eviction import EvictionOrder
-from plato.engine.torch.holdings import Holdings, named_ends
+from plato.engine.torch.kv_events import KVEventLog, named_ends
 from plato.engine.torch.node import TreeNode
 from plato.engine.torch.pins import Pins
 from plato.engine.torch.pool import KVPool
@@ -31,10 +31,10 @@ if TYPE_CHECKING:
 
 
 class KVTree:
-    """The tree, its locks, and eviction of what nobody needs.
+    """The tree, its locks, and eviction of what no live sequence needs.
 
-    Bounded by the pool: every token in it holds one slot. A *path* is a node and all above it; a
-    live sequence locks the path that it reads.
+    Bounded by the pool: every token takes one slot. A *path* is a node and its ancestors; a live
+    sequence locks the path that it reads.
     """
 
     def __init__(self, pool: KVPool, clock: Callable[[], float] = time.monotonic) -> None:
@@ -42,21 +42,21 @@ class KVTree:
         self._uses = itertools.count(1)
         self._order = EvictionOrder()
         self._pins = Pins(clock)
-        self.holdings = Holdings()
+        self.kv_events = KVEventLog()
         self.root = TreeNode(None, PUBLIC, (), np.empty(0, np.int64))
-        # Kept up to date with every change: a step asks for them.
+        # Updated with every change, because every step reads them.
         self.evictable = 0
         """Tokens that no live sequence needs."""
         self.pending = 0
-        """Tokens that live sequences need and nobody has computed yet."""
+        """Tokens that live sequences need and that are not computed yet."""
         self.evicted = 0
         """Tokens evicted so far."""
 
     def find(self, prompt: Prompt, tokens: tuple[int, ...]) -> tuple[TreeNode | None, int, int]:
-        """Look for the longest prefix of `tokens`, the prompt with what follows it.
+        """Find the longest prefix of `tokens`, the prompt with what follows it.
 
-        Changes nothing. Returns the node that the prefix ends with, the prefix's length, and how
-        many of its leading tokens are computed. The node is `None` if the prefix ends within one.
+        Changes nothing. Returns the node at whose end the prefix ends, its length, and how many of
+        its leading tokens are computed. The node is `None` if the prefix ends within a node.
         """
         node: TreeNode | None = self.root
         found = computed = 0
@@ -86,14 +86,14 @@ class KVTree:
         start: int,
         slots: NDArray[np.int64],
     ) -> TreeNode:
-        """Hang `tokens[start:]`, not computed yet, below `node`, locked once; returns the end."""
+        """Add `tokens[start:]`, not computed yet, below `node`, locked once; returns the end."""
         self.pending += len(tokens) - start
         for scope, begin, end in scope_runs(prompt, start, len(tokens)):
             node = self._add(node, scope, tokens[begin:end], slots[begin - start : end - start])
         return node
 
     def advance(self, node: TreeNode, end: int) -> None:
-        """Note that the KV of the path to `node` is there up to position `end`."""
+        """Note that the KV of the path to `node` is computed up to position `end`."""
         position = 0
         for step in node.path():
             if not step.complete:
@@ -114,13 +114,13 @@ class KVTree:
         start: int,
         slots: NDArray[np.int64],
     ) -> tuple[TreeNode, int]:
-        """Continue a locked path with `tokens`, which a sequence has computed for itself.
+        """Extend a locked path by `tokens`, which a sequence has computed in its own slots.
 
-        `tokens` stand at the positions from `start`, their KV in `slots`; `node` is the end of
-        the path, which gets longer. A leaf that is this sequence's alone is extended in place.
-        Tokens that the tree holds already are not taken in twice: their slots are freed and
-        overwritten with the tree's. Returns the new end of the path and its position, which falls
-        short where somebody else is computing the same tokens right now.
+        `tokens` are at the positions from `start`, their KV in `slots`; `node` is the end of the
+        path. A leaf that only this sequence uses is extended in place. Tokens that the tree holds
+        already are not stored twice: their entries of `slots` are freed and overwritten with the
+        tree's. Returns the new end of the path and its position, which falls short where another
+        sequence is computing the same tokens.
         """
         new = tuple(tokens)
         for scope, begin, end in scope_runs(prompt, start, start + len(new)):
@@ -145,7 +145,7 @@ class KVTree:
     def unlock(self, node: TreeNode, owner: object) -> None:
         """Release a locked path that ends at `node`, and the claims of `owner` on it.
 
-        Tokens that nobody computed and nobody needs any more leave the tree.
+        Tokens that are neither computed nor needed any more leave the tree.
         """
         for step in reversed(node.path()):
             step.locks -= 1
@@ -158,17 +158,17 @@ class KVTree:
                 assert not step.children
                 self.pending -= step.missing
                 self._cut(step, step.missing)
-            # What has been cut away whole is no node any more.
+            # A node that was cut away entirely has left the tree.
             if step.tokens:
                 self.evictable += len(step.tokens)
                 if step.evictable:
                     self._order.put(step)
 
     def ensure_free(self, count: int) -> bool:
-        """Evict until `count` slots are free, and no more than that.
+        """Evict until `count` slots are free, and no more.
 
-        Unneeded leaves go in the order of `EvictionOrder`, from their ends. Returns False, with
-        nothing evicted, if that is not possible.
+        Evicts unlocked leaves in the order of `EvictionOrder`, from their ends. Returns False,
+        with nothing evicted, if that is not possible.
         """
         if self._pool.free_count + self.evictable < count:
             return False
@@ -181,7 +181,7 @@ class KVTree:
         return True
 
     def pin(self, prompt: Prompt, run: str, distance: int) -> None:
-        """Pin what is there of `prompt`."""
+        """Pin the cached part of `prompt`."""
         node, _ = self._end_of(prompt, prompt.tokens)
         self.pin_path(node, run, distance)
 
@@ -195,22 +195,22 @@ class KVTree:
         self._reorder(self._pins.release(run))
 
     def expire_pins(self) -> None:
-        """Drop the pins whose time is over."""
+        """Drop the expired pins."""
         self._reorder(self._pins.expire())
 
     def slots_of(self, prompt: Prompt, start: int) -> NDArray[np.int64]:
-        """Slots of what is computed of `prompt`, from position `start` on; maybe none."""
+        """Slots of the computed part of `prompt`, from position `start` on; may be empty."""
         _, _, computed = self.find(prompt, prompt.tokens)
         parts = [node.slots[:shared] for node, shared in self._walk(prompt, prompt.tokens)]
         slots = np.concatenate([np.empty(0, np.int64), *parts])[start:computed]
         return slots.astype(np.int64)
 
     def adopt(self, prompt: Prompt, start: int, stop: int) -> NDArray[np.int64] | None:
-        """Make room for the KV of `prompt` from `start` up to `stop`, which somebody else brings.
+        """Allocate slots for KV of `prompt` from `start` to `stop` that another engine computed.
 
-        Returns the slots of the last tokens of these, as many as are not there yet, and takes
-        them for computed: the caller fills them before anything else happens. `None`, with
-        nothing changed, if that cannot be.
+        Returns the slots of those tokens that are not cached yet, the last ones, and marks them
+        as computed: the caller must fill them before the next step. `None`, with nothing changed,
+        if that is not possible.
         """
         tokens = prompt.tokens[:stop]
         node, found, computed = self.find(prompt, tokens)
@@ -227,14 +227,14 @@ class KVTree:
         return slots
 
     def mark(self, prompt: Prompt) -> None:
-        """Name what is there of `prompt`, so that others can be told of it."""
+        """Publish the named prefixes of the cached part of `prompt` as KV events."""
         _, found, computed = self.find(prompt, prompt.tokens)
         ends = iter(named_ends(prompt, min(found, computed)))
         position = 0
         chain, length = next(ends, (b"", 0))
         for node, shared in self._walk(prompt, prompt.tokens):
             while length and length <= position + shared:
-                self.holdings.hold(node, length - position, chain, length)
+                self.kv_events.store(node, length - position, chain, length)
                 chain, length = next(ends, (b"", 0))
             position += shared
 
@@ -247,28 +247,28 @@ class KVTree:
             stack.extend(node.children.values())
 
     def check_integrity(self) -> None:
-        """Raise `AssertionError` unless counters, order of eviction and pins fit the nodes."""
+        """Raise `AssertionError` unless counters, eviction order and pins match the nodes."""
         nodes = set(self.nodes())
         unneeded = sum(len(node.tokens) for node in nodes if not node.locks)
         assert self.evictable == unneeded, "the count of evictable tokens is wrong"
         assert self.pending == sum(n.missing for n in nodes), "the count of pending tokens is wrong"
         self._order.check_integrity({node for node in nodes if node.evictable})
         self._pins.check_integrity(nodes)
-        self.holdings.check_integrity(nodes)
+        self.kv_events.check_integrity(nodes)
         for node in nodes:
             assert node.tokens, "an empty node"
-            assert len(node.tokens) == len(node.slots), "a node's slots are not its tokens"
-            assert node.complete or node.locks, "an incomplete node that nobody needs"
+            assert len(node.tokens) == len(node.slots), "a node has more or fewer slots than tokens"
+            assert node.complete or node.locks, "an incomplete node without locks"
             for (scope, token), child in node.children.items():
                 assert child.parent is node, "a child has another parent"
                 assert (scope, token) == (child.scope, child.tokens[0]), "a child is misplaced"
-                assert child.computed == 0 or node.complete, "a child before its parent"
-                assert child.locks <= node.locks, "a child is needed more than its parent"
+                assert child.computed == 0 or node.complete, "a child is computed before its parent"
+                assert child.locks <= node.locks, "a child has more locks than its parent"
 
     def _walk(self, prompt: Prompt, tokens: tuple[int, ...]) -> Iterator[tuple[TreeNode, int]]:
-        """The nodes on the way of `tokens`, each with how many of its tokens are on the way.
+        """The nodes along `tokens`, each with the number of its tokens that match.
 
-        All but the last one are whole.
+        All but the last match completely.
         """
         node = self.root
         for scope, start, end in scope_runs(prompt, 0, len(tokens)):
@@ -277,7 +277,7 @@ class KVTree:
                 if child is None:
                     return
                 shared = _common(child.tokens, tokens, start, end)
-                # Before the yield: the consumer may split it.
+                # Before the yield, because the consumer may split the node.
                 whole = shared == len(child.tokens)
                 yield child, shared
                 if not whole:
@@ -286,7 +286,7 @@ class KVTree:
                 start += shared
 
     def _end_of(self, prompt: Prompt, tokens: tuple[int, ...]) -> tuple[TreeNode, int]:
-        """The node where the longest prefix of `tokens` ends, made to end there; its length."""
+        """Node and length of the longest prefix of `tokens`; splits the node to end there."""
         node, found = self.root, 0
         for child, shared in self._walk(prompt, tokens):
             node = child if shared == len(child.tokens) else self._split(child, shared)
@@ -303,7 +303,7 @@ class KVTree:
     def _add(
         self, parent: TreeNode, scope: str, tokens: tuple[int, ...], slots: NDArray[np.int64]
     ) -> TreeNode:
-        """A new child of a locked node, locked once."""
+        """Add a child, locked once, to a locked node."""
         node = TreeNode(parent, scope, tokens, slots)
         node.locks = 1
         node.last_used = next(self._uses)
@@ -313,7 +313,7 @@ class KVTree:
     def _append(
         self, node: TreeNode, scope: str, tokens: tuple[int, ...], slots: NDArray[np.int64]
     ) -> TreeNode:
-        """Computed tokens behind `node`, in it if that is nobody else's."""
+        """Add computed tokens after `node`, in place if no other sequence or node depends on it."""
         if node.locks == 1 and not node.children and node.scope == scope:
             node.tokens += tokens
             node.slots = np.concatenate([node.slots, slots])
@@ -323,10 +323,10 @@ class KVTree:
         return node
 
     def _split(self, node: TreeNode, at: int) -> TreeNode:
-        """Cut `node` before its token `at`; returns the new upper part.
+        """Split `node` before its token `at`; returns the new upper node.
 
-        The lower part keeps its identity, so that sequences that end at it stay right. Slots are
-        copied, as views would keep the whole array alive.
+        The lower node stays the same object, so that sequences whose leaf it is stay valid. Slots
+        are copied, because views would keep the whole array alive.
         """
         parent = node.parent
         assert parent is not None
@@ -335,7 +335,7 @@ class KVTree:
         upper.locks = node.locks
         upper.last_used = node.last_used
         upper.claimed_by = None if upper.complete else node.claimed_by
-        self.holdings.split(upper, node, at)
+        self.kv_events.split(upper, node, at)
         upper.children[node.scope, node.tokens[at]] = node
         parent.children[node.scope, node.tokens[0]] = upper
         node.parent = upper
@@ -345,9 +345,9 @@ class KVTree:
         return upper
 
     def _cut(self, node: TreeNode, count: int) -> None:
-        """Free the last `count` tokens of a leaf, and the leaf with them if these are all."""
+        """Free the last `count` tokens of a leaf, and remove it if no tokens are left."""
         keep = len(node.tokens) - count
-        self.holdings.cut(node, keep)
+        self.kv_events.truncate(node, keep)
         self._pool.free(node.slots[keep:])
         if keep == 0:
             self._remove(node)
@@ -355,7 +355,7 @@ class KVTree:
         node.computed = min(node.computed, keep)
 
     def _remove(self, node: TreeNode) -> None:
-        """Take a leaf, whose slots are free, out of the tree."""
+        """Remove a leaf whose slots are free."""
         parent = node.parent
         assert parent is not None
         self._order.drop(node)

@@ -1,4 +1,4 @@
-"""How long steps of decoding take by width, as measured, and which widths pay."""
+"""Measured decode step times by batch width, and the largest width that increases throughput."""
 
 from __future__ import annotations
 
@@ -6,14 +6,13 @@ from itertools import pairwise
 
 SMOOTHING = 0.2
 LEAST_GAIN = 1.1
-"""A doubled batch must decode this many times as many tokens a second, or it does not pay."""
+"""A doubled batch must increase throughput at least by this factor."""
 
 
 class StepTimes:
-    """Smoothed seconds of a step of decoding alone, by its number of sequences.
+    """Smoothed durations of decode-only steps, by number of sequences.
 
-    Kept for powers of two, which each width counts to the nearest below: neighbouring widths
-    differ less than a step from the next one.
+    Widths are grouped by powers of two: neighbouring widths differ less than steps vary.
     """
 
     def __init__(self, max_width: int) -> None:
@@ -24,7 +23,7 @@ class StepTimes:
         """See `Load.useful_width`."""
 
     def note(self, width: int, seconds: float) -> None:
-        """A step of `width` sequences, with one token each, took so long."""
+        """Record a step of `width` sequences with one token each."""
         key = width.bit_length()
         known_width, known = self._seconds.get(key, (float(width), seconds))
         self._seconds[key] = (
@@ -39,7 +38,7 @@ class StepTimes:
             if wide < 1.5 * narrow:
                 continue
             gain = (wide / slow) / (narrow / fast)
-            # Of a doubling: what a wider step brings is the same for each.
+            # LEAST_GAIN is for a doubling; scale it to the actual ratio.
             if gain < LEAST_GAIN ** ((wide / narrow - 1) or 1):
                 return max(1, round(narrow))
         return self._max_width

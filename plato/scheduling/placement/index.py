@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping
 
-from plato.engine import HeldPrefix, Prompt
+from plato.engine import Prompt, StoredPrefix
 
 MAX_CHAINS = 65_536
 
@@ -52,7 +52,7 @@ class KVIndex:
             self.drop(replica, chain)
         self._chains.pop(replica, None)
 
-    def replace(self, replica: str, held: Iterable[HeldPrefix]) -> None:
+    def replace(self, replica: str, held: Iterable[StoredPrefix]) -> None:
         """It holds exactly this."""
         self.forget(replica)
         for prefix in held:

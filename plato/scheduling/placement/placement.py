@@ -8,12 +8,11 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
-from plato.engine import HeldPrefix, HoldingsChange, Load, Prompt
+from plato.engine import KVEventBatch, Load, Prompt, Replica, StoredPrefix
 from plato.scheduling.placement.index import KVIndex, SentIndex
 from plato.scheduling.placement.policies import LEAST_MOVE, POLICIES
 from plato.scheduling.placement.state import Booking, ReplicaState
 from plato.scheduling.placement.views import Ask, ReplicaView
-from plato.scheduling.protocol import Replica
 
 ROOM_TOKENS = 512
 """KV that a run should find free, and each sequence that waits already."""
@@ -51,7 +50,7 @@ class Placement:
 
     What is placed is booked at once, so the siblings of a wide graph see each other: they stay
     together while one replica has room, and spread when it has not. What lies where is known from
-    what was sent, and corrected by what replicas tell (see `KVFeed`).
+    what was sent, and corrected by what replicas tell (see `KVEventFollower`).
     """
 
     def __init__(
@@ -250,7 +249,7 @@ class Placement:
         """The epoch of every replica that has been heard of."""
         return {name: state.epoch for name, state in self._states.items()}
 
-    def apply(self, replica: str, epoch: str, change: HoldingsChange) -> bool:
+    def apply(self, replica: str, epoch: str, change: KVEventBatch) -> bool:
         """Take a replica's word on what it holds.
 
         False where changes are missing in between, so that a snapshot is needed.
@@ -258,16 +257,16 @@ class Placement:
         state = self._states.get(replica)
         if state is None:
             return True
-        if change.whole:
+        if change.snapshot:
             self._enter_epoch(replica, state, epoch)
             believed = {
                 chain: tokens
                 for chain, tokens in self._index.held_by(replica).items()
                 if chain in state.unconfirmed
             }
-            held = {prefix.chain: prefix.tokens for prefix in change.held}
+            held = {prefix.chain: prefix.tokens for prefix in change.stored}
             merged = believed | held
-            self._index.replace(replica, (HeldPrefix(*item) for item in merged.items()))
+            self._index.replace(replica, (StoredPrefix(*item) for item in merged.items()))
             for chain in held:
                 state.unconfirmed.pop(chain, None)
             state.change = change.number
@@ -278,10 +277,10 @@ class Placement:
             return True
         if change.number != state.change + 1:
             return False
-        for prefix in change.held:
+        for prefix in change.stored:
             self._index.hold(replica, prefix.chain, prefix.tokens)
             state.unconfirmed.pop(prefix.chain, None)
-        for chain in change.evicted:
+        for chain in change.removed:
             self._index.drop(replica, chain)
             state.unconfirmed.pop(chain, None)
         now = self._clock()

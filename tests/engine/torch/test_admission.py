@@ -63,10 +63,10 @@ class TestRefusals:
         ("request_", "message"),
         [
             (ask(()), "prompt is empty"),
-            (ask(PROMPT, max_tokens=0), "leaves nothing to decode"),
-            (ask(PROMPT, max_tokens=3, emitted=(1, 2, 3)), "leaves nothing to decode"),
+            (ask(PROMPT, max_tokens=0), "emitted already; raise it"),
+            (ask(PROMPT, max_tokens=3, emitted=(1, 2, 3)), "emitted already; raise it"),
             (ask(PROMPT, max_tokens=503), "context of 512 tokens; shorten"),
-            (ask(PROMPT, max_tokens=91), "the KV budget holds 100; shorten"),
+            (ask(PROMPT, max_tokens=91), "the KV budget is 100; shorten"),
             (ask(PROMPT, stop=StopConditions(strings=("x", ""))), "stop string is empty"),
         ],
     )

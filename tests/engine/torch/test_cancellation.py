@@ -147,15 +147,15 @@ class TestEnd:
         for result in results:
             assert isinstance(result, EngineClosedError)
             assert "the accelerator fell off" in str(result)
-        with pytest.raises(EngineClosedError, match="died"):
+        with pytest.raises(EngineClosedError, match="failed"):
             own_engine.stats()
-        with pytest.raises(EngineClosedError, match="died"):
+        with pytest.raises(EngineClosedError, match="failed"):
             await collect(own_engine, long())
 
     async def test_a_command_that_comes_too_late_hides_nothing(
         self, own_engine: TorchEngine, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        # A core that died in mid-step may fail to cancel, too.
+        # A core that failed within a step may fail to cancel, too.
         task = asyncio.create_task(collect(own_engine, long()))
         await until(lambda: own_engine.stats().load.running)
 

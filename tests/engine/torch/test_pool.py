@@ -87,7 +87,7 @@ def test_random_takes_and_gives_lose_nothing(
             new = extents.take(min(count, extents.count), after).tolist()
             assert not set(new) & set(taken)
             taken += new
-        runs = extents.runs()
+        runs = extents.extents()
         free = {slot for start, end in runs for slot in range(start, end)}
         assert extents.count == len(free) == 40 - len(taken)
         assert free.isdisjoint(taken)

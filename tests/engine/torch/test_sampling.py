@@ -510,11 +510,11 @@ class TestCheck:
             ({"repetition_penalty": 0.0}, "repetition_penalty is 0"),
             ({"presence_penalty": math.nan}, "presence_penalty is nan"),
             ({"frequency_penalty": -math.inf}, "frequency_penalty is -inf"),
-            ({"logit_bias": ((100, 1.0),)}, "logit_bias names token 100, .* 0 to 99; remove it"),
-            ({"logit_bias": ((-1, 1.0),)}, "logit_bias names token -1"),
+            ({"logit_bias": ((100, 1.0),)}, "logit_bias has token 100, .* 0 to 99; remove it"),
+            ({"logit_bias": ((-1, 1.0),)}, "logit_bias has token -1"),
             ({"logit_bias": ((5, 1.0), (5, 2.0))}, "token 5 twice; keep one"),
             ({"logit_bias": ((5, math.inf),)}, "adds inf to token 5"),
-            ({"first_token_bias": ((100, 1.0),)}, "first_token_bias names token 100"),
+            ({"first_token_bias": ((100, 1.0),)}, "first_token_bias has token 100"),
         ],
     )
     def test_says_what_to_change(self, fields: dict[str, float], message: str) -> None:
@@ -523,7 +523,7 @@ class TestCheck:
 
     def test_guards_the_engine(self, make_core: MakeCore) -> None:
         core = make_core()
-        with pytest.raises(RequestRefusedError, match="logit_bias names token 999999"):
+        with pytest.raises(RequestRefusedError, match="logit_bias has token 999999"):
             run_alone(
                 core, ask(some_tokens(3), sampling=SamplingParams(logit_bias=((999_999, 1.0),)))
             )

@@ -80,15 +80,34 @@ class TestStopStrings:
 
     def test_hold_back_what_could_become_one(self, tokenizer: Any) -> None:
         stream = TextStream(tokenizer, ("END",))
-        assert stream.push(encode(tokenizer, "the E")) == "the"
-        assert stream.push(encode(tokenizer, "N")) == " "
-        assert stream.push(encode(tokenizer, "ough")) == "ENou"
-        assert stream.flush() == "gh"
+        assert stream.push(encode(tokenizer, "the E")) == "the "
+        assert stream.push(encode(tokenizer, "N")) == ""
+        assert stream.push(encode(tokenizer, "ough")) == "ENough"
+        assert stream.flush() == ""
         assert not stream.stopped
 
-    def test_the_earliest_of_several_cuts(self, tokenizer: Any) -> None:
+    def test_the_match_that_ends_first_cuts(self, tokenizer: Any) -> None:
         tokens = encode(tokenizer, "alpha beta gamma")
         assert "".join(pieces(tokenizer, tokens, ("gamma", "beta"))) == "alpha "
+        assert "".join(pieces(tokenizer, tokens, ("pha beta gamma", "beta"))) == "alpha "
+
+    @settings(max_examples=60, deadline=None)
+    @given(
+        text=st.text(alphabet="ab🌧\n ", max_size=30),
+        stop=st.lists(st.text(alphabet="ab🌧\n ", min_size=1, max_size=4), max_size=3),
+        group=st.integers(1, 5),
+    )
+    def test_do_not_depend_on_how_tokens_are_grouped(
+        self, tokenizer: Any, text: str, stop: list[str], group: int
+    ) -> None:
+        tokens = encode(tokenizer, text)
+        parts = pieces(tokenizer, tokens, tuple(stop))
+        stream = TextStream(tokenizer, stop)
+        released = ""
+        for start in range(0, len(tokens), group):
+            released += stream.push(tokens[start : start + group])
+            assert released == "".join(parts[:-1][: start + group])
+        assert released + stream.flush() == "".join(parts)
 
     @settings(max_examples=60, deadline=None)
     @given(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from plato.engine.pace import Pace, step_seconds
 from plato.engine.torch.widths import StepTimes
 
 
@@ -33,17 +32,3 @@ def test_it_follows_when_the_machine_changes() -> None:
     for _ in range(50):
         times.note(8, 0.05)
     assert times.useful_width == 8
-
-
-def test_paced_steps_take_what_was_measured_and_what_lies_between() -> None:
-    pace = Pace(step_ms=((1, 10.0), (4, 16.0), (8, 30.0)), prefill_tokens_per_s=1000.0)
-    assert [round(step_seconds(pace, width, 0) * 1e3, 6) for width in (0, 1, 2, 4, 6, 8, 10)] == [
-        0.0,
-        10.0,
-        12.0,
-        16.0,
-        23.0,
-        30.0,
-        37.0,
-    ]
-    assert round(step_seconds(pace, 1, 50) * 1e3, 6) == 60.0

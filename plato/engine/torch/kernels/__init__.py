@@ -1,4 +1,4 @@
-"""The parts of a decoder layer: compiled for this machine's CPU, or plain torch."""
+"""Operations of a decoder layer: compiled for this machine's CPU, or in plain torch."""
 
 from __future__ import annotations
 
@@ -31,5 +31,5 @@ def new_kernels() -> Kernels:
 
 
 def has_compiled_kernels() -> bool:
-    """Whether this machine has, or can compile, the kernels in C."""
+    """Whether the C kernels are compiled already or can be compiled on this machine."""
     return load_library() is not None

@@ -1,4 +1,4 @@
-"""Compiling the kernels for the machine they run on, once, and loading them."""
+"""Compiles the C kernels for this machine, once, and loads them."""
 
 from __future__ import annotations
 
@@ -20,16 +20,15 @@ MAIN = Path(__file__).with_name("kernels.c")
 FLAGS = (
     "-O3",
     "-march=native",
-    # Compilers shy from the widest registers, which used to slow processors down.
+    # By default compilers avoid the widest registers, which slowed older CPUs down.
     *(("-mprefer-vector-width=512",) if platform.machine() in ("x86_64", "AMD64") else ()),
     "-fopenmp-simd",
     "-pthread",
     "-fPIC",
     "-shared",
     "-std=gnu11",
-    # What a compiler needs to turn rounding and choices into vector code. Not -ffast-math: linked
-    # into a shared library that changes how the whole process treats tiny numbers. Sums that may
-    # be taken in another order say so themselves.
+    # Needed to vectorise rounding and conditionals. Not -ffast-math: in a shared library it changes
+    # how the whole process treats denormals. Sums that may be reordered say so in the source.
     "-fno-math-errno",
     "-fno-trapping-math",
     "-fno-signed-zeros",
@@ -39,12 +38,11 @@ COMPILE_DEADLINE_S = 120.0
 
 @cache
 def load_library() -> ctypes.CDLL | None:
-    """The compiled kernels; `None`, with a warning that says what to do, where that fails."""
+    """The compiled kernels; `None`, with a warning that says what to do, if that fails."""
     compiler = os.environ.get("CC") or shutil.which("cc") or shutil.which("gcc")
     if not compiler:
         logger.warning(
-            "no C compiler was found, so the engine computes with torch alone, which is slower; "
-            "install gcc or set CC"
+            "no C compiler found, falling back to torch, which is slower; install gcc or set CC"
         )
         return None
     try:
@@ -52,8 +50,7 @@ def load_library() -> ctypes.CDLL | None:
     except (OSError, subprocess.SubprocessError) as error:
         detail = getattr(error, "stderr", None) or str(error)
         logger.warning(
-            "the kernels could not be compiled with %s, so the engine computes with torch alone, "
-            "which is slower: %s",
+            "compiling the kernels with %s failed, falling back to torch, which is slower: %s",
             compiler,
             detail.strip()[-500:],
         )
@@ -61,17 +58,17 @@ def load_library() -> ctypes.CDLL | None:
 
 
 def _compiled(compiler: str) -> Path:
-    """Path of the library for these sources, compiler and processor, compiled if need be."""
+    """Path of the library for these sources, compiler and CPU; compiles it if missing."""
     digest = hashlib.blake2b(digest_size=12)
     sources = [source.read_text() for source in SOURCES]
-    for part in (*sources, *FLAGS, compiler, _processor()):
+    for part in (*sources, *FLAGS, compiler, _cpu()):
         digest.update(part.encode())
     folder = Path.home() / ".cache" / "plato" / "kernels"
     library = folder / f"{digest.hexdigest()}.so"
     if library.exists():
         return library
     folder.mkdir(parents=True, exist_ok=True)
-    # Replicas may compile at the same time: each its own file, and the name is taken at once.
+    # Replicas may compile at the same time: each writes its own file and renames it atomically.
     with tempfile.TemporaryDirectory(dir=folder) as scratch:
         output = Path(scratch) / library.name
         compile_kernels(compiler, output)
@@ -90,8 +87,8 @@ def compile_kernels(compiler: str, output: Path, *flags: str) -> None:
     )
 
 
-def _processor() -> str:
-    """What tells processors apart: a home directory can be shared by several kinds."""
+def _cpu() -> str:
+    """Identifies the kind of CPU: machines of several kinds can share a home directory."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:

@@ -1,4 +1,4 @@
-"""Memory that a step reads as a whole."""
+"""Memory on huge pages."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ import torch
 
 
 def huge_pages(size: int) -> torch.Tensor:
-    """uint8 [size], zeros, on huge pages where the system has them."""
+    """uint8 [size], zeros, on huge pages if the system supports them."""
     flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
     memory = mmap.mmap(-1, max(1, size), flags=flags)
-    # Asking costs nothing, and is not possible everywhere.
+    # Only a hint, and not available everywhere.
     with suppress(OSError, AttributeError):
         memory.madvise(mmap.MADV_HUGEPAGE)
     return torch.frombuffer(memory, dtype=torch.uint8)[:size]

@@ -1,4 +1,4 @@
-"""The compiled kernels behind the interface of `Kernels`, and whole decoders of them."""
+"""The compiled kernels as `Kernels`, and a whole decoder computed in one call."""
 
 from __future__ import annotations
 
@@ -120,12 +120,12 @@ _SIGNATURES = {
 }
 
 PHASES = ("linears", "attention", "norms, rotary, activation")
-"""What `NativeKernels.seconds` tells apart."""
+"""Phases that `NativeKernels.seconds` reports."""
 
 
 @dataclass(frozen=True, slots=True)
 class PackedWeight:
-    """The weight of a linear layer in int8, with a scale for each output."""
+    """The weight of a linear layer in int8, with a scale per output."""
 
     packed: torch.Tensor
     """int8 [blocks of outputs, groups of inputs, TILE_OUTPUTS, group], padded with zeros."""
@@ -136,13 +136,13 @@ class PackedWeight:
 
     @property
     def width(self) -> int:
-        """Inputs, padded."""
+        """Number of inputs, padded."""
         return self.packed.shape[1] * self.packed.shape[3]
 
 
 @dataclass(frozen=True, slots=True)
 class LayerWeights:
-    """What a decoder layer is made of. Norms are float32 [their size]."""
+    """Weights of a decoder layer. Norms are float32 vectors."""
 
     attention_norm: torch.Tensor
     mlp_norm: torch.Tensor
@@ -160,7 +160,7 @@ class LayerWeights:
 
     @property
     def products(self) -> tuple[PackedWeight, ...]:
-        """The weights that are multiplied, in the order of their use."""
+        """The weights of the matrix products, in the order of their use."""
         return self.qkv, self.output, self.gate_up, self.down
 
 
@@ -181,9 +181,9 @@ class NativeKernels:
         self._seconds = library.plato_seconds
         library.plato_prepare.restype = _COUNT
         self.threads = torch.get_num_threads()
-        """How many compute a step."""
+        """Threads that compute a step."""
         self._group: int = library.plato_prepare()
-        """Neighbouring inputs of an output that lie side by side in a packed weight."""
+        """Consecutive inputs of one output that are adjacent in a packed weight."""
 
     def rms_norm(self, x: torch.Tensor, weight: torch.Tensor, eps: float) -> torch.Tensor:
         """See `Kernels`."""
@@ -194,12 +194,12 @@ class NativeKernels:
         return out
 
     def pack(self, weight: torch.Tensor) -> PackedWeight:
-        """Round a weight [outputs, columns] to int8, the largest of each output to 127."""
+        """Quantise a weight [outputs, columns] to int8, with 127 as the largest of each output."""
         outputs, columns = weight.shape
         weight = weight.float()
         scales = (weight.abs().amax(1) / 127.0).clamp_min(torch.finfo(torch.float32).tiny)
         rounded = (weight / scales[:, None]).round().to(torch.int8)
-        # The tile registers of some processors take groups of four, sixteen at a time.
+        # The tile registers of some CPUs take groups of four inputs, sixteen at a time.
         unit = 64 if self._group == 4 else self._group
         rounded = pad(rounded, (0, -columns % unit, 0, -outputs % TILE_OUTPUTS))
         blocks = rounded.view(-1, TILE_OUTPUTS, rounded.shape[1] // self._group, self._group)
@@ -210,8 +210,8 @@ class NativeKernels:
     ) -> torch.Tensor:
         """A linear layer of float32 `x` [rows, columns]: float32 [rows, outputs].
 
-        Rows are rounded to 16 bits with a scale each. A row's result is the same bits in any
-        batch: integer sums are exact.
+        Rows are quantised to 16 bits with a scale each. A row's result is bit for bit the same in
+        any batch, because integer sums are exact.
         """
         rows = len(x)
         scratch = torch.empty((rows, weight.width), dtype=torch.int16)
@@ -277,19 +277,19 @@ class NativeKernels:
         self._attend(self.threads, qkv.data_ptr(), qkv.shape[1] * dim, look, out.data_ptr())
 
     def seconds(self) -> dict[str, float]:
-        """Seconds that decoders have spent in each of `PHASES` so far, in this process."""
+        """Seconds that this process has spent in each of `PHASES` so far."""
         times = (ctypes.c_double * len(PHASES))()
         self._seconds(times)
         return dict(zip(PHASES, times, strict=True))
 
 
 class NativeDecoder:
-    """The layers of a decoder, computed in one call. For one thread at a time."""
+    """The layers of a decoder, computed in one call. Not thread-safe."""
 
     def __init__(
         self, kernels: NativeKernels, layers: Sequence[LayerWeights], *, dim: int, scaling: float
     ) -> None:
-        """`dim`: of a head; `scaling`: of its scores."""
+        """`dim`: head dimension; `scaling`: of the attention scores."""
         self._kernels = kernels
         self._run = kernels._layers
         self._weights = gathered(layers)
@@ -305,7 +305,7 @@ class NativeDecoder:
             "rounded": 2 * max(one.width for one in first.products),
             "scales": 4,
         }
-        """Bytes that a row takes in each part of the scratch memory."""
+        """Bytes per row of each part of the scratch memory."""
         self._scratch = torch.empty(0, dtype=torch.uint8)
 
     def compute(
@@ -338,13 +338,13 @@ class NativeDecoder:
             values=ctypes.cast(pointers[1], _POINTER),
             look=_look(rows, heads, keys[0], self._scaling),
         )
-        scratch = self._room(count)
+        scratch = self._scratch_for(count)
         self._run(
             self._kernels.threads, self._layers, len(self._layers), step, scratch, hidden.data_ptr()
         )
 
-    def _room(self, rows: int) -> _Scratch:
-        """Scratch memory for so many rows, each part on a cache line of its own."""
+    def _scratch_for(self, rows: int) -> _Scratch:
+        """Scratch memory for `rows` rows; each part starts on its own cache line."""
         sizes = {name: -(-rows * width // 64) * 64 for name, width in self._widths.items()}
         if self._scratch.numel() < sum(sizes.values()) + 64:
             self._scratch = torch.empty(sum(sizes.values()) + 64, dtype=torch.uint8)
@@ -357,9 +357,9 @@ class NativeDecoder:
 
 
 def gathered(layers: Sequence[LayerWeights]) -> list[LayerWeights]:
-    """The same layers, their packed weights one after the other on huge pages.
+    """The same layers with their packed weights consecutive on huge pages.
 
-    A step reads them all: on small pages, finding where they lie takes a tenth of the time.
+    A step reads all of them: on small pages, TLB misses take a tenth of the time.
     """
     weights = [one for layer in layers for one in layer.products]
     memory = huge_pages(sum(one.packed.numel() for one in weights)).view(torch.int8)
@@ -411,7 +411,7 @@ def _linear(weight: PackedWeight, bias: torch.Tensor | None) -> _Linear:
 def _look(rows: QueryRows, heads: int, keys: torch.Tensor, scaling: float) -> _Look:
     _, kv_heads, dim = keys.shape
     if dim > MAX_DIM or heads > kv_heads * MAX_TILE:
-        raise AssertionError("the native attention was asked for more than it holds")
+        raise AssertionError("the head dimension or group is too large for the native attention")
     return _Look(
         bfloat16=keys.dtype is torch.bfloat16,
         slots=rows.slots.data_ptr(),

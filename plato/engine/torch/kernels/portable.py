@@ -1,4 +1,4 @@
-"""The kernels in plain torch: for machines without a compiler, and the oracle of the native ones.
+"""The kernels in plain torch: for machines without a compiler, and as the reference in tests.
 
 Shapes are in the docstrings of `Kernels`. Activations are float32; KV is float32 or bfloat16.
 """
@@ -14,24 +14,24 @@ from torch.nn.functional import scaled_dot_product_attention, silu
 
 @dataclass(frozen=True, slots=True)
 class QueryRows:
-    """What each row of a step looks at.
+    """The slots that each row of a step attends to.
 
-    Row r looks at the slots `slots[offsets[r] : offsets[r] + lengths[r]]`.
+    Row r attends to the slots `slots[offsets[r] : offsets[r] + lengths[r]]`.
     """
 
     slots: torch.Tensor
-    """int64, flat: the slots of one sequence after the other."""
+    """int64, flat: the slots of all sequences, concatenated."""
     offsets: torch.Tensor
-    """int64 [rows]: where in `slots` a row's sequence begins."""
+    """int64 [rows]: index in `slots` where a row's sequence begins."""
     lengths: torch.Tensor
-    """int64 [rows]: how many slots a row looks at."""
+    """int64 [rows]: number of slots that a row attends to."""
     tiles: torch.Tensor
-    """int64 [tiles + 1]: cuts the rows into short runs of neighbours in one sequence, which the
-    native kernel computes together."""
+    """int64 [tiles + 1]: splits the rows into short runs of consecutive rows of one sequence, which
+    the native kernel computes together."""
 
 
 class Kernels(Protocol):
-    """The operations that a decoder layer needs beside matrix products."""
+    """The operations of a decoder layer besides matrix products."""
 
     def rms_norm(self, x: torch.Tensor, weight: torch.Tensor, eps: float) -> torch.Tensor:
         """Root mean square norm over the last dimension (arXiv 1910.07467)."""
@@ -49,10 +49,10 @@ class Kernels(Protocol):
         keys: torch.Tensor,
         values: torch.Tensor,
     ) -> None:
-        """Rotate queries and keys of `qkv` [rows, heads + 2 * KV heads, dim] in place, keep KV.
+        """Rotate queries and keys of `qkv` [rows, heads + 2 * KV heads, dim] in place, store KV.
 
-        `rotary` are cosines and sines [rows, dim] (arXiv 2104.09864); `slots` [rows] say where in
-        `keys` and `values` [capacity, KV heads, dim] a row's KV goes.
+        `rotary` are cosines and sines [rows, dim] (arXiv 2104.09864); `slots` [rows] are
+        the slots of the rows' KV in `keys` and `values` [capacity, KV heads, dim].
         """
         ...
 
@@ -65,7 +65,7 @@ class Kernels(Protocol):
         scaling: float,
         out: torch.Tensor,
     ) -> None:
-        """Attention of one query a row of `qkv` into `out` [rows, heads, dim].
+        """Attention of one query per row of `qkv` into `out` [rows, heads, dim].
 
         `keys` and `values` are [capacity, KV heads, dim].
         """
@@ -116,7 +116,7 @@ class PortableKernels:
         for row in range(count):
             start = int(rows.offsets[row])
             path = rows.slots[start : start + int(rows.lengths[row])]
-            # The query heads that share a KV head act as its queries.
+            # The query heads of a KV head act as its queries.
             out[row] = scaled_dot_product_attention(
                 qkv[row, :heads].view(1, kv_heads, -1, dim),
                 keys[path].transpose(0, 1)[None].to(out.dtype),

@@ -1,4 +1,4 @@
-"""The scheduler's view of what decodes: engines behind a pool, seen only through this."""
+"""Several engines behind one protocol: all that planners and schedulers see of decoders."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 from typing import Protocol
 
-from plato.engine import Chunk, GenerateRequest, HoldingsChange
+from plato.engine.protocol import Chunk, GenerateRequest, KVEventBatch
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,13 +20,13 @@ class DecoderPool(Protocol):
     """Engines in this process or behind Ray Serve handles."""
 
     def replicas(self) -> tuple[Replica, ...]:
-        """The replicas known now; empty while none is."""
+        """The replicas known now; may be empty."""
         ...
 
     def generate(
         self, request: GenerateRequest, ranked: tuple[str, ...] = ()
     ) -> AsyncGenerator[Chunk]:
-        """Decode on the first of `ranked` that is there and has room, else on any.
+        """Decode on the first of `ranked` that is available and has capacity, else on any replica.
 
         Closing the iterator cancels the sequence. Raises `RequestRefusedError` for a request that
         can never be served, and anything else when the replica failed.
@@ -34,13 +34,13 @@ class DecoderPool(Protocol):
         ...
 
     async def renew(self, owner: str, ttl_s: float, replica: str) -> None:
-        """Renew `owner`'s lease at one replica."""
+        """Renew `owner`'s lease on one replica."""
         ...
 
-    async def holdings(self, replica: str) -> tuple[str, HoldingsChange]:
-        """Epoch and holdings of one replica. Raises if it does not answer."""
+    async def kv_snapshot(self, replica: str) -> tuple[str, KVEventBatch]:
+        """Epoch and stored prefixes of one replica. Raises if it does not answer."""
         ...
 
     async def release(self, run: str, replica: str) -> None:
-        """Drop the pins that sequences of `run` have left at one replica."""
+        """Drop the pins that sequences of `run` have left on one replica."""
         ...

@@ -1,4 +1,4 @@
-"""What an engine tells of the prefixes it holds is what it holds."""
+"""KV events add up to the prefixes that are stored."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from plato.engine import GenerateRequest, HoldingsChange, Prompt, Segment
+from plato.engine import GenerateRequest, KVEventBatch, Prompt, Segment
 from plato.engine.torch.core import EngineCore
 from tests.engine.conftest import MakeCore
 from tests.engine.helpers import ask, run_together, some_tokens
@@ -27,32 +27,32 @@ def core(make_core: MakeCore) -> EngineCore:
     return make_core()
 
 
-def take(core: EngineCore) -> HoldingsChange:
-    change = core.tree.holdings.changes()
-    assert change is not None
-    return change
+def take(core: EngineCore) -> KVEventBatch:
+    batch = core.tree.kv_events.take()
+    assert batch is not None
+    return batch
 
 
-def lengths(change: HoldingsChange) -> dict[bytes, int]:
-    return {prefix.chain: prefix.tokens for prefix in change.held}
+def lengths(batch: KVEventBatch) -> dict[bytes, int]:
+    return {prefix.chain: prefix.tokens for prefix in batch.stored}
 
 
-def test_a_prompt_is_held_by_the_names_of_its_prefixes_and_then_its_output_too(
+def test_a_prompts_prefixes_are_stored_and_then_its_output_too(
     core: EngineCore,
 ) -> None:
     prompt = segments(20, 10, 5)
     (stream,) = run_together(core, [request(prompt, max_tokens=6)])
-    change = take(core)
+    batch = take(core)
     whole = prompt.extended(Segment(tuple(stream.tokens)))
     # The last token that was sampled has no KV; the prompt's own last one has, by now.
     one, two, three, four = whole.hashes
-    assert lengths(change) == {one: 20, two: 30, three: 34, four: 40}
-    assert (change.number, change.evicted, change.whole) == (1, (), False)
-    assert core.tree.holdings.changes() is None
-    assert lengths(core.tree.holdings.snapshot()) == lengths(change)
+    assert lengths(batch) == {one: 20, two: 30, three: 34, four: 40}
+    assert (batch.number, batch.removed, batch.snapshot) == (1, (), False)
+    assert core.tree.kv_events.take() is None
+    assert lengths(core.tree.kv_events.snapshot()) == lengths(batch)
 
 
-def test_what_is_held_already_is_no_news(core: EngineCore) -> None:
+def test_what_is_stored_already_is_no_event(core: EngineCore) -> None:
     prompt = segments(20, 10)
     run_together(core, [request(prompt, max_tokens=2)])
     before = lengths(take(core))
@@ -64,25 +64,25 @@ def test_another_tenants_equal_prompt_has_names_of_its_own(core: EngineCore) -> 
     prompt = segments(20)
     run_together(core, [request(prompt, max_tokens=2)])
     run_together(core, [request(Prompt(prompt.segments, "other"), max_tokens=2)])
-    assert len(take(core).held) == 4
+    assert len(take(core).stored) == 4
 
 
-def test_what_is_evicted_is_told_and_what_stays_is_not(make_core: MakeCore) -> None:
+def test_an_eviction_is_an_event_and_what_stays_is_not(make_core: MakeCore) -> None:
     core = make_core(kv_tokens=100)
     old, new = segments(30, 30), segments(40, 30, seed=50)
     run_together(core, [request(old, max_tokens=2)])
     before = lengths(take(core))
     run_together(core, [request(new, max_tokens=2)])
-    change = take(core)
+    batch = take(core)
     first, second = old.hashes
     # Leaves go from their ends: of the first segment a piece may be there, but not all of it.
-    assert second in change.evicted
-    held = lengths(core.tree.holdings.snapshot())
+    assert second in batch.removed
+    stored = lengths(core.tree.kv_events.snapshot())
     for chain, prefix in ((first, Prompt(old.segments[:1], "acme")), (second, old)):
-        assert (chain in held) == (core.cached_prefix(prefix) >= before[chain])
+        assert (chain in stored) == (core.cached_prefix(prefix) >= before[chain])
 
 
-def test_after_any_history_the_changes_add_up_to_what_is_there(make_core: MakeCore) -> None:
+def test_after_any_history_the_batches_add_up_to_the_snapshot(make_core: MakeCore) -> None:
     core = make_core(kv_tokens=220)
     chance = random.Random(0)
     known: dict[bytes, int] = {}
@@ -96,12 +96,12 @@ def test_after_any_history_the_changes_add_up_to_what_is_there(make_core: MakeCo
             for at, chain in enumerate(prompt.hashes, start=1):
                 prompts[chain] = Prompt(prompt.segments[:at], "acme")
         run_together(core, [request(prompt, max_tokens=chance.randint(1, 9)) for prompt in asked])
-        change = core.tree.holdings.changes()
-        if change is not None:
-            known |= lengths(change)
-            for chain in change.evicted:
+        batch = core.tree.kv_events.take()
+        if batch is not None:
+            known |= lengths(batch)
+            for chain in batch.removed:
                 del known[chain]
-        assert known == lengths(core.tree.holdings.snapshot()), step
+        assert known == lengths(core.tree.kv_events.snapshot()), step
         for chain, tokens in known.items():
             if chain in prompts:
                 assert core.cached_prefix(prompts[chain]) >= tokens

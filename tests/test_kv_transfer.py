@@ -1,4 +1,4 @@
-"""Who needs a prefix that is on its way from another engine waits for it."""
+"""A request that needs a prefix in flight from another engine waits for it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 
 from plato.engine import KVPiece, Prompt, Segment
 from plato.engine.torch import TorchEngine, TorchEngineConfig
-from plato.moving import Imports
+from plato.kv_transfer import KVTransfer
 from tests.engine.helpers import ask, collect, some_tokens
 
 SHARED = Segment(some_tokens(120))
@@ -35,7 +35,7 @@ async def test_a_sibling_waits_for_the_prefix_and_finds_it(
     source, target = engines
     await collect(source, ask(*FIRST.segments, tenant="acme", max_tokens=1))
     held = len(SHARED.tokens)
-    imports, sent = Imports(target), asyncio.Event()
+    transfer, sent = KVTransfer(target), asyncio.Event()
 
     async def slow(prompt: Prompt, start: int) -> KVPiece | None:
         await sent.wait()
@@ -44,11 +44,11 @@ async def test_a_sibling_waits_for_the_prefix_and_finds_it(
     first = ask(*FIRST.segments, tenant="acme", max_tokens=1, source="s", source_tokens=held)
     second = ask(*SECOND.segments, tenant="acme", max_tokens=1)
     other = ask(Segment(some_tokens(9, 7)), tenant="acme", max_tokens=1)
-    getting = asyncio.create_task(imports.before(first, slow))
+    getting = asyncio.create_task(transfer.before(first, slow))
     await asyncio.sleep(0)
-    waiting = asyncio.create_task(imports.before(second, None))
+    waiting = asyncio.create_task(transfer.before(second, None))
     async with asyncio.timeout(5):
-        assert await imports.before(other, None) == 0
+        assert await transfer.before(other, None) == 0
         await asyncio.sleep(0.05)
         assert not waiting.done()
         sent.set()
@@ -57,12 +57,12 @@ async def test_a_sibling_waits_for_the_prefix_and_finds_it(
     assert target.cached_prefix(SECOND) == held
 
 
-async def test_what_does_not_come_keeps_nobody(
+async def test_a_transfer_that_times_out_holds_nobody_up(
     engines: tuple[TorchEngine, TorchEngine], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("plato.moving.MOVE_DEADLINE_S", 0.1)
+    monkeypatch.setattr("plato.kv_transfer.TRANSFER_DEADLINE_S", 0.1)
     _, target = engines
-    imports = Imports(target)
+    transfer = KVTransfer(target)
 
     async def never(prompt: Prompt, start: int) -> KVPiece | None:
         await asyncio.Event().wait()
@@ -72,6 +72,6 @@ async def test_what_does_not_come_keeps_nobody(
     second = ask(*SECOND.segments, tenant="acme", max_tokens=1, source="s", source_tokens=120)
     async with asyncio.timeout(5):
         assert await asyncio.gather(
-            imports.before(first, never), imports.before(second, never)
+            transfer.before(first, never), transfer.before(second, never)
         ) == [0, 0]
-    assert not imports._coming
+    assert not transfer._in_flight

@@ -1,4 +1,4 @@
-"""KV that another engine has computed is as good as one's own."""
+"""Transferred KV gives the same output as KV that the engine has computed."""
 
 from __future__ import annotations
 
@@ -18,38 +18,38 @@ def request(prompt: Prompt = PROMPT, max_tokens: int = 12) -> GenerateRequest:
     return ask(*prompt.segments, tenant=prompt.tenant, max_tokens=max_tokens)
 
 
-def move(source: EngineCore, target: EngineCore, prompt: Prompt = PROMPT) -> int:
+def transfer(source: EngineCore, target: EngineCore, prompt: Prompt = PROMPT) -> int:
     piece = source.export_kv(prompt, target.cached_prefix(prompt))
     return target.import_kv(prompt, piece) if piece is not None else 0
 
 
 @pytest.mark.parametrize("dtype", ["float32", "int8"])
-def test_a_sequence_goes_on_from_moved_kv_as_from_its_own(
+def test_a_sequence_continues_from_transferred_kv_as_from_its_own(
     dtype: str, tiny_folder: str, make_core: MakeCore
 ) -> None:
     model = LanguageModel(TorchEngineConfig(tiny_folder, device="cpu", dtype=dtype))
     source, target, alone = (make_core(model) for _ in range(3))
     run_together(source, [request()])
-    assert move(source, target) == len(PROMPT)
+    assert transfer(source, target) == len(PROMPT)
     target.check_integrity()
-    (moved,) = run_together(target, [request()])
+    (transferred,) = run_together(target, [request()])
     (own,) = run_together(alone, [request()])
-    assert moved.tokens == own.tokens
+    assert transferred.tokens == own.tokens
     # The last token is computed: its logits are needed.
-    assert moved.last.cached_tokens == len(PROMPT) - 1
+    assert transferred.last.cached_tokens == len(PROMPT) - 1
     assert target.imported_tokens == len(PROMPT)
-    assert target.tree.holdings.snapshot().held
+    assert target.tree.kv_events.snapshot().stored
 
 
-def test_only_what_is_missing_moves(make_core: MakeCore) -> None:
+def test_only_what_is_missing_is_transferred(make_core: MakeCore) -> None:
     source, target = make_core(), make_core()
     run_together(source, [request()])
     first = Prompt(PROMPT.segments[:1], "acme")
     run_together(target, [request(first, 1)])
     known = target.cached_prefix(PROMPT)
     assert 0 < known < len(PROMPT)
-    assert move(source, target) == len(PROMPT) - known
-    assert move(source, target) == 0
+    assert transfer(source, target) == len(PROMPT) - known
+    assert transfer(source, target) == 0
     target.check_integrity()
 
 
@@ -94,10 +94,10 @@ def test_a_prefix_that_is_being_computed_is_left_to_who_computes_it(make_core: M
     target.check_integrity()
 
 
-def test_moved_kv_can_be_evicted_like_any_other(make_core: MakeCore) -> None:
+def test_transferred_kv_can_be_evicted_like_any_other(make_core: MakeCore) -> None:
     source, target = make_core(), make_core(kv_tokens=100)
     run_together(source, [request()])
-    assert move(source, target) == len(PROMPT)
+    assert transfer(source, target) == len(PROMPT)
     other = Prompt((Segment(some_tokens(80, 9)),), "acme")
     run_together(target, [request(other, 4)])
     target.check_integrity()

@@ -1,4 +1,4 @@
-"""Schedulers hear of what decoders hold, whoever put it there, and of what they hold no more."""
+"""Schedulers learn from KV events what decoders have stored and removed."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from plato.engine import Load, Prompt, Segment
 from plato.engine.torch import TorchEngine
 from plato.runs.graph import PlanGraph
 from plato.runs import Message, RunRequest
-from plato.scheduling.feed import KVFeed, publish_holdings
+from plato.scheduling.kv_events import KVEventFollower, publish_kv_events
 from plato.scheduling.placement import Placement
 from plato.scheduling.scheduler import GraphScheduler
 from tests.faults import FaultyEngines, FaultyStore
@@ -26,18 +26,18 @@ QUESTION_TOKENS = 100
 
 
 class Pool:
-    """Engines, the feed that they publish to, and a scheduler's view of both."""
+    """Engines, the store that they publish to, and a scheduler's view of both."""
 
     def __init__(self, engines: dict[str, TorchEngine]) -> None:
         self.pool = FaultyEngines(dict(engines))
         self.store = FaultyStore(MemoryContextStore())
         self.placement = Placement()
-        self.feed = KVFeed(self.store, self.pool, self.placement)  # type: ignore[arg-type]
+        self.follower = KVEventFollower(self.store, self.pool, self.placement)  # type: ignore[arg-type]
         self.tasks = [
-            asyncio.create_task(publish_holdings(engine, name, self.store))  # type: ignore[arg-type]
+            asyncio.create_task(publish_kv_events(engine, name, self.store))  # type: ignore[arg-type]
             for name, engine in engines.items()
         ]
-        self.tasks.append(asyncio.create_task(self.feed.follow()))
+        self.tasks.append(asyncio.create_task(self.follower.follow()))
         self.placement.choose(Prompt((Segment((1, 2, 3)),)), self.pool.replicas())
 
     async def close(self) -> None:
@@ -65,7 +65,7 @@ def asked() -> RunRequest:
 
 
 def known(pool: Pool, tools: ModelTools, request: RunRequest) -> set[str]:
-    """Replicas that should hold the run's question, as the other scheduler believes."""
+    """Replicas that have the run's question cached, as the other scheduler believes."""
     conversation = tools.layout.start(request.messages, request.tenant)
     graph = PlanGraph(request.plan[:1])  # type: ignore[index]
     prompt = conversation.node_prompt(graph, 1, {}, 8).prompt
@@ -74,7 +74,7 @@ def known(pool: Pool, tools: ModelTools, request: RunRequest) -> set[str]:
     }
 
 
-async def test_one_scheduler_hears_of_what_another_has_put_there(
+async def test_a_scheduler_learns_what_another_has_placed(
     scheduler: GraphScheduler, pool: Pool, tools: ModelTools
 ) -> None:
     request = asked()
@@ -84,33 +84,33 @@ async def test_one_scheduler_hears_of_what_another_has_put_there(
     await until(lambda: known(pool, tools, request) >= used)
 
 
-async def test_after_a_gap_the_replica_itself_is_asked(
+async def test_after_a_gap_a_snapshot_is_fetched(
     scheduler: GraphScheduler, pool: Pool, tools: ModelTools
 ) -> None:
-    await until(lambda: pool.feed.snapshots >= 3)
+    await until(lambda: pool.follower.snapshots >= 3)
     pool.store.away = True
     request = asked()
     report = finished(await collect(scheduler, request))
     await asyncio.sleep(0.3)
     assert known(pool, tools, request) == set()
     pool.store.away = False
-    before = pool.feed.snapshots
-    # The next change of each shows that one is missing.
+    before = pool.follower.snapshots
+    # The next batch of each shows that one is missing.
     for _ in range(3):
         finished(await collect(scheduler, asked()))
     async with asyncio.timeout(10):
         while not known(pool, tools, request) & {n.replica for n in report.nodes}:
             finished(await collect(scheduler, asked()))
             await asyncio.sleep(0.1)
-    assert pool.feed.snapshots > before
+    assert pool.follower.snapshots > before
 
 
-async def test_another_life_of_a_replica_voids_what_was_known(
+async def test_another_epoch_of_a_replica_voids_what_was_known(
     scheduler: GraphScheduler, pool: Pool, tools: ModelTools
 ) -> None:
     request = asked()
     finished(await collect(scheduler, request))
     await until(lambda: known(pool, tools, request))
     (name, *_) = known(pool, tools, request)
-    pool.placement.observe(name, "another life", Load())
+    pool.placement.observe(name, "another epoch", Load())
     assert name not in known(pool, tools, request)

@@ -1,0 +1,334 @@
+"""The engine's scheduler: admission, KV allocation, preemption, and what each step computes."""
+
+from __future__ import annotations
+
+import bisect
+import logging
+from dataclasses import dataclass
+
+import numpy as np
+
+from plato.engine.prompt import Prompt
+from plato.engine.torch.attention import Rows
+from plato.engine.torch.pool import KVPool
+from plato.engine.torch.sequence import Sequence
+from plato.engine.torch.tree import KVTree
+
+logger = logging.getLogger(__name__)
+
+GROWTH = 16
+"""Slots that a decoding sequence reserves at a time, consecutive where possible."""
+RESUME_ROOM = 64
+"""Free slots for decoding that a preempted sequence needs before it is admitted again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """New tokens of one sequence in a step: positions [start, stop)."""
+
+    sequence: Sequence
+    start: int
+    stop: int
+
+    def __len__(self) -> int:
+        return self.stop - self.start
+
+    @property
+    def samples(self) -> bool:
+        """Whether the step reaches the sequence's end, so that its next token can be sampled."""
+        return self.stop == len(self.sequence.tokens)
+
+    @property
+    def tokens(self) -> list[int]:
+        """The tokens to compute."""
+        return self.sequence.tokens[self.start : self.stop]
+
+    @property
+    def rows(self) -> Rows:
+        """Slots of the sequence up to `stop`; a view, valid until the next step is scheduled."""
+        return Rows(self.sequence.slots[: self.stop], len(self))
+
+
+class Scheduler:
+    """Shares steps and the KV budget between sequences, by priority and then by arrival.
+
+    A sequence holds slots for what it computes now, not for its whole token budget. When memory
+    runs out, KV that no live sequence needs is evicted first; then the running sequence of the
+    lowest rank is preempted: what it has computed stays in the tree, unlocked, and it returns to
+    the queue to resume later.
+
+    There is no deadlock: only running sequences lock memory (pins and the queue lock none), the
+    sequence of the highest rank is never preempted, and alone it fits, or it would have been
+    refused. So it always advances.
+    """
+
+    def __init__(
+        self, pool: KVPool, tree: KVTree, *, max_sequences: int, prefill_chunk: int
+    ) -> None:
+        self._pool = pool
+        self._tree = tree
+        self._max_sequences = max_sequences
+        self._prefill_chunk = prefill_chunk
+        # Both by rank, highest first.
+        self.waiting: list[Sequence] = []
+        """Bounded by the caller, except for preempted sequences, at most `max_sequences`."""
+        self.running: list[Sequence] = []
+        self.preemptions = 0
+        self.recomputed_tokens = 0
+        """See `EngineStats.recomputed_tokens`."""
+
+    def enqueue(self, sequence: Sequence) -> None:
+        """Add a sequence to the queue."""
+        known = tuple(sequence.tokens)
+        sequence.expected_prefill = len(known) - self.cached(sequence.request.prompt, known)
+        bisect.insort(self.waiting, sequence, key=Sequence.order)
+
+    def cached(self, prompt: Prompt, tokens: tuple[int, ...]) -> int:
+        """Leading tokens of `tokens`, the prompt with what follows it, whose KV is cached.
+
+        Includes what live sequences have decoded. Changes nothing.
+        """
+        node, found, computed = self._tree.find(prompt, tokens)
+        longest = computed
+        if computed == found:
+            for live in tuple(self.running):
+                if live.leaf is node and live.request.prompt.tenant == prompt.tenant:
+                    tail = live.tokens[live.tail_start : live.computed]
+                    pairs = zip(tail, tokens[found:], strict=False)
+                    same = next((i for i, (a, b) in enumerate(pairs) if a != b), None)
+                    longest = max(longest, found + (len(tail) if same is None else same))
+        return min(longest, len(tokens))
+
+    def schedule(self) -> list[Work]:
+        """Admit waiting sequences, decide what each running one computes, and allocate its slots.
+
+        `prefill_chunk` bounds the tokens of sequences with more than one. Decoding sequences come
+        first, so that tokens which a grammar forced do not wait behind a long prompt; then
+        prompts, by rank.
+        """
+        self._admit()
+        budget = self._prefill_chunk
+        work: list[Work] = []
+        for sequence in sorted(self.running, key=lambda s: s.computed < s.tail_start):
+            if not sequence.running:
+                continue  # Preempted for an earlier one.
+            start, stop = _range(sequence)
+            if stop - start > 1:
+                # A decoding sequence always advances.
+                least = 1 if start >= sequence.tail_start else 0
+                stop = min(stop, start + max(budget, least))
+                budget -= stop - start
+            if start < stop and self._reserve(sequence, stop):
+                work.append(Work(sequence, start, stop))
+        # Attention needs sequences with one new token first.
+        return sorted((item for item in work if item.sequence.running), key=lambda i: len(i) > 1)
+
+    def advance(self, work: list[Work]) -> None:
+        """Note that a step has computed the KV of `work`."""
+        for item in work:
+            sequence, start, stop = item.sequence, item.start, item.stop
+            if start < sequence.tail_start:
+                assert sequence.leaf is not None
+                self._tree.advance(sequence.leaf, stop)
+            sequence.computed = stop
+            first = min(max(start, sequence.reached), stop)
+            self.recomputed_tokens += first - start
+            sequence.own_prompt_tokens += max(0, min(stop, sequence.prompt_length) - first)
+
+    def remove(self, sequence: Sequence, keep: int | None = None) -> None:
+        """Remove a sequence; what it has computed stays in the tree.
+
+        With `keep`, its prompt and output are pinned for its run at that distance.
+        """
+        if not sequence.running:
+            self.waiting.remove(sequence)
+            return
+        self.running.remove(sequence)
+        self._commit(sequence)
+        if keep is not None:
+            assert sequence.leaf is not None
+            self._tree.pin_path(sequence.leaf, sequence.request.run, keep)
+        self._vacate(sequence)
+
+    def check_integrity(self) -> None:
+        """Raise `AssertionError` unless every slot and every lock is accounted for exactly once."""
+        self._tree.check_integrity()
+        nodes = list(self._tree.nodes())
+        held = [slot for node in nodes for slot in node.slots.tolist()]
+        paths = {}
+        for sequence in self.running:
+            assert sequence.leaf is not None, "a running sequence has no leaf"
+            paths[sequence] = path = sequence.leaf.path()
+            start = sequence.tail_start
+            held.extend(sequence.slots[start : sequence.reserved].tolist())
+            tokens = [token for node in path for token in node.tokens]
+            assert tokens == sequence.tokens[:start], "a path differs from its sequence's tokens"
+            slots = [slot for node in path for slot in node.slots.tolist()]
+            assert slots == sequence.slots[:start].tolist(), (
+                "a path's slots differ from its sequence's"
+            )
+            assert sequence.computed <= sequence.reserved <= sequence.slots_needed
+            assert sequence.computed < len(sequence.tokens), (
+                "a running sequence has nothing to compute"
+            )
+            if sequence.computed >= start:
+                assert all(node.complete for node in path), "a tail behind an incomplete path"
+        free = self._pool.free_slots()
+        assert len(free) == self._pool.free_count, "a slot is free twice"
+        assert len(set(held)) == len(held), "a slot is in use twice"
+        assert free.isdisjoint(held), "a slot is both free and in use"
+        assert len(held) + len(free) == self._pool.capacity, "a slot leaked"
+        for node in nodes:
+            live = [sequence for sequence, path in paths.items() if node in path]
+            assert node.locks == len(live), "a node's locks differ from its live sequences"
+            assert node.claimed_by is None or node.claimed_by in live, "a claim of no live sequence"
+        assert len(self.running) <= self._max_sequences, "too many running sequences"
+        assert not any(sequence.running for sequence in self.waiting), "a waiting sequence holds KV"
+        for queue in (self.running, self.waiting):
+            assert queue == sorted(queue, key=Sequence.order), "a queue is not sorted"
+
+    def _admit(self) -> None:
+        """Admit waiting sequences by rank, as long as there is memory.
+
+        No sequence overtakes another, or one that waits for memory could starve.
+        """
+        while self.waiting and len(self.running) < self._max_sequences:
+            sequence = self.waiting[0]
+            if not self._place(sequence):
+                return
+            self.waiting.pop(0)
+            bisect.insort(self.running, sequence, key=Sequence.order)
+
+    def _place(self, sequence: Sequence) -> bool:
+        """Lock the cached part of the sequence's tokens and allocate slots to compute the rest.
+
+        Returns False, with nothing changed, if the sequence would soon be preempted again.
+        """
+        prompt = sequence.request.prompt
+        known = tuple(sequence.tokens[:-1])
+        self._commit_forks(prompt, known)
+        node, found = self._tree.lock(prompt, known)
+        need = len(known) - found
+        available = self._pool.free_count + self._tree.evictable
+        if self.running and available < need + self._headroom(sequence):
+            self._tree.unlock(node, sequence)
+            return False
+        if not self._tree.ensure_free(need):
+            raise AssertionError("a sequence does not fit alone")
+        new = self._pool.allocate(need)
+        slots = [*(step.slots for step in node.path()), new]
+        sequence.leaf = self._tree.grow(node, prompt, known, found, new)
+        sequence.slots = np.empty(sequence.slots_needed, np.int64)
+        sequence.slots[: len(known)] = np.concatenate(slots)
+        sequence.tail_start = sequence.reserved = len(known)
+        sequence.computed = 0
+        return True
+
+    def _reserve(self, sequence: Sequence, end: int) -> bool:
+        """Allocate slots for a running sequence's positions below `end`.
+
+        Preempts sequences of lower rank if necessary; False if the sequence itself had the lowest
+        rank and was preempted.
+        """
+        missing = end - sequence.reserved
+        if missing <= 0:
+            return True
+        while not self._tree.ensure_free(missing):
+            victim = self.running[-1]
+            assert victim is not self.running[0], "a sequence does not fit alone"
+            self._preempt(victim)
+            if victim is sequence:
+                return False
+        ample = min(max(missing, GROWTH), sequence.slots_needed - sequence.reserved)
+        count = ample if self._tree.ensure_free(ample) else missing
+        last = int(sequence.slots[sequence.reserved - 1]) if sequence.reserved else None
+        new = self._pool.allocate(count, after=last)
+        sequence.slots[sequence.reserved : sequence.reserved + count] = new
+        sequence.reserved += count
+        return True
+
+    def _headroom(self, newcomer: Sequence) -> int:
+        """Slots that must stay free so that all running sequences can decode for a while."""
+        reserve = RESUME_ROOM if newcomer.preemptions else GROWTH
+        tail = newcomer.slots_needed - len(newcomer.tokens) + 1
+        return min(reserve, tail) + sum(
+            min(GROWTH, live.slots_needed - live.reserved) for live in self.running
+        )
+
+    def _commit_forks(self, prompt: Prompt, tokens: tuple[int, ...]) -> None:
+        """Commit decoded tails of live sequences to the tree where `tokens` continues with them.
+
+        With one slot per token this is cheap: no KV is copied, only nodes change.
+        """
+        while True:
+            node, found, _ = self._tree.find(prompt, tokens)
+            if node is None or found == len(tokens):
+                return
+            for live in self.running:
+                if (
+                    live.leaf is node
+                    and live.computed > live.tail_start
+                    and live.tokens[live.tail_start] == tokens[found]
+                    and live.request.prompt.tenant == prompt.tenant
+                ):
+                    self._commit(live)
+                    break
+            else:
+                return
+
+    def _commit(self, sequence: Sequence) -> None:
+        """Commit the computed tail of a running sequence to the tree."""
+        assert sequence.leaf is not None
+        start, end = sequence.tail_start, sequence.computed
+        if end > start:
+            sequence.leaf, sequence.tail_start = self._tree.commit(
+                sequence.leaf,
+                sequence.request.prompt,
+                sequence.tokens[start:end],
+                start,
+                sequence.slots[start:end],
+            )
+
+    def _preempt(self, sequence: Sequence) -> None:
+        request = sequence.request
+        logger.debug("preempting a sequence", extra={"run": request.run, "node": request.node})
+        self.running.remove(sequence)
+        self._commit(sequence)
+        sequence.reached = max(sequence.reached, sequence.computed)
+        sequence.preemptions += 1
+        self.preemptions += 1
+        self._vacate(sequence)
+        self.enqueue(sequence)
+
+    def _vacate(self, sequence: Sequence) -> None:
+        """Free a sequence's tail and unlock its path; the path itself stays in the tree."""
+        assert sequence.leaf is not None
+        self._pool.free(sequence.slots[sequence.tail_start : sequence.reserved])
+        self._tree.unlock(sequence.leaf, sequence)
+        sequence.leaf = None
+        sequence.slots = np.empty(0, np.int64)
+        sequence.tail_start = sequence.reserved = sequence.computed = 0
+
+
+def _range(sequence: Sequence) -> tuple[int, int]:
+    """The positions that a sequence can compute: empty while another computes the next ones.
+
+    Claims the nodes of its path that are neither claimed nor computed yet.
+    """
+    if sequence.computed >= sequence.tail_start:
+        return sequence.computed, len(sequence.tokens)
+    assert sequence.leaf is not None
+    position = 0
+    start: int | None = None
+    for node in sequence.leaf.path():
+        if not node.complete:
+            if node.claimed_by is None:
+                node.claimed_by = sequence
+            if start is None:
+                start = position + node.computed
+            if node.claimed_by is not sequence:
+                return start, max(start, position)
+        position += len(node.tokens)
+    if start is None:
+        start = sequence.computed = sequence.tail_start
+    return start, len(sequence.tokens)
