@@ -115,10 +115,6 @@ class SchedulerService:
         """Cancel a run if this replica drives it. `replica` is for the router."""
         return await self._scheduler.cancel(tenant, run)
 
-    async def use_placement(self, policy: str) -> None:
-        """Place by another policy from now on, to compare policies on one pool."""
-        self._scheduler.placement.use(policy)
-
     async def ready(self) -> dict[str, object]:
         """What the next question would find. Raises if no decoder answers."""
         stats = await self._decoder.stats.remote()

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from importlib import import_module
 
 from plato.context.protocol import ContextStore
 from plato.engine import Prompt
 from plato.engine.torch.config import TorchEngineConfig
-from plato.errors import ModelError
+from plato.errors import ModelError, SettingsError
 from plato.metrics import NO_METRICS, Recorder
 from plato.models import resolve_model
 from plato.planning.planner import ModelPlanner
@@ -18,6 +19,7 @@ from plato.prompting.template import ChatTemplate
 from plato.prompting.tokenizer import Tokenizer
 from plato.prompting.transcript import TranscriptLayout
 from plato.scheduling.config import SchedulerConfig
+from plato.scheduling.placement import KVAware, Policy
 from plato.scheduling.protocol import DecoderPool
 from plato.scheduling.scheduler import GraphScheduler
 from plato.settings import Settings
@@ -107,6 +109,22 @@ def new_planner(settings: Settings, tools: ModelTools, pool: DecoderPool) -> Mod
     )
 
 
+def new_policy(settings: Settings) -> Policy:
+    """The placement policy that the settings name. Raises `SettingsError`."""
+    if settings.placement == "kv_aware":
+        return KVAware(settings.move_cost)
+    module, _, name = settings.placement.partition(":")
+    try:
+        factory = getattr(import_module(module), name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise SettingsError(
+            f"placement is {settings.placement!r}, which cannot be imported ({error}); write "
+            "kv_aware, or package.module:name of a callable that returns a policy"
+        ) from error
+    policy: Policy = factory()
+    return policy
+
+
 def new_scheduler(
     settings: Settings,
     tools: ModelTools,
@@ -132,13 +150,8 @@ def new_scheduler(
         max_waiting_runs=settings.max_waiting_runs,
         patience_s=settings.patience_s,
         ownership_ttl_s=settings.ownership_ttl_s,
-        placement=settings.placement,
-        move=settings.move_cost,
         group_s=settings.stream_interval_s,
         hidden_group_s=HIDDEN_INTERVALS * settings.stream_interval_s,
-        pipelining="pipelining" not in settings.without,
-        priority="priority" not in settings.without,
-        warming=settings.warming,
     )
     return GraphScheduler(
         config=config,
@@ -148,6 +161,7 @@ def new_scheduler(
         store=store,
         decode_prompt=tools.prompt_text,
         decode_output=tools.text,
+        policy=new_policy(settings),
         name=name,
         recorder=recorder,
     )

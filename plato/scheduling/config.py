@@ -33,16 +33,6 @@ class SchedulerConfig:
     """A run whose scheduler is silent for this goes to another; renewed three times within."""
     linger_s: float = 30.0
     """How long an ended run is kept that the context store has missed something of."""
-    placement: str = "kv_aware"
-    """A placement policy; see `plato.scheduling.placement.policies`."""
-    move: float | None = None
-    """What moving the KV of a token costs, in tokens computed; `None`: it is not moved."""
-    pipelining: bool = True
-    """False lets no part start before the plan is complete, to measure what that brings."""
-    priority: bool = True
-    """False treats all ready parts alike, to measure what the order brings."""
-    warming: bool = False
-    """True computes what a blocked part's prompt will probably begin with while it waits."""
     group_s: float = 0.1
     """Tokens within this time are sent together: every message costs processor time, which the
     decoders lack where they share a machine with the rest."""

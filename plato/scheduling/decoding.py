@@ -226,7 +226,6 @@ class NodeDecoder:
             self._pool.replicas(),
             run=request.run,
             output=request.max_tokens - len(request.emitted),
-            height=request.priority,
         )
         progress.predicted_tokens = choice.predicted_tokens
         if choice.source:

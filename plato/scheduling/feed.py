@@ -8,7 +8,7 @@ import logging
 from plato.context.protocol import FEED_START, ContextStore
 from plato.context.records import KVChange, UnreadableRecordError, pack, unpack
 from plato.engine import Engine, EngineClosedError
-from plato.scheduling.placement import Placement
+from plato.scheduling.placement import ReplicaTable
 from plato.scheduling.protocol import DecoderPool
 from plato.tasks import end_task
 
@@ -42,16 +42,16 @@ async def publish_holdings(engine: Engine, replica: str, store: ContextStore) ->
 
 
 class KVFeed:
-    """Keeps a scheduler's placement informed of what decoders hold.
+    """Keeps a scheduler's replica table informed of what decoders hold.
 
     Changes have numbers: after a gap, a restart of the store or a new life of a replica the
     replica itself is asked for all that it holds. Nothing on the way of a run waits for this.
     """
 
-    def __init__(self, store: ContextStore, pool: DecoderPool, placement: Placement) -> None:
+    def __init__(self, store: ContextStore, pool: DecoderPool, replicas: ReplicaTable) -> None:
         self._store = store
         self._pool = pool
-        self._placement = placement
+        self._replicas = replicas
         self._after = ""
         """Name of the last entry that was read."""
         self._informed: dict[str, str] = {}
@@ -89,18 +89,18 @@ class KVFeed:
             except UnreadableRecordError as error:
                 logger.warning("an unreadable entry in the feed of KV handles: %s", error)
                 continue
-            if not self._placement.apply(told.replica, told.epoch, told.change):
+            if not self._replicas.apply(told.replica, told.epoch, told.change):
                 self._informed.pop(told.replica, None)
 
     def _ask_for_missing(self) -> None:
         present = {replica.name for replica in self._pool.replicas()}
         for gone in self._informed.keys() - present:
             del self._informed[gone]
-        lives = self._placement.lives()
+        epochs = self._replicas.epochs()
         for name in present:
             known = self._informed.get(name)
-            stale = known is None or lives.get(name, known) not in (known, "")
-            if stale and name not in self._asking and name in lives:
+            stale = known is None or epochs.get(name, known) not in (known, "")
+            if stale and name not in self._asking and name in epochs:
                 self._asking[name] = asyncio.create_task(self._ask(name), name=f"holdings-{name}")
 
     async def _ask(self, replica: str) -> None:
@@ -108,7 +108,7 @@ class KVFeed:
             async with asyncio.timeout(SNAPSHOT_DEADLINE_S):
                 epoch, change = await self._pool.holdings(replica)
             self.snapshots += 1
-            if self._placement.apply(replica, epoch, change):
+            if self._replicas.apply(replica, epoch, change):
                 self._informed[replica] = epoch
         except Exception as error:
             logger.info("no snapshot of what %s holds: %r", replica, error)

@@ -14,7 +14,7 @@ from plato.graph import PlanGraph
 from plato.history import History
 from plato.runs import BEFORE_ALL, EventId, Mode, RunEvent, RunRequest
 from plato.scheduling.decoding import NodeProgress
-from plato.scheduling.placement import Placement
+from plato.scheduling.placement import ReplicaTable
 
 
 class Journal:
@@ -28,7 +28,7 @@ class Journal:
         self,
         store: ContextStore,
         writes: WriteBehind,
-        placement: Placement,
+        replicas: ReplicaTable,
         owner: str,
         ttl_s: float,
         history: History,
@@ -43,7 +43,7 @@ class Journal:
         """
         self._store = store
         self._writes = writes
-        self._placement = placement
+        self._replicas = replicas
         self._owner = owner
         self._ttl_s = ttl_s
         self._history = history
@@ -106,7 +106,7 @@ class Journal:
     def node_done(self, request: GenerateRequest, progress: NodeProgress) -> None:
         """A node is finished: keep its output, and note who should hold its KV."""
         prompt = request.prompt.extended(Segment(tuple(progress.emitted)))
-        self._placement.learn(prompt, progress.replica, missing=1)
+        self._replicas.learn(prompt, progress.replica, missing=1)
         tenant = request.prompt.tenant
         node = NodeRecord(
             run=request.run,

@@ -40,7 +40,6 @@ from plato.scheduling.decoding import NodeDecoder, NodeProgress
 from plato.scheduling.following import PlanFollower
 from plato.scheduling.journal import Journal
 from plato.scheduling.leases import LeaseKeeper
-from plato.scheduling.warming import Warmings
 
 logger = logging.getLogger(__name__)
 
@@ -71,7 +70,6 @@ class Run:
         leases: LeaseKeeper,
         lease: Lease,
         journal: Journal,
-        warmings: Warmings,
         decode_text: Callable[[tuple[int, ...]], str],
         composer: Composer,
         now: Callable[[], float],
@@ -94,7 +92,6 @@ class Run:
         self._leases = leases
         self._lease = lease
         self._journal = journal
-        self._warmings = warmings
         self._decode_text = decode_text
         self._now = now
         self._past = past
@@ -246,8 +243,7 @@ class Run:
             if script:
                 node = script[node.number - 1]
             await self._add_node(node, report, tokens)
-            if self._config.pipelining:
-                self._start_ready()
+            self._start_ready()
 
         emitted = self._past.plan_tokens
         await follower.follow(
@@ -363,23 +359,6 @@ class Run:
             )
             self._start(node, prompt, budget, heights[node.number], self._distance(node.number))
 
-    def _warm_dependents(self, number: int) -> None:
-        """Have the known beginnings of prompts that waited for `number`, and wait on, computed.
-
-        The last dependency of a node may end long after the others.
-        """
-        for dependent in self._graph.dependents(number) if self._config.warming else ():
-            if dependent not in self._nodes:
-                budget = node_budget(
-                    self._request, self._graph[dependent], self._config.node_max_tokens
-                )
-                prefix = self._conversation.known_prefix(
-                    self._graph, dependent, self._finished, budget
-                )
-                if prefix is not None:
-                    assert self._tasks is not None
-                    self._warmings.begin(self._tasks, dependent, prefix, budget)
-
     def _distance(self, number: int) -> int | None:
         """How many other nodes must end before one can start that continues this one.
 
@@ -408,7 +387,7 @@ class Run:
             max_tokens=budget,
             sampling=self._request.sampling,
             stop=StopConditions(end_tokens=not self._request.exact_lengths),
-            priority=height if self._config.priority else 0,
+            priority=height,
             lease=self._lease,
             group_s=self._config.group_s if shown else self._config.hidden_group_s,
             keep=keep,
@@ -421,7 +400,6 @@ class Run:
             work = self._take_over(request, progress)
         else:
             work = self._decode(request, progress)
-        self._warmings.stop(node.number)
         self._nodes[node.number] = self._spawn(work)
 
     def _restore(self, progress: NodeProgress) -> None:
@@ -473,7 +451,6 @@ class Run:
         self._finished[number] = NodeText(number, tuple(progress.emitted), progress.text)
         if self._mode is not Mode.SEQUENTIAL:
             self._start_ready()
-            self._warm_dependents(number)
 
     async def _decode(self, request: GenerateRequest, progress: NodeProgress) -> None:
         """Decode one node, and start what it makes ready."""
@@ -512,7 +489,6 @@ class Run:
             if request.keep is not None and progress.replica:
                 self._kept_at.add(progress.replica)
         assert progress.finish is not None
-        self._warmings.answered(number, request.prompt, progress.cached_tokens)
         report = progress.report(NodeState.DONE, text)
         self._journal.node_done(request, progress)
         await self._emit(NodeFinished(run, self._at(), number, progress.finish, report))

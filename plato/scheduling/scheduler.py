@@ -35,12 +35,11 @@ from plato.scheduling.feed import KVFeed
 from plato.scheduling.journal import Journal
 from plato.scheduling.leases import LeaseKeeper
 from plato.scheduling.live import LiveRun
-from plato.scheduling.placement import Placement
+from plato.scheduling.placement import Placement, Policy
 from plato.scheduling.protocol import DecoderPool
 from plato.scheduling.run import Run
 from plato.scheduling.run_log import RunLog, scheduler_name
 from plato.scheduling.stats import SchedulerStats
-from plato.scheduling.warming import Warmings
 from plato.tasks import end_task
 
 logger = logging.getLogger(__name__)
@@ -72,6 +71,7 @@ class GraphScheduler:
         store: ContextStore,
         decode_prompt: Callable[[tuple[int, ...]], str],
         decode_output: Callable[[tuple[int, ...]], str],
+        policy: Policy | None = None,
         name: str = "scheduler",
         now: Callable[[], float] = time.monotonic,
         recorder: Recorder = NO_METRICS,
@@ -91,9 +91,8 @@ class GraphScheduler:
         self._leases = LeaseKeeper(
             pool, self._owner, config.lease_ttl_s, silence_s=config.silence_s
         )
-        self._pool = pool
-        self._placement = Placement(policy=config.placement, move=config.move)
-        self._feed = KVFeed(store, pool, self._placement)
+        self._placement = Placement(policy)
+        self._feed = KVFeed(store, pool, self._placement.replicas)
         self._following: asyncio.Task[None] | None = None
         self._decoder = NodeDecoder(pool, self._placement, self._leases, config, now, recorder)
         self._log = RunLog(store)
@@ -102,7 +101,7 @@ class GraphScheduler:
             max_running=config.max_runs,
             max_waiting=config.max_waiting_runs,
             patience_s=config.patience_s,
-            room=self._placement.has_room,
+            room=self._placement.replicas.has_room,
         )
         self._runs: dict[str, LiveRun] = {}
         """Runs in flight by id, at most `max_runs` and those taken over."""
@@ -127,7 +126,7 @@ class GraphScheduler:
         return SchedulerStats(
             running=len(self._runs),
             waiting=self._admission.waiting,
-            avoided=self._placement.avoided,
+            avoided=self._placement.replicas.avoided,
             silences=self._leases.silences,
             snapshots=self._feed.snapshots,
             writes_pending=self._writes.pending,
@@ -294,7 +293,7 @@ class GraphScheduler:
         journal = Journal(
             self._store,
             self._writes,
-            self._placement,
+            self._placement.replicas,
             self._owner,
             self._config.ownership_ttl_s,
             history,
@@ -310,9 +309,6 @@ class GraphScheduler:
             leases=self._leases,
             lease=self._lease,
             journal=journal,
-            warmings=Warmings(
-                request.run, self._pool, self._placement, self._leases, self._lease, self._recorder
-            ),
             decode_text=self._decode_prompt,
             composer=Composer(
                 self._decode_output,
