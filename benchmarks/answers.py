@@ -46,11 +46,11 @@ from benchmarks.answering.comparing import CONCURRENCY, metrics
 from benchmarks.answering.ideal import ideal_of, reuse_of
 from benchmarks.common.report import Report, arguments, read_jsonl
 from benchmarks.common.workload import SHARED_DATA, fixed_graphs
-from plato.engine.pace import Pace
 from plato.models import resolve_model
 from plato.ports import free_port
 from plato.runtime import Runtime
 from plato.settings import Settings
+from plato.testing.paced import Pace
 
 FIXED_WAYS = (SEQUENTIAL, SKELETON, PLATO, GIVEN)
 HTTP_WAYS = (SEQUENTIAL, PLATO)
@@ -84,6 +84,7 @@ def main() -> None:
         repetition_penalty=REPETITION_PENALTY,
         node_max_tokens=FREE_NODE_TOKENS,
         sequential_max_tokens=FREE_SEQUENTIAL_TOKENS,
+        equal_work=True,
     )
     graphs = [g for g in fixed_graphs() if not options.quick or g.name in QUICK_GRAPHS]
     fixed = [Question.of(graph) for graph in graphs]

@@ -18,7 +18,7 @@ import sys
 import time
 from collections.abc import Sequence
 from contextlib import aclosing
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from statistics import fmean
 from typing import Any
 
@@ -31,10 +31,10 @@ from benchmarks.answering.reuse import cacheable_tokens
 from benchmarks.common.report import Report, arguments
 from benchmarks.common.statistics import bootstrap, percentile
 from benchmarks.common.workload import FixedGraph, fixed_graphs
-from deployments.handles import ask, stream
+from benchmarks.policies import POLICIES
+from deployments.handles import stream
 from plato.assembly import ModelTools
 from plato.engine import SamplingParams
-from plato.engine.pace import Pace
 from plato.runs import (
     Message,
     Mode,
@@ -45,8 +45,8 @@ from plato.runs import (
     RunFailed,
     RunRequest,
 )
-from plato.scheduling.placement import POLICIES
 from plato.settings import Settings
+from plato.testing.paced import Pace
 
 DECODERS = 4
 CONCURRENCY = 32
@@ -114,11 +114,14 @@ def main() -> None:
         decoders=DECODERS,
         decoder_cpus=0.25,
         decoder_threads=1,
-        pace=pace,
+        engine="plato.testing.paced:paced_engine",
+        engine_options={"pace": asdict(pace)},
         kv_budget_mb=-(-KV_TOKENS * pace.kv_bytes_per_token // (1 << 20)),
         max_runs=CONCURRENCY,
-        # The other policies move nothing, and a paced decoder's KV has no weight.
-        move_cost=None,
+        # Its `kv_aware` moves no KV: the other policies do not, and a paced decoder's KV has no
+        # size.
+        placement="benchmarks.policies:ByRunName",
+        equal_work=True,
         node_deadline_s=300,
         # Nobody is refused: all policies answer the same runs.
         patience_s=300,
@@ -168,7 +171,6 @@ class Bench:
 
     async def measure(self, policy: str, scenario: str, seed: int, count: int) -> Outcome:
         """One measurement."""
-        await ask(lambda: self._scheduler.use_placement.remote(policy))
         outcome = Outcome(policy, scenario, seed)
         requests = workload(self._graphs, scenario, seed, count, f"{policy}-{scenario}-{seed}")
         waiting = list(reversed(requests))
@@ -226,7 +228,7 @@ class Bench:
 def workload(
     graphs: Sequence[FixedGraph], scenario: str, seed: int, count: int, name: str
 ) -> list[RunRequest]:
-    """The runs of one measurement; `name` sets it apart from all others."""
+    """The runs of one measurement; `name` keeps it apart, and begins with its policy's name."""
     chance = random.Random(seed)
     requests = []
     for number in range(count):

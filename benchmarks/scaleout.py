@@ -30,7 +30,6 @@ from benchmarks.simulation.virtual_time import Station, run_virtual
 from plato.assembly import ModelTools
 from plato.context import MemoryContextStore
 from plato.engine import Load, Prompt, Segment
-from plato.engine.pace import Pace
 from plato.planning.protocol import PlanEvent, PlanRequest
 from plato.runs import Message, Mode, NodeOutput, RunFailed, RunFinished, RunRequest
 from plato.scheduling.config import SchedulerConfig
@@ -38,6 +37,7 @@ from plato.scheduling.placement import Placement
 from plato.scheduling.protocol import Replica
 from plato.scheduling.scheduler import GraphScheduler
 from plato.settings import Settings
+from plato.testing.paced import Pace
 
 REPLICAS = (1, 4, 16, 64, 256)
 QUESTIONS_PER_REPLICA = (2, 4)
@@ -51,8 +51,8 @@ WIDTH = 16
 CHUNK = 256
 NEAR_LINEAR = 0.95
 CHANGED = 32
-"""Replicas that have told of their load between two decisions: about as many as messages come in
-for a node."""
+"""Replicas that report their load between two decisions: about as many as messages come in for a
+node."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -268,7 +268,7 @@ def measure_placement(replicas: int) -> float:
     for replica in names:
         report(replica)
         for prompt in chance.sample(prompts, 5):
-            placement.learn(prompt, replica.name)
+            placement.replicas.learn(prompt, replica.name)
     rounds, spent = 200, 0.0
     for number in range(rounds):
         for replica in chance.sample(names, min(CHANGED, replicas)):

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from plato.engine.pace import Pace, step_seconds
+from plato.testing.paced import Pace, step_seconds
 
 MAX_SEQUENCES = 16
 PREFILL_CHUNK = 256

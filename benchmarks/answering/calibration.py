@@ -18,7 +18,7 @@ from statistics import median
 
 from benchmarks.common.workload import fresh_tenant
 from benchmarks.engine.harness import Output, Workbench, request, run_step, timed, timed_step
-from plato.engine.pace import Pace
+from plato.testing.paced import Pace
 
 WIDTHS = (1, 2, 3, 4, 6, 8, 12, 16)
 SHARED, OWN, STEPS = 256, 32, 40

@@ -9,8 +9,8 @@ from benchmarks.answering.asking import Answered
 from benchmarks.answering.bound import Bound, Part, PlanWork, bound
 from benchmarks.answering.reuse import cacheable_tokens
 from plato.assembly import ModelTools
-from plato.engine.pace import Pace
 from plato.runs import NodePlanned
+from plato.testing.paced import Pace
 
 
 def reuse_of(tools: ModelTools, answered: Answered) -> dict[str, Any]:

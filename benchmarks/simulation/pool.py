@@ -17,8 +17,8 @@ from plato.engine import (
     Prompt,
     Segment,
 )
-from plato.engine.pace import Pace, step_seconds
 from plato.scheduling.protocol import Replica
+from plato.testing.paced import Pace, step_seconds
 
 GROUP = 8
 """Tokens of one simulated chunk: it is charged as the messages that it stands for."""

@@ -15,10 +15,10 @@ from benchmarks.answering.comparing import metrics, throughput
 from benchmarks.answering.ideal import ideal_of, plan_work, reuse_of
 from benchmarks.common.workload import fixed_graphs
 from benchmarks.publish import report
-from plato.engine.pace import Pace
 from plato.graph import Node
 from plato.runtime import Runtime
 from plato.settings import Settings
+from plato.testing.paced import Pace
 
 PACE = Pace()
 DIAMOND = Question(
@@ -37,7 +37,9 @@ DIAMOND = Question(
 @pytest.fixture(scope="module")
 def settings(tiny_model_folder: str) -> Settings:
     # Not float32: its threads are OpenMP's, which a busy neighbour slows down a hundredfold.
-    return Settings(model=tiny_model_folder, served_model_name="tiny", kv_budget_mb=64)
+    return Settings(
+        model=tiny_model_folder, served_model_name="tiny", kv_budget_mb=64, equal_work=True
+    )
 
 
 @pytest.fixture
@@ -80,7 +82,8 @@ async def test_ways_do_equal_work_and_reuse_is_counted(asker: RuntimeAsker) -> N
 
 
 async def test_reuse_that_is_turned_off_shows(settings: Settings) -> None:
-    without = settings.model_copy(update={"without": frozenset({"reuse"})})
+    engine = "benchmarks.engine.variants:engine_without_reuse"
+    without = settings.model_copy(update={"engine": engine})
     async with await Runtime.open(without) as runtime:
         answered = await RuntimeAsker(runtime, without).ask(DIAMOND, GIVEN)
         reuse = reuse_of(runtime.tools, answered)

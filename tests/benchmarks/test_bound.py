@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from benchmarks.answering.bound import Part, PlanWork, bound
-from plato.engine.pace import Pace
+from plato.testing.paced import Pace
 
 # A step takes 10 ms and 2 ms more for every further sequence; 100 prompt tokens take 100 ms.
 PACE = Pace(step_ms=((1, 10.0), (2, 12.0), (16, 40.0)), prefill_tokens_per_s=1000.0)

@@ -9,7 +9,7 @@ import pytest
 from benchmarks.answering.calibration import fastest
 from benchmarks.peers import metrics as peer_metrics
 from benchmarks.worst_case import metrics
-from plato.engine.pace import Pace
+from plato.testing.paced import Pace
 
 
 def row(case: str, way: str, latency_s: float, **fields: Any) -> dict[str, Any]:
