@@ -1,12 +1,12 @@
-"""What does each part of Plato bring?
+"""How much does each part of Plato contribute?
 
     python -m benchmarks.ablations [--quick] [--json FILE]
 
 The fixed workload in this process, plan decoded, one question at a time, with and without
-pipelining, reuse of KV, forced grammar tokens and priority; with at most 1 to 8 sequences side by
-side; and questions of 32, 512 and 4,096 tokens with and without reuse. Pipelining and priority are
-turned on and off for every question in turn, on one engine; what belongs to the engine is compared
-between engines that follow each other, as two in one process disturb each other.
+pipelining, KV reuse, forced grammar tokens and priority; with at most 1 to 8 sequences in a batch;
+and questions of 32, 512 and 4,096 tokens with and without reuse. Pipelining and priority are turned
+on and off for every question in turn, on one engine. Variants of the engine run one after the
+other, because two engines in one process slow each other down.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ def main() -> None:
 async def measure(
     settings: Settings, pace: Pace, questions: Sequence[Question], repeats: int
 ) -> list[dict[str, Any]]:
-    """All variants."""
+    """Rows of all variants."""
     rows: list[dict[str, Any]] = []
     async with await Runtime.open(settings) as runtime:
         tools, engines = runtime.tools, runtime.engines
@@ -131,7 +131,7 @@ async def alone(
     *,
     long: bool = False,
 ) -> list[dict[str, Any]]:
-    """One variant that needs an engine of its own."""
+    """Rows of a variant that needs its own engine."""
     async with await Runtime.open(settings) as runtime:
         asker = RuntimeAsker(runtime, settings)
         for way in (SEQUENTIAL, PLATO):
@@ -178,7 +178,7 @@ def row(name: str, runtime: Runtime, answered: Answered, pace: Pace) -> dict[str
 
 
 def metrics(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """What each part brings: the variant's time over that with all parts, and more."""
+    """The gain of each part: the variant's time over that with all parts, and more."""
     normal = [row for row in rows if row["kind"] != "long"]
     everything = by_question(normal, "all")
     without = by_question(normal, "without pipelining")

@@ -1,13 +1,14 @@
-"""Does placing graphs where their prefixes lie pay, next to what gateways do?
+"""Is KV-aware placement faster than the placement policies of other systems?
 
     python -m benchmarks.routing [--quick] [--json FILE]
 
-Real Ray, real scheduler, trees and bookkeeping; four paced decoders, which sleep the step times of
-the default model instead of computing (two cores cannot show four decoders). Closed loop: so many
-runs at a time, each with a plan of the fixed workload. *pressure*: several tenants ask about a few
-long documents, and memory holds some of them; *nothing to reuse*: short questions, no two alike.
-Every policy gets the same runs in the same order, for every seed; no cache outlives a measurement,
-as each has tenants of its own.
+Real Ray, scheduler, KV trees and bookkeeping; four paced decoders, which sleep for the step times
+of the default model instead of computing (two cores cannot show four decoders). Closed loop with a
+fixed number of runs in flight, each with a plan of the fixed workload. *pressure*: several tenants
+ask about a few long documents, of which memory holds some; *nothing to reuse*: short questions, no
+two alike. Every policy gets the same runs in the same order, for every seed. One deployment serves
+all policies (`benchmarks.policies.ByRunName`); each measurement has its own tenants, so no cache
+outlives it.
 """
 
 from __future__ import annotations
@@ -123,7 +124,7 @@ def main() -> None:
         placement="benchmarks.policies:ByRunName",
         equal_work=True,
         node_deadline_s=300,
-        # Nobody is refused: all policies answer the same runs.
+        # No run is refused: all policies answer the same runs.
         patience_s=300,
     )
     outcomes: list[Outcome] = []
@@ -162,7 +163,7 @@ def main() -> None:
 
 
 class Bench:
-    """Asks the scheduler, and keeps count."""
+    """Sends runs to the scheduler, and sums up what they report."""
 
     def __init__(self, settings: Settings) -> None:
         self._tools = ModelTools.load(settings)
@@ -209,7 +210,7 @@ class Bench:
     def _count(
         self, outcome: Outcome, finished: Sequence[tuple[RunRequest, list[RunEvent], float]]
     ) -> None:
-        """Sum up reuse: what was cached, and what one endless cache would have held."""
+        """Sum up reuse: what was cached, and what an unbounded cache would have held."""
         for _, events, _ in finished:
             for event in events:
                 if isinstance(event, NodeFinished):
