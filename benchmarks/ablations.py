@@ -1,12 +1,12 @@
-"""What does each part of Plato bring?
+"""How much does each part of Plato contribute?
 
     python -m benchmarks.ablations [--quick] [--json FILE]
 
 The fixed workload in this process, plan decoded, one question at a time, with and without
-pipelining, reuse of KV, forced grammar tokens and priority; with at most 1 to 8 sequences side by
-side; and questions of 32, 512 and 4,096 tokens with and without reuse. Pipelining and priority are
-turned on and off for every question in turn, on one engine; what belongs to the engine is compared
-between engines that follow each other, as two in one process disturb each other.
+pipelining, KV reuse, forced grammar tokens and priority; with at most 1 to 8 sequences in a batch;
+and questions of 32, 512 and 4,096 tokens with and without reuse. Pipelining and priority are turned
+on and off for every question in turn, on one engine. Variants of the engine run one after the
+other, because two engines in one process slow each other down.
 """
 
 from __future__ import annotations
@@ -23,18 +23,23 @@ from rich.table import Table
 from benchmarks.answering.asking import PLATO, SEQUENTIAL, WARM_UP, Answered, Question, RuntimeAsker
 from benchmarks.answering.calibration import calibrate, fastest
 from benchmarks.answering.ideal import ideal_of, reuse_of
+from benchmarks.answering.variants import FlatPriority, WholePlan
 from benchmarks.common.report import Report, arguments
 from benchmarks.common.statistics import bootstrap
 from benchmarks.common.workload import fixed_graphs
+from plato.assembly import new_planner
 from plato.runs.graph import Node
 from plato.models import resolve_model
-from plato.runtime import Runtime
+from plato.runtime import LocalPool, Runtime
 from plato.settings import Settings
 from plato.testing.paced import Pace
 
 QUICK_GRAPHS = ("bread-faults", "first-bicycle", "garden-year", "two-sided")
 SCHEDULED = ("pipelining", "priority")
-ENGINES = ("reuse", "forced_tokens")
+ENGINES = {
+    "reuse": "benchmarks.engine.variants:engine_without_reuse",
+    "forced_tokens": "benchmarks.engine.variants:engine_without_forced_tokens",
+}
 WIDTHS = (1, 2, 4, 8)
 LENGTHS = (32, 512, 4096)
 LONG_PLAN = (
@@ -61,6 +66,7 @@ def main() -> None:
         # Of the questions that warm up; the others say how long their answers are.
         node_max_tokens=32,
         sequential_max_tokens=32,
+        equal_work=True,
     )
     folder = resolve_model(settings.model)
     pace = fastest([calibrate(folder) for _ in range(2)])
@@ -79,15 +85,19 @@ def main() -> None:
 async def measure(
     settings: Settings, pace: Pace, questions: Sequence[Question], repeats: int
 ) -> list[dict[str, Any]]:
-    """All variants."""
+    """Rows of all variants."""
     rows: list[dict[str, Any]] = []
     async with await Runtime.open(settings) as runtime:
+        tools, engines = runtime.tools, runtime.engines
+        planner = WholePlan(new_planner(settings, tools, LocalPool(engines)))
+        runtimes = {
+            "pipelining": Runtime(settings, tools, engines, planner=planner),
+            "priority": Runtime(settings, tools, engines, pool=FlatPriority(engines)),
+        }
         askers = {"all": RuntimeAsker(runtime, settings)}
-        runtimes = []
-        for name in SCHEDULED:
-            other = settings.model_copy(update={"without": frozenset({name})})
-            runtimes.append(Runtime(other, runtime.tools, runtime.engines))
-            askers[f"without {name}"] = RuntimeAsker(runtimes[-1], other)
+        askers |= {
+            f"without {name}": RuntimeAsker(other, settings) for name, other in runtimes.items()
+        }
         for way in (SEQUENTIAL, PLATO):
             await askers["all"].ask(WARM_UP, way)
         for repeat in range(repeats):
@@ -100,14 +110,14 @@ async def measure(
         for length in LENGTHS:
             answered = await askers["all"].ask(long_question(runtime, length), PLATO)
             rows.append(row("all", runtime, answered, pace))
-        for other_runtime in runtimes:
-            await other_runtime.scheduler.close()
-    for name in ENGINES:
-        other = settings.model_copy(update={"without": frozenset({name})})
-        rows += await alone(other, f"without {name}", pace, questions, long=name == "reuse")
+        for other in runtimes.values():
+            await other.scheduler.close()
+    for name, engine in ENGINES.items():
+        changed = settings.model_copy(update={"engine": engine})
+        rows += await alone(changed, f"without {name}", pace, questions, long=name == "reuse")
     for width in WIDTHS:
-        other = settings.model_copy(update={"max_sequences": width})
-        rows += await alone(other, f"width {width}", pace, questions)
+        changed = settings.model_copy(update={"max_sequences": width})
+        rows += await alone(changed, f"width {width}", pace, questions)
     # Once more, against drift: what came between is compared with the mean of both.
     rows += await alone(settings, "all", pace, questions)
     return rows
@@ -121,7 +131,7 @@ async def alone(
     *,
     long: bool = False,
 ) -> list[dict[str, Any]]:
-    """One variant that needs an engine of its own."""
+    """Rows of a variant that needs its own engine."""
     async with await Runtime.open(settings) as runtime:
         asker = RuntimeAsker(runtime, settings)
         for way in (SEQUENTIAL, PLATO):
@@ -168,7 +178,7 @@ def row(name: str, runtime: Runtime, answered: Answered, pace: Pace) -> dict[str
 
 
 def metrics(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """What each part brings: the variant's time over that with all parts, and more."""
+    """The gain of each part: the variant's time over that with all parts, and more."""
     normal = [row for row in rows if row["kind"] != "long"]
     everything = by_question(normal, "all")
     without = by_question(normal, "without pipelining")

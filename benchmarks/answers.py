@@ -84,6 +84,7 @@ def main() -> None:
         repetition_penalty=REPETITION_PENALTY,
         node_max_tokens=FREE_NODE_TOKENS,
         sequential_max_tokens=FREE_SEQUENTIAL_TOKENS,
+        equal_work=True,
     )
     graphs = [g for g in fixed_graphs() if not options.quick or g.name in QUICK_GRAPHS]
     fixed = [Question.of(graph) for graph in graphs]

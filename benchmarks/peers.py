@@ -60,7 +60,7 @@ def main() -> None:
         for graph in fixed_graphs()
         if not options.quick or graph.name in QUICK_GRAPHS
     ]
-    settings = Settings(node_deadline_s=600, run_deadline_s=1200)
+    settings = Settings(node_deadline_s=600, run_deadline_s=1200, equal_work=True)
     rows: list[dict[str, Any]] = []
     if options.server is not None:
         rows += asyncio.run(ask_server(options, questions))

@@ -1,13 +1,14 @@
-"""Does placing graphs where their prefixes lie pay, next to what gateways do?
+"""Is KV-aware placement faster than the placement policies of other systems?
 
     python -m benchmarks.routing [--quick] [--json FILE]
 
-Real Ray, real scheduler, trees and bookkeeping; four paced decoders, which sleep the step times of
-the default model instead of computing (two cores cannot show four decoders). Closed loop: so many
-runs at a time, each with a plan of the fixed workload. *pressure*: several tenants ask about a few
-long documents, and memory holds some of them; *nothing to reuse*: short questions, no two alike.
-Every policy gets the same runs in the same order, for every seed; no cache outlives a measurement,
-as each has tenants of its own.
+Real Ray, scheduler, KV trees and bookkeeping; four paced decoders, which sleep for the step times
+of the default model instead of computing (two cores cannot show four decoders). Closed loop with a
+fixed number of runs in flight, each with a plan of the fixed workload. *pressure*: several tenants
+ask about a few long documents, of which memory holds some; *nothing to reuse*: short questions, no
+two alike. Every policy gets the same runs in the same order, for every seed. One deployment serves
+all policies (`benchmarks.policies.ByRunName`); each measurement has its own tenants, so no cache
+outlives it.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import sys
 import time
 from collections.abc import Sequence
 from contextlib import aclosing
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from statistics import fmean
 from typing import Any
 
@@ -31,7 +32,8 @@ from benchmarks.answering.reuse import cacheable_tokens
 from benchmarks.common.report import Report, arguments
 from benchmarks.common.statistics import bootstrap, percentile
 from benchmarks.common.workload import FixedGraph, fixed_graphs
-from deployments.handles import ask, stream
+from benchmarks.policies import POLICIES
+from deployments.handles import stream
 from plato.assembly import ModelTools
 from plato.engine import SamplingParams
 from plato.runs import (
@@ -44,7 +46,6 @@ from plato.runs import (
     RunFailed,
     RunRequest,
 )
-from plato.scheduling.placement import POLICIES
 from plato.settings import Settings
 from plato.testing.paced import Pace
 
@@ -115,12 +116,15 @@ def main() -> None:
         decoder_cpus=0.25,
         decoder_threads=1,
         engine="plato.testing.paced:paced_engine",
+        engine_options={"pace": asdict(pace)},
         kv_budget_mb=-(-KV_TOKENS * pace.kv_bytes_per_token // (1 << 20)),
         max_runs=CONCURRENCY,
-        # The other policies move nothing, and a paced decoder's KV has no weight.
-        move_cost=None,
+        # Its `kv_aware` moves no KV: the other policies do not, and a paced decoder's KV has no
+        # size.
+        placement="benchmarks.policies:ByRunName",
+        equal_work=True,
         node_deadline_s=300,
-        # Nobody is refused: all policies answer the same runs.
+        # No run is refused: all policies answer the same runs.
         patience_s=300,
     )
     outcomes: list[Outcome] = []
@@ -159,7 +163,7 @@ def main() -> None:
 
 
 class Bench:
-    """Asks the scheduler, and keeps count."""
+    """Sends runs to the scheduler, and sums up what they report."""
 
     def __init__(self, settings: Settings) -> None:
         self._tools = ModelTools.load(settings)
@@ -168,7 +172,6 @@ class Bench:
 
     async def measure(self, policy: str, scenario: str, seed: int, count: int) -> Outcome:
         """One measurement."""
-        await ask(lambda: self._scheduler.use_placement.remote(policy))
         outcome = Outcome(policy, scenario, seed)
         requests = workload(self._graphs, scenario, seed, count, f"{policy}-{scenario}-{seed}")
         waiting = list(reversed(requests))
@@ -207,7 +210,7 @@ class Bench:
     def _count(
         self, outcome: Outcome, finished: Sequence[tuple[RunRequest, list[RunEvent], float]]
     ) -> None:
-        """Sum up reuse: what was cached, and what one endless cache would have held."""
+        """Sum up reuse: what was cached, and what an unbounded cache would have held."""
         for _, events, _ in finished:
             for event in events:
                 if isinstance(event, NodeFinished):
@@ -226,7 +229,7 @@ class Bench:
 def workload(
     graphs: Sequence[FixedGraph], scenario: str, seed: int, count: int, name: str
 ) -> list[RunRequest]:
-    """The runs of one measurement; `name` sets it apart from all others."""
+    """The runs of one measurement; `name` keeps it apart, and begins with its policy's name."""
     chance = random.Random(seed)
     requests = []
     for number in range(count):

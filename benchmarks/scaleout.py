@@ -50,8 +50,8 @@ WIDTH = 16
 CHUNK = 256
 NEAR_LINEAR = 0.95
 CHANGED = 32
-"""Replicas that have told of their load between two decisions: about as many as messages come in
-for a node."""
+"""Replicas that report their load between two decisions: about as many as messages come in for a
+node."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -267,7 +267,7 @@ def measure_placement(replicas: int) -> float:
     for replica in names:
         report(replica)
         for prompt in chance.sample(prompts, 5):
-            placement.learn(prompt, replica.name)
+            placement.replicas.learn(prompt, replica.name)
     rounds, spent = 200, 0.0
     for number in range(rounds):
         for replica in chance.sample(names, min(CHANGED, replicas)):

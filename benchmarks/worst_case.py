@@ -59,6 +59,7 @@ def main() -> None:
         max_sequences=FULL,
         sequential_max_tokens=UNSPLIT_TOKENS,
         repetition_penalty=1.1,
+        equal_work=True,
     )
     rows = asyncio.run(measure(settings, quick=options.quick))
     report = Report(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from importlib import import_module
+from typing import Any
 
 from plato.context.protocol import ContextStore
 from plato.engine import DecoderPool, Engine, Prompt
@@ -15,6 +16,7 @@ from plato.planning.planner import ModelPlanner
 from plato.planning.prompt import PlanningPrompt
 from plato.planning.protocol import Planner
 from plato.prompting.model_tools import ModelTools
+from plato.scheduling.placement import KVAware, Policy
 from plato.scheduling.scheduler import GraphScheduler
 from plato.settings import Settings
 
@@ -50,15 +52,28 @@ def new_engine(settings: Settings, folder: str, name: str) -> Engine:
     """
     if settings.engine == "torch":
         return TorchEngine(engine_config(settings, folder, name))
-    module, _, attribute = settings.engine.partition(":")
+    factory: EngineFactory = _imported("engine", settings.engine, "torch")
+    return factory(settings, folder, name)
+
+
+def new_policy(settings: Settings) -> Policy:
+    """The placement policy that the settings name. Raises `SettingsError`."""
+    if settings.placement == "kv_aware":
+        return KVAware(settings.move_cost)
+    policy: Policy = _imported("placement", settings.placement, "kv_aware")()
+    return policy
+
+
+def _imported(setting: str, path: str, built_in: str) -> Any:
+    """What `path` (`package.module:name`) names. Raises `SettingsError`."""
+    module, _, name = path.partition(":")
     try:
-        factory: EngineFactory = getattr(import_module(module), attribute)
+        return getattr(import_module(module), name)
     except (ImportError, AttributeError, TypeError, ValueError) as error:
         raise SettingsError(
-            f"engine is {settings.engine!r}, which cannot be imported ({error}); write torch, or "
-            "package.module:factory of another engine"
+            f"{setting} is {path!r}, which cannot be imported ({error}); write {built_in}, or "
+            "package.module:name"
         ) from error
-    return factory(settings, folder, name)
 
 
 def public_prompts(settings: Settings, tools: ModelTools) -> tuple[Prompt, ...]:

@@ -16,6 +16,7 @@ from plato.errors import ModelError, UnavailableError
 from plato.kv_transfer import KVTransfer
 from plato.metrics import NO_METRICS, Recorder
 from plato.metrics.recording import AnswerTimer
+from plato.planning.protocol import Planner
 from plato.prompting.model_tools import ModelTools
 from plato.runs import Answer, Message, RunEvents, RunRequest, RunState
 from plato.settings import Settings
@@ -82,22 +83,25 @@ class Runtime:
         engines: dict[str, Engine],
         store: ContextStore | None = None,
         recorder: Recorder = NO_METRICS,
+        pool: DecoderPool | None = None,
+        planner: Planner | None = None,
     ) -> None:
         """Put the parts together; `open` makes them from settings.
 
         What happens is recorded with `recorder`; the state of engines and scheduler is there to be
-        sampled (`plato.metrics.recording`).
+        sampled (`plato.metrics.recording`). `pool` and `planner` replace the built-in ones over
+        `engines`.
         """
         self._recorder = recorder
         self.settings = settings
         self.tools = tools
         self.engines = engines
         self._store = store or MemoryContextStore()
-        pool = LocalPool(engines, recorder)
+        pool = pool or LocalPool(engines, recorder)
         self.scheduler = new_scheduler(
             settings,
             tools,
-            planner=new_planner(settings, tools, pool),
+            planner=planner or new_planner(settings, tools, pool),
             pool=pool,
             store=self._store,
             name="runtime",

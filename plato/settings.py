@@ -157,11 +157,10 @@ class Settings(BaseSettings):
     )
 
     # Placement
-    placement: Literal["kv_aware", "random", "power_of_two", "consistent_hash", "prefix_tree"] = (
-        Field(
-            default="kv_aware",
-            description="How the decoder of a part is chosen; the others are to compare with.",
-        )
+    placement: str = Field(
+        default="kv_aware",
+        description="How the decoder of a part is chosen: `kv_aware`, or `package.module:name` of "
+        "a callable that returns another `plato.scheduling.placement.Policy`.",
     )
     move_cost: float | None = Field(
         default=0.1,
@@ -169,12 +168,6 @@ class Settings(BaseSettings):
         description="What getting the KV of a token from another decoder costs, in tokens "
         "computed; null: prefixes are computed again instead.",
     )
-    warming: bool = Field(
-        default=False,
-        description="Compute what a waiting part's prompt will probably begin with where it will "
-        "probably run, if that decoder has time. Off: with most models the beginning is there "
-        "already, and nothing was measured to be gained; models whose template quotes the other "
-        "parts (Qwen 3) gain a little with several decoders.",
     )
 
     # Recovery

@@ -240,15 +240,6 @@ ROWS: tuple[tuple[str, tuple[Panel, ...]], ...] = (
                 ),
             ),
             Panel("Time to move KV", "s", (("p95", quantile(0.95, "kv_import_seconds")),)),
-            Panel(
-                "Computed in advance",
-                "short",
-                (
-                    ("tokens/s", rate("warmed_tokens")),
-                    ("reused tokens/s", rate("warmed_reused_tokens")),
-                    ("beginnings: {{outcome}}", rate("warmings", "outcome")),
-                ),
-            ),
         ),
     ),
     (

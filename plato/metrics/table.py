@@ -212,19 +212,6 @@ REUSE_MISSED = _counter(
     "Prompt tokens that were expected to be cached, and were not.",
     Role.SCHEDULER,
 )
-WARMINGS = _counter(
-    "warmings",
-    "Times the beginning of a blocked node's prompt was to be computed in advance, by what came of "
-    "it.",
-    Role.SCHEDULER,
-    outcome=("done", "cancelled", "failed"),
-)
-WARMED_TOKENS = _counter(
-    "warmed_tokens", "Prompt tokens that were computed before their node was ready.", Role.SCHEDULER
-)
-WARMED_REUSED = _counter(
-    "warmed_reused_tokens", "Those of them that their node has found cached.", Role.SCHEDULER
-)
 KV_SNAPSHOTS = _counter(
     "kv_snapshots",
     "Times a scheduler had to ask a decoder for all that it holds.",

@@ -58,22 +58,6 @@ class Conversation(Protocol):
         """
         ...
 
-    def known_prefix(
-        self,
-        graph: PlanGraph,
-        number: int,
-        finished: Mapping[int, NodeText],
-        max_tokens: int,
-    ) -> Prompt | None:
-        """What the prompt of a node whose dependencies are not all finished probably begins with.
-
-        A guess at what depends on how long the other texts will be: as long as their budgets in
-        the plan, or else as the longest one so far. With such lengths it is a prefix of what
-        `node_prompt` will return, whatever those texts say. `None` if nothing is known. Changes
-        no prompt, and never raises.
-        """
-        ...
-
 
 class Layout(Protocol):
     """How prompts are laid out for one model."""

@@ -14,8 +14,7 @@ a dependency goes on with the dependency's conversation, whose KV is there alrea
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections import ChainMap
-from collections.abc import Mapping, MutableMapping, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import takewhile
 
 from plato.engine import Prompt, Segment
@@ -27,9 +26,6 @@ from plato.prompting.quoting import cut_middle, fair_share
 from plato.prompting.template import ChatTemplate, Turn
 from plato.prompting.tokenizer import Tokenizer
 from plato.runs import Message
-
-UNKNOWN = -1
-"""Stands for each token of a text that is not written yet."""
 
 
 class TranscriptLayout:
@@ -117,43 +113,9 @@ class TranscriptConversation:
         max_tokens: int,
     ) -> NodePrompt:
         """The prompt of node `number`; see `Conversation.node_prompt`."""
-        return self._prompt(graph, number, finished, max_tokens, self._prompts)
-
-    def known_prefix(
-        self,
-        graph: PlanGraph,
-        number: int,
-        finished: Mapping[int, NodeText],
-        max_tokens: int,
-    ) -> Prompt | None:
-        """What a blocked node's prompt begins with; see `Conversation.known_prefix`."""
-        longest = max((len(text.tokens) for text in finished.values()), default=0)
-        texts = dict(finished)
-        for missing in graph.ancestors(number) - finished.keys():
-            length = graph[missing].max_tokens or longest or max_tokens
-            texts[missing] = NodeText(missing, (UNKNOWN,) * length, "")
-        # Prompts that are made of such texts must not be kept.
-        prompts = ChainMap[int, NodePrompt]({}, self._prompts)
-        try:
-            made = self._prompt(graph, number, texts, max_tokens, prompts)
-        except ContextLengthError:
-            return None
-        if made.continues is not None and made.continues not in finished:
-            return None
-        known = takewhile(lambda segment: UNKNOWN not in segment.tokens, made.prompt.segments)
-        return Prompt(tuple(known), made.prompt.tenant)
-
-    def _prompt(
-        self,
-        graph: PlanGraph,
-        number: int,
-        finished: Mapping[int, NodeText],
-        max_tokens: int,
-        prompts: MutableMapping[int, NodePrompt],
-    ) -> NodePrompt:
-        if number not in prompts:
-            prompts[number] = self._build(graph, number, finished, max_tokens, prompts)
-        return prompts[number]
+        if number not in self._prompts:
+            self._prompts[number] = self._build(graph, number, finished, max_tokens)
+        return self._prompts[number]
 
     def _build(
         self,
@@ -161,7 +123,6 @@ class TranscriptConversation:
         number: int,
         finished: Mapping[int, NodeText],
         max_tokens: int,
-        prompts: MutableMapping[int, NodePrompt],
     ) -> NodePrompt:
         fresh = self._fresh(self._ask(graph, 0, number))
         _require_room(fresh, max_tokens, self._context_length)
@@ -172,7 +133,7 @@ class TranscriptConversation:
         best: tuple[int, NodePrompt] | None = None
         for dependency in dependencies if self._template.continues else ():
             budget = graph[dependency].max_tokens or max_tokens
-            earlier = self._prompt(graph, dependency, finished, budget, prompts)
+            earlier = self.node_prompt(graph, dependency, finished, budget)
             new, candidate = self._continue(graph, number, dependency, earlier, finished)
             # Strictly fewer: a tie goes to the smallest number.
             if len(candidate.prompt) <= limit and (best is None or new < best[0]):
@@ -233,7 +194,7 @@ class TranscriptConversation:
     def _quote(self, graph: PlanGraph, node: NodeText, length: int | None = None) -> Segment:
         """A finished text under its title, cut to `length` tokens; empty if that is too few."""
         head = self._tokenizer.text(wording.quote_heading(graph[node.number].title))
-        text = node.tokens if UNKNOWN in node.tokens else self._tokenizer.text(node.text.strip())
+        text = self._tokenizer.text(node.text.strip())
         tail = self._tokenizer.text("\n")
         if length is not None:
             mark = self._tokenizer.text(wording.CUT)
@@ -248,8 +209,6 @@ class TranscriptConversation:
         What was decoded behind the node's text (a stop string, half a character) is dropped, and
         so is an end token that is not the template's own.
         """
-        if UNKNOWN in node.tokens:
-            return node.tokens, False
         body = node.tokens
         while body and body[-1] in self._tokenizer.end_tokens:
             body = body[:-1]

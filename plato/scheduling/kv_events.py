@@ -8,7 +8,7 @@ import logging
 from plato.context.protocol import KV_EVENTS_START, ContextStore
 from plato.context.records import KVEventRecord, UnreadableRecordError, pack, unpack
 from plato.engine import DecoderPool, Engine, EngineClosedError
-from plato.scheduling.placement import Placement
+from plato.scheduling.placement import ReplicaTable
 from plato.tasks import end_task
 
 logger = logging.getLogger(__name__)
@@ -47,10 +47,10 @@ class KVEventFollower:
     replica is asked for a snapshot. Runs never wait for any of this.
     """
 
-    def __init__(self, store: ContextStore, pool: DecoderPool, placement: Placement) -> None:
+    def __init__(self, store: ContextStore, pool: DecoderPool, replicas: ReplicaTable) -> None:
         self._store = store
         self._pool = pool
-        self._placement = placement
+        self._replicas = replicas
         self._after = ""
         """Id of the last entry that was read."""
         self._synced: dict[str, str] = {}
@@ -88,14 +88,14 @@ class KVEventFollower:
             except UnreadableRecordError as error:
                 logger.warning("unreadable KV events: %s", error)
                 continue
-            if not self._placement.apply(record.replica, record.epoch, record.batch):
+            if not self._replicas.apply(record.replica, record.epoch, record.batch):
                 self._synced.pop(record.replica, None)
 
     def _fetch_missing(self) -> None:
         present = {replica.name for replica in self._pool.replicas()}
         for gone in self._synced.keys() - present:
             del self._synced[gone]
-        epochs = self._placement.lives()
+        epochs = self._replicas.epochs()
         for name in present:
             synced = self._synced.get(name)
             stale = synced is None or epochs.get(name, synced) not in (synced, "")
@@ -109,7 +109,7 @@ class KVEventFollower:
             async with asyncio.timeout(SNAPSHOT_DEADLINE_S):
                 epoch, snapshot = await self._pool.kv_snapshot(replica)
             self.snapshots += 1
-            if self._placement.apply(replica, epoch, snapshot):
+            if self._replicas.apply(replica, epoch, snapshot):
                 self._synced[replica] = epoch
         except Exception as error:
             logger.info("fetching the KV snapshot of %s failed: %r", replica, error)

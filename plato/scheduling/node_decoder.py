@@ -235,7 +235,7 @@ class NodeDecoder:
         """Let placement know that the replica holds the node's prompt and output."""
         prompt = decoding.request.prompt.extended(Segment(tuple(decoding.status.tokens)))
         # The last token was sampled and has no KV.
-        self._placement.learn(prompt, decoding.replica, missing=1)
+        self._placement.replicas.learn(prompt, decoding.replica, missing=1)
 
     async def release(self, run_id: str, replicas: Iterable[str]) -> None:
         """Tell replicas that a run has ended and needs nothing that it pinned there.

@@ -78,13 +78,13 @@ class GraphScheduler:
         leases = LeaseKeeper(pool, self._owner, settings.lease_ttl_s, silence_s=settings.silence_s)
         decoder = NodeDecoder(pool, self.placement, leases, settings, recorder)
         self._services = Services(settings, model, planner, decoder, leases, recorder)
-        self._kv_events = KVEventFollower(store, pool, self.placement)
+        self._kv_events = KVEventFollower(store, pool, self.placement.replicas)
         self._writes = WriteBehind()
         self._admission = Admission(
             max_running=settings.max_runs,
             max_waiting=settings.max_waiting_runs,
             patience_s=settings.patience_s,
-            room=self.placement.has_room,
+            room=self.placement.replicas.has_room,
         )
         self._stored = StoredRuns(store)
         self._registry = RunRegistry(store, self._stored, self._owner, settings.ownership_ttl_s)
@@ -101,7 +101,7 @@ class GraphScheduler:
         return SchedulerStats(
             running=len(self._registry),
             waiting=self._admission.waiting,
-            avoided=self.placement.avoided,
+            avoided=self.placement.replicas.avoided,
             silences=self._services.leases.silences,
             snapshots=self._kv_events.snapshots,
             writes_pending=self._writes.pending,

@@ -37,7 +37,9 @@ DIAMOND = Question(
 @pytest.fixture(scope="module")
 def settings(tiny_model_folder: str) -> Settings:
     # Not float32: its threads are OpenMP's, which a busy neighbour slows down a hundredfold.
-    return Settings(model=tiny_model_folder, served_model_name="tiny", kv_budget_mb=64)
+    return Settings(
+        model=tiny_model_folder, served_model_name="tiny", kv_budget_mb=64, equal_work=True
+    )
 
 
 @pytest.fixture

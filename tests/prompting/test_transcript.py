@@ -1,17 +1,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from plato.engine import Prompt
 from plato.errors import ContextLengthError
 from plato.runs.graph import Node, PlanGraph
 from plato.prompting import ChatTemplate, NodePrompt, NodeText, Tokenizer, TranscriptLayout
-from plato.prompting.transcript import UNKNOWN, TranscriptConversation
+from plato.prompting.transcript import TranscriptConversation
 from plato.runs import Message
 from tests.prompting import families
 
@@ -375,101 +373,3 @@ def test_where_the_template_cannot_continue_dependencies_are_quoted(
     text = tokenizer.decode(last.prompt.tokens)
     assert text.count("<|im_start|>assistant") == 0
     assert all(texts[number].text in text for number in (1, 2, 3))
-
-
-@st.composite
-def half_finished(
-    draw: st.DrawFn,
-) -> tuple[PlanGraph, list[int], dict[int, int | None], dict[int, int], int]:
-    """A graph, what of it has finished, in order, its budgets, all lengths, a context length."""
-    graph, order, context_length = draw(plans())
-    lengths = {number: draw(st.integers(1, 40)) for number in order}
-    done = order[: draw(st.integers(1, len(order)))]
-    given = draw(st.booleans())
-    budgets = {n: draw(st.integers(1, 40)) if given else None for n in order}
-    return graph, done, budgets, lengths, context_length
-
-
-def words(tokenizer: Tokenizer, number: int, count: int) -> NodeText:
-    """A text of so many tokens, whose budget has ended it."""
-    tokens = tokenizer.text("word" + " word" * (count - 1))
-    assert len(tokens) == count
-    return NodeText(number, tokens, tokenizer.decode(tokens))
-
-
-def is_prefix(prefix: Prompt, prompt: Prompt) -> bool:
-    return (
-        prompt.tokens[: len(prefix)] == prefix.tokens
-        and prompt.hashes[: len(prefix.hashes)] == prefix.hashes
-    )
-
-
-@given(half_finished(), st.booleans())
-def test_a_known_prefix_is_one_where_the_other_texts_are_as_long_as_supposed(
-    tokenizer: Tokenizer,
-    template: ChatTemplate,
-    with_template: Callable[..., Tokenizer],
-    case: tuple[PlanGraph, list[int], dict[int, int | None], dict[int, int], int],
-    continues: bool,
-) -> None:
-    graph, done, budgets, lengths, context_length = case
-    if not continues:
-        tokenizer = with_template(families.QWEN_3, ("<think>", "</think>"))
-        template = ChatTemplate(tokenizer)
-    graph = PlanGraph(replace(node, max_tokens=budgets[node.number]) for node in graph)
-    layout = TranscriptLayout(tokenizer, template, context_length)
-    longest = max(lengths[number] for number in done)
-    finished = {n: words(tokenizer, n, lengths[n]) for n in done}
-    texts = {n: words(tokenizer, n, budgets[n] or longest) for n in budgets} | finished
-    guessing, plain = layout.start(QUESTION, "t"), layout.start(QUESTION, "t")
-    asked = {node.number: node.max_tokens or 64 for node in graph}
-    known = {n: guessing.known_prefix(graph, n, finished, asked[n]) for n in budgets}
-    for number in sorted(budgets):
-        try:
-            made = plain.node_prompt(graph, number, texts, asked[number])
-        except ContextLengthError:
-            return
-        # A guess changes nothing.
-        assert guessing.node_prompt(graph, number, texts, asked[number]) == made
-        prefix = known[number]
-        if prefix is not None:
-            assert UNKNOWN not in prefix.tokens
-            assert is_prefix(prefix, made.prompt)
-            assert made.continues is None or made.continues in finished
-        else:
-            assert made.continues not in finished
-
-
-@given(half_finished(), half_finished())
-def test_a_wrong_guess_changes_no_prompt(
-    tokenizer: Tokenizer,
-    template: ChatTemplate,
-    case: tuple[PlanGraph, list[int], dict[int, int | None], dict[int, int], int],
-    other: tuple[PlanGraph, list[int], dict[int, int | None], dict[int, int], int],
-) -> None:
-    graph, done, _, lengths, _ = case
-    texts = {n: words(tokenizer, n, lengths[n]) for n in lengths}
-    finished = {n: words(tokenizer, n, other[3].get(n, 1)) for n in done}
-    layout = TranscriptLayout(tokenizer, template, 8192)
-    guessing = layout.start(QUESTION, "t")
-    for number in lengths:
-        guessing.known_prefix(graph, number, finished, 64)
-    assert prompts(guessing, graph, texts) == prompts(layout.start(QUESTION, "t"), graph, texts)
-
-
-def test_what_is_known_ends_before_the_first_text_that_is_not(
-    tokenizer: Tokenizer, layout: TranscriptLayout
-) -> None:
-    graph = graph_of((), (), (), (), (1, 2, 3, 4))
-    lengths = {1: 20, 2: 40, 4: 20}
-    finished = {number: words(tokenizer, number, count) for number, count in lengths.items()}
-    prefix = layout.start(QUESTION, "t").known_prefix(graph, 5, finished, 64)
-    # 2 and 3 would be equally long, but going on from 3 leaves a title less.
-    assert prefix is None
-    graph = PlanGraph(replace(node, max_tokens=20) for node in graph)
-    prefix = layout.start(QUESTION, "t").known_prefix(graph, 5, finished, 64)
-    assert prefix is not None
-    assert tokenizer.decode(prefix.tokens, special=True).endswith(
-        f"{finished[2].text}<|im_end|>\n<|im_start|>user\n3. The noise\n4. The verdict\n"
-        f"5. The garden\n\nAbout The cycle:\n{finished[1].text}\n"
-    )

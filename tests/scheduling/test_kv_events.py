@@ -9,12 +9,12 @@ import pytest
 
 from plato.assembly import ModelTools
 from plato.context import MemoryContextStore
-from plato.engine import Load, Prompt, Segment
+from plato.engine import Load
 from plato.engine.torch import TorchEngine
 from plato.runs.graph import PlanGraph
 from plato.runs import Message, RunRequest
 from plato.scheduling.kv_events import KVEventFollower, publish_kv_events
-from plato.scheduling.placement import Placement
+from plato.scheduling.placement import ReplicaTable
 from plato.scheduling.scheduler import GraphScheduler
 from tests.faults import FaultyEngines, FaultyStore
 from tests.scheduling.conftest import MakeScheduler
@@ -31,14 +31,14 @@ class Pool:
     def __init__(self, engines: dict[str, TorchEngine]) -> None:
         self.pool = FaultyEngines(dict(engines))
         self.store = FaultyStore(MemoryContextStore())
-        self.placement = Placement()
-        self.follower = KVEventFollower(self.store, self.pool, self.placement)  # type: ignore[arg-type]
+        self.replicas = ReplicaTable()
+        self.follower = KVEventFollower(self.store, self.pool, self.replicas)  # type: ignore[arg-type]
         self.tasks = [
             asyncio.create_task(publish_kv_events(engine, name, self.store))  # type: ignore[arg-type]
             for name, engine in engines.items()
         ]
         self.tasks.append(asyncio.create_task(self.follower.follow()))
-        self.placement.choose(Prompt((Segment((1, 2, 3)),)), self.pool.replicas())
+        self.replicas.update([replica.name for replica in self.pool.replicas()])
 
     async def close(self) -> None:
         for task in self.tasks:
@@ -70,7 +70,7 @@ def known(pool: Pool, tools: ModelTools, request: RunRequest) -> set[str]:
     graph = PlanGraph(request.plan[:1])  # type: ignore[index]
     prompt = conversation.node_prompt(graph, 1, {}, 8).prompt
     return {
-        name for name in pool.pool.switches if pool.placement.cached(prompt, name) > QUESTION_TOKENS
+        name for name in pool.pool.switches if pool.replicas.cached(prompt, name) > QUESTION_TOKENS
     }
 
 
@@ -112,5 +112,5 @@ async def test_another_epoch_of_a_replica_voids_what_was_known(
     finished(await collect(scheduler, request))
     await until(lambda: known(pool, tools, request))
     (name, *_) = known(pool, tools, request)
-    pool.placement.observe(name, "another epoch", Load())
+    pool.replicas.observe(name, "another epoch", Load())
     assert name not in known(pool, tools, request)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
-from contextlib import ExitStack, suppress
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from math import inf
 
@@ -14,16 +14,14 @@ from hypothesis import strategies as st
 
 from plato.engine import KVEventBatch, Load, Prompt, Replica, Segment, StoredPrefix
 from plato.scheduling.placement import (
-    POLICIES,
-    Ask,
-    Choice,
+    KVAware,
     KVIndex,
     Placement,
+    PlacementRequest,
+    Policy,
     ReplicaView,
-    kv_aware,
 )
-from plato.scheduling.placement.placement import LEAST_WARM, SPARE_WIDTH
-from plato.scheduling.placement.policies import FULL_SHARE, SEQUENCE_SHARE, WAITING_SHARE
+from plato.scheduling.placement.kv_aware import FULL_SHARE, SEQUENCE_SHARE, WAITING_SHARE
 from plato.scheduling.placement.state import ReplicaState
 
 A, B = Replica("a"), Replica("b")
@@ -56,19 +54,19 @@ def test_without_replicas_the_pool_decides() -> None:
 
 
 def test_a_free_replica_that_holds_the_prefix_is_chosen(placement: Placement) -> None:
-    placement.learn(prompt(100, 50), "b")
+    placement.replicas.learn(prompt(100, 50), "b")
     for _ in range(20):
         choice = placement.choose(prompt(100, 50, 10), BOTH)
         assert (choice.replica, choice.predicted_tokens) == ("b", 150)
 
 
 def test_the_last_token_of_a_prompt_is_never_predicted(placement: Placement) -> None:
-    placement.learn(prompt(100), "a")
+    placement.replicas.learn(prompt(100), "a")
     assert placement.choose(prompt(100), (A,)).predicted_tokens == 99
 
 
 def test_a_prefix_is_worth_no_more_than_the_wait_for_it(placement: Placement) -> None:
-    placement.learn(prompt(100), "a")
+    placement.replicas.learn(prompt(100), "a")
     asked = prompt(100, 10)
     placement.observe("a", "e1", Load(kv_free=100_000, prefill_tokens=99))
     assert placement.choose(asked, BOTH).replica == "a"
@@ -84,7 +82,7 @@ def test_a_prefix_is_worth_no_more_than_the_wait_for_it(placement: Placement) ->
 def test_computing_a_prefix_again_where_many_decode_costs_each_of_them(
     placement: Placement,
 ) -> None:
-    placement.learn(prompt(100), "a")
+    placement.replicas.learn(prompt(100), "a")
     asked = prompt(100, 10)
     for running in (1, 8, 16):
         # As busy as each other, and as much to compute as waits there for every sequence.
@@ -115,7 +113,7 @@ def test_what_is_pushed_out_of_a_cache_counts_as_much_as_what_is_computed(
 
 def test_one_hot_replica_does_not_turn_affinity_off_for_others(placement: Placement) -> None:
     placement.observe("a", "e1", Load(kv_free=100_000, running=16, waiting=100))
-    placement.learn(prompt(100), "b")
+    placement.replicas.learn(prompt(100), "b")
     third = Replica("c")
     choice = placement.choose(prompt(100, 10), (*BOTH, third))
     assert choice.replica == "b"
@@ -125,7 +123,7 @@ def test_siblings_stay_together_while_there_is_room_and_spread_when_there_is_not
     placement: Placement,
 ) -> None:
     shared = prompt(200)
-    placement.learn(shared, "a")
+    placement.replicas.learn(shared, "a")
     asked = [shared.extended(Segment((1000 + number,) * 5)) for number in range(20)]
     chosen: list[str | None] = []
     with ExitStack() as booked:
@@ -151,12 +149,12 @@ def test_what_has_ended_weighs_no_more(placement: Placement) -> None:
     assert chosen == {"a", "b"}
 
 
-def test_another_life_of_a_replica_voids_what_it_held(placement: Placement) -> None:
-    placement.learn(prompt(100), "a")
+def test_another_epoch_of_a_replica_voids_what_it_held(placement: Placement) -> None:
+    placement.replicas.learn(prompt(100), "a")
     placement.observe("a", "e2", Load())
-    assert placement.cached(prompt(100, 10), "a") == 0
-    placement.learn(prompt(100), "a")
-    assert placement.cached(prompt(100, 10), "a") == 100
+    assert placement.replicas.cached(prompt(100, 10), "a") == 0
+    placement.replicas.learn(prompt(100), "a")
+    assert placement.replicas.cached(prompt(100, 10), "a") == 100
 
 
 def test_what_was_placed_before_the_epoch_was_known_counts() -> None:
@@ -170,23 +168,23 @@ def test_what_was_placed_before_the_epoch_was_known_counts() -> None:
 
 
 def test_a_replica_that_is_gone_is_forgotten(placement: Placement) -> None:
-    placement.learn(prompt(100), "a")
+    placement.replicas.learn(prompt(100), "a")
     placement.choose(prompt(1), (B,))
     placement.choose(prompt(1), BOTH)
     placement.observe("a", "e1", Load())
-    assert placement.cached(prompt(100, 10), "a") == 0
+    assert placement.replicas.cached(prompt(100, 10), "a") == 0
     placement.observe("never seen", "e1", Load())
 
 
 def test_tenants_share_no_prefix(placement: Placement) -> None:
-    placement.learn(prompt(100, tenant="x"), "a")
-    assert placement.cached(prompt(100, 10, tenant="x"), "a") == 100
-    assert placement.cached(prompt(100, 10, tenant="y"), "a") == 0
+    placement.replicas.learn(prompt(100, tenant="x"), "a")
+    assert placement.replicas.cached(prompt(100, 10, tenant="x"), "a") == 100
+    assert placement.replicas.cached(prompt(100, 10, tenant="y"), "a") == 0
 
 
 def test_ties_are_broken_at_random_and_the_same_for_a_seed() -> None:
     def choices(seed: int) -> list[str | None]:
-        placement = Placement(seed)
+        placement = Placement(seed=seed)
         return [placement.choose(prompt(10), BOTH).replica for _ in range(30)]
 
     assert choices(1) == choices(1)
@@ -218,7 +216,7 @@ def test_memory_that_must_be_waited_for_is_worth_the_longer_prefix_only(
     placement.observe("a", "e1", Load(kv_free=50, kv_capacity=10_000))
     for length in (FULL_SHARE - 5, FULL_SHARE + 5):
         held = prompt(length, first=length * 1000)
-        placement.learn(held, "a")
+        placement.replicas.learn(held, "a")
         asked = held.extended(Segment((7,) * 10))
         assert placement.choose(asked, BOTH, output=40).replica == "a"
         waited_for = placement.choose(asked, BOTH, output=41).replica == "a"
@@ -226,7 +224,7 @@ def test_memory_that_must_be_waited_for_is_worth_the_longer_prefix_only(
 
 
 def test_a_replica_whose_whole_budget_is_too_small_is_passed_over(placement: Placement) -> None:
-    placement.learn(prompt(1000), "a")
+    placement.replicas.learn(prompt(1000), "a")
     asked = prompt(1000, 10)
     placement.observe("a", "e1", Load(kv_free=1100, kv_capacity=1100))
     assert placement.choose(asked, BOTH, output=90).replica == "a"
@@ -238,39 +236,39 @@ def held(*chains: bytes) -> tuple[StoredPrefix, ...]:
     return tuple(StoredPrefix(chain, 100) for chain in chains)
 
 
-def test_what_a_replica_tells_replaces_what_was_believed(placement: Placement) -> None:
+def test_kv_events_replace_what_was_believed(placement: Placement) -> None:
     asked = prompt(100, 10)
     (first, _) = asked.hashes
-    assert not placement.apply("a", "e1", KVEventBatch(4, stored=held(first)))
-    assert placement.apply("a", "e1", KVEventBatch(4, stored=held(first), snapshot=True))
-    assert placement.cached(asked, "a") == 100
-    assert placement.apply("a", "e1", KVEventBatch(5, removed=(first,)))
-    assert placement.cached(asked, "a") == 0
-    assert placement.apply("a", "e1", KVEventBatch(6, stored=held(first)))
-    assert placement.cached(asked, "a") == 100
+    assert not placement.replicas.apply("a", "e1", KVEventBatch(4, stored=held(first)))
+    assert placement.replicas.apply("a", "e1", KVEventBatch(4, stored=held(first), whole=True))
+    assert placement.replicas.cached(asked, "a") == 100
+    assert placement.replicas.apply("a", "e1", KVEventBatch(5, removed=(first,)))
+    assert placement.replicas.cached(asked, "a") == 0
+    assert placement.replicas.apply("a", "e1", KVEventBatch(6, stored=held(first)))
+    assert placement.replicas.cached(asked, "a") == 100
 
 
-def test_a_gap_or_another_life_asks_for_a_snapshot(placement: Placement) -> None:
-    assert placement.apply("a", "e1", KVEventBatch(1, snapshot=True))
-    assert placement.apply("a", "e1", KVEventBatch(1)), "what is known already is no gap"
-    assert not placement.apply("a", "e1", KVEventBatch(3))
-    assert not placement.apply("a", "e2", KVEventBatch(2))
+def test_a_gap_or_another_epoch_needs_a_snapshot(placement: Placement) -> None:
+    assert placement.replicas.apply("a", "e1", KVEventBatch(1, snapshot=True))
+    assert placement.replicas.apply("a", "e1", KVEventBatch(1)), "what is known already is no gap"
+    assert not placement.replicas.apply("a", "e1", KVEventBatch(3))
+    assert not placement.replicas.apply("a", "e2", KVEventBatch(2))
     placement.observe("a", "e2", Load())
-    assert not placement.apply("a", "e2", KVEventBatch(1))
-    assert placement.apply("a", "e2", KVEventBatch(1, snapshot=True))
-    assert placement.apply("a", "e2", KVEventBatch(2))
+    assert not placement.replicas.apply("a", "e2", KVEventBatch(1))
+    assert placement.replicas.apply("a", "e2", KVEventBatch(1, snapshot=True))
+    assert placement.replicas.apply("a", "e2", KVEventBatch(2))
 
 
 def test_what_was_sent_a_moment_ago_outlives_a_snapshot_that_does_not_know_it_yet() -> None:
     now = [0.0]
     placement = Placement(clock=lambda: now[0])
     placement.choose(prompt(1), (A,))
-    placement.learn(prompt(100), "a")
-    placement.apply("a", "e1", KVEventBatch(1, snapshot=True))
-    assert placement.cached(prompt(100, 10), "a") == 100
+    placement.replicas.learn(prompt(100), "a")
+    placement.replicas.apply("a", "e1", KVEventBatch(1, snapshot=True))
+    assert placement.replicas.cached(prompt(100, 10), "a") == 100
     now[0] = 60.0
-    placement.apply("a", "e1", KVEventBatch(2))
-    assert placement.cached(prompt(100, 10), "a") == 0
+    placement.replicas.apply("a", "e1", KVEventBatch(2))
+    assert placement.replicas.cached(prompt(100, 10), "a") == 0
 
 
 def test_wrong_predictions_are_counted(placement: Placement) -> None:
@@ -307,8 +305,6 @@ changes = st.lists(
             ),
             *[st.integers(-3, 50)] * 4,
         ),
-        st.builds(lambda *numbers: lambda state: state.warm(*numbers), *[st.integers(-3, 50)] * 2),
-        st.builds(lambda prefill: lambda state: state.broken_off(prefill), st.integers(0, 50)),
         st.builds(
             lambda until: lambda state: setattr(state, "avoid_until", until), st.floats(0, 2)
         ),
@@ -342,36 +338,41 @@ views = st.lists(
         capacity=st.none() | st.integers(0, 2000),
         suspects=st.integers(0, 1),
         avoided=st.booleans(),
-        matched=st.integers(0, 400),
-        sent=st.integers(0, 10_000),
     ),
     min_size=1,
     unique_by=lambda view: view.name,
 )
-asks = st.builds(Ask, st.text(max_size=3), prompt=st.integers(400, 800), output=st.integers(1, 400))
+requests = st.builds(
+    PlacementRequest,
+    st.text(max_size=3),
+    prompt=st.integers(400, 800).map(prompt),
+    output=st.integers(1, 400),
+)
 
 
-@given(asks, views, st.integers(), st.sampled_from(sorted(POLICIES)))
-def test_every_policy_ranks_each_replica_once_and_the_same_for_a_seed(
-    ask: Ask, replicas: list[ReplicaView], seed: int, policy: str
+@given(requests, views, st.integers(), st.sampled_from([None, 0.1]))
+def test_each_replica_is_ranked_once_and_the_same_for_a_seed(
+    request: PlacementRequest, replicas: list[ReplicaView], seed: int, move_cost: float | None
 ) -> None:
-    ranked = POLICIES[policy](ask, replicas, random.Random(seed))
+    policy = KVAware(move_cost)
+    ranked = policy.rank(request, replicas, random.Random(seed))
     assert sorted(ranked) == sorted(view.name for view in replicas)
-    assert ranked == POLICIES[policy](ask, replicas, random.Random(seed))
+    assert ranked == policy.rank(request, replicas, random.Random(seed))
 
 
-@given(asks, views, st.integers())
-def test_ours_never_goes_over_a_budget_or_to_one_that_fails_while_there_are_others(
-    ask: Ask, replicas: list[ReplicaView], seed: int
+@given(requests, views, st.integers())
+def test_no_budget_is_exceeded_and_no_failed_replica_chosen_while_there_are_others(
+    request: PlacementRequest, replicas: list[ReplicaView], seed: int
 ) -> None:
     by_name = {view.name: view for view in replicas}
-    first = by_name[kv_aware(ask, replicas, random.Random(seed))[0]]
+    first = by_name[KVAware().rank(request, replicas, random.Random(seed))[0]]
+    needed = len(request.prompt) + request.output
 
     def fits(view: ReplicaView) -> bool:
-        return view.capacity is None or view.capacity >= ask.prompt + ask.output
+        return view.capacity is None or view.capacity >= needed
 
     def is_short(view: ReplicaView) -> bool:
-        return view.free is not None and view.free < ask.prompt - view.cached + ask.output
+        return view.free is not None and view.free < needed - view.cached
 
     def roomy(view: ReplicaView) -> float:
         return inf if view.unused is None else view.unused
@@ -396,7 +397,7 @@ def test_ours_never_goes_over_a_budget_or_to_one_that_fails_while_there_are_othe
 
 
 @given(st.lists(st.tuples(st.integers(0, 3), st.sampled_from(["e1", "e2"])), max_size=30))
-def test_a_dead_life_is_never_predicted_from(steps: list[tuple[int, str]]) -> None:
+def test_a_past_epoch_is_never_predicted_from(steps: list[tuple[int, str]]) -> None:
     placement = Placement()
     asked = prompt(100, 10)
     placement.choose(asked, (A,))
@@ -407,23 +408,23 @@ def test_a_dead_life_is_never_predicted_from(steps: list[tuple[int, str]]) -> No
             holds = holds and alive in ("", epoch)
             alive = epoch
         elif kind == 1:
-            placement.learn(prompt(100), "a")
+            placement.replicas.learn(prompt(100), "a")
             holds = True
         else:
-            told = KVEventBatch(1, stored=held(asked.hashes[0]), snapshot=True)
-            placement.apply("a", epoch, told)
+            snapshot = KVEventBatch(1, stored=held(asked.hashes[0]), whole=True)
+            placement.replicas.apply("a", epoch, snapshot)
             alive, holds = epoch, True
-        assert (placement.cached(asked, "a") > 0) == holds
+        assert (placement.replicas.cached(asked, "a") > 0) == holds
 
 
 def test_a_long_prefix_is_moved_where_its_holder_is_full_and_a_short_one_computed() -> None:
-    placement = Placement(move=0.1)
+    placement = Placement(KVAware(move_cost=0.1))
     placement.choose(prompt(1), BOTH)
     for replica, running in ((A, 16), (B, 0)):
         placement.observe(replica.name, "e1", Load(running=running, kv_free=100_000))
     long, short = prompt(1000), prompt(100, first=5000)
-    told = (StoredPrefix(long.hashes[0], 1000), StoredPrefix(short.hashes[0], 100))
-    placement.apply("a", "e1", KVEventBatch(1, stored=told, snapshot=True))
+    stored = (StoredPrefix(long.hashes[0], 1000), StoredPrefix(short.hashes[0], 100))
+    placement.replicas.apply("a", "e1", KVEventBatch(1, stored=stored, snapshot=True))
     choice = placement.choose(prompt(1000, 10), BOTH)
     assert (choice.replica, choice.source, choice.predicted_tokens) == ("b", "a", 1000)
     choice = placement.choose(prompt(100, 10, first=5000), BOTH)
@@ -433,13 +434,13 @@ def test_a_long_prefix_is_moved_where_its_holder_is_full_and_a_short_one_compute
     assert (choice.replica, choice.source, choice.predicted_tokens) == ("a", "", 1000)
 
 
-def test_what_a_replica_has_not_told_of_is_not_moved() -> None:
-    placement = Placement(move=0.1)
+def test_kv_that_no_event_confirms_is_not_moved() -> None:
+    placement = Placement(KVAware(move_cost=0.1))
     placement.choose(prompt(1), BOTH)
     for replica, running in ((A, 64), (B, 0)):
         placement.observe(replica.name, "e1", Load(running=running, kv_free=100_000))
-    # It was sent there, and may be being computed yet.
-    placement.learn(prompt(1000), "a")
+    # It was sent there, and may still be in prefill.
+    placement.replicas.learn(prompt(1000), "a")
     choice = placement.choose(prompt(1000, 10), BOTH)
     assert (choice.replica, choice.source, choice.predicted_tokens) == ("b", "", 0)
 
@@ -448,66 +449,37 @@ def test_without_moving_a_prefix_is_worth_its_computation() -> None:
     placement = Placement()
     placement.choose(prompt(1), BOTH)
     placement.observe("a", "e1", Load(running=16, kv_free=100_000))
-    placement.learn(prompt(1000), "a")
+    placement.replicas.learn(prompt(1000), "a")
     choice = placement.choose(prompt(1000, 10), BOTH)
     assert (choice.replica, choice.source) == ("a", "")
 
 
-def test_a_free_replica_has_time_for_a_prompt_of_which_much_is_missing(
-    placement: Placement,
-) -> None:
-    placement.learn(prompt(100), "b")
-    choice = placement.spare(prompt(100, LEAST_WARM), BOTH, output=10)
-    assert choice is not None
-    assert (choice.replica, choice.predicted_tokens) == ("b", 100)
-    # Nothing was booked, and nothing believed.
-    assert placement.spare(prompt(100, LEAST_WARM), BOTH, output=10) == choice
-    assert placement.spare(prompt(100, LEAST_WARM - 1), BOTH, output=10) is None
+class Recording(Policy):
+    """Takes the last replica, and notes what it is told."""
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[str, ...]] = []
+
+    def rank(
+        self, sequence: PlacementRequest, replicas: Sequence[ReplicaView], chance: random.Random
+    ) -> list[str]:
+        return [view.name for view in reversed(replicas)]
+
+    def placed(self, sequence: PlacementRequest, replica: str) -> None:
+        self.calls.append(("placed", sequence.run, replica))
+
+    def forget(self, replica: str) -> None:
+        self.calls.append(("forget", replica))
 
 
-def test_a_replica_with_something_else_to_do_has_no_time(placement: Placement) -> None:
-    asked = prompt(100)
-
-    def has_time(**load: int) -> bool:
-        placement.observe("a", "e1", Load(kv_free=100_000, **load))
-        return placement.spare(asked, (A,), output=10) is not None
-
-    assert not has_time(prefill_tokens=1)
-    assert not has_time(waiting=1, running=SPARE_WIDTH)
-    assert has_time(running=SPARE_WIDTH)
-    assert has_time()
-    with placement.booked(prompt(5, first=900), placement.choose(prompt(5, first=900), (A,))):
-        assert not has_time()
-    placement.avoid("a")
-    assert not has_time()
-    assert Placement().spare(asked, (), output=10) is None
-
-
-@pytest.mark.parametrize("policy", set(POLICIES) - {"kv_aware"})
-def test_a_policy_that_follows_no_kv_computes_nothing_in_advance(
-    placement: Placement, policy: str
-) -> None:
-    placement.use(policy)
-    assert placement.spare(prompt(100), BOTH, output=10) is None
-
-
-def test_what_is_computed_in_advance_is_no_load_and_leaves_none_when_it_breaks_off(
-    placement: Placement,
-) -> None:
-    warm, other = prompt(1000), prompt(50, first=5000)
-    choice = Choice("a", 0)
-    busy = Load(kv_free=100_000, running=2, prefill_tokens=900)
-
-    def chosen() -> set[str | None]:
-        return {placement.choose(other, BOTH).replica for _ in range(40)}
-
-    placement.observe("b", "e1", Load(kv_free=100_000, running=1))
-    with suppress(RuntimeError), placement.warming(warm, choice):
-        placement.observe("a", "e1", busy)
-        assert chosen() == {"a", "b"}
-        raise RuntimeError
-    assert chosen() == {"a", "b"}
-    with placement.warming(warm, choice):
-        pass
-    placement.observe("a", "e1", busy)
-    assert chosen() == {"b"}
+def test_another_policy_decides_and_learns_where_sequences_go_and_which_replicas_are_gone() -> None:
+    policy = Recording()
+    placement = Placement(policy)
+    choice = placement.choose(prompt(10), BOTH, run="r1")
+    assert (choice.replica, choice.ranked, choice.source) == ("b", ("b", "a"), "")
+    with placement.booked(prompt(10), choice):
+        assert policy.calls == [("placed", "r1", "b")]
+    placement.observe("a", "e1", Load())
+    placement.observe("a", "e2", Load())
+    placement.choose(prompt(10), (A,))
+    assert policy.calls[1:] == [("forget", "a"), ("forget", "b")]

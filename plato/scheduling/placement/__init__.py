@@ -1,22 +1,24 @@
-"""Choosing the replica for a sequence: where its prefix lies, unless waiting there costs more.
+"""Choosing the replica for a sequence.
 
-`views` is what a decision sees, `policies` are the decisions (pure functions), `index` knows what
-lies where, `state` what is known of a replica, and `placement` keeps both between decisions.
+`policy` is the interface of a policy and `kv_aware` the default one; `replicas` holds what is known
+of the replicas, with `state` for one of them and `index` for their KV; `placement` asks the policy.
 """
 
 from plato.scheduling.placement.index import KVIndex
+from plato.scheduling.placement.kv_aware import KVAware
 from plato.scheduling.placement.placement import Choice, Placement
-from plato.scheduling.placement.policies import POLICIES, kv_aware
+from plato.scheduling.placement.policy import PlacementRequest, Policy, ReplicaView
+from plato.scheduling.placement.replicas import ReplicaTable
 from plato.scheduling.placement.state import Booking
-from plato.scheduling.placement.views import Ask, ReplicaView
 
 __all__ = [
-    "POLICIES",
-    "Ask",
     "Booking",
     "Choice",
+    "KVAware",
     "KVIndex",
     "Placement",
+    "PlacementRequest",
+    "Policy",
+    "ReplicaTable",
     "ReplicaView",
-    "kv_aware",
 ]

@@ -5,47 +5,42 @@ from __future__ import annotations
 from dataclasses import replace
 
 from plato.engine import Load
-from plato.scheduling.placement.views import ReplicaView
+from plato.scheduling.placement.policy import ReplicaView
 
 _NO_LOAD = Load()
 
 
 class ReplicaState:
-    """One replica: its life, its own word on its load, and what we have placed there.
+    """One replica: its epoch, the load it reports, and what this scheduler has placed there.
 
-    A decision looks at every replica, and little changes between two of them: what it sees of this
-    one is kept until something does.
+    A decision looks at every replica, and few of them change between two decisions: the view of
+    this one is kept until it changes.
     """
 
     def __init__(self, name: str) -> None:
         self.name = name
         self.epoch = ""
-        self.change: int | None = None
-        """Number of the last change of its holdings that was applied; `None`: none of this life."""
+        self.last_change: int | None = None
+        """Number of the last batch of KV events that was applied; `None`: none of this epoch."""
         self.unconfirmed: dict[bytes, float] = {}
-        """Prefixes that we believe to be there because we sent them, and until when, if the replica
-        does not say so; swept with every change of its holdings."""
+        """Prefixes that were sent there and that no KV event has confirmed, and until when they
+        count; swept with every batch of events."""
         self.avoid_until = 0.0
-        """In the clock of the placement: it failed a moment ago."""
+        """It failed a moment ago; in the table's clock."""
         self._load: Load | None = None
         self._sequences = 0
-        """Placed by us and not ended; the replica's own load trails behind."""
+        """Booked there; the reported load lags behind."""
         self._prefill = 0
-        """Prompt tokens of ours that are not computed yet."""
+        """Booked prompt tokens that are not computed yet."""
         self._kv = 0
-        """KV that sequences of ours will take, and that their replica does not know of yet."""
+        """KV that booked sequences will take and that the reported load does not count yet."""
         self._suspects = 0
-        """Sequences of ours there that may be what kills replicas."""
-        self._warmings = 0
-        """Sequences of ours there that nobody waits for."""
-        self._warming_prefill = 0
-        """Their prompt tokens. They are part of the replica's own load, but everything else goes
-        before them."""
+        """Booked sequences that may be what crashes replicas."""
         self._view: ReplicaView | None = None
 
     @property
     def load(self) -> Load | None:
-        """Its own word; `None`: it has not said anything."""
+        """The load it reported last; `None`: none yet."""
         return self._load
 
     @load.setter
@@ -54,42 +49,27 @@ class ReplicaState:
         self._view = None
 
     def book(self, *, sequences: int = 0, prefill: int = 0, kv: int = 0, suspects: int = 0) -> None:
-        """Count what is placed there, in sequences and tokens; less than 0: what is gone."""
+        """Add to what is booked there, in sequences and tokens; negative values end bookings."""
         self._sequences += sequences
         self._prefill += prefill
         self._kv += kv
         self._suspects += suspects
         self._view = None
 
-    def warm(self, sequences: int, prefill: int) -> None:
-        """Count what is computed there in advance; less than 0: what is gone."""
-        self._warmings += sequences
-        self._warming_prefill += prefill
-        self._view = None
-
-    def broken_off(self, prefill: int) -> None:
-        """A sequence with so much to compute is gone, and the replica's last word is older."""
-        if self._load is not None:
-            self.load = replace(
-                self._load,
-                running=max(0, self._load.running - 1),
-                prefill_tokens=max(0, self._load.prefill_tokens - prefill),
-            )
-
     @property
     def sequences(self) -> int:
-        """Sequences that decode or wait there, without those that nobody waits for."""
+        """Sequences that run or wait there."""
         load = self._load or _NO_LOAD
-        return max(load.running + load.waiting - self._warmings, self._sequences)
+        return max(load.running + load.waiting, self._sequences)
 
     @property
     def prefill(self) -> int:
-        """Prompt tokens that wait to be computed there, without those that nobody waits for."""
+        """Prompt tokens queued for prefill."""
         load = self._load or _NO_LOAD
-        return max(load.prefill_tokens - self._warming_prefill, self._prefill)
+        return max(load.prefill_tokens, self._prefill)
 
     def view(self, now: float) -> ReplicaView:
-        """What a prompt sees of which nothing is cached there."""
+        """The replica, as a prompt sees it of which nothing is cached there."""
         if self._view is None:
             load = self._load
             self._view = ReplicaView(
@@ -106,7 +86,7 @@ class ReplicaState:
 
 
 class Booking:
-    """A placed sequence, as it weighs on its replica."""
+    """A placed sequence, counted at its replica until it ends."""
 
     def __init__(self, state: ReplicaState, prefill: int, output: int, suspect: bool) -> None:
         self._state = state
@@ -116,11 +96,11 @@ class Booking:
         state.book(sequences=1, prefill=prefill, kv=self._kv, suspects=suspect)
 
     def prefilled(self) -> None:
-        """Its prompt is computed, and the replica's own load counts it. Idempotent."""
+        """Its prompt is computed, and the reported load counts it. Idempotent."""
         self._state.book(prefill=-self._prefill, kv=-self._kv)
         self._prefill = self._kv = 0
 
     def ended(self) -> None:
-        """It is gone."""
+        """The sequence has ended."""
         self.prefilled()
         self._state.book(sequences=-1, suspects=-self._suspect)
