@@ -28,8 +28,8 @@ from benchmarks.common.report import Report, arguments
 from benchmarks.common.statistics import bootstrap
 from benchmarks.common.workload import fixed_graphs
 from plato.assembly import new_planner
-from plato.runs.graph import Node
 from plato.models import resolve_model
+from plato.runs import Node
 from plato.runtime import LocalPool, Runtime
 from plato.settings import Settings
 from plato.testing.paced import Pace

@@ -34,8 +34,8 @@ from benchmarks.common.statistics import bootstrap, percentile
 from benchmarks.common.workload import FixedGraph, fixed_graphs
 from benchmarks.policies import POLICIES
 from deployments.handles import stream
-from plato.assembly import ModelTools
 from plato.engine import SamplingParams
+from plato.prompting.model_tools import ModelTools
 from plato.runs import (
     Message,
     Mode,
@@ -46,7 +46,7 @@ from plato.runs import (
     RunFailed,
     RunRequest,
 )
-from plato.settings import Settings
+from plato.settings import MAX_NODES, Settings
 from plato.testing.paced import Pace
 
 DECODERS = 4
@@ -64,6 +64,7 @@ ABOUT_DOCUMENTS = 0.75
 KV_TOKENS = 4000
 """Of each decoder: three of the documents of 750 tokens, and some of the runs in flight."""
 OURS = "kv_aware"
+DEADLINE_S = 300.0
 
 
 @dataclass
@@ -123,9 +124,9 @@ def main() -> None:
         # size.
         placement="benchmarks.policies:ByRunName",
         equal_work=True,
-        node_deadline_s=300,
+        node_deadline_s=DEADLINE_S,
         # No run is refused: all policies answer the same runs.
-        patience_s=300,
+        patience_s=DEADLINE_S,
     )
     outcomes: list[Outcome] = []
     with LocalApp(settings, port=0):
@@ -245,11 +246,13 @@ def workload(
             tenant = f"{name}-{owner}"
         requests.append(
             RunRequest(
-                run=f"{name}-run-{number}",
+                run_id=f"{name}-run-{number}",
                 messages=(Message("user", question),),
-                tenant=tenant,
                 mode=Mode.PLATO,
                 sampling=SamplingParams(),
+                max_nodes=MAX_NODES,
+                deadline_s=DEADLINE_S,
+                tenant=tenant,
                 plan=graph.scaled(SCALE),
                 exact_lengths=True,
             )

@@ -27,15 +27,14 @@ from benchmarks.common.statistics import percentile
 from benchmarks.common.workload import FixedGraph, fixed_graphs
 from benchmarks.simulation.pool import SimulatedDecoder, SimulatedPool
 from benchmarks.simulation.virtual_time import Station, run_virtual
-from plato.assembly import ModelTools
 from plato.context import MemoryContextStore
-from plato.engine import Load, Prompt, Replica, Segment
+from plato.engine import Load, Prompt, Replica, SamplingParams, Segment
 from plato.planning.protocol import PlanEvent, PlanRequest
+from plato.prompting.model_tools import ModelTools
 from plato.runs import Message, Mode, NodeOutput, RunFailed, RunFinished, RunRequest
-from plato.scheduling.config import SchedulerConfig
-from plato.scheduling.placement import Placement
+from plato.scheduling.placement import KVAware, Placement
 from plato.scheduling.scheduler import GraphScheduler
-from plato.settings import Settings
+from plato.settings import MAX_NODES, Settings
 from plato.testing.paced import Pace
 
 REPLICAS = (1, 4, 16, 64, 256)
@@ -209,25 +208,31 @@ async def simulate(
 
 def new_scheduler(tools: ModelTools, pool: SimulatedPool) -> GraphScheduler:
     """A real scheduler over simulated decoders, on the loop's own clock."""
+    settings = Settings(
+        max_runs=100_000,
+        max_waiting_runs=100_000,
+        node_deadline_s=1e6,
+        run_deadline_s=1e6,
+        lease_ttl_s=1e5,
+        silence_s=1e6,
+        ownership_ttl_s=1e5,
+    )
     return GraphScheduler(
-        config=SchedulerConfig(
-            context_length=tools.context_length,
-            max_runs=100_000,
-            max_waiting_runs=100_000,
-            node_deadline_s=1e6,
-            run_deadline_s=1e6,
-            lease_ttl_s=1e5,
-            silence_s=1e6,
-            ownership_ttl_s=1e5,
-        ),
-        layout=tools.layout,
+        settings,
+        _Tools(tools.folder, tools.tokenizer, tools.template, tools.context_length),
         planner=_NoPlanner(),
         pool=pool,
         store=MemoryContextStore(),
-        decode_prompt=lambda _: "",
-        decode_output=lambda tokens: "." * len(tokens),
-        now=asyncio.get_running_loop().time,
+        policy=KVAware(),
     )
+
+
+class _Tools(ModelTools):
+    """Simulated tokens have no text of their own."""
+
+    def text(self, tokens: tuple[int, ...]) -> str:
+        """A dot for each."""
+        return "." * len(tokens)
 
 
 class _NoPlanner:
@@ -241,10 +246,13 @@ class _NoPlanner:
 def new_request(graph: FixedGraph, name: str) -> RunRequest:
     """A question of its own tenant, with the plan of the workload."""
     return RunRequest(
-        run=name,
+        run_id=name,
         messages=(Message("user", f"{graph.question} ({name})"),),
-        tenant=name,
         mode=Mode.PLATO,
+        sampling=SamplingParams(),
+        max_nodes=MAX_NODES,
+        deadline_s=1e6,
+        tenant=name,
         plan=graph.scaled(SCALE),
         exact_lengths=True,
     )

@@ -15,7 +15,7 @@ from deployments.autoscaling import token_load
 from deployments.handles import ask
 from deployments.metrics import replica_recorder, start_sampling
 from deployments.replica import open_store, own_deployment, start_replica
-from plato.assembly import ModelTools, new_engine, public_prompts
+from plato.assembly import new_engine, public_prompts
 from plato.engine import (
     Chunk,
     Engine,
@@ -30,6 +30,7 @@ from plato.errors import UnavailableError
 from plato.kv_transfer import KVTransfer
 from plato.metrics.recording import EngineSampler, StoreSampler
 from plato.models import resolve_model
+from plato.prompting.model_tools import ModelTools
 from plato.scheduling.kv_events import publish_kv_events
 from plato.settings import Settings
 

@@ -120,6 +120,6 @@ class Ingress:
         self._service = ServeRunService(settings, scheduler)
         self._sampling = start_sampling()
 
-    def __serve_build_asgi_app__(self) -> Starlette:  # noqa: PLW3201
+    def __serve_build_asgi_app__(self) -> Starlette:
         """Serve calls this after the constructor."""
         return new_app(self._service, self._settings, replica_recorder())

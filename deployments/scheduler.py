@@ -11,7 +11,13 @@ from ray.serve.handle import DeploymentHandle
 
 from deployments.handles import ServeDecoderPool, ServePlanner, ask
 from deployments.metrics import replica_recorder, start_sampling
-from deployments.replica import HEARTBEATS, START_DEADLINE_S, open_store, own_deployment, start_replica
+from deployments.replica import (
+    HEARTBEATS,
+    START_DEADLINE_S,
+    open_store,
+    own_deployment,
+    start_replica,
+)
 from plato.assembly import new_scheduler
 from plato.errors import RunNotFoundError, UnavailableError
 from plato.metrics.recording import StoreSampler

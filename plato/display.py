@@ -53,7 +53,9 @@ class RunView:
             line.append(f"  {node.tokens} tokens", style="dim")
             text = state.nodes[node.number].text
             if node.state is NodeState.RUNNING and text:
-                branch.add(Text(" ".join(text[-2 * TAIL_CHARS :].split())[-TAIL_CHARS:], style="dim"))
+                branch.add(
+                    Text(" ".join(text[-2 * TAIL_CHARS :].split())[-TAIL_CHARS:], style="dim")
+                )
         if not state.plan_complete and state.mode is not Mode.SEQUENTIAL:
             tree.add(Text("planning …", style="dim"))
         return tree

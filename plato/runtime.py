@@ -11,7 +11,15 @@ from typing import Any, Self
 from plato.api.requests import to_run_request, validate_request
 from plato.assembly import new_engine, new_planner, new_scheduler
 from plato.context import ContextStore, MemoryContextStore
-from plato.engine import Chunk, Engine, EngineError, GenerateRequest, KVEventBatch, Replica
+from plato.engine import (
+    Chunk,
+    DecoderPool,
+    Engine,
+    EngineError,
+    GenerateRequest,
+    KVEventBatch,
+    Replica,
+)
 from plato.errors import ModelError, UnavailableError
 from plato.kv_transfer import KVTransfer
 from plato.metrics import NO_METRICS, Recorder

@@ -108,7 +108,8 @@ class Settings(BaseSettings):
 
     # Planning
     max_nodes: int = Field(
-        default=8, ge=2, le=MAX_NODES, description="Parts of an answer, at the most.")
+        default=8, ge=2, le=MAX_NODES, description="Parts of an answer, at the most."
+    )
     max_title_chars: int = Field(default=60, ge=8, le=MAX_TITLE_CHARS)
     split_threshold: float = Field(
         default=0.00099,
@@ -167,7 +168,6 @@ class Settings(BaseSettings):
         ge=0,
         description="What getting the KV of a token from another decoder costs, in tokens "
         "computed; null: prefixes are computed again instead.",
-    )
     )
 
     # Recovery

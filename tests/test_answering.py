@@ -8,18 +8,18 @@ from contextlib import aclosing
 from dataclasses import replace
 
 import pytest
-
 from plato.answering import Answering
-from plato.api.errors import RunError
 from plato.composing import Answer
-from plato.engine import FinishReason
-from plato.runs.graph import Node
-from plato.metrics.table import ANSWER_SECONDS, ANSWER_TOKENS, FIRST_TEXT_SECONDS
 from plato.reporting import NO_PLAN, RunTracker
+
+from plato.api.errors import RunError
+from plato.engine import FinishReason
+from plato.metrics.table import ANSWER_SECONDS, ANSWER_TOKENS, FIRST_TEXT_SECONDS
 from plato.runs import (
     Message,
     Mode,
     ModeChosen,
+    Node,
     NodeFinished,
     NodeOutput,
     NodePlanned,

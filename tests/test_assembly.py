@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from plato.assembly import new_engine
-from plato.engine import Engine
+from benchmarks.policies import ByRunName
+from plato.assembly import new_engine, new_policy
+from plato.engine import Engine, Prompt, Segment
 from plato.errors import SettingsError
+from plato.scheduling.placement import KVAware, PlacementRequest, ReplicaView
 from plato.settings import Settings
 
 CALLS: list[tuple[Settings, str, str]] = []
@@ -47,12 +49,6 @@ def test_another_engine_comes_from_the_factory_that_the_settings_name() -> None:
 def test_an_engine_that_cannot_be_imported_is_refused(engine: str) -> None:
     with pytest.raises(SettingsError, match=r"write torch, or package\.module:name"):
         new_engine(Settings(engine=engine), "folder", "decoder-0")
-from benchmarks.policies import ByRunName
-from plato.assembly import new_policy
-from plato.engine import Prompt, Segment
-from plato.errors import SettingsError
-from plato.scheduling.placement import KVAware, PlacementRequest, ReplicaView
-from plato.settings import Settings
 
 
 @pytest.mark.parametrize(("move_cost", "moves"), [(0.1, True), (None, False)])

@@ -8,14 +8,14 @@ from itertools import pairwise
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
 from plato.composing import Composer
+
 from plato.engine import FinishReason
 from plato.errors import NodeFailedError
-from plato.runs.graph import Node
 from plato.runs import (
     Mode,
     ModeChosen,
+    Node,
     NodeFinished,
     NodeOutput,
     NodePlanned,

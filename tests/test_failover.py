@@ -7,10 +7,10 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
 import pytest
-
-from plato.errors import InvalidRequestError, UnavailableError
 from plato.failover import Events, follow_anywhere, resume_anywhere
 from plato.reporting import NO_PLAN
+
+from plato.errors import InvalidRequestError, UnavailableError
 from plato.runs import (
     BEFORE_ALL,
     EventId,

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from plato.errors import InvalidPlanError
-from plato.runs.graph import Node, PlanGraph
+from plato.runs import Node, PlanGraph
 
 DIAMOND = (
     Node(1, "Ground"),

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from hypothesis import given
 from hypothesis import strategies as st
+from plato.history import History
 
 from plato.engine import FinishReason
-from plato.runs.graph import Node
-from plato.history import History
 from plato.runs import (
     BEFORE_ALL,
     EventId,
     Mode,
     ModeChosen,
+    Node,
     NodeFinished,
     NodeOutput,
     NodePlanned,

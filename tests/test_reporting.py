@@ -5,12 +5,13 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from plato.engine import FinishReason
-from plato.runs.graph import Node
 from plato.reporting import RunTracker
+
+from plato.engine import FinishReason
 from plato.runs import (
     Mode,
     ModeChosen,
+    Node,
     NodeFinished,
     NodeOutput,
     NodePlanned,

@@ -20,11 +20,11 @@ from plato.engine import (
     Segment,
     StopConditions,
 )
-from plato.runs.graph import Node
 from plato.runs import (
     Message,
     Mode,
     ModeChosen,
+    Node,
     NodeFinished,
     NodeOutput,
     NodePlanned,

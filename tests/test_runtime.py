@@ -11,16 +11,16 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
-
 from plato.composing import Answer
+
 from plato.engine import Chunk, GenerateRequest, Prompt, SamplingParams, Segment
 from plato.engine.torch import TorchEngine
 from plato.errors import ModelError, OverloadedError, PlatoError
-from plato.runs.graph import Node
 from plato.planning.given import validate_plan
 from plato.runs import (
     Message,
     Mode,
+    Node,
     NodeOutput,
     NodeState,
     RunFinished,

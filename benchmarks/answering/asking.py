@@ -13,11 +13,9 @@ from typing import Any, Protocol
 import httpx
 
 from benchmarks.common.workload import FixedGraph, fresh_tenant
-from plato.answering import Answering
 from plato.api.requests import parse_request, to_run_request
 from plato.api.responses import PlatoInfo
-from plato.runs.graph import Node
-from plato.runs import Mode, RunEvent, RunRequest
+from plato.runs import Mode, Node, RunEvent, RunRequest, RunState
 from plato.runtime import Runtime
 from plato.settings import Settings
 
@@ -161,17 +159,18 @@ class RuntimeAsker:
             run_id=uuid.uuid4().hex,
         )
         answered = Answered(question, way.name, request=request)
-        answering = Answering(request, self._runtime.tools.text)
+        state = RunState(request)
         answered.began = began = time.perf_counter()
-        async with aclosing(answering.follow(self._runtime.run(request))) as followed:
-            async for event, text in followed:
-                if text and not answered.first_text_s:
-                    answered.first_text_s = time.perf_counter() - began
-                answered.events.append(event)
+        async with aclosing(self._runtime.run(request)) as batches:
+            async for events in batches:
+                for event in events:
+                    if state.feed(event) and not answered.first_text_s:
+                        answered.first_text_s = time.perf_counter() - began
+                answered.events += events
         answered.latency_s = time.perf_counter() - began
-        answer = answering.answer()
+        answer = state.answer()
         answered.text = answer.text
-        answered.info = PlatoInfo.of(answer).model_dump(mode="json")
+        answered.info = PlatoInfo.of(answer.report).model_dump(mode="json")
         return answered
 
 

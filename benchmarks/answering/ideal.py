@@ -8,7 +8,7 @@ from typing import Any
 from benchmarks.answering.asking import Answered
 from benchmarks.answering.bound import Bound, Part, PlanWork, bound
 from benchmarks.answering.reuse import cacheable_tokens
-from plato.assembly import ModelTools
+from plato.prompting.model_tools import ModelTools
 from plato.runs import NodePlanned
 from plato.testing.paced import Pace
 

@@ -5,16 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from plato.assembly import ModelTools
 from plato.engine import Segment
-from plato.runs.graph import Node, PlanGraph
-from plato.prompting.layout import NodeText
+from plato.prompting import NodeText
+from plato.prompting.model_tools import ModelTools
 from plato.runs import (
     Mode,
+    Node,
     NodeFinished,
     NodeOutput,
     NodePlanned,
     NodeStarted,
+    PlanGraph,
     RunEvent,
     RunRequest,
 )
@@ -72,7 +73,7 @@ def _moments(
                 tokens = graph[event.number].max_tokens or 1
                 prompt = conversation.node_prompt(graph, event.number, texts, tokens).prompt
             prompts[event.number] = prompt
-            moments.append((at, 0, ((request.run, event.number), prompt)))
+            moments.append((at, 0, ((request.run_id, event.number), prompt)))
         elif isinstance(event, NodeOutput):
             outputs.setdefault(event.number, []).extend(event.tokens)
         elif isinstance(event, NodeFinished):

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.common.report import read_jsonl
-from plato.runs.graph import Node
+from plato.runs import Node
 
 SHARED_DATA = Path(__file__).parents[3] / "shared" / "data"
 """Where questions lie that are not part of the project; it may be missing."""

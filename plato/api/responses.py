@@ -281,7 +281,8 @@ class ChatResponse:
     def closing(self, answer: Answer) -> str:
         """The last chunk with a choice: why the answer ended, and the run."""
         return self._chunk(
-            ChunkChoice(delta=Delta(), finish_reason=answer.finish_reason), PlatoInfo.of(answer.report)
+            ChunkChoice(delta=Delta(), finish_reason=answer.finish_reason),
+            PlatoInfo.of(answer.report),
         )
 
     def usage(self, answer: Answer) -> str:

@@ -162,9 +162,7 @@ class RunRoutes:
                             data = event_data(event, state, self._model)
                             yield sse.event(json.dumps(data), name=data["type"], id=data["id"])
         except Exception as error:
-            yield self._errors.in_stream(
-                error, "/v1/runs/{run}/events", asked.run_id, name="error"
-            )
+            yield self._errors.in_stream(error, "/v1/runs/{run}/events", asked.run_id, name="error")
 
 
 def _run_id(request: Request) -> str:

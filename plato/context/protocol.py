@@ -10,8 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
-from plato.runs.graph import Node
-from plato.runs import EventId, Mode
+from plato.runs import EventId, Mode, Node
 
 
 @dataclass(frozen=True, slots=True)

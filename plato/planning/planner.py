@@ -8,7 +8,6 @@ from contextlib import aclosing
 
 from plato.engine import Chunk, DecoderPool, FinishReason, GenerateRequest, SamplingParams
 from plato.errors import InvalidPlanError, UnavailableError
-from plato.runs import Node
 from plato.planning.decision import SplitDecision
 from plato.planning.grammar import plan_grammar, plan_token_budget
 from plato.planning.parser import PlanParser
@@ -23,6 +22,7 @@ from plato.planning.protocol import (
 )
 from plato.planning.vocabulary import structure_tokens
 from plato.prompting import ChatTemplate, Tokenizer
+from plato.runs import Node
 from plato.runs.composer import UNFINISHED
 
 PLAN_NODE = 0

@@ -7,8 +7,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from plato.engine import Lease
-from plato.runs.graph import Node
-from plato.runs import Message
+from plato.runs import Message, Node
 
 
 @dataclass(frozen=True, slots=True)

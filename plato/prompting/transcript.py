@@ -15,17 +15,40 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from itertools import takewhile
 
 from plato.engine import Prompt, Segment
 from plato.errors import ContextLengthError
-from plato.runs.graph import PlanGraph
 from plato.prompting import wording
-from plato.prompting.layout import NodePrompt, NodeText
 from plato.prompting.quoting import cut_middle, fair_share
 from plato.prompting.template import ChatTemplate, Turn
 from plato.prompting.tokenizer import Tokenizer
-from plato.runs import Message
+from plato.runs import Message, PlanGraph
+
+
+@dataclass(frozen=True, slots=True)
+class NodeText:
+    """A finished node, as a dependent sees it."""
+
+    number: int
+    tokens: tuple[int, ...]
+    """Decoded token ids as the engine gave them; the last one may be an end-of-turn token."""
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class NodePrompt:
+    """What a node is decoded from."""
+
+    prompt: Prompt
+    continues: int | None
+    """The dependency whose conversation the prompt continues."""
+    sees: tuple[int, ...]
+    """Every node whose text is in the prompt, ascending."""
+    shortened: tuple[int, ...]
+    """Nodes whose text was cut to fit the context, ascending; one that is not in `sees` was left
+    out altogether."""
 
 
 class TranscriptLayout:
@@ -46,7 +69,10 @@ class TranscriptLayout:
     def start(
         self, messages: Sequence[Message], tenant: str, skeleton: bool = False
     ) -> TranscriptConversation:
-        """Begin a run; the last message is the question. Raises `ContextLengthError`."""
+        """Begin a run; the last message is the question. `skeleton` ignores dependencies.
+
+        Raises `ContextLengthError` if the question leaves no room for an answer.
+        """
         *earlier, question = messages
         leading = list(takewhile(lambda message: message.role == "system", earlier))
         system = [self._instruction]
@@ -82,7 +108,11 @@ class TranscriptLayout:
 
 
 class TranscriptConversation:
-    """The prompts of one run; keeps one for every node asked for, as long as the run lives."""
+    """The prompts of one run; keeps one for every node asked for, as long as the run lives.
+
+    Deterministic: the same question, plan, texts and budgets give the same prompts, in whatever
+    order nodes finish and are asked for.
+    """
 
     def __init__(
         self,
@@ -112,7 +142,13 @@ class TranscriptConversation:
         finished: Mapping[int, NodeText],
         max_tokens: int,
     ) -> NodePrompt:
-        """The prompt of node `number`; see `Conversation.node_prompt`."""
+        """The prompt of node `number`, of which up to `max_tokens` tokens will be decoded.
+
+        `finished` holds at least everything the node needs, directly or through others. The
+        prompt of a number is made once; later calls return the same one. A node that was never
+        asked for (it was decoded elsewhere) is taken to have had the budget in the plan, or else
+        `max_tokens`. Raises `ContextLengthError` if the question itself leaves too little room.
+        """
         if number not in self._prompts:
             self._prompts[number] = self._build(graph, number, finished, max_tokens)
         return self._prompts[number]

@@ -92,7 +92,7 @@ class Composer:
         self._stop = StopMatcher(state.request.stop)
         self._current = 1
         self._shown = 0
-        """Leading characters of the current node that are released, skipped white space included."""
+        """Characters of the current node that are released, skipped white space included."""
         self._composed_any = False
         self._cut = False
         """Something that should be visible was cut."""

@@ -18,7 +18,6 @@ from plato.engine import FinishReason
 from plato.runs.events import (
     BEFORE_ALL,
     Event,
-    EventId,
     ModeChosen,
     NodeFinished,
     NodeOutput,

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from plato.runs.graph import Node
-from plato.runs import RunRequest
+from plato.runs import Node, RunRequest
 
 
 def node_budget(request: RunRequest, node: Node, node_max_tokens: int) -> int:

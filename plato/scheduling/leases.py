@@ -100,7 +100,9 @@ class LeaseKeeper:
                 heard = time.monotonic()
             elif time.monotonic() - heard >= self._silence_s:
                 self.silences += 1
-                logger.warning("decoder %s silent for %g s, treating it as lost", replica, self._silence_s)
+                logger.warning(
+                    "decoder %s silent for %g s, treating it as lost", replica, self._silence_s
+                )
                 heard = time.monotonic()
                 for on_lost in tuple(holding.watchers):
                     on_lost()

@@ -46,8 +46,10 @@ SUSPECT_AFTER = 2
 
 @dataclass(slots=True)
 class NodeDecoding:
-    """A node that is being decoded. Its output so far, from which an attempt resumes, is in
-    `status`, which `on_output` feeds."""
+    """A node that is being decoded.
+
+    Its output so far, from which an attempt resumes, is in `status`, which `on_output` feeds.
+    """
 
     request: GenerateRequest
     status: NodeStatus
@@ -250,7 +252,9 @@ class NodeDecoder:
             results = [error]
         for result in results:
             if result is not None:
-                logger.info("pins not released, they will expire: %r", result, extra={"run": run_id})
+                logger.info(
+                    "pins not released, they will expire: %r", result, extra={"run": run_id}
+                )
 
 
 def _backoff_s(fruitless: int) -> float:

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from plato.engine import Chunk, GenerateRequest
 from plato.errors import PlatoError
-from plato.prompting.layout import NodePrompt
+from plato.prompting import NodePrompt
 from plato.runs import NodeFinished, NodeOutput, NodeReport, NodeStarted, NodeState
 from plato.scheduling.event_log import EventLog
 from plato.scheduling.node_decoder import NodeDecoding

@@ -6,7 +6,7 @@ import asyncio
 from dataclasses import replace
 
 from plato.engine import GenerateRequest, Prompt, StopConditions
-from plato.prompting.layout import Conversation, NodePrompt, NodeText
+from plato.prompting import NodePrompt, NodeText, TranscriptConversation
 from plato.runs import (
     Mode,
     ModeChosen,
@@ -41,7 +41,7 @@ class NodeTasks:
         self._journal = journal
         self._services = services
         self._request = log.state.request
-        self._conversation: Conversation | None = None
+        self._conversation: TranscriptConversation | None = None
         self._group: asyncio.TaskGroup | None = None
         # Both by node, so bounded by the plan.
         self._started: dict[int, asyncio.Task[None]] = {}

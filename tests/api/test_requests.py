@@ -10,8 +10,7 @@ import pytest
 from plato.api.requests import parse_request, to_run_request
 from plato.engine import SamplingParams
 from plato.errors import InvalidPlanError, InvalidRequestError
-from plato.runs.graph import Node
-from plato.runs import Message, Mode, RunRequest
+from plato.runs import Message, Mode, Node, RunRequest
 from plato.settings import Settings
 
 QUESTION = {"role": "user", "content": "Why?"}

@@ -12,18 +12,18 @@ from typing import Any
 import openai
 import pytest
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
+from plato.composing import Answer, AnswerFinish
 
 from plato.api import sse
 from plato.api.errors import error_body
 from plato.api.requests import parse_request
 from plato.api.responses import ChatResponse
-from plato.composing import Answer, AnswerFinish
 from plato.engine import FinishReason
 from plato.errors import NodeFailedError, OverloadedError
-from plato.runs.graph import Node
 from plato.runs import (
     Mode,
     ModeChosen,
+    Node,
     NodeFinished,
     NodeOutput,
     NodePlanned,

@@ -6,20 +6,20 @@ import json
 from typing import Any
 
 import pytest
-
 from plato.answering import Answering
+from plato.reporting import RunTracker
+
 from plato.api.requests import parse_request
 from plato.api.runs import RunResponse
 from plato.engine import FinishReason
 from plato.errors import InvalidRequestError
-from plato.runs.graph import Node
-from plato.reporting import RunTracker
 from plato.runs import (
     BEFORE_ALL,
     EventId,
     Message,
     Mode,
     ModeChosen,
+    Node,
     NodeFinished,
     NodeOutput,
     NodePlanned,

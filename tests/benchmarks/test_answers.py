@@ -15,7 +15,7 @@ from benchmarks.answering.comparing import metrics, throughput
 from benchmarks.answering.ideal import ideal_of, plan_work, reuse_of
 from benchmarks.common.workload import fixed_graphs
 from benchmarks.publish import report
-from plato.runs.graph import Node
+from plato.runs import Node
 from plato.runtime import Runtime
 from plato.settings import Settings
 from plato.testing.paced import Pace

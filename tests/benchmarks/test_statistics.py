@@ -9,7 +9,7 @@ import pytest
 from benchmarks.common.statistics import bootstrap, percentile, spread
 from benchmarks.common.workload import fixed_graphs
 from benchmarks.simulation.virtual_time import Station, run_virtual
-from plato.runs.graph import PlanGraph
+from plato.runs import PlanGraph
 
 
 def test_percentiles_are_interpolated() -> None:

@@ -8,8 +8,8 @@ import pytest
 
 from benchmarks.answering.variants import FlatPriority, WholePlan
 from plato.engine import Chunk, GenerateRequest, Prompt, Segment
-from plato.runs.graph import Node
 from plato.planning.protocol import PlanEnded, PlanEvent, PlanLine, PlanRequest, PlanStarted
+from plato.runs import Node
 from plato.runtime import LocalPool
 
 STARTED = PlanStarted("a", "e1")

@@ -5,12 +5,12 @@ from dataclasses import replace
 from plato.context import NodeRecord, RunRecord
 from plato.context.records import KVEventRecord
 from plato.engine import FinishReason, KVEventBatch, SamplingParams, StoredPrefix
-from plato.runs.graph import Node
 from plato.runs import (
     EventId,
     Message,
     Mode,
     ModeChosen,
+    Node,
     NodeFinished,
     NodeOutput,
     NodePlanned,

@@ -3,8 +3,8 @@ from __future__ import annotations
 import pytest
 
 from plato.errors import InvalidPlanError
-from plato.runs.graph import Node
 from plato.planning.given import read_plan, validate_plan, validate_script, write_plan
+from plato.runs import Node
 
 DIAMOND = (Node(1, "A"), Node(2, "B", (1,)), Node(3, "C", (1,)), Node(4, "D", (2, 3)))
 

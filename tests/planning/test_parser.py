@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from plato.errors import InvalidPlanError
-from plato.runs.graph import Node
 from plato.planning.parser import MAX_TITLE_CHARS, PlanParser
+from plato.runs import Node
 
 PLAN = "1 | - | Solar power: cost\n2 | - | Wind: Größe\n3 | 1,2 | Which to choose\n[END]"
 NODES = (

@@ -11,11 +11,10 @@ import pytest
 
 from plato.engine import Chunk, FinishReason, GenerateRequest, Lease
 from plato.errors import UnavailableError
-from plato.runs.graph import Node
 from plato.planning.planner import ModelPlanner
 from plato.planning.protocol import PlanEnded, PlanEvent, PlanLine, PlanRequest, PlanStarted
 from plato.prompting import ChatTemplate, Tokenizer
-from plato.runs import Message
+from plato.runs import Message, Node
 
 LINES = ("1 | - | Solar\n", "2 | - | Wind\n", "3 | 1,2 | Choice\n")
 NODES = (Node(1, "Solar"), Node(2, "Wind"), Node(3, "Choice", (1, 2)))

@@ -7,10 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from plato.errors import ContextLengthError
-from plato.runs.graph import Node, PlanGraph
 from plato.prompting import ChatTemplate, NodePrompt, NodeText, Tokenizer, TranscriptLayout
 from plato.prompting.transcript import TranscriptConversation
-from plato.runs import Message
+from plato.runs import Message, Node, PlanGraph
 from tests.prompting import families
 
 QUESTION = (Message("user", "How does a heat pump work?"),)

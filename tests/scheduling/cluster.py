@@ -9,11 +9,13 @@ from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from dataclasses import dataclass, field
 
-from plato.assembly import ModelTools, new_planner
-from plato.context import ContextStore, MemoryContextStore
 from plato.failover import Events
-from plato.runs import RunRequest
 from plato.scheduling.config import SchedulerConfig
+
+from plato.assembly import new_planner
+from plato.context import ContextStore, MemoryContextStore
+from plato.prompting.model_tools import ModelTools
+from plato.runs import RunRequest
 from plato.scheduling.scheduler import GraphScheduler
 from plato.settings import Settings
 from tests.faults import FaultyEngines, FaultyStore

@@ -7,15 +7,16 @@ from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import pytest
+from plato.scheduling.config import SchedulerConfig
 
-from plato.assembly import ModelTools, new_planner
+from plato.assembly import new_planner
 from plato.context import ContextStore, MemoryContextStore
 from plato.engine import DecoderPool
 from plato.engine.torch import TorchEngine, TorchEngineConfig
 from plato.metrics import NO_METRICS, Recorder
 from plato.planning.protocol import Planner
+from plato.prompting.model_tools import ModelTools
 from plato.runtime import LocalPool
-from plato.scheduling.config import SchedulerConfig
 from plato.scheduling.scheduler import GraphScheduler
 from plato.settings import Settings
 from tests.faults import FaultyEngines

@@ -8,14 +8,14 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing, asynccontextmanager
 from typing import Any, TypeVar
 
-from plato.assembly import ModelTools
 from plato.engine import Chunk, DecoderPool, FinishReason, GenerateRequest, KVEventBatch, Replica
-from plato.runs.graph import Node
 from plato.planning.protocol import PlanEnded, PlanEvent, PlanLine, PlanRequest, PlanStarted
+from plato.prompting.model_tools import ModelTools
 from plato.runs import (
     Event,
     Message,
     Mode,
+    Node,
     NodeOutput,
     NodeReport,
     NodeStarted,

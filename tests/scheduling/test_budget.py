@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from plato.runs.graph import Node
-from plato.runs import Mode
+from plato.runs import Mode, Node
 from plato.scheduling.budget import node_budget, sequential_budget
 from tests.scheduling.helpers import parts, question
 

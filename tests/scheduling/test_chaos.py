@@ -15,6 +15,7 @@ from dataclasses import replace
 
 from plato.answering import Answering
 from plato.failover import follow_anywhere
+
 from plato.runs import NodeOutput, NodeStarted, RunRequest
 from tests.scheduling.cluster import DEADLINE_S, Cluster
 from tests.scheduling.helpers import DIAMOND, parts, question, until

@@ -9,11 +9,11 @@ from contextlib import aclosing
 
 import pytest
 
-from plato.assembly import ModelTools
 from plato.context import ContextStore, MemoryContextStore, NodeRecord, RunRecord
 from plato.context.records import unpack
 from plato.context.redis import RedisContextStore
 from plato.errors import InvalidRequestError
+from plato.prompting.model_tools import ModelTools
 from plato.runs import Mode, NodeFinished, NodeOutput, RunRequest
 from plato.runtime import LocalPool
 from tests.scheduling.conftest import MakeScheduler

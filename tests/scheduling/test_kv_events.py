@@ -7,12 +7,11 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from plato.assembly import ModelTools
 from plato.context import MemoryContextStore
 from plato.engine import Load
 from plato.engine.torch import TorchEngine
-from plato.runs.graph import PlanGraph
-from plato.runs import Message, RunRequest
+from plato.prompting.model_tools import ModelTools
+from plato.runs import Message, PlanGraph, RunRequest
 from plato.scheduling.kv_events import KVEventFollower, publish_kv_events
 from plato.scheduling.placement import ReplicaTable
 from plato.scheduling.scheduler import GraphScheduler

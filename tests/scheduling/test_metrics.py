@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 
-from plato.assembly import ModelTools
 from plato.engine import (
     EngineBusyError,
     EngineClosedError,
@@ -23,6 +22,7 @@ from plato.kv_transfer import fetch_prefix
 from plato.metrics import Metric, table
 from plato.metrics.recording import EngineSampler, SchedulerSampler, record_run
 from plato.planning.protocol import PlanEnded
+from plato.prompting.model_tools import ModelTools
 from plato.runs import Mode, NodeOutput, RunFailed
 from plato.runtime import LocalPool
 from plato.scheduling.scheduler import GraphScheduler

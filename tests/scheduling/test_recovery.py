@@ -7,8 +7,8 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from plato.assembly import ModelTools
 from plato.engine.torch import TorchEngine
+from plato.prompting.model_tools import ModelTools
 from plato.runs import NodeOutput, NodeStarted, RunEvent
 from plato.scheduling.scheduler import GraphScheduler
 from tests.faults import FaultyEngines

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 
-from plato.assembly import ModelTools
 from plato.engine import SamplingParams
+from plato.prompting.model_tools import ModelTools
 from plato.runs import Mode, NodeFinished, NodePlanned, PlanFinished
 from plato.runtime import LocalPool
 from plato.scheduling.scheduler import GraphScheduler

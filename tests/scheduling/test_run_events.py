@@ -7,13 +7,13 @@ from contextlib import aclosing
 
 import pytest
 
-from plato.assembly import ModelTools
 from plato.engine import FinishReason
 from plato.engine.torch import TorchEngine
-from plato.runs.graph import Node
+from plato.prompting.model_tools import ModelTools
 from plato.runs import (
     Mode,
     ModeChosen,
+    Node,
     NodeFinished,
     NodeOutput,
     NodePlanned,

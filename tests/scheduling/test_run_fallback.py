@@ -6,10 +6,10 @@ import asyncio
 
 import pytest
 
-from plato.assembly import ModelTools
 from plato.engine import EngineBusyError
 from plato.errors import UnavailableError
 from plato.planning.protocol import PlanEnded
+from plato.prompting.model_tools import ModelTools
 from plato.runs import (
     Mode,
     ModeChosen,

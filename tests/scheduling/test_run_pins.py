@@ -7,8 +7,8 @@ from contextlib import aclosing
 
 import pytest
 
-from plato.assembly import ModelTools
 from plato.engine.torch import TorchEngine
+from plato.prompting.model_tools import ModelTools
 from plato.runs import Mode, NodeFinished, RunFinished
 from plato.runtime import LocalPool
 from plato.scheduling import decoding

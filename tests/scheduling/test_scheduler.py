@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 from contextlib import aclosing
 
-from plato.assembly import ModelTools
 from plato.engine import SamplingParams
 from plato.engine.torch import TorchEngine
+from plato.prompting.model_tools import ModelTools
 from plato.runs import Mode
 from plato.runtime import LocalPool
 from plato.scheduling.scheduler import GraphScheduler

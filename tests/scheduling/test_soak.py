@@ -11,12 +11,12 @@ from pathlib import Path
 
 import psutil
 import pytest
+from plato.failover import follow_anywhere
 from redis import asyncio as aioredis
 
-from plato.assembly import ModelTools
 from plato.context.redis import RedisContextStore
 from plato.engine.torch import TorchEngine
-from plato.failover import follow_anywhere
+from plato.prompting.model_tools import ModelTools
 from plato.runs import RunFailed, RunFinished, RunRequest
 from tests.faults import FaultyEngines
 from tests.scheduling.cluster import DEADLINE_S, Cluster, Process

@@ -7,8 +7,8 @@ from collections.abc import Awaitable, Callable
 from contextlib import aclosing
 
 import pytest
-
 from plato.answering import Answering
+
 from plato.context import MemoryContextStore, RunRecord
 from plato.errors import RunNotFoundError, UnavailableError
 from plato.runs import (

@@ -71,7 +71,13 @@ class RunRegistry:
         self._lingering[run.id] = run, _now() + LINGER_S
 
     async def follow(
-        self, tenant: str, run_id: str, after: EventId, *, heartbeat_s: float | None, patience_s: float
+        self,
+        tenant: str,
+        run_id: str,
+        after: EventId,
+        *,
+        heartbeat_s: float | None,
+        patience_s: float,
     ) -> AsyncGenerator[RunEvents]:
         """Events with ids above `after`, until the run has ended, whichever scheduler drives it.
 

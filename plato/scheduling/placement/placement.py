@@ -8,12 +8,11 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from plato.engine import Load, Prompt
+from plato.engine import Load, Prompt, Replica
 from plato.scheduling.placement.kv_aware import KVAware
 from plato.scheduling.placement.policy import PlacementRequest, Policy
 from plato.scheduling.placement.replicas import ReplicaTable
 from plato.scheduling.placement.state import Booking
-from plato.engine import Replica
 
 USUAL_OUTPUT = 128
 RANKS = 3

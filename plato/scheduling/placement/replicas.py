@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 
-from plato.engine import StoredPrefix, KVEventBatch, Load, Prompt
+from plato.engine import KVEventBatch, Load, Prompt, StoredPrefix
 from plato.scheduling.placement.index import KVIndex
 from plato.scheduling.placement.policy import ReplicaView
 from plato.scheduling.placement.state import Booking, ReplicaState
