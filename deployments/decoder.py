@@ -35,8 +35,8 @@ from plato.scheduling.kv_events import publish_kv_events
 from plato.settings import Settings
 
 STANDSTILL_S = 30.0
-"""An engine that has sequences and ends no step in this time hangs; the longest step, of one chunk
-of a prompt, takes about a second on two slow cores."""
+"""An engine with running sequences that ends no step in this time hangs; the longest step, of one
+prefill chunk, takes about a second on two slow cores."""
 
 
 @serve.deployment
@@ -115,7 +115,7 @@ class Decoder:
         return token_load(self._engine.stats().load)
 
     async def check_health(self) -> None:
-        """Serve replaces the replica when this raises: when the engine has died or stands still."""
+        """Raise if the engine has failed or hangs, so that Serve replaces the replica."""
         self._check_engine()
 
     def _check_engine(self) -> None:

@@ -57,7 +57,7 @@ async def test_a_sibling_waits_for_the_prefix_and_finds_it(
     assert target.cached_prefix(SECOND) == held
 
 
-async def test_a_transfer_that_times_out_holds_nobody_up(
+async def test_a_transfer_that_times_out_blocks_no_request(
     engines: tuple[TorchEngine, TorchEngine], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("plato.kv_transfer.TRANSFER_DEADLINE_S", 0.1)

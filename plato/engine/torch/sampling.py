@@ -88,7 +88,7 @@ def _check_bias(name: str, bias: Sequence[tuple[int, float]], vocabulary: int) -
                 name,
             )
         if token in seen:
-            raise RequestRefusedError(f"{name} has token {token} twice; remove one", name)
+            raise RequestRefusedError(f"{name} has token {token} twice; keep one", name)
         if not -_HUGE <= value <= _HUGE:
             raise RequestRefusedError(
                 f"{name} adds {value:g} to token {token}; it must be {-_HUGE:g} to {_HUGE:g}",

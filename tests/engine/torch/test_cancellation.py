@@ -1,4 +1,4 @@
-"""A sequence ends when nobody wants it any more, and nobody waits for an engine that is gone."""
+"""Sequences end when cancelled or unleased, and consumers of a failed engine get an error."""
 
 from __future__ import annotations
 

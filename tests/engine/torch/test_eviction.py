@@ -200,7 +200,7 @@ class TestKeep:
         assert core.cached_prefix(ask(self.OTHER).prompt) == 20
         assert core.cached_prefix(ask(self.PROMPT).prompt) < 20
 
-    def test_everything_pinned_keeps_nobody_from_running(self, make_core: MakeCore) -> None:
+    def test_pinning_everything_blocks_no_sequence(self, make_core: MakeCore) -> None:
         core = make_core(kv_tokens=60)
         for seed in range(6):
             stream = run_alone(core, ask(some_tokens(40, seed), run=f"run-{seed}", keep=0))

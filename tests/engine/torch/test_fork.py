@@ -1,4 +1,4 @@
-"""A live sequence can be forked at any token it has computed, and goes on as if it had not been."""
+"""A live sequence can be forked at any computed token without effect on its own output."""
 
 from __future__ import annotations
 
@@ -113,7 +113,7 @@ def test_a_live_output_is_not_shared_between_tenants(make_core: MakeCore) -> Non
         core.add(ask(public, output, NEW, tenant=tenant), stream)
     drain(core)
     assert streams["a"].cached == len(PROMPT) + 8
-    # The last prompt token is the parent's own until somebody of its tenant forks it.
+    # The last prompt token is the parent's own until a sequence of its tenant forks it.
     assert streams["b"].cached in (len(PROMPT) - 1, len(PROMPT))
 
 

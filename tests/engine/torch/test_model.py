@@ -179,11 +179,11 @@ def test_a_gpu_that_is_not_there_says_so(tiny_folder: str) -> None:
 def test_a_slot_that_was_never_written_does_not_matter(
     make_core: MakeCore, tiny_reference: Any
 ) -> None:
-    # Memory comes as it is: padding must not read what nobody has written.
+    # Memory is uninitialised: padding must not read slots that were never written.
     core = make_core()
     for layer in (*core.pool.keys, *core.pool.values):
         layer.fill_(float("nan"))
-    core.pool.allocate(1)  # slot 0 is reserved for somebody who computes later
+    core.pool.allocate(1)  # slot 0 is allocated, but not computed yet
     prompts = [some_tokens(length, length) for length in (5, 30)]
     streams = []
     for prompt in prompts:

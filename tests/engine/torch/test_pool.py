@@ -36,7 +36,7 @@ def test_hands_out_every_slot_once() -> None:
 
 def test_refuses_more_than_there_is_in_either_direction() -> None:
     pool = new_pool()
-    with pytest.raises(AssertionError, match="11 KV slots asked, 10 free"):
+    with pytest.raises(AssertionError, match="11 KV slots requested, 10 free"):
         pool.allocate(11)
     with pytest.raises(AssertionError, match="freed twice"):
         pool.free(np.array([0]))

@@ -1,4 +1,4 @@
-"""When memory runs out, somebody steps back, and goes on later as if nothing had happened."""
+"""When memory runs out, a sequence is preempted and resumes later with the same output."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ class TestMemory:
         watch(core)
         assert all(len(stream.tokens) == 50 for stream in (low, *others))
 
-    def test_is_first_taken_from_what_nobody_needs(self, make_core: MakeCore) -> None:
+    def test_is_first_taken_from_evictable_kv(self, make_core: MakeCore) -> None:
         core = make_core(kv_tokens=100)
         run_alone(core, ask(PROMPTS[5], max_tokens=20))
         start(core, ask(PROMPTS[0], max_tokens=25), ask(PROMPTS[1], max_tokens=25))

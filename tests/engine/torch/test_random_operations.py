@@ -1,4 +1,4 @@
-"""Whatever comes in whatever order: nothing leaks, and nobody's text changes."""
+"""Random operations in random order: nothing leaks, and no text changes."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ class Driver:
         self._core.add(request, self.streams[-1][1])
 
     def fork(self, value: tuple[int, int]) -> None:
-        """Another part goes on from what an earlier one, live or not, has by now."""
+        """Another node continues the tokens of an earlier one, live or not."""
         if self.streams:
             parent, stream = self.streams[value[0] % len(self.streams)]
             output = stream.tokens[: value[1]]

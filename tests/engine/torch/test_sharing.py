@@ -157,7 +157,9 @@ class TestTenants:
         for tenant, cached in (("a", 27), ("b", 20), ("", 20)):
             assert run_alone(core, ask(self.PUBLIC, output, tenant=tenant)).cached == cached
 
-    def test_nobody_without_a_tenant_reads_the_private_as_public(self, make_core: MakeCore) -> None:
+    def test_a_request_without_a_tenant_does_not_share_private_segments(
+        self, make_core: MakeCore
+    ) -> None:
         core = make_core()
         run_alone(core, ask(self.PRIVATE, tenant="a"))
         public = Segment(self.PRIVATE, public=True)

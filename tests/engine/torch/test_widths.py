@@ -1,4 +1,4 @@
-"""Which widths pay is learnt from how long steps take."""
+"""The useful batch width follows from measured step times."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-// Attention of queries over KV where it lies, in slots of a pool.
+// Attention over KV in the slots of a pool, read in place.
 
 #pragma once
 #include "platform.h"
@@ -8,14 +8,14 @@
 #define MAX_TILE 16
 #define BLOCK 64
 
-// One layer's KV, and where the rows of a step look.
+// One layer's KV, and the slots that the rows of a step attend to.
 typedef struct {
   // [capacity, KV heads, dim], float32 or bfloat16.
   const void *keys, *values;
   int bfloat16;
-  // Row r looks at the `lengths[r]` slots that start at `slots + offsets[r]`; `tiles`
-  // [tile_count + 1] cuts the rows into runs of neighbours in one sequence, heads / KV heads times
-  // which is at most MAX_TILE.
+  // Row r attends to the `lengths[r]` slots that start at `slots + offsets[r]`; `tiles`
+  // [tile_count + 1] splits the rows into runs of consecutive rows of one sequence, whose length
+  // times heads / KV heads is at most MAX_TILE.
   const int64_t *slots, *offsets, *lengths, *tiles;
   int64_t tile_count, heads, kv_heads, dim;
   float scaling;
@@ -34,7 +34,7 @@ static inline void load_row(const void *from, int64_t at, int64_t dim, int bfloa
 // of their values, added to `out`. `dim` and `bfloat16` are constants where these are called, so
 // that the loops over them are unrolled.
 #ifdef WIDE
-// The sums of four vectors. Each is summed in the same order, whichever of the four it is.
+// The sums of four vectors, each in the same order.
 static inline __m128 sum_four(__m512 a, __m512 b, __m512 c, __m512 d) {
   __m512 ab = _mm512_add_ps(_mm512_unpacklo_ps(a, b), _mm512_unpackhi_ps(a, b));
   __m512 cd = _mm512_add_ps(_mm512_unpacklo_ps(c, d), _mm512_unpackhi_ps(c, d));
@@ -142,8 +142,8 @@ static inline __attribute__((always_inline)) void gather(
 
 // The query heads of one KV head, for a few consecutive positions of one sequence: softmax in one
 // pass with a running maximum (arXiv 1805.02867), a block of positions at a time. Blocks begin at
-// fixed positions, and each query keeps sums of its own, so the tile it is in changes no bit.
-// Query i looks at the first `lengths[i]` slots; lengths do not fall.
+// fixed positions, and each query has its own sums, so the result does not depend on the tile.
+// Query i attends to the first `lengths[i]` slots; lengths are non-decreasing.
 static inline __attribute__((always_inline)) void attend_tile(
     const float (*queries)[MAX_DIM], const void *keys, const void *values, const int64_t *slots,
     const int64_t *lengths, int64_t stride, int64_t count, int64_t dim, int bfloat16, float scaling,
@@ -175,7 +175,7 @@ static inline __attribute__((always_inline)) void attend_tile(
       for (int64_t t = 0; t < seen; t++) scores[i][t] = fast_exp(scores[i][t] - highest);
 #pragma omp simd reduction(+ : total)
       for (int64_t t = 0; t < seen; t++) total += scores[i][t];
-      // What a query does not see is added with a weight of nothing, which changes no sum.
+      // Slots that a query does not attend to are added with weight 0, which changes no sum.
       for (int64_t t = seen; t < length; t++) scores[i][t] = 0;
       if (start) {
         float shrink = fast_exp(top[i] - highest);
@@ -199,13 +199,13 @@ static inline __attribute__((always_inline)) void attend_tile(
     for (int64_t d = 0; d < dim; d++) out[i][d] /= sum[i];
 }
 
-// Attention of one query a row, each over its own sequence up to its own position. The query of
-// row r lies at `queries + r * query_stride` [heads, dim]; `out` is [rows, heads, dim]. Every thread
-// of a team calls this, and leaves it when all is done.
+// Attention of one query per row, each over its own sequence up to its own position. The query of
+// row r is at `queries + r * query_stride` [heads, dim]; `out` is [rows, heads, dim]. Every thread
+// of a team calls this, and returns when all are done.
 static void attend_rows(Member *member, const float *queries, int64_t query_stride, const Look *look, float *out) {
   int64_t heads = look->heads, kv_heads = look->kv_heads, dim = look->dim;
-  // One thread for all heads of a tile, if there are tiles for all threads: what lies between the
-  // rows of one head comes into its cache anyway.
+  // One thread for all heads of a tile, if there are tiles for all threads: the data between the
+  // rows of one head is loaded into its cache anyway.
   int64_t run = look->tile_count >= 2 * member->size ? kv_heads : 1;
   int64_t group = heads / kv_heads, stride = kv_heads * dim, size = look->bfloat16 ? 2 : 4;
   SHARED_FOR(task, look->tile_count * kv_heads, run) {

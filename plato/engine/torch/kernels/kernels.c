@@ -1,9 +1,9 @@
-// Decoder layers for a few rows at a time: their matrix products with weights of a byte, and what
-// lies between them.
+// Decoder layers for a few rows at a time: matrix products with int8 weights, and everything
+// between them.
 //
-// C that a compiler vectorises for the machine it runs on (-O3 -march=native). Every output row
-// depends on its own input row alone, and sums are taken in the same order whatever else is in the
-// batch: a sequence gets the same bits alone and in company.
+// Plain C that the compiler vectorises for this machine (-O3 -march=native). Every output row
+// depends on its own input row alone, and the order of sums does not depend on the batch: a
+// sequence gets the same bits alone and batched.
 //
 // All activations are float32, row-major and contiguous.
 
@@ -56,8 +56,8 @@ static void rotate_and_store_row(float *row, const float *cosine, const float *s
   }
 }
 
-// Called once, before anything else. How many inputs lie side by side in a packed weight: 2, or 4,
-// and then inputs are padded to 64.
+// Called once, before anything else. Returns how many inputs are adjacent in a packed weight: 2, or
+// 4, and then inputs are padded to 64.
 int64_t plato_prepare(void) {
   prepare_products();
   pthread_atfork(NULL, NULL, forget_helpers);
@@ -142,7 +142,7 @@ typedef struct {
   Look look;                   // Its keys and values are filled in here.
 } Step;
 
-// What a step's rows take between its products; each for all rows.
+// Buffers between the products of a step; sizes are per row.
 typedef struct {
   float *normed;    // [hidden]
   float *qkv;       // [heads + 2 * KV heads, dim]
@@ -155,7 +155,7 @@ typedef struct {
 enum { PRODUCTS, ATTENTION, BETWEEN, PHASES };
 static double seconds[PHASES];
 
-// Adds the time since `*since` to a phase; one thread keeps the time.
+// Adds the time since `*since` to a phase; called by one thread.
 static void count(const Member *member, int phase, double *since) {
   if (member->number) return;
   double time = now();
@@ -163,7 +163,7 @@ static void count(const Member *member, int phase, double *since) {
   *since = time;
 }
 
-// Seconds in the parts of `plato_layers` so far: products, attention, what lies between.
+// Seconds in the phases of `plato_layers` so far: products, attention, everything else.
 void plato_seconds(double *out) { memcpy(out, seconds, sizeof seconds); }
 
 static void compute_layer(Member *member, const Layer *layer, const Step *step, const Look *look,

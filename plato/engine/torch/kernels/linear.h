@@ -1,8 +1,8 @@
-// A linear layer with weights of a byte and inputs of two: x @ weight.T + bias.
+// A linear layer with int8 weights and int16 inputs: x @ weight.T + bias.
 //
-// Each row of x is rounded to 16 bits with a scale of its own, so that what is lost is the rounding
-// of the weights. Sums are integers until the end, hence exact in any order: every processor, and
-// every batch, gives a row the same bits.
+// Each row of x is quantised to 16 bits with its own scale, so that the loss is that of the
+// weights. Sums are integers until the end, hence exact in any order: a row gets the same bits on
+// every CPU and in every batch.
 
 #pragma once
 #include "platform.h"
@@ -26,8 +26,8 @@
 #define PAIRS 256
 
 typedef struct {
-  // [outputs / OUTPUTS, inputs / group, OUTPUTS, group], padded with zeros: what one task reads
-  // lies in one piece. See `weight_group`.
+  // [outputs / OUTPUTS, inputs / group, OUTPUTS, group], padded with zeros: the data of one
+  // task is contiguous. See `weight_group`.
   const int8_t *packed;
   const float *scales;  // [outputs]
   const float *bias;    // [outputs], or null
@@ -36,7 +36,7 @@ typedef struct {
 
 static int has_tiles;
 
-// Asks the system for the tile registers; once in a process, before any product.
+// Asks the system for the tile registers; once per process, before any product.
 static void prepare_products(void) {
 #ifdef TILES
   enum { REQUEST_PERMISSION = 0x1023, TILE_DATA = 18 };  // arch_prctl(2)
@@ -44,17 +44,17 @@ static void prepare_products(void) {
 #endif
 }
 
-// Neighbouring inputs of one output that lie side by side in the packed weight.
+// Consecutive inputs of one output that are adjacent in the packed weight.
 static int64_t weight_group(void) { return has_tiles ? 4 : 2; }
 
-// Inputs of a row, padded to what a product takes in one go.
+// Inputs of a row, padded to the block size of a product.
 static int64_t padded(int64_t columns) {
   int64_t unit = has_tiles ? 64 : 2;
   return (columns + unit - 1) / unit * unit;
 }
 
-// Rounds a row to 16 bits: as they are, or all high bytes and then all low bytes where tiles are
-// multiplied. `to` holds 2 * padded(columns) bytes.
+// Quantises a row to 16 bits: as int16, or all high bytes and then all low bytes for tile
+// registers. `to` holds 2 * padded(columns) bytes.
 static void round_row(const float *from, int64_t columns, void *to, float *scale) {
   int64_t width = padded(columns);
   float largest = 0;
@@ -82,7 +82,7 @@ static void round_row(const float *from, int64_t columns, void *to, float *scale
   }
 }
 
-// Writes the sums of OUTPUTS outputs of a row, or adds them to what is there.
+// Writes the sums of OUTPUTS outputs of a row, or adds them to the present values.
 static inline void finish(const double *sums, const Linear *linear, int64_t start, float scale,
                           int add, float *row) {
   int64_t width = linear->outputs - start < OUTPUTS ? linear->outputs - start : OUTPUTS;
@@ -165,7 +165,7 @@ static void multiply_rows_in_tiles(Member *member, const Linear *linear, const i
     const int8_t *left = linear->packed + 2 * pair * width * OUTPUTS;
     const int8_t *right = 2 * pair + 1 < blocks ? left + width * OUTPUTS : left;
     for (int64_t at = begin; at < end; at += 16) {
-      // The last rows are computed together with some before them, which are there already.
+      // The last rows are computed together with some before them, which are already done.
       int64_t first = at + count <= rows ? at : rows - count;
       double sums[16][2 * OUTPUTS];
       multiply_tiles(left, right, rounded + first * 2 * width, width, count, sums);
@@ -184,8 +184,8 @@ static void multiply_rows_in_tiles(Member *member, const Linear *linear, const i
 
 // Adds the products of `pairs` pairs of inputs to `sums` for `count` rows and OUTPUTS outputs.
 // |x| <= 32767 and |weight| <= 127, so 2 * PAIRS of them fit 32 bits. `count` is a constant where
-// this is called, so that the sums stay in registers; few rows get several sums each, or one would
-// wait for the other.
+// this is called, so that the sums stay in registers; few rows get several sums each, which
+// are independent of each other.
 #if defined(WIDE_PRODUCTS)
 static inline __attribute__((always_inline)) void multiply(const int16_t *x, int64_t stride,
                                                            const int8_t *weight, int64_t pairs,
@@ -230,7 +230,7 @@ static inline __attribute__((always_inline)) void multiply(const int16_t *x, int
                                                            int count, double (*sums)[OUTPUTS]) {
   __m256i low[ROW_GROUP], high[ROW_GROUP];
   for (int r = 0; r < count; r++) low[r] = high[r] = _mm256_setzero_si256();
-  // Without this, gcc copies every sum in every round, which takes a third of the time.
+  // Without this, gcc copies every sum in every iteration, which takes a third of the time.
 #pragma GCC unroll 4
   for (int64_t p = 0; p < pairs; p++) {
     const __m128i *from = (const __m128i *)(weight + p * 2 * OUTPUTS);
@@ -305,7 +305,7 @@ static void multiply_block(const int16_t *x, int64_t stride, const int8_t *weigh
 }
 
 // out [rows, outputs] = products of rounded rows, or out += them. Every thread of a team calls this,
-// and leaves it when all is done.
+// and returns when all are done.
 static void multiply_rows(Member *member, const Linear *linear, const void *rounded,
                           const float *scales, int64_t rows, int add, float *out) {
 #ifdef TILES

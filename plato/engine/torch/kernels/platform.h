@@ -1,4 +1,4 @@
-// What the kernels share: kinds of processors, and conversions.
+// Shared by the kernels: CPU features and conversions.
 
 #pragma once
 #include <float.h>
@@ -6,8 +6,8 @@
 #include <stdint.h>
 #include <string.h>
 
-// PLATO_PLAIN leaves out what is written for one kind of processor, PLATO_NO_TILES only the tile
-// registers: tests compare the results.
+// PLATO_PLAIN disables the code for particular CPUs, PLATO_NO_TILES only the tile registers: tests
+// compare the results.
 #if !defined(PLATO_PLAIN)
 #if defined(__AVX2__)
 #include <immintrin.h>
@@ -35,8 +35,8 @@ static inline uint16_t to_bfloat16(float value) {
   return (uint16_t)((bits + 0x7fff + ((bits >> 16) & 1)) >> 16);
 }
 
-// exp by 2^n * p(r), the polynomial of Cephes' expf; relative error below 2e-7. Free of branches
-// and of calls, so that loops around it become vector code everywhere.
+// exp by 2^n * p(r), the polynomial of Cephes' expf; relative error below 2e-7. Without branches
+// or calls, so that loops around it are vectorised.
 static inline float fast_exp(float x) {
   x = x < -87.0f ? -87.0f : x;
   x = x > 88.0f ? 88.0f : x;

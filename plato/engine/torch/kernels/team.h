@@ -1,9 +1,9 @@
-// A team of threads that compute one step together, in turns that begin and end for all at once.
+// A team of threads that compute one step together, in phases separated by barriers.
 //
-// Not OpenMP's: its threads spin at a barrier without giving way. A step has hundreds of barriers,
-// and as soon as another process takes a core for a moment, both threads of a team can come to lie
-// on the other one, where each barrier then lasts until the scheduler's next turn, 3 ms later. Here
-// a thread that waits for more than some microseconds yields.
+// Not OpenMP, whose threads spin at a barrier without yielding. A step has hundreds of barriers,
+// and as soon as another process takes a core for a moment, both threads of a team can end up on
+// the same core, where each barrier lasts until the next time slice, 3 ms later. Here a thread
+// that waits for more than a few microseconds yields.
 
 #pragma once
 #define _GNU_SOURCE
@@ -14,9 +14,9 @@
 #include <time.h>
 
 #define MOST_THREADS 256  // Less than STEP.
-// Rounds of a waiting loop before it yields: a few microseconds.
+// Iterations of a waiting loop before it yields: a few microseconds.
 #define PATIENCE 200
-// How long a helper waits for the next step before it sleeps: longer than what lies between two
+// How long a helper waits for the next step before it sleeps: longer than the pause between two
 // steps of a busy engine.
 #define IDLE_SECONDS 0.004
 
@@ -25,7 +25,7 @@ typedef struct Team Team;
 // A thread's part in a step.
 typedef struct {
   Team *team;
-  int number, size;  // Of `size` threads. The team's own may be the next step's already.
+  int number, size;  // Of `size` threads. The team's own may already be that of the next step.
   unsigned turn;
 } Member;
 
@@ -34,11 +34,11 @@ typedef void (*Work)(Member *member, void *data);
 struct Team {
   Work work;
   void *data;
-  // On cache lines of their own: all threads write to them.
+  // On separate cache lines: all threads write to them.
   _Alignas(64) atomic_uint turn;
   _Alignas(64) atomic_int arrived;
   _Alignas(64) atomic_long next;
-  // The number of the step, times STEP, plus how many threads compute it, the caller's included.
+  // The number of the step times STEP, plus the number of threads, including the caller.
   _Alignas(64) atomic_ulong step;
 };
 
@@ -65,8 +65,7 @@ static double now(void) {
   return (double)time.tv_sec + 1e-9 * (double)time.tv_nsec;
 }
 
-// Waits for all threads of the step; what they have written is seen by all. Starts the counting of
-// `claim` anew.
+// Waits for all threads of the step, whose writes are visible to all afterwards. Resets `claim`.
 static void barrier(Member *member) {
   Team *all = member->team;
   if (member->size == 1) {
@@ -90,7 +89,7 @@ static inline int64_t claim(Member *member, int64_t count) {
   return atomic_fetch_add_explicit(&member->team->next, count, memory_order_relaxed);
 }
 
-// for (int64_t I = ...) over [0, END), shared out in runs of COUNT; a barrier has to follow.
+// for (int64_t I = ...) over [0, END), distributed in runs of COUNT; a barrier must follow.
 #define SHARED_FOR(I, END, COUNT)                                                          \
   for (int64_t run_ = claim(member, COUNT); run_ < (END); run_ = claim(member, COUNT))     \
     for (int64_t I = run_; I < run_ + (COUNT) && I < (END); I++)
@@ -143,8 +142,8 @@ static void forget_helpers(void) {
   pthread_cond_init(&awake, NULL);
 }
 
-// Computes `work` with so many threads, and returns when all have done their part. Another engine
-// in the process that has the team just now leaves the caller to do it alone.
+// Computes `work` with `threads` threads, and returns when all are done. If another engine in the
+// process is using the team, the caller computes it alone.
 static void together(int threads, Work work, void *data) {
   if (threads > MOST_THREADS) threads = MOST_THREADS;
   if (threads <= 1 || pthread_mutex_trylock(&team_in_use) != 0) {
