@@ -70,7 +70,7 @@ def test_a_prefix_tree_follows_what_was_sent_until_the_replica_is_gone() -> None
 
 def test_each_run_is_placed_by_the_policy_in_its_name() -> None:
     placement = Placement(ByRunName(), seed=1)
-    placement.choose(prompt(1), BOTH)
+    placement.choose(prompt(1), BOTH, run="random-0")
     placement.replicas.learn(prompt(100), "a")
     longer = prompt(100).extended(Segment((7,)))
 

@@ -68,6 +68,8 @@ class Policy(Protocol):
 
     def placed(self, sequence: PlacementRequest, replica: str) -> None:
         """Note that `sequence` goes to `replica`."""
+        return
 
     def forget(self, replica: str) -> None:
         """Drop what is known of `replica`: it left or restarted."""
+        return
