@@ -27,9 +27,10 @@ from plato.engine.protocol import (
     StopConditions,
     StoredPrefix,
 )
-from plato.engine.stop import StopMatcher
+from plato.engine.stop import UNFINISHED, StopMatcher
 
 __all__ = [
+    "UNFINISHED",
     "Chunk",
     "DecoderPool",
     "Engine",

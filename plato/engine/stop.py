@@ -1,8 +1,11 @@
-"""Stop strings in a text that arrives in pieces."""
+"""Text that arrives in pieces: unfinished characters and stop strings."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+
+UNFINISHED = "\N{REPLACEMENT CHARACTER}"
+"""What a tokenizer decodes the bytes of an unfinished character to."""
 
 
 class StopMatcher:

@@ -6,7 +6,14 @@ import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
-from plato.engine import Chunk, DecoderPool, FinishReason, GenerateRequest, SamplingParams
+from plato.engine import (
+    UNFINISHED,
+    Chunk,
+    DecoderPool,
+    FinishReason,
+    GenerateRequest,
+    SamplingParams,
+)
 from plato.errors import InvalidPlanError, UnavailableError
 from plato.planning.decision import SplitDecision
 from plato.planning.grammar import plan_grammar, plan_token_budget
@@ -23,7 +30,6 @@ from plato.planning.protocol import (
 from plato.planning.vocabulary import structure_tokens
 from plato.prompting import ChatTemplate, Tokenizer
 from plato.runs import Node
-from plato.runs.composer import UNFINISHED
 
 PLAN_NODE = 0
 """The plan's place among the nodes of a run, which are numbered from 1."""

@@ -7,61 +7,15 @@ their output is cut into chunks, the concatenated releases are the same text.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 
-from plato.engine import FinishReason
+from plato.engine import UNFINISHED, FinishReason, StopMatcher
 from plato.runs.report import AnswerFinish
 from plato.runs.request import Mode
 from plato.runs.state import NodeStatus, RunState
 
 SEPARATOR = "\n\n"
 """Between two parts, and between a heading and its text."""
-UNFINISHED = "\N{REPLACEMENT CHARACTER}"
-"""What a tokenizer decodes the bytes of an unfinished character to."""
-
-
-class StopMatcher:
-    """Finds the first of several stop strings in a text that arrives in pieces.
-
-    The match that ends first counts, so the result does not depend on how the text is cut.
-    """
-
-    def __init__(self, strings: Iterable[str] = ()) -> None:
-        self._strings = tuple(strings)
-        self._held = ""
-        """Could be the start of a stop string; shorter than the longest of them."""
-        self.matched = False
-
-    def feed(self, piece: str) -> str:
-        """The text that `piece` makes safe to show; it ends before a match."""
-        if self.matched:
-            return ""
-        text = self._held + piece
-        matches = [
-            (start + len(string), start)
-            for string in self._strings
-            if (start := text.find(string)) >= 0
-        ]
-        if matches:
-            self.matched = True
-            self._held = ""
-            return text[: min(matches)[1]]
-        safe = len(text) - self._open_suffix(text)
-        self._held = text[safe:]
-        return text[:safe]
-
-    def flush(self) -> str:
-        """The text still held back, when no more comes."""
-        held, self._held = self._held, ""
-        return held
-
-    def _open_suffix(self, text: str) -> int:
-        """Length of the longest suffix of `text` that begins a stop string."""
-        longest = max((len(string) for string in self._strings), default=1) - 1
-        for length in range(min(longest, len(text)), 0, -1):
-            if any(string.startswith(text[-length:]) for string in self._strings):
-                return length
-        return 0
 
 
 class Composer:

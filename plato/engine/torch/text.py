@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from plato.engine.stop import StopMatcher
-
-REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
+from plato.engine.stop import UNFINISHED, StopMatcher
 
 
 class TextStream:
@@ -48,7 +46,7 @@ class TextStream:
         self._tokens.append(token)
         before = self._decode(self._window, self._read)
         after = self._decode(self._window, len(self._tokens))
-        if len(after) <= len(before) or after.endswith(REPLACEMENT):
+        if len(after) <= len(before) or after.endswith(UNFINISHED):
             return ""
         self._window, self._read = self._read, len(self._tokens)
         return self._stop.feed(after[len(before) :])
