@@ -52,7 +52,9 @@ class ConsistentHash(Policy):
         """See `Policy.rank`."""
 
         def weight(view: ReplicaView) -> bytes:
-            return hashlib.blake2b(f"{sequence.run}\0{view.name}".encode(), digest_size=8).digest()
+            return hashlib.blake2b(
+                f"{sequence.run_id}\0{view.name}".encode(), digest_size=8
+            ).digest()
 
         return [view.name for view in sorted(replicas, key=weight)]
 
@@ -173,4 +175,4 @@ class ByRunName(Policy):
             policy.forget(replica)
 
     def _of(self, sequence: PlacementRequest) -> Policy:
-        return self._policies[sequence.run.partition("-")[0]]
+        return self._policies[sequence.run_id.partition("-")[0]]

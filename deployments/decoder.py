@@ -102,9 +102,9 @@ class Decoder:
         self._engine.renew(owner, ttl_s)
         return self._name
 
-    async def release(self, run: str, *, replica: str) -> None:
+    async def release(self, run_id: str, *, replica: str) -> None:
         """Drop a run's pins; see `Engine.release`."""
-        self._engine.release(run)
+        self._engine.release(run_id)
 
     async def stats(self, *, replica: str | None = None) -> EngineStats:
         """The engine's counters and state."""

@@ -118,9 +118,9 @@ class ServeDecoderPool:
             raise UnavailableError(f"decoder {replica} does not answer")
         return epoch, snapshot
 
-    async def release(self, run: str, replica: str) -> None:
+    async def release(self, run_id: str, replica: str) -> None:
         """Drop the pins that sequences of `run` have left at one replica."""
-        await ask(lambda: self._handle.release.remote(run, replica=replica))
+        await ask(lambda: self._handle.release.remote(run_id, replica=replica))
 
 
 class ServePlanner:

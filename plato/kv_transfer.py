@@ -97,7 +97,7 @@ async def fetch_prefix(
             "KV transfer from %s failed, computing the prefix: %r",
             request.source,
             error,
-            extra={"run": request.run, "node": request.node},
+            extra={"run": request.run_id, "node": request.node},
         )
         recorder.add(KV_IMPORTS, outcome="failed")
         return 0

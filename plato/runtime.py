@@ -64,10 +64,10 @@ class LocalPool:
         engine = self._engines[replica]
         return engine.epoch, await engine.kv_snapshot()
 
-    async def release(self, run: str, replica: str) -> None:
+    async def release(self, run_id: str, replica: str) -> None:
         """Drop the pins that sequences of `run` have left at one engine."""
         if replica in self._engines:
-            self._engines[replica].release(run)
+            self._engines[replica].release(run_id)
 
 
 def _load(engine: Engine) -> int:

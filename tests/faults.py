@@ -139,10 +139,10 @@ class FaultyEngines:
         engine = self.engines[replica]
         return engine.epoch, await engine.kv_snapshot()
 
-    async def release(self, run: str, replica: str) -> None:
+    async def release(self, run_id: str, replica: str) -> None:
         """Drop the pins of a run."""
         if not self.switches[replica].dead:
-            self.engines[replica].release(run)
+            self.engines[replica].release(run_id)
 
 
 class FaultyStore:

@@ -63,21 +63,21 @@ class UnsharedEngine:
         """See `Engine.renew`."""
         self._engine.renew(owner, ttl_s)
 
-    def cancel(self, run: str, node: int | None = None) -> None:
+    def cancel(self, run_id: str, node: int | None = None) -> None:
         """See `Engine.cancel`."""
-        self._engine.cancel(run, node)
+        self._engine.cancel(run_id, node)
 
     def cached_prefix(self, prompt: Prompt) -> int:
         """See `Engine.cached_prefix`."""
         return self._engine.cached_prefix(prompt)
 
-    def pin(self, run: str, prompt: Prompt, distance: int) -> None:
+    def pin(self, run_id: str, prompt: Prompt, distance: int) -> None:
         """See `Engine.pin`."""
-        self._engine.pin(run, prompt, distance)
+        self._engine.pin(run_id, prompt, distance)
 
-    def release(self, run: str) -> None:
+    def release(self, run_id: str) -> None:
         """See `Engine.release`."""
-        self._engine.release(run)
+        self._engine.release(run_id)
 
     def stats(self) -> EngineStats:
         """See `Engine.stats`."""

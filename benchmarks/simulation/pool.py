@@ -102,7 +102,7 @@ class SimulatedDecoder:
         request = sequence.request
         last = offset + count == request.max_tokens
         return Chunk(
-            request.run,
+            request.run_id,
             request.node,
             request.attempt,
             offset,
@@ -226,5 +226,5 @@ class SimulatedPool:
         """What was sent is what is believed."""
         return "simulated", KVEventBatch(1, snapshot=True)
 
-    async def release(self, run: str, replica: str) -> None:
+    async def release(self, run_id: str, replica: str) -> None:
         """Nothing is pinned."""

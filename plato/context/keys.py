@@ -12,19 +12,19 @@ from __future__ import annotations
 from urllib.parse import quote, unquote
 
 
-def run_key(tenant: str, run: str) -> str:
+def run_key(tenant: str, run_id: str) -> str:
     """A run's state, its owner and its fence (a hash)."""
-    return f"plato:{_escape(tenant)}:{{{_escape(run)}}}:state"
+    return f"plato:{_escape(tenant)}:{{{_escape(run_id)}}}:state"
 
 
-def nodes_key(tenant: str, run: str) -> str:
+def nodes_key(tenant: str, run_id: str) -> str:
     """A run's finished nodes by number (a hash)."""
-    return f"plato:{_escape(tenant)}:{{{_escape(run)}}}:nodes"
+    return f"plato:{_escape(tenant)}:{{{_escape(run_id)}}}:nodes"
 
 
-def events_key(tenant: str, run: str) -> str:
+def events_key(tenant: str, run_id: str) -> str:
     """A run's event log (a stream)."""
-    return f"plato:{_escape(tenant)}:{{{_escape(run)}}}:events"
+    return f"plato:{_escape(tenant)}:{{{_escape(run_id)}}}:events"
 
 
 KV_EVENTS_KEY = "plato:kv"
@@ -33,9 +33,9 @@ RUNNING_KEY = "plato:running"
 """Runs that have an owner, by the end of its lease (a sorted set); under no tenant's prefix."""
 
 
-def running_member(tenant: str, run: str) -> str:
+def running_member(tenant: str, run_id: str) -> str:
     """How a run is named in `RUNNING_KEY`."""
-    return f"{_escape(tenant)}:{_escape(run)}"
+    return f"{_escape(tenant)}:{_escape(run_id)}"
 
 
 def read_running_member(member: str) -> tuple[str, str]:

@@ -55,26 +55,26 @@ class MemoryContextStore:
 
     async def put_run(self, record: RunRecord) -> bool:
         """Write a run's state; False if the fence is stale."""
-        run = self._touch(record.tenant, record.run)
+        run = self._touch(record.tenant, record.run_id)
         if record.fence < run.fence:
             return False
         run.record, run.fence = record, record.fence
         self._last_fence = max(self._last_fence, record.fence)
         return True
 
-    async def get_run(self, tenant: str, run: str) -> RunRecord | None:
+    async def get_run(self, tenant: str, run_id: str) -> RunRecord | None:
         """Read a run's state."""
-        found = self._runs.get((tenant, run))
+        found = self._runs.get((tenant, run_id))
         return found.record if found else None
 
     async def put_node(self, record: NodeRecord) -> bool:
         """Write a finished node's output."""
-        self._touch(record.tenant, record.run).nodes[record.number] = record
+        self._touch(record.tenant, record.run_id).nodes[record.number] = record
         return True
 
-    async def get_nodes(self, tenant: str, run: str) -> dict[int, NodeRecord]:
+    async def get_nodes(self, tenant: str, run_id: str) -> dict[int, NodeRecord]:
         """All finished nodes of a run, by number."""
-        found = self._runs.get((tenant, run))
+        found = self._runs.get((tenant, run_id))
         return dict(found.nodes) if found else {}
 
     async def append_kv_events(self, entry: bytes) -> bool:
@@ -92,7 +92,7 @@ class MemoryContextStore:
     async def append_events(
         self,
         tenant: str,
-        run: str,
+        run_id: str,
         last: EventId,
         fence: int,
         events: bytes,
@@ -100,7 +100,7 @@ class MemoryContextStore:
         after: EventId | None = None,
     ) -> bool:
         """Append packed events; False if the fence is stale, or the log ends not at `after`."""
-        found = self._touch(tenant, run)
+        found = self._touch(tenant, run_id)
         if fence < found.fence:
             return False
         end = found.events[-1][0] if found.events else BEFORE_ALL
@@ -112,17 +112,17 @@ class MemoryContextStore:
         return True
 
     async def read_events(
-        self, tenant: str, run: str, after: EventId
+        self, tenant: str, run_id: str, after: EventId
     ) -> tuple[tuple[EventId, bytes], ...]:
         """Packed events with the id of the last of each, for ids above `after`."""
-        found = self._runs.get((tenant, run))
+        found = self._runs.get((tenant, run_id))
         return tuple(entry for entry in found.events if entry[0] > after) if found else ()
 
     async def acquire(
-        self, tenant: str, run: str, owner: str, ttl_s: float, *, force: bool = False
+        self, tenant: str, run_id: str, owner: str, ttl_s: float, *, force: bool = False
     ) -> int | None:
         """Become the run's owner: the new fencing token, or None if somebody else is."""
-        found = self._touch(tenant, run)
+        found = self._touch(tenant, run_id)
         now = self._clock()
         taken = found.owner is not None and found.owner != owner and found.until > now
         if taken and not force:
@@ -132,17 +132,17 @@ class MemoryContextStore:
         found.fence, found.owner, found.until = self._last_fence, owner, now + ttl_s
         return found.fence
 
-    async def extend(self, tenant: str, run: str, owner: str, fence: int, ttl_s: float) -> bool:
+    async def extend(self, tenant: str, run_id: str, owner: str, fence: int, ttl_s: float) -> bool:
         """Keep the ownership; False if it is lost."""
-        found = self._runs.get((tenant, run))
+        found = self._runs.get((tenant, run_id))
         if found is None or (found.owner, found.fence) != (owner, fence):
             return False
         found.until = self._clock() + ttl_s
         return True
 
-    async def release(self, tenant: str, run: str, owner: str, fence: int) -> None:
+    async def release(self, tenant: str, run_id: str, owner: str, fence: int) -> None:
         """Give the ownership up."""
-        found = self._runs.get((tenant, run))
+        found = self._runs.get((tenant, run_id))
         if found is not None and (found.owner, found.fence) == (owner, fence):
             found.owner = None
 
@@ -153,17 +153,17 @@ class MemoryContextStore:
             key for key, run in self._runs.items() if run.owner is not None and run.until <= now
         )
 
-    async def forget(self, tenant: str, run: str) -> None:
+    async def forget(self, tenant: str, run_id: str) -> None:
         """It is no orphan: it has ended. What is known of it stays."""
-        found = self._runs.get((tenant, run))
+        found = self._runs.get((tenant, run_id))
         if found is not None:
             found.owner = None
 
     async def close(self) -> None:
         """Nothing to write, nothing to disconnect."""
 
-    def _touch(self, tenant: str, run: str) -> _Run:
-        key = tenant, run
+    def _touch(self, tenant: str, run_id: str) -> _Run:
+        key = tenant, run_id
         found = self._runs.setdefault(key, _Run())
         self._runs.move_to_end(key)
         _shrink(self._runs, self._max_runs)

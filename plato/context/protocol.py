@@ -17,7 +17,7 @@ from plato.runs import EventId, Mode, Node
 class NodeRecord:
     """A finished node's output: enough to rebuild every prompt that needs it."""
 
-    run: str
+    run_id: str
     tenant: str
     number: int
     tokens: tuple[int, ...]
@@ -31,7 +31,7 @@ class NodeRecord:
 class RunRecord:
     """A run's state: enough for another scheduler to finish it."""
 
-    run: str
+    run_id: str
     tenant: str
     owner: str
     """The scheduler replica that drives the run."""
@@ -71,7 +71,7 @@ class ContextStore(Protocol):
         """Write a run's state; False if it could not be written or the fence is stale."""
         ...
 
-    async def get_run(self, tenant: str, run: str) -> RunRecord | None:
+    async def get_run(self, tenant: str, run_id: str) -> RunRecord | None:
         """Read a run's state."""
         ...
 
@@ -79,7 +79,7 @@ class ContextStore(Protocol):
         """Write a finished node's output."""
         ...
 
-    async def get_nodes(self, tenant: str, run: str) -> dict[int, NodeRecord]:
+    async def get_nodes(self, tenant: str, run_id: str) -> dict[int, NodeRecord]:
         """All finished nodes of a run, by number."""
         ...
 
@@ -99,7 +99,7 @@ class ContextStore(Protocol):
     async def append_events(
         self,
         tenant: str,
-        run: str,
+        run_id: str,
         last: EventId,
         fence: int,
         events: bytes,
@@ -114,13 +114,13 @@ class ContextStore(Protocol):
         ...
 
     async def read_events(
-        self, tenant: str, run: str, after: EventId
+        self, tenant: str, run_id: str, after: EventId
     ) -> tuple[tuple[EventId, bytes], ...]:
         """Packed events with the id of the last of each, for ids above `after`; not all at once."""
         ...
 
     async def acquire(
-        self, tenant: str, run: str, owner: str, ttl_s: float, *, force: bool = False
+        self, tenant: str, run_id: str, owner: str, ttl_s: float, *, force: bool = False
     ) -> int | None:
         """Become the run's owner: the new fencing token, or None if somebody else is.
 
@@ -128,11 +128,11 @@ class ContextStore(Protocol):
         """
         ...
 
-    async def extend(self, tenant: str, run: str, owner: str, fence: int, ttl_s: float) -> bool:
+    async def extend(self, tenant: str, run_id: str, owner: str, fence: int, ttl_s: float) -> bool:
         """Keep the ownership; False if it is lost."""
         ...
 
-    async def release(self, tenant: str, run: str, owner: str, fence: int) -> None:
+    async def release(self, tenant: str, run_id: str, owner: str, fence: int) -> None:
         """Give the ownership up."""
         ...
 
@@ -140,7 +140,7 @@ class ContextStore(Protocol):
         """(tenant, run) of runs whose owners' leases have run out; not all at once."""
         ...
 
-    async def forget(self, tenant: str, run: str) -> None:
+    async def forget(self, tenant: str, run_id: str) -> None:
         """It is no orphan: it has ended. What is known of it stays."""
         ...
 

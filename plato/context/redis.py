@@ -114,25 +114,27 @@ class RedisContextStore:
 
     async def put_run(self, record: RunRecord) -> bool:
         """Write a run's state; False if it could not be written or the fence is stale."""
-        key = run_key(record.tenant, record.run)
+        key = run_key(record.tenant, record.run_id)
         return await self._write(scripts.PUT_RUN, key, pack(record), record.fence, self._ttl_ms)
 
-    async def get_run(self, tenant: str, run: str) -> RunRecord | None:
+    async def get_run(self, tenant: str, run_id: str) -> RunRecord | None:
         """Read a run's state."""
         data = await self._call(
-            lambda: cast(Awaitable[Any], self._client.hget(run_key(tenant, run), "record"))
+            lambda: cast(Awaitable[Any], self._client.hget(run_key(tenant, run_id), "record"))
         )
         return self._unpack(RunRecord, data) if data is not None else None
 
     async def put_node(self, record: NodeRecord) -> bool:
         """Write a finished node's output."""
-        key = nodes_key(record.tenant, record.run)
+        key = nodes_key(record.tenant, record.run_id)
         return await self._write(scripts.PUT_NODE, key, record.number, pack(record), self._ttl_ms)
 
-    async def get_nodes(self, tenant: str, run: str) -> dict[int, NodeRecord]:
+    async def get_nodes(self, tenant: str, run_id: str) -> dict[int, NodeRecord]:
         """All finished nodes of a run, by number."""
         packed = await self._call(
-            lambda: cast(Awaitable[dict[bytes, Any]], self._client.hgetall(nodes_key(tenant, run)))
+            lambda: cast(
+                Awaitable[dict[bytes, Any]], self._client.hgetall(nodes_key(tenant, run_id))
+            )
         )
         records = (self._unpack(NodeRecord, data) for data in (packed or {}).values())
         return {record.number: record for record in records if record is not None}
@@ -162,7 +164,7 @@ class RedisContextStore:
     async def append_events(
         self,
         tenant: str,
-        run: str,
+        run_id: str,
         last: EventId,
         fence: int,
         events: bytes,
@@ -170,15 +172,15 @@ class RedisContextStore:
         after: EventId | None = None,
     ) -> bool:
         """Append packed events; False if the fence is stale, or the log ends not at `after`."""
-        keys = run_key(tenant, run), events_key(tenant, run)
+        keys = run_key(tenant, run_id), events_key(tenant, run_id)
         arguments = fence, str(last), events, self._ttl_ms, MAX_LOG_ENTRIES, str(after or "")
         return await self._write(scripts.APPEND_EVENTS, keys, *arguments)
 
     async def read_events(
-        self, tenant: str, run: str, after: EventId
+        self, tenant: str, run_id: str, after: EventId
     ) -> tuple[tuple[EventId, bytes], ...]:
         """Packed events with the id of the last of each, for ids above `after`; not all at once."""
-        key = events_key(tenant, run)
+        key = events_key(tenant, run_id)
         entries = await self._call(
             lambda: cast(
                 Awaitable[list[tuple[bytes, dict[bytes, bytes]]]],
@@ -190,30 +192,30 @@ class RedisContextStore:
         )
 
     async def acquire(
-        self, tenant: str, run: str, owner: str, ttl_s: float, *, force: bool = False
+        self, tenant: str, run_id: str, owner: str, ttl_s: float, *, force: bool = False
     ) -> int | None:
         """Become the run's owner: the new fencing token, or None if somebody else is."""
         arguments = owner, _ms(ttl_s), self._ttl_ms, int(force)
-        return await self._eval_noted(scripts.ACQUIRE, tenant, run, ttl_s, *arguments) or None
+        return await self._eval_noted(scripts.ACQUIRE, tenant, run_id, ttl_s, *arguments) or None
 
-    async def extend(self, tenant: str, run: str, owner: str, fence: int, ttl_s: float) -> bool:
+    async def extend(self, tenant: str, run_id: str, owner: str, fence: int, ttl_s: float) -> bool:
         """Keep the ownership; False if it is lost."""
         arguments = owner, fence, _ms(ttl_s), self._ttl_ms
-        return await self._eval_noted(scripts.EXTEND, tenant, run, ttl_s, *arguments) == 1
+        return await self._eval_noted(scripts.EXTEND, tenant, run_id, ttl_s, *arguments) == 1
 
-    async def release(self, tenant: str, run: str, owner: str, fence: int) -> None:
+    async def release(self, tenant: str, run_id: str, owner: str, fence: int) -> None:
         """Give the ownership up."""
-        if await self._eval(scripts.RELEASE, run_key(tenant, run), owner, fence) == 1:
-            await self.forget(tenant, run)
+        if await self._eval(scripts.RELEASE, run_key(tenant, run_id), owner, fence) == 1:
+            await self.forget(tenant, run_id)
 
     async def orphans(self) -> tuple[tuple[str, str], ...]:
         """(tenant, run) of runs whose owners' leases have run out; not all at once."""
         members: Any = await self._eval(scripts.FIND_ORPHANS, RUNNING_KEY, ORPHANS)
         return tuple(read_running_member(member.decode()) for member in members or ())
 
-    async def forget(self, tenant: str, run: str) -> None:
+    async def forget(self, tenant: str, run_id: str) -> None:
         """It is no orphan: it has ended. What is known of it stays."""
-        member = running_member(tenant, run)
+        member = running_member(tenant, run_id)
         await self._call(lambda: cast(Awaitable[Any], self._client.zrem(RUNNING_KEY, member)))
 
     async def close(self) -> None:
@@ -244,7 +246,7 @@ class RedisContextStore:
         )
 
     async def _eval_noted(
-        self, script: str, tenant: str, run: str, lease_s: float, *arguments: str | int
+        self, script: str, tenant: str, run_id: str, lease_s: float, *arguments: str | int
     ) -> int | None:
         """Run a script on a run's key that gives it a lease, and note the lease for `orphans`.
 
@@ -256,11 +258,11 @@ class RedisContextStore:
             scripts.NOTE_RUNNING,
             1,
             RUNNING_KEY,
-            running_member(tenant, run),
+            running_member(tenant, run_id),
             str(_ms(lease_s)),
             str(self._ttl_ms),
         )
-        pipeline.eval(script, 1, run_key(tenant, run), *map(str, arguments))
+        pipeline.eval(script, 1, run_key(tenant, run_id), *map(str, arguments))
         answers = await self._call(pipeline.execute)
         return None if answers is None else int(answers[1])
 

@@ -41,6 +41,6 @@ class DecoderPool(Protocol):
         """Epoch and stored prefixes of one replica. Raises if it does not answer."""
         ...
 
-    async def release(self, run: str, replica: str) -> None:
+    async def release(self, run_id: str, replica: str) -> None:
         """Drop the pins that sequences of `run` have left on one replica."""
         ...

@@ -94,7 +94,7 @@ class Lease:
 class GenerateRequest:
     """One sequence to decode."""
 
-    run: str
+    run_id: str
     node: int
     prompt: Prompt
     max_tokens: int
@@ -158,7 +158,7 @@ class Chunk:
     `emitted` tokens starts at `offset == len(emitted)`.
     """
 
-    run: str
+    run_id: str
     node: int
     attempt: int
     offset: int
@@ -283,7 +283,7 @@ class Engine(Protocol):
         """Extend the lease of all sequences of `owner` to `ttl_s` seconds from now."""
         ...
 
-    def cancel(self, run: str, node: int | None = None) -> None:
+    def cancel(self, run_id: str, node: int | None = None) -> None:
         """Cancel a run's sequences, or one node's."""
         ...
 
@@ -291,7 +291,7 @@ class Engine(Protocol):
         """Number of leading tokens of `prompt` whose KV is cached now."""
         ...
 
-    def pin(self, run: str, prompt: Prompt, distance: int) -> None:
+    def pin(self, run_id: str, prompt: Prompt, distance: int) -> None:
         """Evict the cached part of `prompt` after everything that is not pinned.
 
         `distance` is how soon the run needs it: the number of its nodes that must finish before.
@@ -300,7 +300,7 @@ class Engine(Protocol):
         """
         ...
 
-    def release(self, run: str) -> None:
+    def release(self, run_id: str) -> None:
         """Drop all pins of a run."""
         ...
 

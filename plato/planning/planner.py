@@ -119,7 +119,7 @@ class ModelPlanner:
         """The sequence that is the plan."""
         max_title_chars = self.longest_title(request)
         return GenerateRequest(
-            run=request.run,
+            run_id=request.run_id,
             node=PLAN_NODE,
             prompt=self._prompt.build(request.messages, request.tenant),
             max_tokens=plan_token_budget(request.max_nodes, max_title_chars),

@@ -14,7 +14,7 @@ from plato.runs import Message, Node
 class PlanRequest:
     """Ask for the plan of one question."""
 
-    run: str
+    run_id: str
     tenant: str
     messages: tuple[Message, ...]
     max_nodes: int

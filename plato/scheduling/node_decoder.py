@@ -144,7 +144,7 @@ class NodeDecoder:
             "retrying node on another decoder: %s",
             failure.error.message,
             extra={
-                "run": decoding.request.run,
+                "run": decoding.request.run_id,
                 "node": decoding.request.node,
                 "reason": failure.reason,
             },
@@ -156,7 +156,7 @@ class NodeDecoder:
         choice = self._placement.choose(
             request.prompt,
             self._pool.replicas(),
-            run=request.run,
+            run_id=request.run_id,
             output=request.max_tokens - len(emitted),
         )
         decoding.predicted_tokens = choice.predicted_tokens

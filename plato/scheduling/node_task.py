@@ -72,7 +72,7 @@ class NodeTask:
         report = self._report(NodeState.RUNNING)
         self._log.append(
             NodeStarted(
-                self.decoding.request.run,
+                self.decoding.request.run_id,
                 self._log.at_s,
                 report.number,
                 self.decoding.attempt,
@@ -86,7 +86,7 @@ class NodeTask:
             self._before_text()
         self._log.append(
             NodeOutput(
-                chunk.run,
+                chunk.run_id,
                 self._log.at_s,
                 number=chunk.node,
                 attempt=chunk.attempt,
@@ -102,7 +102,7 @@ class NodeTask:
         finish = self.decoding.status.finish
         assert finish is not None
         report = replace(self._report(NodeState.DONE), finished_s=self._log.at_s)
-        run_id = self.decoding.request.run
+        run_id = self.decoding.request.run_id
         self._log.append(NodeFinished(run_id, self._log.at_s, report.number, finish, report))
 
     def _report(self, state: NodeState) -> NodeReport:

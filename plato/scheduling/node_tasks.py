@@ -131,7 +131,7 @@ class NodeTasks:
         interval_s = self._services.settings.stream_interval_s
         hidden = len(self._texts) < node.number - 1
         request = GenerateRequest(
-            run=self._request.run_id,
+            run_id=self._request.run_id,
             node=node.number,
             prompt=prompt.prompt,
             max_tokens=budget,

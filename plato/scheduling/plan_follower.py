@@ -88,7 +88,7 @@ class PlanFollower:
             logger.warning(
                 "plan attempt failed: %s",
                 failure,
-                extra={"run": request.run, "attempt": number, "known": known},
+                extra={"run": request.run_id, "attempt": number, "known": known},
             )
             left_s = deadline - loop.time()
             if left_s <= 0:

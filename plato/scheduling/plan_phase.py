@@ -71,7 +71,7 @@ class PlanPhase:
 
         emitted = self._state.plan_tokens
         plan = PlanRequest(
-            run=request.run_id,
+            run_id=request.run_id,
             tenant=request.tenant,
             messages=request.messages,
             max_nodes=request.max_nodes,

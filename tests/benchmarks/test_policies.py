@@ -50,9 +50,9 @@ def test_every_policy_ranks_each_replica_once_and_the_same_for_a_seed(
 
 
 @pytest.mark.parametrize("run", ["one", "another", "a third"])
-def test_a_run_stays_on_one_replica_under_consistent_hashing(run: str) -> None:
+def test_a_run_stays_on_one_replica_under_consistent_hashing(run_id: str) -> None:
     placement = Placement(ConsistentHash())
-    chosen = {placement.choose(prompt(n), BOTH, run=run).replica for n in range(1, 20)}
+    chosen = {placement.choose(prompt(n), BOTH, run=run_id).replica for n in range(1, 20)}
     assert len(chosen) == 1
 
 
@@ -74,8 +74,8 @@ def test_each_run_is_placed_by_the_policy_in_its_name() -> None:
     placement.replicas.learn(prompt(100), "a")
     longer = prompt(100).extended(Segment((7,)))
 
-    def chosen(run: str) -> set[str | None]:
-        return {placement.choose(longer, BOTH, run=run).replica for _ in range(20)}
+    def chosen(run_id: str) -> set[str | None]:
+        return {placement.choose(longer, BOTH, run=run_id).replica for _ in range(20)}
 
     assert chosen("kv_aware-1") == {"a"}
     assert chosen("random-1") == {"a", "b"}

@@ -71,8 +71,8 @@ def test_an_ingress_that_dies(server: Server, undisturbed: list[str]) -> None:
     report(f"an ingress killed, {len(cut)} connections broken", answers)
 
     # A broken connection loses no answer: it can be had by the run's id from another ingress.
-    def ended(run: str) -> bool:
-        answer = httpx.get(f"{server.url}/v1/runs/{run}", timeout=10)
+    def ended(run_id: str) -> bool:
+        answer = httpx.get(f"{server.url}/v1/runs/{run_id}", timeout=10)
         return answer.status_code == httpx.codes.OK and answer.json()["status"] == "done"
 
     for one in cut:

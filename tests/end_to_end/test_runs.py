@@ -34,11 +34,11 @@ def body(**plato: Any) -> dict[str, Any]:
     }
 
 
-def events(http: httpx.Client, run: str, after: str | None = None, most: int = 10_000) -> Any:
+def events(http: httpx.Client, run_id: str, after: str | None = None, most: int = 10_000) -> Any:
     """(id, type, data) of a run's events."""
     headers = {"Last-Event-ID": after} if after else {}
     found = []
-    with http.stream("GET", f"/v1/runs/{run}/events", headers=headers) as response:
+    with http.stream("GET", f"/v1/runs/{run_id}/events", headers=headers) as response:
         assert response.status_code == httpx.codes.OK
         assert response.headers["content-type"].startswith("text/event-stream")
         event: dict[str, str] = {}

@@ -169,9 +169,9 @@ class ScriptedPool:
         """Nothing."""
         return "epoch", KVEventBatch(0, snapshot=True)
 
-    async def release(self, run: str, replica: str) -> None:
+    async def release(self, run_id: str, replica: str) -> None:
         """Notes it."""
-        self.released.append((run, replica))
+        self.released.append((run_id, replica))
         if self.release_error is not None:
             raise self.release_error
 
@@ -205,9 +205,9 @@ class FaultyPool:
         """The other pool's."""
         return await self._pool.kv_snapshot(replica)
 
-    async def release(self, run: str, replica: str) -> None:
+    async def release(self, run_id: str, replica: str) -> None:
         """The other pool's."""
-        await self._pool.release(run, replica)
+        await self._pool.release(run_id, replica)
 
 
 class Watched:

@@ -51,7 +51,7 @@ class Renewals:
         if replica == "hangs":
             await asyncio.sleep(60)
 
-    async def release(self, run: str, replica: str) -> None:
+    async def release(self, run_id: str, replica: str) -> None:
         raise NotImplementedError
 
 

@@ -78,7 +78,7 @@ class EngineCore:
     @property
     def live(self) -> tuple[tuple[str, int], ...]:
         """(run, node) of every live sequence."""
-        return tuple((s.request.run, s.request.node) for s in self._sequences())
+        return tuple((s.request.run_id, s.request.node) for s in self._sequences())
 
     @property
     def has_own_threads(self) -> bool:
@@ -164,13 +164,13 @@ class EngineCore:
                 sequence.finish = FinishReason.CANCELLED
                 self._end(sequence, "")
 
-    def pin(self, run: str, prompt: Prompt, distance: int) -> None:
+    def pin(self, run_id: str, prompt: Prompt, distance: int) -> None:
         """Pin the cached part of `prompt` for `run`."""
-        self.tree.pin(prompt, run, distance)
+        self.tree.pin(prompt, run_id, distance)
 
-    def release(self, run: str) -> None:
+    def release(self, run_id: str) -> None:
         """Drop the pins of a run."""
-        self.tree.release(run)
+        self.tree.release(run_id)
 
     def export_kv(self, prompt: Prompt, start: int) -> KVPiece | None:
         """KV of the computed part of `prompt` from position `start` on."""
@@ -200,7 +200,7 @@ class EngineCore:
         expired = {owner for owner, deadline in self._leases.items() if deadline <= now}
         if not expired:
             return
-        runs = {s.request.run for s in self._sequences() if _owner(s) in expired}
+        runs = {s.request.run_id for s in self._sequences() if _owner(s) in expired}
         logger.warning(
             "lease expired, cancelling the sequences of %s",
             sorted(expired),

@@ -116,7 +116,7 @@ class TorchEngine:
         finished = False
         try:
             yield Chunk(
-                run=request.run,
+                run_id=request.run_id,
                 node=request.node,
                 attempt=request.attempt,
                 offset=len(request.emitted),
@@ -139,11 +139,11 @@ class TorchEngine:
         """Extend the lease of all sequences of `owner` to `ttl_s` seconds from now."""
         self._inbox.put(lambda: self._core.renew(owner, ttl_s))
 
-    def cancel(self, run: str, node: int | None = None) -> None:
+    def cancel(self, run_id: str, node: int | None = None) -> None:
         """Cancel a run's sequences, or one node's."""
         self._inbox.put(
             lambda: self._core.cancel(
-                lambda s: s.request.run == run and node in (None, s.request.node)
+                lambda s: s.request.run_id == run_id and node in (None, s.request.node)
             )
         )
 
@@ -151,13 +151,13 @@ class TorchEngine:
         """Leading tokens of `prompt` that are cached: a hint, as the tree may change meanwhile."""
         return self._core.cached_prefix(prompt)
 
-    def pin(self, run: str, prompt: Prompt, distance: int) -> None:
+    def pin(self, run_id: str, prompt: Prompt, distance: int) -> None:
         """Pin the cached part of `prompt`; see `Engine.pin`."""
-        self._inbox.put(lambda: self._core.pin(run, prompt, distance))
+        self._inbox.put(lambda: self._core.pin(run_id, prompt, distance))
 
-    def release(self, run: str) -> None:
+    def release(self, run_id: str) -> None:
         """Drop all pins of a run."""
-        self._inbox.put(lambda: self._core.release(run))
+        self._inbox.put(lambda: self._core.release(run_id))
 
     async def export_kv(self, prompt: Prompt, start: int) -> KVPiece | None:
         """KV of the cached part of `prompt`; see `Engine.export_kv`."""

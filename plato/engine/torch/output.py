@@ -71,7 +71,7 @@ def next_chunk(sequence: Sequence, text: str, replica: str, epoch: str, load: Lo
     offset = sequence.reported - sequence.prompt_length
     sequence.reported = len(sequence.tokens)
     return Chunk(
-        run=sequence.request.run,
+        run_id=sequence.request.run_id,
         node=sequence.request.node,
         attempt=sequence.request.attempt,
         offset=offset,

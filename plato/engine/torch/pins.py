@@ -32,18 +32,18 @@ class Pins:
     def __len__(self) -> int:
         return len(self._deadlines)
 
-    def add(self, node: TreeNode, run: str, distance: int) -> list[TreeNode]:
+    def add(self, node: TreeNode, run_id: str, distance: int) -> list[TreeNode]:
         """Pin `node` for `run`, replacing an earlier pin of the run on it.
 
         `distance` is the number of the run's nodes that must finish before it is needed.
         """
-        return self._add(node, run, distance, self._clock() + PIN_TTL_S)
+        return self._add(node, run_id, distance, self._clock() + PIN_TTL_S)
 
-    def release(self, run: str) -> list[TreeNode]:
+    def release(self, run_id: str) -> list[TreeNode]:
         """Drop all pins of a run."""
-        nodes = list(self._by_run.get(run, ()))
+        nodes = list(self._by_run.get(run_id, ()))
         for node in nodes:
-            self._remove(node, run)
+            self._remove(node, run_id)
         return nodes
 
     def expire(self) -> list[TreeNode]:
@@ -80,28 +80,28 @@ class Pins:
         assert all(node.pins is None or node.pins for node in nodes), "an empty set of pins"
         assert len(self._deadlines) <= MAX_PINS, "too many pins"
 
-    def _add(self, node: TreeNode, run: str, distance: int, deadline: float) -> list[TreeNode]:
+    def _add(self, node: TreeNode, run_id: str, distance: int, deadline: float) -> list[TreeNode]:
         changed = [node]
-        if (run, node) in self._deadlines:
-            self._remove(node, run)
+        if (run_id, node) in self._deadlines:
+            self._remove(node, run_id)
         elif len(self._deadlines) >= MAX_PINS:
             oldest_run, oldest = next(iter(self._deadlines))
             self._remove(oldest, oldest_run)
             changed.append(oldest)
-        self._deadlines[run, node] = deadline
-        self._by_run.setdefault(run, set()).add(node)
+        self._deadlines[run_id, node] = deadline
+        self._by_run.setdefault(run_id, set()).add(node)
         if node.pins is None:
             node.pins = {}
-        node.pins[run] = distance
+        node.pins[run_id] = distance
         return changed
 
-    def _remove(self, node: TreeNode, run: str) -> float:
+    def _remove(self, node: TreeNode, run_id: str) -> float:
         assert node.pins is not None
-        del node.pins[run]
+        del node.pins[run_id]
         if not node.pins:
             node.pins = None
-        of_run = self._by_run[run]
+        of_run = self._by_run[run_id]
         of_run.remove(node)
         if not of_run:
-            del self._by_run[run]
-        return self._deadlines.pop((run, node))
+            del self._by_run[run_id]
+        return self._deadlines.pop((run_id, node))

@@ -147,7 +147,7 @@ class Scheduler:
         self._commit(sequence)
         if keep is not None:
             assert sequence.leaf is not None
-            self._tree.pin_path(sequence.leaf, sequence.request.run, keep)
+            self._tree.pin_path(sequence.leaf, sequence.request.run_id, keep)
         self._vacate(sequence)
 
     def check_integrity(self) -> None:
@@ -291,7 +291,7 @@ class Scheduler:
 
     def _preempt(self, sequence: Sequence) -> None:
         request = sequence.request
-        logger.debug("preempting a sequence", extra={"run": request.run, "node": request.node})
+        logger.debug("preempting a sequence", extra={"run": request.run_id, "node": request.node})
         self.running.remove(sequence)
         self._commit(sequence)
         sequence.reached = max(sequence.reached, sequence.computed)

@@ -180,19 +180,19 @@ class KVTree:
             self._cut(leaf, missing)
         return True
 
-    def pin(self, prompt: Prompt, run: str, distance: int) -> None:
+    def pin(self, prompt: Prompt, run_id: str, distance: int) -> None:
         """Pin the cached part of `prompt`."""
         node, _ = self._end_of(prompt, prompt.tokens)
-        self.pin_path(node, run, distance)
+        self.pin_path(node, run_id, distance)
 
-    def pin_path(self, node: TreeNode, run: str, distance: int) -> None:
+    def pin_path(self, node: TreeNode, run_id: str, distance: int) -> None:
         """Pin the path that ends at `node`; see `Pins`."""
         if node is not self.root:
-            self._reorder(self._pins.add(node, run, distance))
+            self._reorder(self._pins.add(node, run_id, distance))
 
-    def release(self, run: str) -> None:
+    def release(self, run_id: str) -> None:
         """Drop all pins of a run."""
-        self._reorder(self._pins.release(run))
+        self._reorder(self._pins.release(run_id))
 
     def expire_pins(self) -> None:
         """Drop the expired pins."""

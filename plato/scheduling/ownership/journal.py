@@ -29,7 +29,7 @@ class Journal:
         self._state = state
         request = state.request
         self._record = RunRecord(
-            run=request.run_id,
+            run_id=request.run_id,
             tenant=request.tenant,
             owner=lease.owner,
             fence=0,
@@ -89,7 +89,7 @@ class Journal:
     def node_finished(self, report: NodeReport, tokens: tuple[int, ...], text: str) -> None:
         """Keep the output of a node."""
         node = NodeRecord(
-            run=self._record.run,
+            run_id=self._record.run_id,
             tenant=self._record.tenant,
             number=report.number,
             tokens=tokens,
@@ -170,7 +170,7 @@ class Journal:
             events = self._state.events()
         record = self._record
         done = await self._store.append_events(
-            record.tenant, record.run, last, self._lease.fence, pack_events(events), after=after
+            record.tenant, record.run_id, last, self._lease.fence, pack_events(events), after=after
         )
         if done:
             self._appended = last

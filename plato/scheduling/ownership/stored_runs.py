@@ -102,7 +102,7 @@ def scheduler_name(owner: str) -> str:
 def _output(record: NodeRecord, state: RunState) -> NodeOutput:
     """All output of a finished node."""
     return NodeOutput(
-        record.run,
+        record.run_id,
         state.at_s,
         number=record.number,
         attempt=max(0, state.node(record.number).attempts - 1),

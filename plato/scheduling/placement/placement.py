@@ -27,7 +27,7 @@ class Choice:
     predicted_tokens: int
     ranked: tuple[str, ...] = ()
     """`replica`, and the next best in case it is gone."""
-    run: str = ""
+    run_id: str = ""
     output: int = USUAL_OUTPUT
     source: str = ""
     """Replica to import the prompt's KV from; empty: none."""
@@ -61,14 +61,14 @@ class Placement:
         prompt: Prompt,
         replicas: Iterable[Replica],
         *,
-        run: str = "",
+        run_id: str = "",
         output: int = USUAL_OUTPUT,
     ) -> Choice:
         """The best replica for `prompt`, of which up to `output` tokens will be decoded."""
         names = [replica.name for replica in replicas]
         if not names:
-            return Choice(None, 0, run=run, output=output)
-        sequence = PlacementRequest(run, prompt, output)
+            return Choice(None, 0, run_id=run_id, output=output)
+        sequence = PlacementRequest(run_id, prompt, output)
         self.replicas.update(names)
         views = self.replicas.views(prompt)
         ranked = self._policy.rank(sequence, views, self._random)
@@ -78,7 +78,7 @@ class Placement:
             target.name,
             source.confirmed if source else target.cached,
             tuple(ranked[:RANKS]),
-            run,
+            run_id,
             output,
             source.name if source else "",
         )
@@ -91,7 +91,7 @@ class Placement:
         )
         if choice.replica is not None:
             self.replicas.learn(prompt, choice.replica)
-            sequence = PlacementRequest(choice.run, prompt, choice.output)
+            sequence = PlacementRequest(choice.run_id, prompt, choice.output)
             self._policy.placed(sequence, choice.replica)
         try:
             yield booking

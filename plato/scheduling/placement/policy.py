@@ -14,7 +14,7 @@ from plato.engine import Prompt
 class PlacementRequest:
     """A sequence that needs a replica."""
 
-    run: str
+    run_id: str
     prompt: Prompt
     output: int
     """Tokens that it may decode."""

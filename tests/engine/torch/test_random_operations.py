@@ -87,8 +87,8 @@ class Driver:
         if self.streams:
             self._core.pin(run, self.streams[index % len(self.streams)][0].prompt, distance)
 
-    def release(self, run: str) -> None:
-        self._core.release(run)
+    def release(self, run_id: str) -> None:
+        self._core.release(run_id)
 
     def evict(self, count: int) -> None:
         # As a step does, which then says how much is left.
