@@ -89,7 +89,7 @@ class FaultyEngines:
         self.requests.append((name, request))
         switch = self.switches[name]
         died = switch.died
-        if request.run in self.poison:
+        if request.run_id in self.poison:
             self.kill(name)
         chunks = self.engines[name].generate(request)
         async with aclosing(chunks):

@@ -62,7 +62,7 @@ async def runtime(model_folder: str) -> AsyncIterator[Runtime]:
 
 def question(**fields: Any) -> RunRequest:
     """A run for which `ask` hides too much."""
-    return RunRequest(run="run", messages=(Message("user", QUESTION),), **fields)
+    return RunRequest(run_id="run", messages=(Message("user", QUESTION),), **fields)
 
 
 def engine_of(runtime: Runtime) -> TorchEngine:

@@ -8,11 +8,12 @@ from collections.abc import Callable
 from contextlib import ExitStack, aclosing
 from dataclasses import replace
 
-from plato.errors import ContextLengthError
+from plato.engine import EngineError
+from plato.errors import ContextLengthError, PlatoError
 from plato.metrics.table import PLAN_RETRIES
 from plato.planning.protocol import PlanEnded, PlanLine, PlanRequest, PlanStarted, PlanUsage
 from plato.runs import Node, PlanReport
-from plato.scheduling.failures import SilenceError, classify_failure
+from plato.scheduling.failures import SilenceError
 from plato.scheduling.leases import being_cancelled
 from plato.scheduling.services import Services
 
@@ -112,8 +113,7 @@ class PlanFollower:
                 return f"the plan took longer than {request.deadline_s:g} s"
             if isinstance(error, TimeoutError) and silence.expired():
                 error = SilenceError()
-            failure = classify_failure(error, "the plan", self._replica)
-            return f"the planner failed: {failure.error.message}"
+            return _describe(error, self._replica)
 
     async def _receive(
         self, request: PlanRequest, take: Callable[[PlanLine], None], silence: asyncio.Timeout
@@ -141,3 +141,19 @@ class PlanFollower:
                             self.reason = event.reason
                             return True
         return False
+
+
+def _describe(error: BaseException, replica: str) -> str:
+    """Why an attempt failed, as the run reports it; details of unexpected errors are logged."""
+    match error:
+        case asyncio.CancelledError():
+            return "the planner was cancelled"
+        case PlatoError():
+            return f"the planner failed: {error.message}"
+        case EngineError():
+            return f"the planner failed: {error}"
+        case SilenceError():
+            return f"the planner failed: decoder {replica} does not answer"
+        case _:
+            logger.info("planner failed", exc_info=error)
+            return f"the planner failed ({type(error).__name__})"

@@ -26,7 +26,7 @@ def run_request(**fields: Any) -> RunRequest:
 
 def test_a_bare_request_gets_the_deployments_defaults_and_a_drawn_seed() -> None:
     assert run_request() == RunRequest(
-        run="r1",
+        run_id="r1",
         messages=(Message("user", "Why?"),),
         tenant="t",
         mode=Mode.AUTO,
@@ -64,7 +64,7 @@ def test_everything_that_is_asked_for_arrives() -> None:
         },
     )
     assert request == RunRequest(
-        run="r1",
+        run_id="r1",
         messages=(Message("system", "Be brief."), Message("user", "Why?")),
         tenant="t",
         mode=Mode.SKELETON,

@@ -42,7 +42,7 @@ NODES = (
 )
 PLAN = PlanReport("model", 2, tokens=12, steps=9, started_s=0.25, finished_s=1.0)
 REPORT = RunReport(
-    run="r1",
+    run_id="r1",
     requested_mode=Mode.AUTO,
     mode=Mode.PLATO,
     reason="two parts",

@@ -52,7 +52,7 @@ def test_every_policy_ranks_each_replica_once_and_the_same_for_a_seed(
 @pytest.mark.parametrize("run", ["one", "another", "a third"])
 def test_a_run_stays_on_one_replica_under_consistent_hashing(run_id: str) -> None:
     placement = Placement(ConsistentHash())
-    chosen = {placement.choose(prompt(n), BOTH, run=run_id).replica for n in range(1, 20)}
+    chosen = {placement.choose(prompt(n), BOTH, run_id=run_id).replica for n in range(1, 20)}
     assert len(chosen) == 1
 
 
@@ -70,12 +70,12 @@ def test_a_prefix_tree_follows_what_was_sent_until_the_replica_is_gone() -> None
 
 def test_each_run_is_placed_by_the_policy_in_its_name() -> None:
     placement = Placement(ByRunName(), seed=1)
-    placement.choose(prompt(1), BOTH, run="random-0")
+    placement.choose(prompt(1), BOTH, run_id="random-0")
     placement.replicas.learn(prompt(100), "a")
     longer = prompt(100).extended(Segment((7,)))
 
     def chosen(run_id: str) -> set[str | None]:
-        return {placement.choose(longer, BOTH, run=run_id).replica for _ in range(20)}
+        return {placement.choose(longer, BOTH, run_id=run_id).replica for _ in range(20)}
 
     assert chosen("kv_aware-1") == {"a"}
     assert chosen("random-1") == {"a", "b"}

@@ -28,7 +28,7 @@ from plato.runs import (
 NODES = (Node(1, "Solar: coût et puissance"), Node(2, "Wind", (1,), max_tokens=40))
 
 REQUEST = RunRequest(
-    run="run-1",
+    run_id="run-1",
     messages=(Message("system", "Be brief."), Message("user", "Solar or wind? ☀️")),
     tenant="acme",
     mode=Mode.PLATO,
@@ -51,7 +51,7 @@ REQUEST = RunRequest(
 )
 
 NODE = NodeRecord(
-    run="run-1",
+    run_id="run-1",
     tenant="acme",
     number=2,
     tokens=(11, 0, 49151),
@@ -62,7 +62,7 @@ NODE = NodeRecord(
 )
 
 RUN = RunRecord(
-    run="run-1",
+    run_id="run-1",
     tenant="acme",
     owner="scheduler#0",
     fence=1,
@@ -124,8 +124,8 @@ EVENTS = (
 
 
 def run(name: str = "run-1", tenant: str = "acme", fence: int = 1, owner: str = "a") -> RunRecord:
-    return replace(RUN, run=name, tenant=tenant, fence=fence, owner=owner)
+    return replace(RUN, run_id=name, tenant=tenant, fence=fence, owner=owner)
 
 
 def node(name: str = "run-1", tenant: str = "acme", number: int = 1, text: str = "") -> NodeRecord:
-    return replace(NODE, run=name, tenant=tenant, number=number, text=text)
+    return replace(NODE, run_id=name, tenant=tenant, number=number, text=text)

@@ -27,7 +27,7 @@ async def test_what_was_never_written_is_missing(store):
 
 async def test_a_run_comes_back_as_written(store):
     assert await store.put_run(RUN)
-    assert await store.get_run(RUN.tenant, RUN.run) == RUN
+    assert await store.get_run(RUN.tenant, RUN.run_id) == RUN
 
 
 async def test_nodes_come_back_by_number(store):

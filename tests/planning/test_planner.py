@@ -72,7 +72,7 @@ class Script:
     ) -> Chunk:
         tokens = self._tokenizer.text(text)
         return Chunk(
-            run=request.run,
+            run_id=request.run_id,
             node=request.node,
             attempt=0,
             offset=offset,
@@ -94,7 +94,7 @@ def planner(script: Script, tokenizer: Tokenizer, template: ChatTemplate) -> Mod
 
 def ask(*, decide: bool = False, deadline_s: float = 5, lease: Lease | None = None) -> PlanRequest:
     return PlanRequest(
-        run="run",
+        run_id="run",
         tenant="tenant",
         messages=(Message("user", "Solar or wind?"),),
         max_nodes=6,

@@ -9,14 +9,10 @@ from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from dataclasses import dataclass, field
 
-from plato.failover import Events
-from plato.scheduling.config import SchedulerConfig
-
-from plato.assembly import new_planner
+from plato.assembly import new_planner, new_scheduler
 from plato.context import ContextStore, MemoryContextStore
 from plato.prompting.model_tools import ModelTools
-from plato.runs import RunRequest
-from plato.scheduling.scheduler import GraphScheduler
+from plato.runs import RunEvents, RunRequest
 from plato.settings import Settings
 from tests.faults import FaultyEngines, FaultyStore
 
@@ -33,31 +29,34 @@ class Process:
     def __init__(self, name: str, cluster: Cluster) -> None:
         self.store = FaultyStore(cluster.store)
         self.died = asyncio.Event()
-        self.scheduler = GraphScheduler(
-            config=SchedulerConfig(
-                context_length=cluster.tools.context_length,
-                node_max_tokens=40,
-                lease_ttl_s=0.4,
-                silence_s=0.4,
-                node_attempts=20,
-                plan_attempts=20,
-                ownership_ttl_s=0.6,
-                node_deadline_s=DEADLINE_S,
-                run_deadline_s=DEADLINE_S,
-            ),
-            layout=cluster.tools.layout,
-            planner=new_planner(Settings(max_title_chars=12), cluster.tools, cluster.pool),
+        # Copied, not validated: quicker than what operators may set.
+        settings = Settings().model_copy(
+            update={
+                "node_max_tokens": 40,
+                "max_title_chars": 12,
+                "lease_ttl_s": 0.4,
+                "silence_s": 0.4,
+                "node_attempts": 20,
+                "ownership_ttl_s": 0.6,
+                "node_deadline_s": DEADLINE_S,
+                "run_deadline_s": DEADLINE_S,
+            }
+        )
+        self.scheduler = new_scheduler(
+            settings,
+            cluster.tools,
+            planner=new_planner(settings, cluster.tools, cluster.pool),
             pool=cluster.pool,
             store=self.store,  # type: ignore[arg-type]
-            decode_prompt=cluster.tools.prompt_text,
-            decode_output=cluster.tools.text,
             name=name,
         )
         self.scheduler.start()
 
-    async def drive(self, request: RunRequest, history: Events | None) -> AsyncGenerator[Events]:
+    async def drive(
+        self, request: RunRequest, received: RunEvents | None
+    ) -> AsyncGenerator[RunEvents]:
         """The scheduler's events, until it dies."""
-        batches = self.scheduler.run(request, history)
+        batches = self.scheduler.run(request, received)
         async with aclosing(batches):
             while True:
                 waits = [
@@ -94,9 +93,9 @@ class Cluster:
     schedulers: list[Process] = field(default_factory=list)
     happened: Counter[str] = field(default_factory=Counter)
 
-    def drive(self, request: RunRequest, history: Events | None) -> AsyncGenerator[Events]:
+    def drive(self, request: RunRequest, received: RunEvents | None) -> AsyncGenerator[RunEvents]:
         """Have any scheduler drive a run."""
-        return random.choice(self.schedulers).drive(request, history)
+        return random.choice(self.schedulers).drive(request, received)
 
     async def disturb(self, chance: random.Random) -> None:
         """One fault, or the end of one."""

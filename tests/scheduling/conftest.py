@@ -7,9 +7,8 @@ from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import pytest
-from plato.scheduling.config import SchedulerConfig
 
-from plato.assembly import new_planner
+from plato.assembly import new_planner, new_scheduler
 from plato.context import ContextStore, MemoryContextStore
 from plato.engine import DecoderPool
 from plato.engine.torch import TorchEngine, TorchEngineConfig
@@ -79,20 +78,16 @@ async def make_scheduler(tools: ModelTools, model_planner: Planner) -> AsyncIter
         **config: Any,
     ) -> GraphScheduler:
         # A generous lease: nothing but the tests of leases is about slow machines.
-        defaults = {
-            "context_length": tools.context_length,
-            "node_max_tokens": 12,
-            "sequential_max_tokens": 12,
-            "lease_ttl_s": 10.0,
-        }
-        scheduler = GraphScheduler(
-            config=SchedulerConfig(**{**defaults, **config}),
-            layout=tools.layout,
+        defaults = {"node_max_tokens": 12, "sequential_max_tokens": 12, "lease_ttl_s": 10.0}
+        # Copied, not validated: tests are quicker than what operators may set.
+        settings = Settings().model_copy(update={**defaults, **config})
+        scheduler = new_scheduler(
+            settings,
+            tools,
             planner=planner or model_planner,
             pool=pool,
             store=store or MemoryContextStore(),
-            decode_prompt=tools.prompt_text,
-            decode_output=tools.text,
+            name="scheduler",
             recorder=recorder,
         )
         made.append(scheduler)

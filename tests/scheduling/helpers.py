@@ -8,7 +8,15 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing, asynccontextmanager
 from typing import Any, TypeVar
 
-from plato.engine import Chunk, DecoderPool, FinishReason, GenerateRequest, KVEventBatch, Replica
+from plato.engine import (
+    Chunk,
+    DecoderPool,
+    FinishReason,
+    GenerateRequest,
+    KVEventBatch,
+    Replica,
+    SamplingParams,
+)
 from plato.planning.protocol import PlanEnded, PlanEvent, PlanLine, PlanRequest, PlanStarted
 from plato.prompting.model_tools import ModelTools
 from plato.runs import (
@@ -37,8 +45,13 @@ _numbers = itertools.count(1)
 
 def question(mode: Mode = Mode.PLATO, **fields: Any) -> RunRequest:
     """A run of its own."""
-    defaults = {"messages": (Message("user", "Which sea is the saltiest?"),)}
-    return RunRequest(run=f"run-{next(_numbers)}", mode=mode, **{**defaults, **fields})
+    defaults: dict[str, Any] = {
+        "messages": (Message("user", "Which sea is the saltiest?"),),
+        "sampling": SamplingParams(),
+        "max_nodes": 8,
+        "deadline_s": 300.0,
+    }
+    return RunRequest(run_id=f"run-{next(_numbers)}", mode=mode, **{**defaults, **fields})
 
 
 def parts(*needs: tuple[int, ...], max_tokens: int | None = None) -> tuple[Node, ...]:
@@ -139,7 +152,7 @@ class ScriptedPool:
         def chunk(offset: int, tokens: tuple[int, ...], **fields: Any) -> Chunk:
             text = self._tools.text(tokens)
             return Chunk(
-                run=request.run,
+                run_id=request.run_id,
                 node=request.node,
                 attempt=request.attempt,
                 offset=offset,
@@ -292,7 +305,7 @@ def texts(events: list[RunEvent]) -> dict[int, str]:
     """The text of every part."""
     found: dict[int, str] = {}
     for event in of(NodeOutput, events):
-        found[event.number] = found.get(event.number, "") + event.text
+        found[event.number] = found.get(event.number, "") + event.node_text
     return found
 
 

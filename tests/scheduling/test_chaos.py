@@ -56,13 +56,15 @@ async def test_no_fault_changes_an_answer(cluster: Cluster) -> None:
     seen: Counter[str] = Counter()
     requests = [asked(index) for index in range(RUNS)]
     undisturbed = [
-        await answer(cluster, replace(one, run=f"quiet-{one.run}"), seen) for one in requests
+        await answer(cluster, replace(one, run_id=f"quiet-{one.run_id}"), seen) for one in requests
     ]
     for seed in range(SEEDS):
         chance = random.Random(seed)
         async with asyncio.timeout(2 * DEADLINE_S):
             runs = [
-                asyncio.create_task(answer(cluster, replace(one, run=f"{one.run}-{seed}"), seen))
+                asyncio.create_task(
+                    answer(cluster, replace(one, run_id=f"{one.run_id}-{seed}"), seen)
+                )
                 for one in requests
             ]
             for _ in range(FAULTS):

@@ -50,7 +50,7 @@ async def written(store: ContextStore, asked: RunRequest, state: str) -> RunReco
     """The run's record, as soon as it has this state."""
     async with asyncio.timeout(5):
         while True:
-            record = await store.get_run(asked.tenant, asked.run)
+            record = await store.get_run(asked.tenant, asked.run_id)
             if record is not None and record.state == state:
                 return record
             await asyncio.sleep(0.01)
@@ -60,7 +60,7 @@ async def released(store: ContextStore, asked: RunRequest) -> int:
     """The fence of the next owner, as soon as there can be one."""
     async with asyncio.timeout(5):
         while True:
-            fence = await store.acquire(asked.tenant, asked.run, "somebody else", 1.0)
+            fence = await store.acquire(asked.tenant, asked.run_id, "somebody else", 1.0)
             if fence is not None:
                 return fence
             await asyncio.sleep(0.01)
@@ -81,7 +81,7 @@ async def test_a_finished_run_is_there_for_others(
     assert before <= record.created_unix_s <= time.time()
     assert unpack(RunRequest, record.request) == asked
 
-    outputs = await store.get_nodes(TENANT, asked.run)
+    outputs = await store.get_nodes(TENANT, asked.run_id)
     assert sorted(outputs) == [1, 2, 3, 4]
     shown = texts(events)
     for number, output in outputs.items():
@@ -93,7 +93,7 @@ async def test_a_finished_run_is_there_for_others(
             for token in event.tokens
         ]
         assert output == NodeRecord(
-            run=asked.run,
+            run_id=asked.run_id,
             tenant=TENANT,
             number=number,
             tokens=tuple(tokens),
@@ -102,7 +102,7 @@ async def test_a_finished_run_is_there_for_others(
             replica="local",
             epoch=part.epoch,
         )
-    assert await store.get_nodes("another tenant", asked.run) == {}
+    assert await store.get_nodes("another tenant", asked.run_id) == {}
 
 
 async def test_the_ownership_is_given_up_at_the_end(
@@ -114,7 +114,7 @@ async def test_the_ownership_is_given_up_at_the_end(
     async with watching(make_scheduler(held, store=store), asked) as run:
         record = await written(store, asked, "running")
         assert record.fence > 0
-        assert await store.acquire(asked.tenant, asked.run, "somebody else", 1.0) is None
+        assert await store.acquire(asked.tenant, asked.run_id, "somebody else", 1.0) is None
         held.resume(1)
     assert run.report.mode is Mode.SEQUENTIAL
     assert await released(store, asked) > record.fence
@@ -135,7 +135,7 @@ async def test_a_failed_run_says_so(make_scheduler: MakeScheduler, pool: LocalPo
     faulty = FaultyPool(pool, {2: InvalidRequestError("nothing would help")})
     failed(await collect(make_scheduler(faulty, store=store), asked))
     await written(store, asked, "failed")
-    assert list(await store.get_nodes("", asked.run)) == [1]
+    assert list(await store.get_nodes("", asked.run_id)) == [1]
     assert await released(store, asked)
 
 

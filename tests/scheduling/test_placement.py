@@ -466,7 +466,7 @@ class Recording(Policy):
         return [view.name for view in reversed(replicas)]
 
     def placed(self, sequence: PlacementRequest, replica: str) -> None:
-        self.calls.append(("placed", sequence.run, replica))
+        self.calls.append(("placed", sequence.run_id, replica))
 
     def forget(self, replica: str) -> None:
         self.calls.append(("forget", replica))
@@ -475,7 +475,7 @@ class Recording(Policy):
 def test_another_policy_decides_and_learns_where_sequences_go_and_which_replicas_are_gone() -> None:
     policy = Recording()
     placement = Placement(policy)
-    choice = placement.choose(prompt(10), BOTH, run="r1")
+    choice = placement.choose(prompt(10), BOTH, run_id="r1")
     assert (choice.replica, choice.ranked, choice.source) == ("b", ("b", "a"), "")
     with placement.booked(prompt(10), choice):
         assert policy.calls == [("placed", "r1", "b")]

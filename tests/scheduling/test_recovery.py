@@ -92,7 +92,7 @@ async def test_a_node_that_kills_what_decodes_it_ends_its_run_and_not_the_pool(
     scheduler: GraphScheduler, engines: FaultyEngines
 ) -> None:
     poisonous = question(plan=parts((), ()))
-    engines.poison.add(poisonous.run)
+    engines.poison.add(poisonous.run_id)
 
     async def revive() -> None:
         while True:

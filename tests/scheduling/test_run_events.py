@@ -44,7 +44,7 @@ from tests.scheduling.helpers import (
 def assert_in_order(events: list[RunEvent]) -> None:
     """What every stream of events promises."""
     assert [isinstance(event, RunFinished) for event in events[:-1]] == [False] * (len(events) - 1)
-    assert len({event.run for event in events}) == 1
+    assert len({event.run_id for event in events}) == 1
     times = [event.at_s for event in events]
     assert times == sorted(times)
     position = {id(event): index for index, event in enumerate(events)}
@@ -165,7 +165,7 @@ async def test_closing_the_events_cancels_plan_and_nodes_in_the_engine(
     async with aclosing(scheduler.run(request)) as batches:
         async for batch in batches:
             if of(NodeOutput, list(batch)):
-                live = {number for run, number in engine.stats().live if run == request.run}
+                live = {number for run, number in engine.stats().live if run == request.run_id}
                 break
     assert live >= {0, 1}
     assert scheduler.runs == frozenset()

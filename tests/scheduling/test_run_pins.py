@@ -73,7 +73,7 @@ async def test_a_run_lets_go_where_it_has_kept_something(
 ) -> None:
     request = question(plan=parts(*DIAMOND))
     finished(await collect(make_scheduler(pool), request))
-    assert pool.released == [(request.run, "scripted")]
+    assert pool.released == [(request.run_id, "scripted")]
 
 
 async def test_a_run_that_is_cancelled_lets_go_too(
@@ -85,7 +85,7 @@ async def test_a_run_that_is_cancelled_lets_go_too(
         async for batch in batches:
             if any(isinstance(event, NodeFinished) for event in batch):
                 break
-    assert pool.released == [(request.run, "scripted")]
+    assert pool.released == [(request.run_id, "scripted")]
 
 
 async def test_a_release_that_fails_does_not_fail_the_run(
@@ -120,5 +120,5 @@ async def test_the_engine_holds_pins_while_the_run_lasts_and_none_after_it(
     scheduler = make_scheduler(LocalPool({"local": engine}))
     async with watching(scheduler, request) as run:
         await run.until(lambda: bool(run.of(NodeFinished)))
-        assert runs() == {request.run}
+        assert runs() == {request.run_id}
     await until(lambda: not runs())

@@ -39,7 +39,7 @@ async def followed(
     """The events of a run, wherever it is driven."""
     events: list[RunEvent] = []
     async with asyncio.timeout(PATIENCE_S):
-        async with aclosing(process.scheduler.follow(asked.tenant, asked.run, after)) as batches:
+        async with aclosing(process.scheduler.follow(asked.tenant, asked.run_id, after)) as batches:
             async for batch in batches:
                 events += batch
     return events
@@ -77,7 +77,7 @@ async def logged(cluster: Cluster, asked: RunRequest, kind: type, number: int) -
 
     async def there() -> bool:
         try:
-            snapshot = await other.snapshot(asked.tenant, asked.run)
+            snapshot = await other.snapshot(asked.tenant, asked.run_id)
         except RunNotFoundError:
             return False
         return any(event.number == number for event in of(kind, list(snapshot.events)))
@@ -90,7 +90,7 @@ async def recorded(cluster: Cluster, asked: RunRequest) -> RunRecord:
     found: list[RunRecord] = []
 
     async def done() -> bool:
-        record = await cluster.store.get_run(asked.tenant, asked.run)
+        record = await cluster.store.get_run(asked.tenant, asked.run_id)
         found[:] = [record] if record is not None and record.state == "done" else []
         return bool(found)
 
@@ -148,9 +148,9 @@ async def test_a_scheduler_that_has_lost_a_run_to_another_lets_go_of_it(
     await logged(cluster, asked, NodeOutput, 1)
     # Cut off from the store, it goes on; others take it for dead.
     first.store.away = True
-    await until(lambda: asked.run in second.scheduler.runs)
+    await until(lambda: asked.run_id in second.scheduler.runs)
     first.store.away = False
-    await until(lambda: asked.run not in first.scheduler.runs)
+    await until(lambda: asked.run_id not in first.scheduler.runs)
     for switch in cluster.pool.switches.values():
         switch.slow_s = 0.0
     events = await followed(second, asked)
@@ -200,10 +200,10 @@ async def test_a_run_without_a_store_is_known_to_its_scheduler_and_says_what_it_
     events = await collect(first.scheduler, asked)
     assert finished(events).degraded == ("context store",)
     assert answer(cluster, asked, events) == undisturbed
-    snapshot = await first.scheduler.snapshot("", asked.run)
+    snapshot = await first.scheduler.snapshot("", asked.run_id)
     assert isinstance(snapshot.events[-1], RunFinished)
     with pytest.raises(UnavailableError, match="context store"):
-        await second.scheduler.snapshot("", asked.run)
+        await second.scheduler.snapshot("", asked.run_id)
     # It is written when the store is back.
     cluster.mend()
     await recorded(cluster, asked)
@@ -219,16 +219,16 @@ async def test_cancelling_ends_a_run_everywhere_and_its_followers_are_told(
     await first.scheduler.open(asked)
     following = asyncio.create_task(followed(second, asked))
     await logged(cluster, asked, NodeStarted, 1)
-    assert not await second.scheduler.cancel("", asked.run)
-    assert await second.scheduler.owner("", asked.run) == "scheduler-0"
-    assert await first.scheduler.cancel("", asked.run)
+    assert not await second.scheduler.cancel("", asked.run_id)
+    assert await second.scheduler.owner("", asked.run_id) == "scheduler-0"
+    assert await first.scheduler.cancel("", asked.run_id)
     end = (await following)[-1]
     assert isinstance(end, RunFailed)
     assert end.code == "cancelled"
     await until(lambda: all(not e.stats().live for e in cluster.pool.engines.values()))
 
     async def given_up() -> bool:
-        return await second.scheduler.owner("", asked.run) is None
+        return await second.scheduler.owner("", asked.run_id) is None
 
     await eventually(given_up)
     # Nobody takes it over.
@@ -241,10 +241,10 @@ async def test_a_run_is_its_tenants_alone(cluster: Cluster) -> None:
     first, _ = cluster.schedulers
     await collect(first.scheduler, asked)
     with pytest.raises(RunNotFoundError, match="there is no run"):
-        await first.scheduler.snapshot("other", asked.run)
+        await first.scheduler.snapshot("other", asked.run_id)
     with pytest.raises(RunNotFoundError):
-        await first.scheduler.owner("other", asked.run)
-    assert not await first.scheduler.cancel("other", asked.run)
+        await first.scheduler.owner("other", asked.run_id)
+    assert not await first.scheduler.cancel("other", asked.run_id)
 
 
 async def test_a_planned_run_goes_on_with_the_same_plan(cluster: Cluster) -> None:

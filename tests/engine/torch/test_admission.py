@@ -182,7 +182,7 @@ async def test_a_stream_begins_with_an_acknowledgement(engine: TorchEngine) -> N
     request = ask(PROMPT, node=4, attempt=2, emitted=(5, 6))
     stream = await collect(engine, request)
     first = stream.chunks[0]
-    assert (first.run, first.node, first.attempt, first.offset) == ("run", 4, 2, 2)
+    assert (first.run_id, first.node, first.attempt, first.offset) == ("run", 4, 2, 2)
     assert (first.tokens, first.text, first.finish) == ((), "", None)
     assert (first.prompt_tokens, first.replica, first.epoch) == (10, "tiny", engine.epoch)
     assert stream.chunks[1].offset == 2
