@@ -270,7 +270,7 @@ def measure_placement(replicas: int) -> float:
 
     def report(replica: Replica) -> None:
         load = Load(chance.randrange(16), prefill_tokens=100, kv_free=50_000)
-        placement.observe(replica.name, "e", load)
+        placement.replicas.observe(replica.name, "e", load)
 
     for replica in names:
         report(replica)

@@ -12,7 +12,6 @@ from plato.answering import Answering
 from plato.composing import Answer
 from plato.reporting import NO_PLAN, RunTracker
 
-from plato.api.errors import RunError
 from plato.engine import FinishReason
 from plato.metrics.table import ANSWER_SECONDS, ANSWER_TOKENS, FIRST_TEXT_SECONDS
 from plato.runs import (
@@ -27,6 +26,7 @@ from plato.runs import (
     NodeStarted,
     NodeState,
     PlanFinished,
+    RunError,
     RunEvent,
     RunFailed,
     RunFinished,

@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
 import pytest
-from plato.failover import Events, follow_anywhere, resume_anywhere
+from plato.failover import Events, follow_with_failover, resume_anywhere
 from plato.reporting import NO_PLAN
 
 from plato.errors import InvalidRequestError, UnavailableError
@@ -72,7 +72,7 @@ async def collected(batches: AsyncGenerator[Events]) -> list[RunEvent]:
 
 async def test_the_next_scheduler_gets_what_was_received_and_its_events_follow() -> None:
     script = Script((output(1, 0), output(1, 1), OSError("died")), (output(2, 2), end(2, 3)))
-    events = await collected(follow_anywhere(script.drive, REQUEST, 5.0))
+    events = await collected(follow_with_failover(script.drive, REQUEST, 5.0))
     assert events == [output(1, 0), output(1, 1), output(2, 2), end(2, 3)]
     first, second = script.known
     assert first is None
@@ -84,26 +84,26 @@ async def test_the_next_scheduler_gets_what_was_received_and_its_events_follow()
 
 async def test_a_scheduler_that_dies_before_its_first_event_is_no_first_start_any_more() -> None:
     script = Script((OSError("died"),), (end(1, 0),))
-    await collected(follow_anywhere(script.drive, REQUEST, 5.0))
+    await collected(follow_with_failover(script.drive, REQUEST, 5.0))
     # With `None` the next one would start what the first may have started already.
     assert script.known == [None, ()]
 
 
 async def test_a_stream_that_just_stops_is_no_end() -> None:
     script = Script((output(1, 0),), (end(2, 1),))
-    assert (await collected(follow_anywhere(script.drive, REQUEST, 5.0)))[-1] == end(2, 1)
+    assert (await collected(follow_with_failover(script.drive, REQUEST, 5.0)))[-1] == end(2, 1)
 
 
 async def test_that_another_has_it_is_no_end_and_is_not_told() -> None:
     script = Script((output(1, 0), moved(1, 1)), (output(2, 1), end(2, 2)))
-    events = await collected(follow_anywhere(script.drive, REQUEST, 5.0))
+    events = await collected(follow_with_failover(script.drive, REQUEST, 5.0))
     assert events == [output(1, 0), output(2, 1), end(2, 2)]
 
 
 async def test_what_another_scheduler_would_say_too_is_told_at_once() -> None:
     script = Script((InvalidRequestError("wrong"),))
     with pytest.raises(InvalidRequestError, match="wrong"):
-        await collected(follow_anywhere(script.drive, REQUEST, 5.0))
+        await collected(follow_with_failover(script.drive, REQUEST, 5.0))
     assert len(script.known) == 1
 
 
@@ -111,7 +111,7 @@ async def test_patience_ends() -> None:
     script = Script((OSError("died"),))
     async with asyncio.timeout(5):
         with pytest.raises(OSError, match="died"):
-            await collected(follow_anywhere(script.drive, REQUEST, 0.3))
+            await collected(follow_with_failover(script.drive, REQUEST, 0.3))
     assert len(script.known) > 2
 
 

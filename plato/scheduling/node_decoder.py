@@ -92,8 +92,8 @@ class NodeDecoder:
         self._recorder = recorder
 
     def full(self) -> bool:
-        """Whether more sequences at once would decode no faster; see `Placement.full`."""
-        return self._placement.full()
+        """Whether more sequences at once would decode no faster; see `ReplicaTable.full`."""
+        return self._placement.replicas.full()
 
     async def decode(self, decoding: NodeDecoding) -> None:
         """Decode a node to its end. Raises a `PlatoError` that names the node."""
@@ -138,7 +138,7 @@ class NodeDecoder:
 
     def _note(self, failure: AttemptFailure, decoding: NodeDecoding) -> None:
         if failure.blames_replica and decoding.replica:
-            self._placement.avoid(decoding.replica)
+            self._placement.replicas.avoid(decoding.replica)
         self._recorder.add(NODE_RETRIES, reason=failure.reason)
         logger.warning(
             "retrying node on another decoder: %s",
@@ -211,7 +211,7 @@ class NodeDecoder:
                         held.close()
                         held.enter_context(self._leases.holding(chunk.replica, lost))
                     decoding.replica, decoding.epoch = chunk.replica, chunk.epoch
-                    self._placement.observe(chunk.replica, chunk.epoch, chunk.load)
+                    self._placement.replicas.observe(chunk.replica, chunk.epoch, chunk.load)
                     if not chunk.tokens and chunk.finish is None:
                         continue
                     booking.prefilled()
@@ -228,7 +228,6 @@ class NodeDecoder:
 
     def _record_reuse(self, predicted: int, actual: int) -> None:
         """Record predicted and actual cache hits."""
-        self._placement.answered(predicted, actual)
         self._recorder.add(REUSE_PREDICTED, predicted)
         self._recorder.add(REUSE_ACTUAL, actual)
         self._recorder.add(REUSE_MISSED, max(0, predicted - actual))

@@ -102,7 +102,7 @@ class Run:
 
     async def _answer(self, nodes: NodeTasks) -> PlatoError | None:
         """Answer the question; returns what went wrong, if it is the deadline."""
-        deadline_s = self.state.request.deadline_s
+        deadline_s = min(self.state.request.deadline_s, self._services.settings.run_deadline_s)
         self.journal.open()
         try:
             async with (

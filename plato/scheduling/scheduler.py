@@ -221,7 +221,11 @@ class GraphScheduler:
         if self._draining:
             raise UnavailableError("this scheduler is shutting down; try again", retry_after_s=1.0)
         await self._admission.enter(request.tenant)
-        return self._drive(RunState(request), term=FIRST_TERM, admitted=True)
+        try:
+            return self._drive(RunState(request), term=FIRST_TERM, admitted=True)
+        except BaseException:
+            self._admission.leave(request.tenant)
+            raise
 
     async def _take_over(self, state: RunState, fence: int = 0) -> Run:
         """Resume a run. It was admitted before, so it does not wait again."""

@@ -16,6 +16,7 @@ from plato.metrics import NO_METRICS, Recorder
 from plato.planning.protocol import Planner
 from plato.prompting.model_tools import ModelTools
 from plato.runtime import LocalPool
+from plato.scheduling import plan_follower
 from plato.scheduling.scheduler import GraphScheduler
 from plato.settings import Settings
 from tests.faults import FaultyEngines
@@ -75,6 +76,7 @@ async def make_scheduler(tools: ModelTools, model_planner: Planner) -> AsyncIter
         planner: Planner | None = None,
         store: ContextStore | None = None,
         recorder: Recorder = NO_METRICS,
+        model: ModelTools = tools,
         **config: Any,
     ) -> GraphScheduler:
         # A generous lease: nothing but the tests of leases is about slow machines.
@@ -83,7 +85,7 @@ async def make_scheduler(tools: ModelTools, model_planner: Planner) -> AsyncIter
         settings = Settings().model_copy(update={**defaults, **config})
         scheduler = new_scheduler(
             settings,
-            tools,
+            model,
             planner=planner or model_planner,
             pool=pool,
             store=store or MemoryContextStore(),
@@ -123,8 +125,10 @@ def shared_engines(tiny_model_folder: str) -> dict[str, TorchEngine]:
 
 @pytest.fixture
 async def cluster(
-    shared_engines: dict[str, TorchEngine], tools: ModelTools
+    shared_engines: dict[str, TorchEngine], tools: ModelTools, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[Cluster]:
+    # Its planners die far more often than any would.
+    monkeypatch.setattr(plan_follower, "PLAN_ATTEMPTS", 20)
     before = len(asyncio.all_tasks())
     made = Cluster(FaultyEngines(dict(shared_engines)), tools)
     made.schedulers = [Process(f"scheduler-{index}", made) for index in range(2)]

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from contextlib import AsyncExitStack, suppress
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from typing import Any
 
 from hypothesis import given, settings
@@ -18,6 +19,16 @@ def admission(**fields: Any) -> Admission:
     return Admission(**{"max_running": 2, "max_waiting": 4, "patience_s": 5.0, **fields})
 
 
+@asynccontextmanager
+async def admitted(door: Admission, tenant: str) -> AsyncIterator[None]:
+    """A place while the context lasts."""
+    await door.enter(tenant)
+    try:
+        yield
+    finally:
+        door.leave(tenant)
+
+
 class Guest:
     """A run that wants a place, and keeps it until it is told to go."""
 
@@ -29,7 +40,7 @@ class Guest:
 
     async def _visit(self, door: Admission, tenant: str) -> None:
         try:
-            async with door.admitted(tenant):
+            async with admitted(door, tenant):
                 self.inside = True
                 await self._leave.wait()
         except PlatoError as error:
@@ -105,7 +116,7 @@ async def test_tenants_take_turns_and_the_runs_of_each_come_in_order() -> None:
     order: list[str] = []
 
     async def visit(name: str, tenant: str) -> None:
-        async with door.admitted(tenant):
+        async with admitted(door, tenant):
             order.append(name)
             await asyncio.sleep(0)
 

@@ -13,10 +13,8 @@ from collections import Counter
 from contextlib import aclosing
 from dataclasses import replace
 
-from plato.answering import Answering
-from plato.failover import follow_anywhere
-
-from plato.runs import NodeOutput, NodeStarted, RunRequest
+from plato.runs import NodeOutput, NodeStarted, RunRequest, RunState
+from plato.runs.failover import follow_with_failover
 from tests.scheduling.cluster import DEADLINE_S, Cluster
 from tests.scheduling.helpers import DIAMOND, parts, question, until
 
@@ -34,22 +32,21 @@ def asked(index: int) -> RunRequest:
 
 async def answer(cluster: Cluster, request: RunRequest, seen: Counter[str]) -> str:
     """The text that a client gets."""
-    answering = Answering(request, cluster.tools.text)
+    state = RunState(request)
     released = []
     quiet_since = time.monotonic()
-    events = follow_anywhere(cluster.drive, request, DEADLINE_S)
-    async with aclosing(answering.follow(events)) as followed:
-        async for event, text in followed:
+    async with aclosing(follow_with_failover(cluster.drive, state, DEADLINE_S)) as batches:
+        async for batch in batches:
             now = time.monotonic()
-            seen["longest silence in ms"] = max(
-                seen["longest silence in ms"], round(1000 * (now - quiet_since))
-            )
+            silence_ms = round(1000 * (now - quiet_since))
+            seen["longest silence in ms"] = max(seen["longest silence in ms"], silence_ms)
             quiet_since = now
-            seen["attempts"] += isinstance(event, NodeStarted) and event.attempt > 0
-            seen["tokens"] += len(event.tokens) if isinstance(event, NodeOutput) else 0
-            released.append(text)
-    assert "".join(released) == answering.answer().text
-    return answering.answer().text
+            for event in batch:
+                seen["attempts"] += isinstance(event, NodeStarted) and event.attempt > 0
+                seen["tokens"] += len(event.tokens) if isinstance(event, NodeOutput) else 0
+                released.append(event.text)
+    assert "".join(released) == state.answer().text
+    return state.answer().text
 
 
 async def test_no_fault_changes_an_answer(cluster: Cluster) -> None:

@@ -20,12 +20,13 @@ from plato.engine.torch import TorchEngine
 from plato.errors import UnavailableError
 from plato.kv_transfer import fetch_prefix
 from plato.metrics import Metric, table
-from plato.metrics.recording import EngineSampler, SchedulerSampler, record_run
+from plato.metrics.recording import EngineSampler, record_run
 from plato.planning.protocol import PlanEnded
 from plato.prompting.model_tools import ModelTools
 from plato.runs import Mode, NodeOutput, RunFailed
 from plato.runtime import LocalPool
 from plato.scheduling.scheduler import GraphScheduler
+from plato.scheduling.stats import SchedulerSampler
 from tests.faults import FaultyEngines
 from tests.recording import MemoryRecorder
 from tests.scheduling.cluster import Cluster
@@ -159,9 +160,7 @@ async def test_an_attempt_that_fails_is_a_retry_with_its_reason(
     reason: str,
 ) -> None:
     pool = FaultyPool(ScriptedPool(tools), {1: fault})
-    scheduler = make_scheduler(
-        pool, recorder=recorder, node_attempts=2, retry_backoff_s=0.0, max_runs=1
-    )
+    scheduler = make_scheduler(pool, recorder=recorder, node_attempts=2, max_runs=1)
     told = failed(await collect(scheduler, question(plan=parts((), ()))))
     await until(lambda: not scheduler.runs)
     retries = recorder.totals(table.NODE_RETRIES, "reason")

@@ -42,7 +42,7 @@ def placement() -> Placement:
     placement = Placement(seed=1)
     placement.choose(prompt(1), BOTH)
     for replica in BOTH:
-        placement.observe(replica.name, "e1", Load(kv_free=100_000))
+        placement.replicas.observe(replica.name, "e1", Load(kv_free=100_000))
     return placement
 
 
@@ -68,13 +68,15 @@ def test_the_last_token_of_a_prompt_is_never_predicted(placement: Placement) -> 
 def test_a_prefix_is_worth_no_more_than_the_wait_for_it(placement: Placement) -> None:
     placement.replicas.learn(prompt(100), "a")
     asked = prompt(100, 10)
-    placement.observe("a", "e1", Load(kv_free=100_000, prefill_tokens=99))
+    placement.replicas.observe("a", "e1", Load(kv_free=100_000, prefill_tokens=99))
     assert placement.choose(asked, BOTH).replica == "a"
-    placement.observe("a", "e1", Load(kv_free=100_000, prefill_tokens=101))
+    placement.replicas.observe("a", "e1", Load(kv_free=100_000, prefill_tokens=101))
     assert placement.choose(asked, BOTH).replica == "b"
-    placement.observe("a", "e1", Load(kv_free=100_000, running=100 // (SEQUENCE_SHARE + 10)))
+    placement.replicas.observe(
+        "a", "e1", Load(kv_free=100_000, running=100 // (SEQUENCE_SHARE + 10))
+    )
     assert placement.choose(asked, BOTH).replica == "a"
-    placement.observe("a", "e1", Load(kv_free=100_000, running=0, waiting=1))
+    placement.replicas.observe("a", "e1", Load(kv_free=100_000, running=0, waiting=1))
     assert WAITING_SHARE > 100
     assert placement.choose(asked, BOTH).replica == "b"
 
@@ -87,10 +89,10 @@ def test_computing_a_prefix_again_where_many_decode_costs_each_of_them(
     for running in (1, 8, 16):
         # As busy as each other, and as much to compute as waits there for every sequence.
         busy = Load(kv_free=100_000, running=running)
-        placement.observe("b", "e1", busy)
-        placement.observe("a", "e1", replace(busy, prefill_tokens=100 * (1 + running) - 1))
+        placement.replicas.observe("b", "e1", busy)
+        placement.replicas.observe("a", "e1", replace(busy, prefill_tokens=100 * (1 + running) - 1))
         assert placement.choose(asked, BOTH).replica == "a"
-        placement.observe("a", "e1", replace(busy, prefill_tokens=100 * (1 + running) + 1))
+        placement.replicas.observe("a", "e1", replace(busy, prefill_tokens=100 * (1 + running) + 1))
         assert placement.choose(asked, BOTH).replica == "b"
 
 
@@ -98,21 +100,21 @@ def test_what_is_pushed_out_of_a_cache_counts_as_much_as_what_is_computed(
     placement: Placement,
 ) -> None:
     # Whatever "b" computes takes the place of something that is cached there; "a" has room.
-    placement.observe("b", "e1", Load(kv_free=100_000, kv_evictable=100_000))
+    placement.replicas.observe("b", "e1", Load(kv_free=100_000, kv_evictable=100_000))
     asked = prompt(100, 10)
     for queued, expected in ((109, "a"), (111, "b")):
-        placement.observe("a", "e1", Load(kv_free=100_000, prefill_tokens=queued))
+        placement.replicas.observe("a", "e1", Load(kv_free=100_000, prefill_tokens=queued))
         assert placement.choose(asked, BOTH).replica == expected
     # Half of it fits what holds nothing.
     half = Load(kv_free=100_000, kv_evictable=100_000 - 55 - 40)
-    placement.observe("b", "e1", half)
+    placement.replicas.observe("b", "e1", half)
     for queued, expected in ((54, "a"), (56, "b")):
-        placement.observe("a", "e1", Load(kv_free=100_000, prefill_tokens=queued))
+        placement.replicas.observe("a", "e1", Load(kv_free=100_000, prefill_tokens=queued))
         assert placement.choose(asked, BOTH, output=40).replica == expected
 
 
 def test_one_hot_replica_does_not_turn_affinity_off_for_others(placement: Placement) -> None:
-    placement.observe("a", "e1", Load(kv_free=100_000, running=16, waiting=100))
+    placement.replicas.observe("a", "e1", Load(kv_free=100_000, running=16, waiting=100))
     placement.replicas.learn(prompt(100), "b")
     third = Replica("c")
     choice = placement.choose(prompt(100, 10), (*BOTH, third))
@@ -151,7 +153,7 @@ def test_what_has_ended_weighs_no_more(placement: Placement) -> None:
 
 def test_another_epoch_of_a_replica_voids_what_it_held(placement: Placement) -> None:
     placement.replicas.learn(prompt(100), "a")
-    placement.observe("a", "e2", Load())
+    placement.replicas.observe("a", "e2", Load())
     assert placement.replicas.cached(prompt(100, 10), "a") == 0
     placement.replicas.learn(prompt(100), "a")
     assert placement.replicas.cached(prompt(100, 10), "a") == 100
@@ -163,7 +165,7 @@ def test_what_was_placed_before_the_epoch_was_known_counts() -> None:
     choice = placement.choose(asked, (A,))
     with placement.booked(asked, choice):
         assert placement.choose(asked.extended(Segment((7,))), (A,)).predicted_tokens == 100
-        placement.observe("a", "e1", Load())
+        placement.replicas.observe("a", "e1", Load())
         assert placement.choose(asked.extended(Segment((7,))), (A,)).predicted_tokens == 100
 
 
@@ -171,9 +173,9 @@ def test_a_replica_that_is_gone_is_forgotten(placement: Placement) -> None:
     placement.replicas.learn(prompt(100), "a")
     placement.choose(prompt(1), (B,))
     placement.choose(prompt(1), BOTH)
-    placement.observe("a", "e1", Load())
+    placement.replicas.observe("a", "e1", Load())
     assert placement.replicas.cached(prompt(100, 10), "a") == 0
-    placement.observe("never seen", "e1", Load())
+    placement.replicas.observe("never seen", "e1", Load())
 
 
 def test_tenants_share_no_prefix(placement: Placement) -> None:
@@ -213,7 +215,7 @@ def test_memory_that_must_be_waited_for_is_worth_the_longer_prefix_only(
     placement: Placement,
 ) -> None:
     # The replica with the prefix has memory for ten more tokens of prompt and forty of output.
-    placement.observe("a", "e1", Load(kv_free=50, kv_capacity=10_000))
+    placement.replicas.observe("a", "e1", Load(kv_free=50, kv_capacity=10_000))
     for length in (FULL_SHARE - 5, FULL_SHARE + 5):
         held = prompt(length, first=length * 1000)
         placement.replicas.learn(held, "a")
@@ -226,7 +228,7 @@ def test_memory_that_must_be_waited_for_is_worth_the_longer_prefix_only(
 def test_a_replica_whose_whole_budget_is_too_small_is_passed_over(placement: Placement) -> None:
     placement.replicas.learn(prompt(1000), "a")
     asked = prompt(1000, 10)
-    placement.observe("a", "e1", Load(kv_free=1100, kv_capacity=1100))
+    placement.replicas.observe("a", "e1", Load(kv_free=1100, kv_capacity=1100))
     assert placement.choose(asked, BOTH, output=90).replica == "a"
     assert placement.choose(asked, BOTH, output=91).replica == "b"
     assert placement.choose(asked, (A,), output=91).replica == "a", "it says itself what is wrong"
@@ -240,7 +242,7 @@ def test_kv_events_replace_what_was_believed(placement: Placement) -> None:
     asked = prompt(100, 10)
     (first, _) = asked.hashes
     assert not placement.replicas.apply("a", "e1", KVEventBatch(4, stored=held(first)))
-    assert placement.replicas.apply("a", "e1", KVEventBatch(4, stored=held(first), whole=True))
+    assert placement.replicas.apply("a", "e1", KVEventBatch(4, stored=held(first), snapshot=True))
     assert placement.replicas.cached(asked, "a") == 100
     assert placement.replicas.apply("a", "e1", KVEventBatch(5, removed=(first,)))
     assert placement.replicas.cached(asked, "a") == 0
@@ -253,7 +255,7 @@ def test_a_gap_or_another_epoch_needs_a_snapshot(placement: Placement) -> None:
     assert placement.replicas.apply("a", "e1", KVEventBatch(1)), "what is known already is no gap"
     assert not placement.replicas.apply("a", "e1", KVEventBatch(3))
     assert not placement.replicas.apply("a", "e2", KVEventBatch(2))
-    placement.observe("a", "e2", Load())
+    placement.replicas.observe("a", "e2", Load())
     assert not placement.replicas.apply("a", "e2", KVEventBatch(1))
     assert placement.replicas.apply("a", "e2", KVEventBatch(1, snapshot=True))
     assert placement.replicas.apply("a", "e2", KVEventBatch(2))
@@ -271,24 +273,17 @@ def test_what_was_sent_a_moment_ago_outlives_a_snapshot_that_does_not_know_it_ye
     assert placement.replicas.cached(prompt(100, 10), "a") == 0
 
 
-def test_wrong_predictions_are_counted(placement: Placement) -> None:
-    placement.answered(100, 100)
-    placement.answered(100, 40)
-    placement.answered(0, 50)
-    assert (placement.predicted_tokens, placement.wrong_tokens) == (200, 60)
-
-
 def test_all_are_full_when_each_has_as_many_as_decode_faster_together() -> None:
     placement = Placement()
-    assert not placement.full()
+    assert not placement.replicas.full()
     placement.choose(prompt(1), BOTH)
-    assert not placement.full()
-    placement.observe("a", "e1", Load(running=8, useful_width=8))
-    assert not placement.full()
-    placement.observe("b", "e1", Load(running=6, waiting=2, useful_width=8))
-    assert placement.full()
-    placement.observe("b", "e1", Load(running=7, useful_width=8))
-    assert not placement.full()
+    assert not placement.replicas.full()
+    placement.replicas.observe("a", "e1", Load(running=8, useful_width=8))
+    assert not placement.replicas.full()
+    placement.replicas.observe("b", "e1", Load(running=6, waiting=2, useful_width=8))
+    assert placement.replicas.full()
+    placement.replicas.observe("b", "e1", Load(running=7, useful_width=8))
+    assert not placement.replicas.full()
 
 
 changes = st.lists(
@@ -404,14 +399,14 @@ def test_a_past_epoch_is_never_predicted_from(steps: list[tuple[int, str]]) -> N
     alive, holds = "", False
     for kind, epoch in steps:
         if kind == 0:
-            placement.observe("a", epoch, Load())
+            placement.replicas.observe("a", epoch, Load())
             holds = holds and alive in ("", epoch)
             alive = epoch
         elif kind == 1:
             placement.replicas.learn(prompt(100), "a")
             holds = True
         else:
-            snapshot = KVEventBatch(1, stored=held(asked.hashes[0]), whole=True)
+            snapshot = KVEventBatch(1, stored=held(asked.hashes[0]), snapshot=True)
             placement.replicas.apply("a", epoch, snapshot)
             alive, holds = epoch, True
         assert (placement.replicas.cached(asked, "a") > 0) == holds
@@ -421,7 +416,7 @@ def test_a_long_prefix_is_moved_where_its_holder_is_full_and_a_short_one_compute
     placement = Placement(KVAware(move_cost=0.1))
     placement.choose(prompt(1), BOTH)
     for replica, running in ((A, 16), (B, 0)):
-        placement.observe(replica.name, "e1", Load(running=running, kv_free=100_000))
+        placement.replicas.observe(replica.name, "e1", Load(running=running, kv_free=100_000))
     long, short = prompt(1000), prompt(100, first=5000)
     stored = (StoredPrefix(long.hashes[0], 1000), StoredPrefix(short.hashes[0], 100))
     placement.replicas.apply("a", "e1", KVEventBatch(1, stored=stored, snapshot=True))
@@ -429,7 +424,7 @@ def test_a_long_prefix_is_moved_where_its_holder_is_full_and_a_short_one_compute
     assert (choice.replica, choice.source, choice.predicted_tokens) == ("b", "a", 1000)
     choice = placement.choose(prompt(100, 10, first=5000), BOTH)
     assert (choice.replica, choice.source, choice.predicted_tokens) == ("b", "", 0)
-    placement.observe("a", "e1", Load(running=1, kv_free=100_000))
+    placement.replicas.observe("a", "e1", Load(running=1, kv_free=100_000))
     choice = placement.choose(prompt(1000, 10), BOTH)
     assert (choice.replica, choice.source, choice.predicted_tokens) == ("a", "", 1000)
 
@@ -438,7 +433,7 @@ def test_kv_that_no_event_confirms_is_not_moved() -> None:
     placement = Placement(KVAware(move_cost=0.1))
     placement.choose(prompt(1), BOTH)
     for replica, running in ((A, 64), (B, 0)):
-        placement.observe(replica.name, "e1", Load(running=running, kv_free=100_000))
+        placement.replicas.observe(replica.name, "e1", Load(running=running, kv_free=100_000))
     # It was sent there, and may still be in prefill.
     placement.replicas.learn(prompt(1000), "a")
     choice = placement.choose(prompt(1000, 10), BOTH)
@@ -448,7 +443,7 @@ def test_kv_that_no_event_confirms_is_not_moved() -> None:
 def test_without_moving_a_prefix_is_worth_its_computation() -> None:
     placement = Placement()
     placement.choose(prompt(1), BOTH)
-    placement.observe("a", "e1", Load(running=16, kv_free=100_000))
+    placement.replicas.observe("a", "e1", Load(running=16, kv_free=100_000))
     placement.replicas.learn(prompt(1000), "a")
     choice = placement.choose(prompt(1000, 10), BOTH)
     assert (choice.replica, choice.source) == ("a", "")
@@ -479,7 +474,7 @@ def test_another_policy_decides_and_learns_where_sequences_go_and_which_replicas
     assert (choice.replica, choice.ranked, choice.source) == ("b", ("b", "a"), "")
     with placement.booked(prompt(10), choice):
         assert policy.calls == [("placed", "r1", "b")]
-    placement.observe("a", "e1", Load())
-    placement.observe("a", "e2", Load())
+    placement.replicas.observe("a", "e1", Load())
+    placement.replicas.observe("a", "e2", Load())
     placement.choose(prompt(10), (A,))
     assert policy.calls[1:] == [("forget", "a"), ("forget", "b")]

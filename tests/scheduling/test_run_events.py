@@ -7,8 +7,10 @@ from contextlib import aclosing
 
 import pytest
 
+from plato.context import MemoryContextStore
 from plato.engine import FinishReason
 from plato.engine.torch import TorchEngine
+from plato.errors import SlowConsumerError
 from plato.prompting.model_tools import ModelTools
 from plato.runs import (
     Mode,
@@ -22,15 +24,17 @@ from plato.runs import (
     PlanFinished,
     RunEvent,
     RunFinished,
+    RunState,
 )
 from plato.runtime import LocalPool
-from plato.scheduling import run as run_module
+from plato.scheduling import event_log
 from plato.scheduling.scheduler import GraphScheduler
 from tests.scheduling.conftest import MakeScheduler
 from tests.scheduling.helpers import (
     DIAMOND,
     ScriptedPlanner,
     ScriptedPool,
+    Watched,
     collect,
     finished,
     node,
@@ -77,19 +81,95 @@ async def test_events_come_in_order(scheduler: GraphScheduler, mode: Mode) -> No
     assert_in_order(await collect(scheduler, question(mode, plan=plan)))
 
 
-async def test_events_stay_in_order_when_the_consumer_is_slow(
-    make_scheduler: MakeScheduler, tools: ModelTools, monkeypatch: pytest.MonkeyPatch
+async def test_a_slow_consumer_gets_the_events_in_order_and_slows_nothing(
+    make_scheduler: MakeScheduler, tools: ModelTools
 ) -> None:
-    monkeypatch.setattr(run_module, "MAX_EVENTS", 1)
-    scheduler = make_scheduler(
-        ScriptedPool(tools), planner=ScriptedPlanner(*parts((), (), (), (1,), (2, 3)))
-    )
+    pool = ScriptedPool(tools)
+    planner = ScriptedPlanner(*parts((), (), (), (1,), (2, 3)))
+    scheduler = make_scheduler(pool, planner=planner)
     events: list[RunEvent] = []
     async with aclosing(scheduler.run(question())) as batches:
+        events += await anext(batches)
+        # Nobody reads, and the run comes to its end.
+        await until(lambda: not scheduler.runs)
         async for batch in batches:
             events += batch
             await asyncio.sleep(0.001)
     assert_in_order(events)
+
+
+async def test_a_consumer_that_does_not_read_is_dropped_and_told(
+    make_scheduler: MakeScheduler, tools: ModelTools, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(event_log, "MAX_EVENTS_BEHIND", 20)
+    store, asked = MemoryContextStore(), question(plan=parts((), (), (1, 2)))
+    pool = ScriptedPool(tools)
+    pool.hold(1)
+    scheduler = make_scheduler(pool, store=store)
+    async with aclosing(scheduler.run(asked)) as stuck:
+        await anext(stuck)
+        reader = Watched()
+        reading = asyncio.create_task(reader.take(scheduler.follow("", asked.run_id)))
+        await reader.until(lambda: bool(reader.of(NodeStarted)))
+        pool.resume(1)
+        # The other follower gets everything: nobody waits for the one that is stuck.
+        await asyncio.wait_for(reading, 5)
+        assert_in_order(reader.events)
+        with pytest.raises(SlowConsumerError, match="not read in time"):
+            async for _ in stuck:
+                pass
+    assert isinstance(reader.events[-1], RunFinished)
+
+
+async def test_a_follower_that_leaves_a_run_lets_it_go_on(
+    make_scheduler: MakeScheduler, tools: ModelTools
+) -> None:
+    pool = ScriptedPool(tools)
+    pool.hold(1, 2)
+    scheduler = make_scheduler(pool)
+    asked = question(plan=parts((), ()))
+    await scheduler.open(asked)
+    async with aclosing(scheduler.follow("", asked.run_id)) as batches:
+        await anext(batches)
+    assert asked.run_id in scheduler.runs
+    pool.resume(1, 2)
+    await until(lambda: not scheduler.runs)
+    snapshot = await scheduler.snapshot("", asked.run_id)
+    assert isinstance(snapshot.events[-1], RunFinished)
+
+
+async def test_a_call_that_leaves_does_not_take_the_run_from_the_one_that_has_joined(
+    make_scheduler: MakeScheduler, tools: ModelTools
+) -> None:
+    pool = ScriptedPool(tools)
+    pool.hold(1, 2)
+    scheduler = make_scheduler(pool)
+    asked = question(plan=parts((), ()))
+    first = scheduler.run(asked)
+    received = await anext(first)
+    # The first caller took this scheduler for dead, and its retry has come back to it.
+    second = Watched()
+    joined = asyncio.create_task(second.take(scheduler.run(asked, received)))
+    await second.until(lambda: bool(second.events))
+    await first.aclose()
+    pool.resume(1, 2)
+    await asyncio.wait_for(joined, 5)
+    assert_in_order(second.events)
+    assert second.report.finish_reason == "stop"
+
+
+async def test_released_text_is_the_answer_at_its_bytes(scheduler: GraphScheduler) -> None:
+    asked = question(plan=parts(*DIAMOND), headings=True)
+    events = await collect(scheduler, asked)
+    released = [event for event in events if event.text]
+    answer = "".join(event.text for event in released)
+    assert "## Part 4" in answer
+    end = 0
+    for event in released:
+        assert event.text_offset == end
+        end += len(event.text.encode())
+    state = RunState(asked, events)
+    assert (state.text, state.text_bytes) == (answer, end)
 
 
 async def test_figures_are_those_of_the_engine(
@@ -159,7 +239,7 @@ async def test_another_scheduler_predicts_nothing_and_finds_all_the_same(
 async def test_closing_the_events_cancels_plan_and_nodes_in_the_engine(
     make_scheduler: MakeScheduler, pool: LocalPool, engine: TorchEngine
 ) -> None:
-    # The plan is long enough to be still decoding, and so is its first part.
+    # The plan is long enough to be still node_decoder, and so is its first part.
     scheduler = make_scheduler(pool, node_max_tokens=1500)
     request = question(exact_lengths=True)
     async with aclosing(scheduler.run(request)) as batches:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 
 import pytest
 
 from plato.engine import EngineBusyError, EngineClosedError
 from plato.engine.torch import TorchEngine
-from plato.runs import Message, Mode, NodeState, RunFailed
+from plato.prompting.model_tools import ModelTools
+from plato.runs import Message, Mode, NodeState
 from plato.runtime import LocalPool
 from plato.scheduling.scheduler import GraphScheduler
 from tests.scheduling.conftest import MakeScheduler
@@ -101,10 +103,10 @@ async def test_a_question_longer_than_the_context_is_the_callers_to_shorten(
 
 
 async def test_a_budget_that_no_engine_can_serve_is_the_callers_to_lower(
-    make_scheduler: MakeScheduler, pool: LocalPool
+    make_scheduler: MakeScheduler, pool: LocalPool, tools: ModelTools
 ) -> None:
     # The layout believes in a longer context than the model has.
-    scheduler = make_scheduler(pool, context_length=10_000)
+    scheduler = make_scheduler(pool, model=replace(tools, context_length=10_000))
     end = failed(await collect(scheduler, question(Mode.SEQUENTIAL, max_tokens=5000)))
     assert (end.status, end.type, end.param) == (400, "invalid_request_error", "max_tokens")
 
@@ -114,13 +116,12 @@ async def test_an_unexpected_error_ends_the_run_too(
 ) -> None:
     scheduler = make_scheduler(pool)
 
-    def broken(*_: object) -> bytes:
+    def broken(*_: object) -> int:
         raise ZeroDivisionError("secret")
 
-    monkeypatch.setattr("plato.scheduling.journal.pack", broken)
+    monkeypatch.setattr("plato.scheduling.node_tasks.node_budget", broken)
     events = await collect(scheduler, question(plan=parts((), ())))
     end = failed(events)
-    assert isinstance(events[0], RunFailed)
     assert end.status == 500
     assert "ZeroDivisionError" in end.message
     assert "secret" not in end.message

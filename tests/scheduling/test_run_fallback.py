@@ -178,7 +178,7 @@ async def test_auto_does_not_split_while_every_batch_is_full_and_plato_does(
 ) -> None:
     planner = ScriptedPlanner(*parts((), ()))
     scheduler = make_scheduler(pool, planner=planner)
-    monkeypatch.setattr(scheduler.placement, "full", lambda: True)
+    monkeypatch.setattr(scheduler.placement.replicas, "full", lambda: True)
     report = answered_sequentially(await collect(scheduler, question(Mode.AUTO)))
     assert "full" in (report.reason or "")
     assert planner.requests == []

@@ -11,13 +11,13 @@ from pathlib import Path
 
 import psutil
 import pytest
-from plato.failover import follow_anywhere
 from redis import asyncio as aioredis
 
 from plato.context.redis import RedisContextStore
 from plato.engine.torch import TorchEngine
 from plato.prompting.model_tools import ModelTools
-from plato.runs import RunFailed, RunFinished, RunRequest
+from plato.runs import RunFailed, RunFinished, RunRequest, RunState
+from plato.runs.failover import follow_with_failover
 from tests.faults import FaultyEngines
 from tests.scheduling.cluster import DEADLINE_S, Cluster, Process
 from tests.scheduling.helpers import DIAMOND, parts, question, until
@@ -45,7 +45,7 @@ async def play(cluster: Cluster, asked: RunRequest, chance: random.Random) -> st
         return fate
     batches = 0
     most = chance.randrange(1, 6) if fate == "left" else None
-    async with aclosing(follow_anywhere(cluster.drive, asked, DEADLINE_S)) as events:
+    async with aclosing(follow_with_failover(cluster.drive, RunState(asked), DEADLINE_S)) as events:
         async for batch in events:
             batches += 1
             if batches == most:

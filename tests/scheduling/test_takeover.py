@@ -7,7 +7,6 @@ from collections.abc import Awaitable, Callable
 from contextlib import aclosing
 
 import pytest
-from plato.answering import Answering
 
 from plato.context import MemoryContextStore, RunRecord
 from plato.errors import RunNotFoundError, UnavailableError
@@ -21,6 +20,7 @@ from plato.runs import (
     RunFailed,
     RunFinished,
     RunRequest,
+    RunState,
 )
 from tests.scheduling.cluster import Cluster, Process
 from tests.scheduling.helpers import DIAMOND, collect, finished, of, parts, question, texts, until
@@ -45,17 +45,14 @@ async def followed(
     return events
 
 
-def answer(cluster: Cluster, asked: RunRequest, events: list[RunEvent]) -> str:
-    answering = Answering(asked, cluster.tools.text)
-    for event in events:
-        answering.take(event)
-    return answering.answer().text
+def answer(asked: RunRequest, events: list[RunEvent]) -> str:
+    return RunState(asked, events).answer().text
 
 
 @pytest.fixture
 async def undisturbed(cluster: Cluster) -> str:
     asked = diamond()
-    return answer(cluster, asked, await collect(cluster.schedulers[0].scheduler, asked))
+    return answer(asked, await collect(cluster.schedulers[0].scheduler, asked))
 
 
 def slow(cluster: Cluster) -> None:
@@ -111,7 +108,7 @@ async def test_a_run_that_nobody_follows_goes_on_when_its_scheduler_dies(
     cluster.mend()
     events = await followed(second, asked)
     finished(events)
-    assert answer(cluster, asked, events) == undisturbed
+    assert answer(asked, events) == undisturbed
     # What was finished is not decoded again, and what was begun is not begun again.
     again = [request for _, request in cluster.pool.requests[before:]]
     assert 1 not in [request.node for request in again]
@@ -135,7 +132,7 @@ async def test_a_scheduler_that_leaves_hands_over_what_nobody_follows(
     events = await followed(second, asked)
     finished(events)
     assert not of(RunFailed, events)
-    assert answer(cluster, asked, events) == undisturbed
+    assert answer(asked, events) == undisturbed
 
 
 async def test_a_scheduler_that_has_lost_a_run_to_another_lets_go_of_it(
@@ -155,7 +152,7 @@ async def test_a_scheduler_that_has_lost_a_run_to_another_lets_go_of_it(
         switch.slow_s = 0.0
     events = await followed(second, asked)
     finished(events)
-    assert answer(cluster, asked, events) == undisturbed
+    assert answer(asked, events) == undisturbed
     assert (await recorded(cluster, asked)).owner.partition(":")[0] == "scheduler-1"
 
 
@@ -185,9 +182,9 @@ async def test_a_store_that_has_lost_everything_gets_it_again(
         process.store.replace(cluster.store)
     cluster.mend()
     events = await followed(first, asked)
-    assert answer(cluster, asked, events) == undisturbed
+    assert answer(asked, events) == undisturbed
     await recorded(cluster, asked)
-    assert answer(cluster, asked, await followed(second, asked)) == undisturbed
+    assert answer(asked, await followed(second, asked)) == undisturbed
 
 
 async def test_a_run_without_a_store_is_known_to_its_scheduler_and_says_what_it_lacked(
@@ -199,7 +196,7 @@ async def test_a_run_without_a_store_is_known_to_its_scheduler_and_says_what_it_
         process.store.away = True
     events = await collect(first.scheduler, asked)
     assert finished(events).degraded == ("context store",)
-    assert answer(cluster, asked, events) == undisturbed
+    assert answer(asked, events) == undisturbed
     snapshot = await first.scheduler.snapshot("", asked.run_id)
     assert isinstance(snapshot.events[-1], RunFinished)
     with pytest.raises(UnavailableError, match="context store"):
@@ -207,7 +204,7 @@ async def test_a_run_without_a_store_is_known_to_its_scheduler_and_says_what_it_
     # It is written when the store is back.
     cluster.mend()
     await recorded(cluster, asked)
-    assert answer(cluster, asked, await followed(second, asked)) == undisturbed
+    assert answer(asked, await followed(second, asked)) == undisturbed
 
 
 async def test_cancelling_ends_a_run_everywhere_and_its_followers_are_told(
@@ -261,5 +258,5 @@ async def test_a_planned_run_goes_on_with_the_same_plan(cluster: Cluster) -> Non
     assert [node.title for node in finished(events).nodes] == [
         node.title for node in finished(whole).nodes
     ]
-    assert answer(cluster, asked, events) == answer(cluster, quiet, whole)
+    assert answer(asked, events) == answer(quiet, whole)
     assert set(texts(whole)) == {node.number for node in finished(events).nodes}

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from plato.engine import Load, Prompt, Replica
+from plato.engine import Prompt, Replica
 from plato.scheduling.placement.kv_aware import KVAware
 from plato.scheduling.placement.policy import PlacementRequest, Policy
 from plato.scheduling.placement.replicas import ReplicaTable
@@ -51,10 +51,6 @@ class Placement:
         self._policy = policy or KVAware()
         self._random = random.Random(seed)
         self.replicas = ReplicaTable(clock, on_forget=self._policy.forget)
-        self.predicted_tokens = 0
-        """Prompt tokens predicted to be cached, over all sequences that were answered."""
-        self.wrong_tokens = 0
-        """Those of them that were not."""
 
     def choose(
         self,
@@ -97,20 +93,3 @@ class Placement:
             yield booking
         finally:
             booking.ended()
-
-    def answered(self, predicted: int, actual: int) -> None:
-        """Record predicted and actual cache hits of a prompt, in tokens."""
-        self.predicted_tokens += predicted
-        self.wrong_tokens += max(0, predicted - actual)
-
-    def observe(self, replica: str, epoch: str, load: Load) -> None:
-        """See `ReplicaTable.observe`."""
-        self.replicas.observe(replica, epoch, load)
-
-    def avoid(self, replica: str) -> None:
-        """See `ReplicaTable.avoid`."""
-        self.replicas.avoid(replica)
-
-    def full(self) -> bool:
-        """See `ReplicaTable.full`."""
-        return self.replicas.full()
