@@ -312,7 +312,8 @@ class RunState:
         events.append(self.ended)
         condensed = sorted((e for e in events if e is not None), key=attrgetter("id"))
         if condensed and self.text:
-            condensed[-1] = replace(condensed[-1], text=self.text, text_offset=0)
+            last = replace(condensed[-1], text=self.text, text_offset=0)
+            condensed = [replace(e, text_offset=self.text_bytes) for e in condensed[:-1]] + [last]
         return tuple(condensed)
 
     def _planned(self) -> list[NodePlanned]:

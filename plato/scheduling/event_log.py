@@ -82,10 +82,9 @@ class EventLog:
         self._next_id = EventId(event.id.term, event.id.number + 1)
         self.state.feed(event)
         self.compose()
-        if self._unsent:
-            begins = self.state.text_bytes - len(self._unsent.encode())
-            event = replace(event, text=self._unsent, text_offset=begins)
-            self._unsent = ""
+        text, self._unsent = self._unsent, ""
+        begins = self.state.text_bytes - len(text.encode())
+        event = replace(event, text=text, text_offset=begins)
         self._events.append(event)
         self._journal.append((event,))
         for follower in tuple(self._followers):

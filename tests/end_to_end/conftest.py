@@ -31,7 +31,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(scope="session")
 def settings(model_folder: str) -> Settings:
     """What the application is started with."""
-    return Settings(model=model_folder, served_model_name="small", node_max_tokens=64)
+    return Settings(
+        model=model_folder, served_model_name="small", node_max_tokens=64, equal_work=True
+    )
 
 
 @pytest.fixture(scope="session")

@@ -28,7 +28,7 @@ class Server:
         """`command` is a module to run, and its arguments in front of those that are common."""
         self._folder = folder
         self._command = command
-        self._settings = settings
+        self._settings = {"equal_work": True, **settings}
         self._port = free_port()
         self._process: subprocess.Popen[bytes] | None = None
         self.url = f"http://127.0.0.1:{self._port}"

@@ -103,13 +103,13 @@ def test_a_run_whose_scheduler_dies_is_followed_to_its_end(
         time.sleep(1.0)
     wait_until(server.ready, 60, "there are schedulers again")
     for run in runs:
-        text, last = "", ""
+        text, last = b"", ""
         url = f"{server.url}/v1/runs/{run}/events"
         with httpx.stream("GET", url, timeout=DEADLINE_S) as response:
             for line in response.iter_lines():
                 if line.startswith("data: "):
                     data = json.loads(line.removeprefix("data: "))
-                    text = text[: data["text_offset"]] + data["text"]
+                    text = text[: data["text_offset"]] + data["text"].encode()
                     last = data["type"]
         assert last == "run_finished"
-        assert text == undisturbed[0]
+        assert text.decode() == undisturbed[0]

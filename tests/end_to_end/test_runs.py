@@ -54,10 +54,11 @@ def events(http: httpx.Client, run_id: str, after: str | None = None, most: int 
     return found
 
 
-def text_of(pieces: Any, text: str = "") -> str:
+def text_of(pieces: Any, known: str = "") -> str:
+    text = known.encode()
     for _, _, data in pieces:
-        text = text[: data["text_offset"]] + data["text"]
-    return text
+        text = text[: data["text_offset"]] + data["text"].encode()
+    return text.decode()
 
 
 def test_a_run_goes_on_by_itself_and_can_be_fetched(http: httpx.Client) -> None:

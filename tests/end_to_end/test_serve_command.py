@@ -67,7 +67,7 @@ def test_plato_serve_answers_and_leaves_nothing_behind(model_folder: str, tmp_pa
     temporary.rmdir()
     assert not (tmp_path / ".ray").exists()
     log_lines = (tmp_path / "log").read_text().splitlines()
-    opened = [line for line in log_lines if '"run opened"' in line]
+    opened = [line for line in log_lines if '"run started"' in line]
     assert opened, "structured logs carry the run"
     assert '"run": "' in opened[0]
 
