@@ -1,4 +1,4 @@
-"""Ending background tasks for sure."""
+"""Ending what runs in tasks."""
 
 from __future__ import annotations
 
@@ -6,6 +6,12 @@ import asyncio
 from typing import Any
 
 RETRY_S = 0.2
+
+
+def expire(timer: asyncio.Timeout) -> None:
+    """Have a timeout expire now, unless it has."""
+    if not timer.expired():
+        timer.reschedule(asyncio.get_running_loop().time())
 
 
 async def end_task(task: asyncio.Task[Any]) -> None:

@@ -59,3 +59,8 @@ class RunRequest:
     """Report the text of every node's prompt."""
     headings: bool = False
     """Put titles above the parts of the answer."""
+
+    @property
+    def planned_mode(self) -> Mode:
+        """The mode of an answer that follows a plan."""
+        return Mode.SKELETON if self.mode is Mode.SKELETON else Mode.PLATO

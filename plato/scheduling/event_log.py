@@ -8,7 +8,16 @@ from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass, replace
 
 from plato.errors import SlowConsumerError
-from plato.runs import EventId, NodeState, RunEvent, RunEvents, RunReport, RunState
+from plato.runs import (
+    EventId,
+    Mode,
+    ModeChosen,
+    NodeState,
+    RunEvent,
+    RunEvents,
+    RunReport,
+    RunState,
+)
 from plato.runs.composer import Composer
 from plato.scheduling.ownership.journal import Journal
 
@@ -75,6 +84,16 @@ class EventLog:
     def ended(self) -> bool:
         """Whether the last event is here."""
         return self.state.ended is not None
+
+    @property
+    def stamp(self) -> tuple[str, float]:
+        """The first fields of an event that happens now."""
+        return self.state.request.run_id, self.at_s
+
+    def choose_mode(self, mode: Mode, reason: str | None = None) -> None:
+        """Report how the question is answered, once, before the first text."""
+        if self.state.mode is None:
+            self.append(ModeChosen(*self.stamp, mode, reason))
 
     def append(self, event: RunEvent) -> None:
         """Assign the event its id and the text that it releases, and pass it on."""

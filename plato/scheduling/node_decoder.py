@@ -29,6 +29,7 @@ from plato.scheduling.failures import (
 from plato.scheduling.leases import LeaseKeeper, being_cancelled
 from plato.scheduling.placement import Booking, Placement
 from plato.settings import Settings
+from plato.tasks import expire
 
 logger = logging.getLogger(__name__)
 
@@ -187,11 +188,9 @@ class NodeDecoder:
         silence: asyncio.Timeout,
     ) -> None:
         """Take the chunks of one attempt; `silence` is expired when the replica counts as lost."""
-        loop = asyncio.get_running_loop()
 
         def lost() -> None:
-            if not silence.expired():
-                silence.reschedule(loop.time())
+            expire(silence)
 
         stream, answered = self._pool.generate(request, ranked), False
         with ExitStack() as held:

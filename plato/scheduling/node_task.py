@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 
 from plato.engine import Chunk, GenerateRequest
@@ -23,7 +22,6 @@ class NodeTask:
         prompt: NodePrompt,
         log: EventLog,
         services: Services,
-        include_prompt: bool,
     ) -> None:
         status = log.state.node(request.node)
         report = status.report
@@ -31,8 +29,9 @@ class NodeTask:
         self._services = services
         self._prompt = prompt
         self._started_s = log.at_s if report.started_s is None else report.started_s
-        tokens = prompt.prompt.tokens
-        self._text = services.model.prompt_text(tokens) if include_prompt else None
+        self._text: str | None = None
+        if log.state.request.include_prompts:
+            self._text = services.model.prompt_text(prompt.prompt.tokens)
         self.decoding = NodeDecoding(
             request,
             status,
@@ -42,14 +41,9 @@ class NodeTask:
             replica=report.replica,
             epoch=report.epoch,
         )
-        self._before_text: Callable[[], None] = lambda: None
 
-    async def decode(self, before_text: Callable[[], None]) -> None:
-        """Decode the node, which may have been begun by another scheduler.
-
-        `before_text` is called before text is reported. Raises a `PlatoError`.
-        """
-        self._before_text = before_text
+    async def decode(self) -> None:
+        """Decode the node, which another scheduler may have begun. Raises a `PlatoError`."""
         self._begin(None)
         try:
             await self._services.decoder.decode(self.decoding)
@@ -70,24 +64,15 @@ class NodeTask:
 
     def _begin(self, reason: str | None) -> None:
         report = self._report(NodeState.RUNNING)
-        self._log.append(
-            NodeStarted(
-                self.decoding.request.run_id,
-                self._log.at_s,
-                report.number,
-                self.decoding.attempt,
-                report,
-                reason,
-            )
-        )
+        attempt = self.decoding.attempt
+        self._log.append(NodeStarted(*self._log.stamp, report.number, attempt, report, reason))
 
     def _output(self, chunk: Chunk) -> None:
         if chunk.text:
-            self._before_text()
+            self._log.choose_mode(self._log.state.request.planned_mode)
         self._log.append(
             NodeOutput(
-                chunk.run_id,
-                self._log.at_s,
+                *self._log.stamp,
                 number=chunk.node,
                 attempt=chunk.attempt,
                 offset=chunk.offset,
@@ -102,8 +87,7 @@ class NodeTask:
         finish = self.decoding.status.finish
         assert finish is not None
         report = replace(self._report(NodeState.DONE), finished_s=self._log.at_s)
-        run_id = self.decoding.request.run_id
-        self._log.append(NodeFinished(run_id, self._log.at_s, report.number, finish, report))
+        self._log.append(NodeFinished(*self._log.stamp, report.number, finish, report))
 
     def _report(self, state: NodeState) -> NodeReport:
         decoding, prompt = self.decoding, self._prompt

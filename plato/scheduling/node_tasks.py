@@ -9,7 +9,6 @@ from plato.engine import GenerateRequest, Prompt, StopConditions
 from plato.prompting import NodePrompt, NodeText, TranscriptConversation
 from plato.runs import (
     Mode,
-    ModeChosen,
     Node,
     NodePlanned,
     PlanGraph,
@@ -60,16 +59,6 @@ class NodeTasks:
             request.messages, request.tenant, skeleton
         )
 
-    def choose_mode(self, mode: Mode, reason: str | None = None) -> None:
-        """Report how the question is answered, once, before the first text."""
-        if self._log.state.mode is None:
-            self._log.append(ModeChosen(self._request.run_id, self._log.at_s, mode, reason))
-
-    @property
-    def planned_mode(self) -> Mode:
-        """The mode of an answer that follows a plan."""
-        return Mode.SKELETON if self._request.mode is Mode.SKELETON else Mode.PLATO
-
     def add(
         self, node: Node, plan: PlanReport | None = None, plan_tokens: tuple[int, ...] = ()
     ) -> None:
@@ -77,8 +66,7 @@ class NodeTasks:
         if self._request.mode is Mode.SKELETON:
             node = replace(node, dependencies=())
         self.graph.add(node)
-        event = NodePlanned(self._request.run_id, self._log.at_s, node, plan, plan_tokens)
-        self._log.append(event)
+        self._log.append(NodePlanned(*self._log.stamp, node, plan, plan_tokens))
 
     def start_ready(self) -> None:
         """Start every node whose dependencies are done, the longest path below it first."""
@@ -142,7 +130,7 @@ class NodeTasks:
             group_s=HIDDEN_INTERVALS * interval_s if hidden else interval_s,
             keep=keep,
         )
-        work = NodeTask(request, prompt, self._log, self._services, self._request.include_prompts)
+        work = NodeTask(request, prompt, self._log, self._services)
         assert self._group is not None
         self._started[node.number] = self._group.create_task(self._run(work))
 
@@ -153,7 +141,7 @@ class NodeTasks:
             work.restore()
         else:
             try:
-                await work.decode(self._choose_planned_mode)
+                await work.decode()
             finally:
                 if keep is not None and work.decoding.replica:
                     self.pinned_at.add(work.decoding.replica)
@@ -162,6 +150,3 @@ class NodeTasks:
         self._texts[number] = NodeText(number, tuple(status.tokens), status.text)
         if self._log.state.mode is not Mode.SEQUENTIAL:
             self.start_ready()
-
-    def _choose_planned_mode(self) -> None:
-        self.choose_mode(self.planned_mode)

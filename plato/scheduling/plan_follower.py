@@ -16,6 +16,7 @@ from plato.runs import Node, PlanReport
 from plato.scheduling.failures import SilenceError
 from plato.scheduling.leases import being_cancelled
 from plato.scheduling.services import Services
+from plato.tasks import expire
 
 logger = logging.getLogger(__name__)
 
@@ -119,12 +120,6 @@ class PlanFollower:
         self, request: PlanRequest, take: Callable[[PlanLine], None], silence: asyncio.Timeout
     ) -> bool:
         """Take the events of one attempt; whether the plan came to its end."""
-        loop = asyncio.get_running_loop()
-
-        def lost() -> None:
-            if not silence.expired():
-                silence.reschedule(loop.time())
-
         stream = self._services.planner.plan(request)
         with ExitStack() as held:
             async with aclosing(stream):
@@ -133,7 +128,10 @@ class PlanFollower:
                     match event:
                         case PlanStarted():
                             self._replica = event.replica
-                            held.enter_context(self._services.leases.holding(event.replica, lost))
+                            lease = self._services.leases.holding(
+                                event.replica, lambda: expire(silence)
+                            )
+                            held.enter_context(lease)
                         case PlanLine():
                             take(event)
                         case PlanEnded():

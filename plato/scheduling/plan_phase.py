@@ -106,13 +106,12 @@ class PlanPhase:
             await self._fall_back(label, reason or TOO_FEW_PARTS, report)
 
     def _finish_plan(self, report: PlanReport, reason: str | None) -> None:
-        self._nodes.choose_mode(self._nodes.planned_mode)
+        self._log.choose_mode(self._request.planned_mode)
         self._report_plan(report, reason)
         self._nodes.start_ready()
 
     def _report_plan(self, report: PlanReport, reason: str | None) -> None:
-        event = PlanFinished(self._request.run_id, self._log.at_s, report, reason)
-        self._log.append(event)
+        self._log.append(PlanFinished(*self._log.stamp, report, reason))
         self._journal.plan_finished()
 
     async def _fall_back(self, label: str, reason: str, plan: PlanReport = NO_PLAN) -> None:
@@ -124,7 +123,7 @@ class PlanPhase:
         prompt = self._services.model.layout.sequential(request.messages, request.tenant)
         if self._state.mode is not Mode.SEQUENTIAL:
             await self._nodes.discard()
-            self._nodes.choose_mode(Mode.SEQUENTIAL, reason)
+            self._log.choose_mode(Mode.SEQUENTIAL, reason)
         if not self._nodes.graph:
             self._nodes.add(Node(1, ANSWER_TITLE))
         if not self._state.plan_complete:

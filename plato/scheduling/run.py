@@ -13,6 +13,7 @@ from plato.scheduling.node_tasks import NodeTasks
 from plato.scheduling.ownership.journal import Journal
 from plato.scheduling.plan_phase import PlanPhase
 from plato.scheduling.services import Services
+from plato.tasks import expire
 
 logger = logging.getLogger(__name__)
 
@@ -111,7 +112,7 @@ class Run:
                 asyncio.TaskGroup() as tasks,
             ):
                 # Whatever is still being decoded then is not needed.
-                self.log.on_complete = lambda: _expire(complete)
+                self.log.on_complete = lambda: expire(complete)
                 nodes.start(tasks)
                 tasks.create_task(PlanPhase(nodes, self.log, self.journal, self._services).run())
         except TimeoutError:
@@ -133,19 +134,14 @@ class Run:
                 f"the run ended without all of part {self.log.composer.current}; send the "
                 "question again"
             )
-        report, at_s = self.log.report(self.journal.degraded), self.log.at_s
+        report, stamp = self.log.report(self.journal.degraded), self.log.stamp
         if failure is None:
-            self.log.append(RunFinished(self.id, at_s, report))
+            self.log.append(RunFinished(*stamp, report))
         else:
-            self.log.append(RunFailed.of(failure, self.id, at_s, report))
+            self.log.append(RunFailed.of(failure, *stamp, report))
         cancelled = isinstance(failure, CancelledError)
         self.journal.close("cancelled" if cancelled else "failed" if failure else "done")
         self._on_end(self)
-
-
-def _expire(timer: asyncio.Timeout) -> None:
-    if not timer.expired():
-        timer.reschedule(asyncio.get_running_loop().time())
 
 
 def _first_failure(error: Exception, run_id: str) -> PlatoError:

@@ -8,9 +8,10 @@ from typing import Any
 import redis.asyncio
 from openai import OpenAI
 from ray import serve
+from starlette.requests import Request
 
-from deployments.ingress import tenant_of
 from deployments.local import APP_NAME, LocalApp
+from plato.api.requests import tenant_of
 from plato.context.redis import RedisContextStore
 
 
@@ -32,7 +33,9 @@ async def test_a_run_leaves_state_outputs_and_handles_with_a_ttl(
             }
         },
     )
-    run, tenant = answer.plato["run"], tenant_of("Bearer test-key")
+    run = answer.plato["run"]
+    headers = [(b"authorization", b"Bearer test-key")]
+    tenant = tenant_of(Request({"type": "http", "headers": headers}))
     owner: Any = serve.get_deployment_handle("StoreOwner", APP_NAME)
     url = await owner.url.remote()
     store = RedisContextStore(url)
