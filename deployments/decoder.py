@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator
-from contextlib import aclosing
 from functools import partial
 from typing import Any
 
@@ -77,9 +76,7 @@ class Decoder:
     ) -> AsyncGenerator[Chunk]:
         """Decode one sequence. `replica` is for the router: where the caller wants it best."""
         await self._transfer.before(request, partial(self._export_at, request.source))
-        async with aclosing(self._engine.generate(request)) as chunks:
-            async for chunk in chunks:
-                yield chunk
+        return self._engine.generate(request)
 
     async def export_kv(
         self, prompt: Prompt, start: int, *, replica: str

@@ -120,6 +120,7 @@ class PlanFollower:
         self, request: PlanRequest, take: Callable[[PlanLine], None], silence: asyncio.Timeout
     ) -> bool:
         """Take the events of one attempt; whether the plan came to its end."""
+        leases = self._services.leases
         stream = self._services.planner.plan(request)
         with ExitStack() as held:
             async with aclosing(stream):
@@ -128,10 +129,8 @@ class PlanFollower:
                     match event:
                         case PlanStarted():
                             self._replica = event.replica
-                            lease = self._services.leases.holding(
-                                event.replica, lambda: expire(silence)
-                            )
-                            held.enter_context(lease)
+                            holding = leases.holding(event.replica, lambda: expire(silence))
+                            held.enter_context(holding)
                         case PlanLine():
                             take(event)
                         case PlanEnded():
