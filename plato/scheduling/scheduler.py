@@ -261,20 +261,21 @@ class GraphScheduler:
             self._registry.ended(run)
             if admitted:
                 self._admission.leave(request.tenant)
-            self._note_end(run)
+            _note_end(self._recorder, run)
 
         journal = Journal(self._store, self._writes, lease, state)
         run = Run(state, self._services, journal, term=term, on_end=on_end)
         self._registry.add(run)
         return run
 
-    def _note_end(self, run: Run) -> None:
-        ended = run.state.ended
-        assert ended is not None
-        record_run(self._recorder, ended)
-        extra: dict[str, object] = {"run": run.id, "outcome": type(ended).__name__}
-        if isinstance(ended, RunFailed):
-            extra |= {"code": ended.code, "error": ended.message}
-        report = run.state.report()
-        extra |= {"mode": report.mode, "reason": report.reason, "seconds": report.duration_s}
-        logger.info("run ended", extra=extra)
+
+def _note_end(recorder: Recorder, run: Run) -> None:
+    """Record and log a run that has ended."""
+    ended, report = run.state.ended, run.state.report()
+    assert ended is not None
+    record_run(recorder, ended)
+    extra: dict[str, object] = {"run": run.id, "outcome": type(ended).__name__}
+    if isinstance(ended, RunFailed):
+        extra |= {"code": ended.code, "error": ended.message}
+    extra |= {"mode": report.mode, "reason": report.reason, "seconds": report.duration_s}
+    logger.info("run ended", extra=extra)
