@@ -15,7 +15,7 @@ import httpx
 from plato.api.requests import to_run_request, validate_request
 from plato.api.responses import PlatoInfo, read_event
 from plato.errors import PlatoError, UnavailableError
-from plato.runs import RunEvent, RunState
+from plato.runs import RunEvent, RunFailed, RunFinished, RunState
 from plato.settings import Settings
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ class Update:
     text: str = ""
     """Text that continues the answer."""
     event: RunEvent | None = None
-    """What happened to the run."""
+    """What happened to the run, but for its end, which `info` or an error reports."""
     info: dict[str, Any] | None = None
     """The `plato` object of the finished answer; the last update has it."""
     finish_reason: str | None = None
@@ -126,10 +126,10 @@ class LocalClient:
         body = validate_request(_body(question, options, self._settings.model_name))
         request = to_run_request(body, settings=self._settings, tenant="", run_id=uuid.uuid4().hex)
         state = RunState(request)
-        async with aclosing(self._runtime.run(request)) as batches:
-            async for events in batches:
-                for event in events:
-                    yield Update(state.feed(event), event)
+        async with aclosing(self._runtime.service.answer(state)) as batches:
+            async for event in (event async for events in batches for event in events):
+                shown = body.options.events and not isinstance(event, RunFinished | RunFailed)
+                yield Update(event.text, event if shown else None)
         answer = state.answer()
         info = PlatoInfo.of(answer.report)
         yield Update(info=info.model_dump(mode="json"), finish_reason=answer.finish_reason)
