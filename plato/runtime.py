@@ -66,7 +66,7 @@ class LocalPool:
         return engine.epoch, await engine.kv_snapshot()
 
     async def release(self, run_id: str, replica: str) -> None:
-        """Drop the pins that sequences of `run` have left at one engine."""
+        """Drop the pins that sequences of `run_id` have left at one engine."""
         if replica in self._engines:
             self._engines[replica].release(run_id)
 

@@ -72,13 +72,11 @@ async def test_a_client_that_disconnects_cancels_its_run(runtime: Runtime) -> No
         assert run_id in runtime.scheduler.runs
         await response.aclose()
         async with asyncio.timeout(5):
-            while run_id in runtime.scheduler.runs:
+            while run_id in runtime.scheduler.runs:  # noqa: ASYNC110
                 await asyncio.sleep(0.01)
 
 
 async def test_a_run_that_fails_gives_its_status(http: httpx.AsyncClient) -> None:
-    late = long()
-    late["plato"] = late["plato"] | {"deadline_s": 0.05}
-    response = await http.post(CHAT, json=late)
+    response = await http.post(CHAT, json=long(plato={"deadline_s": 0.05}))
     assert response.status_code == httpx.codes.GATEWAY_TIMEOUT
     assert response.json()["error"]["code"] == "deadline_exceeded"
