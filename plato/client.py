@@ -16,7 +16,6 @@ from plato.api.requests import to_run_request, validate_request
 from plato.api.responses import PlatoInfo, read_event
 from plato.errors import PlatoError, UnavailableError
 from plato.runs import RunEvent, RunFailed, RunFinished, RunState
-from plato.settings import Settings
 
 if TYPE_CHECKING:
     # It brings torch, which takes seconds that asking a server need not cost.
@@ -116,15 +115,15 @@ class HttpClient:
 class LocalClient:
     """A runtime in this process."""
 
-    def __init__(self, runtime: Runtime, settings: Settings) -> None:
+    def __init__(self, runtime: Runtime) -> None:
         self._runtime = runtime
-        self._settings = settings
 
     async def ask(self, question: str, options: dict[str, Any]) -> AsyncGenerator[Update]:
         """See `Client.ask`."""
         # As the server would read it, so that wrong options are refused in the same words.
-        body = validate_request(_body(question, options, self._settings.model_name))
-        request = to_run_request(body, settings=self._settings, tenant="", run_id=uuid.uuid4().hex)
+        settings = self._runtime.settings
+        body = validate_request(_body(question, options, settings.model_name))
+        request = to_run_request(body, settings=settings, tenant="", run_id=uuid.uuid4().hex)
         state = RunState(request)
         async with aclosing(self._runtime.service.answer(state)) as batches:
             async for event in (event async for events in batches for event in events):
