@@ -3,34 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
-from typing import Any
 
 import pytest
 from ray.exceptions import RayTaskError
 
 from deployments.handles import stream
 from plato.errors import OverloadedError, UnavailableError
+from tests.deployments.calls import Response
 
 SILENCE_S = 0.1
-
-
-class Response:
-    """What a streaming handle call returns, without Ray: items, and whether it was cancelled."""
-
-    def __init__(self, items: AsyncGenerator[Any]) -> None:
-        self._items = items
-        self.cancelled = False
-
-    def __aiter__(self) -> AsyncIterator[Any]:
-        return self
-
-    async def __anext__(self) -> Any:
-        return await anext(self._items)
-
-    def cancel(self) -> None:
-        self.cancelled = True
 
 
 async def numbers(*pauses_s: float) -> AsyncGenerator[int | None]:
@@ -41,26 +24,22 @@ async def numbers(*pauses_s: float) -> AsyncGenerator[int | None]:
         yield number
 
 
-def called(response: Response) -> Callable[[], Any]:
-    return lambda: response
-
-
 async def test_the_items_come_without_the_heartbeats() -> None:
     response = Response(numbers(0, 0, 0))
-    assert [item async for item in stream(called(response))] == [1, 2, 3]
+    assert [item async for item in stream(lambda: response)] == [1, 2, 3]
     assert not response.cancelled
 
 
 async def test_leaving_a_stream_cancels_its_call() -> None:
     response = Response(numbers(0, 0))
-    async with aclosing(stream(called(response))) as items:
+    async with aclosing(stream(lambda: response)) as items:
         assert await anext(items) == 1
     assert response.cancelled
 
 
 async def test_after_the_last_item_there_is_nothing_to_cancel() -> None:
     response = Response(numbers(0, 0))
-    async with aclosing(stream(called(response), is_last=lambda item: item == 2)) as items:
+    async with aclosing(stream(lambda: response, is_last=lambda item: item == 2)) as items:
         assert [await anext(items), await anext(items)] == [1, 2]
     assert not response.cancelled
 
@@ -70,7 +49,7 @@ async def test_silence_ends_a_stream_and_cancels_its_call() -> None:
     received = []
 
     async def receive() -> None:
-        async for item in stream(called(response), silence_s=SILENCE_S):
+        async for item in stream(lambda: response, silence_s=SILENCE_S):
             received.append(item)  # noqa: PERF401 - it raises in the middle
 
     with pytest.raises(UnavailableError, match=r"silent for 0\.1 s"):
@@ -87,12 +66,12 @@ async def test_heartbeats_keep_a_stream() -> None:
         yield 1
 
     response = Response(slow())
-    assert [item async for item in stream(called(response), silence_s=SILENCE_S)] == [1]
+    assert [item async for item in stream(lambda: response, silence_s=SILENCE_S)] == [1]
 
 
 async def test_the_time_that_the_consumer_takes_is_not_silence() -> None:
-    received = []
-    async for item in stream(called(Response(numbers(0, 0))), silence_s=SILENCE_S):
+    response, received = Response(numbers(0, 0)), []
+    async for item in stream(lambda: response, silence_s=SILENCE_S):
         received.append(item)
         await asyncio.sleep(1.5 * SILENCE_S)
     assert received == [1, 2]
@@ -105,7 +84,7 @@ async def test_what_was_raised_in_the_other_process_is_raised_here(cause: Except
         raise RayTaskError("generate", "a traceback", cause).as_instanceof_cause()
 
     response = Response(failing())
-    items = stream(called(response), silence_s=SILENCE_S)
+    items = stream(lambda: response, silence_s=SILENCE_S)
     assert await anext(items) == 1
     with pytest.raises(type(cause)) as raised:
         await anext(items)
