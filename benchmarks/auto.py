@@ -24,7 +24,6 @@ from typing import Any
 from benchmarks.common.report import Report, arguments, read_jsonl
 from benchmarks.common.workload import SHARED_DATA
 from plato.errors import PlatoError
-from plato.runs import Mode
 from plato.runtime import Runtime
 from plato.settings import Settings
 
@@ -92,7 +91,7 @@ async def ask_all(
     async with await Runtime.open(settings) as runtime:
         for number, question in enumerate(questions, start=1):
             try:
-                answer = await runtime.ask(question, mode=Mode.AUTO, max_tokens=max_tokens)
+                answer = await runtime.ask(question, max_tokens=max_tokens)
             except PlatoError as error:
                 rows.append({"question": question, "error": error.message})
                 continue

@@ -65,14 +65,15 @@ async def stream(
             if item:
                 ended = is_last(cast(T, item))
                 yield cast(T, item)
+    except RayTaskError as error:
+        # As in `ask`; before the next, as Ray gives it the type of its cause, too.
+        raise error.cause from error
     except TimeoutError as error:
         if not timer.expired():
             raise
         raise UnavailableError(
             f"the other process has been silent for {silence_s:g} s", retry_after_s=1.0
         ) from error
-    except RayTaskError as error:
-        raise error.cause from error  # As in `ask`.
     finally:
         if not ended:
             response.cancel()
@@ -119,7 +120,7 @@ class ServeDecoderPool:
         return epoch, snapshot
 
     async def release(self, run_id: str, replica: str) -> None:
-        """Drop the pins that sequences of `run` have left at one replica."""
+        """Drop the pins that sequences of `run_id` have left at one replica."""
         await ask(lambda: self._handle.release.remote(run_id, replica=replica))
 
 

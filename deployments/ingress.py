@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
 from typing import Any
 
 from ray import serve
@@ -52,8 +53,9 @@ class ServeRunService:
             batches = self._stream(
                 lambda: self._streaming.follow.remote(tenant, run_id, after, replica=owner)
             )
-            async for batch in batches:
-                yield batch
+            async with aclosing(batches):
+                async for batch in batches:
+                    yield batch
 
         return follow_detached(follow, request.run_id, self._settings.failover_s)
 

@@ -217,7 +217,7 @@ async def _client(
         # What concerns the user arrives as an error.
         logging.getLogger("plato").addHandler(logging.NullHandler())
     async with await Runtime.open(settings) as runtime:
-        yield LocalClient(runtime, settings)
+        yield LocalClient(runtime)
 
 
 def _settings() -> Settings:

@@ -15,8 +15,7 @@ import httpx
 from plato.api.requests import to_run_request, validate_request
 from plato.api.responses import PlatoInfo, read_event
 from plato.errors import PlatoError, UnavailableError
-from plato.runs import RunEvent, RunState
-from plato.settings import Settings
+from plato.runs import RunEvent, RunFailed, RunFinished, RunState
 
 if TYPE_CHECKING:
     # It brings torch, which takes seconds that asking a server need not cost.
@@ -34,7 +33,7 @@ class Update:
     text: str = ""
     """Text that continues the answer."""
     event: RunEvent | None = None
-    """What happened to the run."""
+    """What happened to the run, but for its end, which `info` or an error reports."""
     info: dict[str, Any] | None = None
     """The `plato` object of the finished answer; the last update has it."""
     finish_reason: str | None = None
@@ -116,20 +115,20 @@ class HttpClient:
 class LocalClient:
     """A runtime in this process."""
 
-    def __init__(self, runtime: Runtime, settings: Settings) -> None:
+    def __init__(self, runtime: Runtime) -> None:
         self._runtime = runtime
-        self._settings = settings
 
     async def ask(self, question: str, options: dict[str, Any]) -> AsyncGenerator[Update]:
         """See `Client.ask`."""
         # As the server would read it, so that wrong options are refused in the same words.
-        body = validate_request(_body(question, options, self._settings.model_name))
-        request = to_run_request(body, settings=self._settings, tenant="", run_id=uuid.uuid4().hex)
+        settings = self._runtime.settings
+        body = validate_request(_body(question, options, settings.model_name))
+        request = to_run_request(body, settings=settings, tenant="", run_id=uuid.uuid4().hex)
         state = RunState(request)
-        async with aclosing(self._runtime.run(request)) as batches:
-            async for events in batches:
-                for event in events:
-                    yield Update(state.feed(event), event)
+        async with aclosing(self._runtime.service.answer(state)) as batches:
+            async for event in (event async for events in batches for event in events):
+                shown = body.options.events and not isinstance(event, RunFinished | RunFailed)
+                yield Update(event.text, event if shown else None)
         answer = state.answer()
         info = PlatoInfo.of(answer.report)
         yield Update(info=info.model_dump(mode="json"), finish_reason=answer.finish_reason)

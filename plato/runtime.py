@@ -26,7 +26,8 @@ from plato.metrics import NO_METRICS, Recorder
 from plato.metrics.recording import AnswerTimer
 from plato.planning.protocol import Planner
 from plato.prompting.model_tools import ModelTools
-from plato.runs import Answer, Message, RunEvents, RunRequest, RunState
+from plato.runs import Answer, Message, RunEvents, RunRequest, RunSnapshot, RunState
+from plato.scheduling.scheduler import GraphScheduler
 from plato.settings import Settings
 
 
@@ -65,7 +66,7 @@ class LocalPool:
         return engine.epoch, await engine.kv_snapshot()
 
     async def release(self, run_id: str, replica: str) -> None:
-        """Drop the pins that sequences of `run` have left at one engine."""
+        """Drop the pins that sequences of `run_id` have left at one engine."""
         if replica in self._engines:
             self._engines[replica].release(run_id)
 
@@ -73,6 +74,48 @@ class LocalPool:
 def _load(engine: Engine) -> int:
     load = engine.stats().load
     return load.running + load.waiting
+
+
+class LocalRunService:
+    """A scheduler in this process: implements `plato.api.service.RunService`."""
+
+    def __init__(self, scheduler: GraphScheduler, engines: dict[str, Engine]) -> None:
+        self._scheduler = scheduler
+        self._engines = engines
+
+    async def answer(self, state: RunState) -> AsyncGenerator[RunEvents]:
+        """Drive the run, and feed `state`."""
+        async with aclosing(self._scheduler.run(state.request)) as batches:
+            async for events in batches:
+                for event in events:
+                    state.feed(event)
+                yield events
+
+    async def open(self, request: RunRequest) -> None:
+        """Start a detached run."""
+        await self._scheduler.open(request)
+
+    def events(self, request: RunRequest) -> AsyncGenerator[RunEvents]:
+        """Follow a detached run."""
+        return self._scheduler.follow(request.tenant, request.run_id)
+
+    async def snapshot(self, tenant: str, run_id: str) -> RunSnapshot:
+        """A run as it stands."""
+        return await self._scheduler.snapshot(tenant, run_id)
+
+    async def cancel(self, tenant: str, run_id: str) -> None:
+        """Cancel a run."""
+        if not await self._scheduler.cancel(tenant, run_id):
+            await self._scheduler.owner(tenant, run_id)  # Raises if there is no such run.
+
+    async def ready(self) -> dict[str, object]:
+        """What the next question would find."""
+        stats = [engine.stats() for engine in self._engines.values()]
+        return {
+            "decoders": [each.epoch for each in stats],
+            "dtype": stats[0].dtype,
+            "runs": len(self._scheduler.runs),
+        }
 
 
 class Runtime:
@@ -115,6 +158,8 @@ class Runtime:
             name="runtime",
             recorder=recorder,
         )
+        self.service = LocalRunService(self.scheduler, engines)
+        """For `plato.api.app.new_app`."""
 
     @classmethod
     async def open(
@@ -162,19 +207,14 @@ class Runtime:
         and bounds of the settings. Raises a `PlatoError` if they are wrong or the run fails.
         """
         messages = [Message("user", question)] if isinstance(question, str) else question
-        body = {
-            "model": self.settings.model_name,
-            "messages": [{"role": each.role, "content": each.content} for each in messages],
-            **options,
-        }
-        request = to_run_request(
-            validate_request(body), settings=self.settings, tenant="", run_id=uuid.uuid4().hex
+        body = validate_request(
+            {"model": self.settings.model_name, "messages": messages, **options}
         )
-        state = RunState(request)
+        state = RunState(
+            to_run_request(body, settings=self.settings, tenant="", run_id=uuid.uuid4().hex)
+        )
         timer = AnswerTimer(state, self._recorder)
-        async with aclosing(self.run(request)) as batches:
+        async with aclosing(self.service.answer(state)) as batches:
             async for events in batches:
-                for event in events:
-                    state.feed(event)
                 timer.observe(events)
         return state.answer()

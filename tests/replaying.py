@@ -8,6 +8,9 @@ from collections.abc import Iterable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Self
 
+from plato.api.responses import describe_event
+from plato.runs import Event
+
 DONE = b"data: [DONE]\n\n"
 DEADLINE_S = 10.0
 
@@ -21,6 +24,11 @@ def delta(text: str = "", finish: str | None = None, **plato: Any) -> bytes:
     """A chunk of a completion with text, an event or the final report."""
     choice = {"index": 0, "delta": {"content": text} if text else {}, "finish_reason": finish}
     return event({"choices": [choice], **({"plato": plato} if plato else {})})
+
+
+def happened(event: Event) -> bytes:
+    """A chunk that tells what happens to a part."""
+    return delta(event=describe_event(event))
 
 
 def error(message: str, **fields: Any) -> dict[str, Any]:

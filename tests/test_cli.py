@@ -17,7 +17,8 @@ from typer.testing import CliRunner
 
 from plato.cli import app, read_plan
 from plato.errors import InvalidPlanError
-from tests.replaying import DONE, ReplayServer, delta, error
+from plato.runs import Mode, ModeChosen, Node, NodePlanned, PlanFinished, PlanReport
+from tests.replaying import DONE, ReplayServer, delta, error, happened
 
 QUESTION = "Why is the sea salty?"
 LINES = "1 | - | Salt\n2 | - | Depth\n3 | 1,2 | Both\n[END]\n"
@@ -47,7 +48,8 @@ def plato(*arguments: str) -> Result:
 
 
 def planned(part: dict[str, Any]) -> bytes:
-    return delta(event={"type": "node_planned", "node": part})
+    node = Node(part["number"], part["title"], tuple(part["dependencies"]))
+    return happened(NodePlanned("r1", 0.1, node))
 
 
 def report(mode: str = "plato", reason: str | None = None) -> bytes:
@@ -62,8 +64,8 @@ def report(mode: str = "plato", reason: str | None = None) -> bytes:
     )
 
 
-CHOSEN = delta(event={"type": "mode_chosen", "mode": "plato", "reason": None})
-PLAN_FINISHED = delta(event={"type": "plan_finished", "reason": None})
+CHOSEN = happened(ModeChosen("r1", 0.2, Mode.PLATO))
+PLAN_FINISHED = happened(PlanFinished("r1", 0.3, PlanReport("model", 3)))
 
 
 class TestAsk:
@@ -174,7 +176,7 @@ class TestPlan:
 
     def test_a_question_without_a_plan_says_why(self) -> None:
         pieces = (
-            delta(event={"type": "mode_chosen", "mode": "sequential", "reason": "no [b] plan"}),
+            happened(ModeChosen("r1", 0.2, Mode.SEQUENTIAL, "no [b] plan")),
             planned({"number": 1, "title": "Answer", "dependencies": []}),
             PLAN_FINISHED,
         )

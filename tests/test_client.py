@@ -12,11 +12,12 @@ import pytest
 from plato.client import Client, HttpClient, Update
 from plato.errors import PlatoError, UnavailableError
 from plato.ports import free_port
-from tests.replaying import DONE, ReplayServer, delta, error, event
+from plato.runs import EventId, Node, NodePlanned
+from tests.replaying import DONE, ReplayServer, delta, error, event, happened
 
-EVENT = {"type": "node_planned", "node": {"number": 1, "title": "Salt", "dependencies": []}}
+EVENT = NodePlanned("r1", 0.5, Node(1, "Salt"), id=EventId(1, 3))
 ANSWER = (
-    delta(event=EVENT),
+    happened(EVENT),
     delta("The Dead "),
     delta("Sea."),
     delta(finish="stop", mode="plato"),
@@ -40,6 +41,15 @@ async def test_text_events_and_the_report_arrive() -> None:
         Update(text="Sea."),
         Update(info={"mode": "plato"}, finish_reason="stop"),
     ]
+    assert updates[0].event is not None
+    assert updates[0].event.id == EVENT.id
+
+
+async def test_an_event_of_a_later_release_is_passed_over() -> None:
+    unknown = delta(event={"type": "node_paused", "run": "r1", "id": "1-4"})
+    with ReplayServer(unknown, *ANSWER) as server:
+        updates = await ask(HttpClient(server.url))
+    assert [update.event for update in updates[:2]] == [None, EVENT]
 
 
 async def test_a_chunk_may_be_cut_anywhere() -> None:
@@ -98,7 +108,14 @@ async def test_an_answer_that_breaks_off_is_no_answer(last: tuple[None, ...]) ->
 
 
 @pytest.mark.parametrize(
-    "piece", [b"data: {broken\n\n", b"data: 5\n\n", b'data: {"choices": [{}]}\n\n']
+    "piece",
+    [
+        b"data: {broken\n\n",
+        b"data: 5\n\n",
+        b'data: {"choices": [{}]}\n\n',
+        delta(event={"type": "node_planned"}),
+        delta(event={"type": "node_planned", "run": "r1", "id": "1-4", "at_s": 0, "node": 5}),
+    ],
 )
 async def test_a_server_that_speaks_something_else_is_named(piece: bytes) -> None:
     with ReplayServer(piece, DONE) as server, pytest.raises(UnavailableError, match=ODD):

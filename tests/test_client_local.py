@@ -10,41 +10,76 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from plato.client import LocalClient, Update
+from plato.client import Client, HttpClient, LocalClient, Update
+from plato.display import RunView
 from plato.errors import PlatoError
+from plato.runs import Node, NodeFinished, NodeOutput, NodePlanned
 from plato.runtime import Runtime
 from plato.settings import Settings
+from tests.serving import serving
 
 # One event loop for all of this file: the model is loaded once.
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def client(tiny_model_folder: str) -> AsyncIterator[LocalClient]:
+async def runtime(tiny_model_folder: str) -> AsyncIterator[Runtime]:
     settings = Settings(
-        model=tiny_model_folder, served_model_name="tiny", kv_budget_mb=16, node_max_tokens=6
+        model=tiny_model_folder,
+        served_model_name="tiny",
+        kv_budget_mb=16,
+        node_max_tokens=6,
+        lease_ttl_s=10,
+        equal_work=True,
     )
-    async with await Runtime.open(settings) as runtime:
-        yield LocalClient(runtime, settings)
+    async with await Runtime.open(settings) as opened:
+        yield opened
 
 
-async def ask(client: LocalClient, **options: Any) -> list[Update]:
+@pytest.fixture
+def client(runtime: Runtime) -> LocalClient:
+    return LocalClient(runtime)
+
+
+def folded(updates: list[Update]) -> list[tuple[Node, str]]:
+    """The parts and their texts, as the events have them."""
+    view = RunView()
+    for update in updates:
+        if update.event is not None:
+            view.feed(update.event)
+    return [(node, view.state.nodes[node.number].text) for node in view.state.planned_nodes]
+
+
+async def ask(client: Client, **options: Any) -> list[Update]:
     async with aclosing(client.ask("Why is the sea salty?", options)) as updates:
         return [update async for update in updates]
 
 
-async def test_it_says_what_a_server_would(client: LocalClient) -> None:
+async def test_it_says_what_a_server_would(client: LocalClient, runtime: Runtime) -> None:
     plan = [{"title": "Salt"}, {"title": "Depth", "dependencies": [1]}]
     updates = await ask(client, plato={"plan": plan, "headings": True})
     text = "".join(update.text for update in updates)
     assert text.startswith("## Salt\n\n")
-    kinds = [update.event["type"] for update in updates if update.event]
-    assert kinds[0] == "node_planned"
-    assert kinds[-1] == "node_finished"
+    kinds = [type(update.event) for update in updates if update.event]
+    assert kinds[0] is NodePlanned
+    assert kinds[-1] is NodeFinished
     last = updates[-1]
     assert last.finish_reason == "length"
     assert last.info is not None
     assert json.loads(json.dumps(last.info)) == last.info
+    async with serving(runtime.service, runtime.settings) as url:
+        told = await ask(HttpClient(url), plato={"plan": plan, "headings": True})
+    assert "".join(update.text for update in told) == text
+    assert told[-1].finish_reason == last.finish_reason
+    assert told[-1].info is not None
+    assert told[-1].info.keys() == last.info.keys()
+    assert folded(told) == folded(updates)
+
+
+async def test_events_come_unless_they_are_not_wanted(client: LocalClient) -> None:
+    updates = await ask(client, max_tokens=2, plato={"mode": "sequential", "events": False})
+    assert not any(update.event for update in updates)
+    assert updates[-1].info is not None
 
 
 @pytest.mark.parametrize(
@@ -64,12 +99,11 @@ async def test_wrong_options_are_refused_as_a_server_would(
     assert raised.value.status == 400
 
 
-async def test_leaving_ends_the_run(client: LocalClient) -> None:
+async def test_leaving_ends_the_run(client: LocalClient, runtime: Runtime) -> None:
     options = {"max_tokens": 1500, "plato": {"mode": "sequential", "exact_lengths": True}}
     async with aclosing(client.ask("Why?", options)) as updates:
         async for update in updates:
-            if update.event and update.event["type"] == "node_output":
+            if isinstance(update.event, NodeOutput):
+                assert runtime.scheduler.runs
                 break
-    # The engine is free again at once: the next answer does not wait for the last one.
-    (first, *_) = await ask(client, max_tokens=2, plato={"mode": "sequential"})
-    assert first.event is not None
+    assert not runtime.scheduler.runs

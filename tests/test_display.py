@@ -7,6 +7,20 @@ from typing import Any
 from rich.console import Console
 
 from plato.display import RunView, figures
+from plato.engine import FinishReason
+from plato.runs import (
+    Mode,
+    ModeChosen,
+    Node,
+    NodeFinished,
+    NodeOutput,
+    NodePlanned,
+    NodeReport,
+    NodeStarted,
+    NodeState,
+    PlanFinished,
+    PlanReport,
+)
 
 
 def shown(renderable: Any, width: int = 80) -> str:
@@ -16,13 +30,24 @@ def shown(renderable: Any, width: int = 80) -> str:
     return capture.get()
 
 
-def planned(number: int, title: str, *dependencies: int) -> dict[str, Any]:
-    node = {"number": number, "title": title, "dependencies": list(dependencies)}
-    return {"type": "node_planned", "node": node}
+def planned(number: int, title: str, *dependencies: int) -> NodePlanned:
+    return NodePlanned("r1", 0.1, Node(number, title, dependencies))
 
 
-def output(number: int, text: str) -> dict[str, Any]:
-    return {"type": "node_output", "number": number, "tokens": [1] * len(text), "text": text}
+def started(number: int, title: str) -> NodeStarted:
+    return NodeStarted("r1", 0.2, number, 0, NodeReport(number, title, (), NodeState.RUNNING))
+
+
+def output(number: int, text: str) -> NodeOutput:
+    return NodeOutput("r1", 0.3, number, 0, 0, (1,) * len(text), text)
+
+
+def finished(number: int, title: str, tokens: int) -> NodeFinished:
+    report = NodeReport(number, title, (), NodeState.DONE, tokens=tokens)
+    return NodeFinished("r1", 0.4, number, FinishReason.STOP, report)
+
+
+PLAN_FINISHED = PlanFinished("r1", 0.4, PlanReport("model", 2), "late")
 
 
 def test_parts_are_shown_as_they_grow() -> None:
@@ -30,38 +55,56 @@ def test_parts_are_shown_as_they_grow() -> None:
     assert "planning" in shown(view.render())
     view.feed(planned(1, "Salt"))
     view.feed(planned(2, "[b]Depth[/b]", 1))
-    view.feed({"type": "node_started", "number": 1})
+    view.feed(started(1, "Salt"))
     view.feed(output(1, "It is\n very salty"))
     text = shown(view.render())
+    assert "plan (deciding)" in text
     assert "▸ 1 Salt  17 tokens" in text
     assert "It is very salty" in text
     assert "· 2 [b]Depth[/b]  needs 1" in text
-    view.feed({"type": "mode_chosen", "mode": "plato", "reason": None})
-    view.feed({"type": "plan_finished", "reason": "late"})
-    view.feed({"type": "node_finished", "number": 1})
+    view.feed(ModeChosen("r1", 0.4, Mode.PLATO))
+    view.feed(PLAN_FINISHED)
+    view.feed(finished(1, "Salt", 17))
     text = shown(view.render())
-    assert "✓ 1 Salt" in text
+    assert "plan (plato)" in text
+    assert "✓ 1 Salt  17 tokens" in text
+    assert "very salty" not in text
     assert "planning" not in text
-    assert view.reason == "late"
+    assert view.state.report().reason == "late"
+
+
+def test_of_a_long_part_the_end_is_shown() -> None:
+    view = RunView()
+    view.feed(started(1, "Salt"))
+    view.feed(output(1, "first words, " + "more " * 100 + "last words"))
+    text = shown(view.render())
+    assert "last words" in text
+    assert "first words" not in text
+    assert max(map(len, text.splitlines())) <= 80
 
 
 def test_a_plan_alone_shows_no_progress() -> None:
     view = RunView()
     view.feed(planned(1, "Salt"))
-    view.feed({"type": "node_started", "number": 1})
-    view.feed({"type": "plan_finished", "reason": None})
+    view.feed(started(1, "Salt"))
+    view.feed(output(1, "It is"))
+    view.feed(PLAN_FINISHED)
     text = shown(view.render(progress=False))
     assert "1 Salt" in text
     assert "tokens" not in text
+    assert "It is" not in text
     assert "▸" not in text
 
 
 def test_a_sequential_answer_forgets_the_plan_before_it() -> None:
     view = RunView()
     view.feed(planned(1, "Salt"))
-    view.feed({"type": "mode_chosen", "mode": "sequential", "reason": "no plan"})
+    view.feed(ModeChosen("r1", 0.2, Mode.SEQUENTIAL, "no plan"))
     view.feed(planned(1, "Answer"))
-    assert [part.title for part in view.parts.values()] == ["Answer"]
+    text = shown(view.render())
+    assert "1 Answer" in text
+    assert "Salt" not in text
+    assert "planning" not in text
 
 
 def info(**fields: Any) -> dict[str, Any]:

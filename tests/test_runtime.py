@@ -11,18 +11,19 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
-from plato.composing import Answer
 
 from plato.engine import Chunk, GenerateRequest, Prompt, SamplingParams, Segment
 from plato.engine.torch import TorchEngine
 from plato.errors import ModelError, OverloadedError, PlatoError
 from plato.planning.given import validate_plan
 from plato.runs import (
+    Answer,
     Message,
     Mode,
     Node,
     NodeOutput,
     NodeState,
+    RunError,
     RunFinished,
     RunReport,
     RunRequest,
@@ -31,6 +32,7 @@ from plato.runtime import LocalPool, Runtime
 from plato.settings import Settings
 
 QUESTION = "What should I think of before I buy a used bicycle?"
+SEQUENTIAL = {"mode": "sequential"}
 DIAMOND = validate_plan(
     [
         Node(1, "Where to look", max_tokens=8),
@@ -55,6 +57,7 @@ async def runtime(model_folder: str) -> AsyncIterator[Runtime]:
         node_max_tokens=12,
         max_title_chars=24,
         lease_ttl_s=10,
+        equal_work=True,
     )
     async with await Runtime.open(settings) as opened:
         yield opened
@@ -62,7 +65,14 @@ async def runtime(model_folder: str) -> AsyncIterator[Runtime]:
 
 def question(**fields: Any) -> RunRequest:
     """A run for which `ask` hides too much."""
-    return RunRequest(run_id="run", messages=(Message("user", QUESTION),), **fields)
+    return RunRequest(
+        run_id="run",
+        messages=(Message("user", QUESTION),),
+        sampling=SamplingParams(),
+        max_nodes=8,
+        deadline_s=120.0,
+        **fields,
+    )
 
 
 def engine_of(runtime: Runtime) -> TorchEngine:
@@ -92,7 +102,7 @@ def part(report: RunReport, number: int) -> tuple[float, float]:
 async def test_a_question_is_planned_and_its_parts_start_before_the_plan_is_complete(
     runtime: Runtime,
 ) -> None:
-    answer = await runtime.ask(QUESTION, mode=Mode.PLATO, max_nodes=3)
+    answer = await runtime.ask(QUESTION, plato={"mode": "plato", "max_nodes": 3})
     report = answer.report
     assert report.mode is Mode.PLATO
     assert report.plan.source == "model"
@@ -100,15 +110,16 @@ async def test_a_question_is_planned_and_its_parts_start_before_the_plan_is_comp
     assert part(report, 1)[0] < report.plan.finished_s
     assert all(node.state is NodeState.DONE for node in report.nodes)
     assert answer.text.count("\n\n") >= len(report.nodes) - 1
-    assert answer.first_text_s is not None
-    assert answer.first_text_s < report.duration_s
+    assert report.first_text_s is not None
+    assert report.first_text_s < report.duration_s
     # The parts share the question, and the plan's prompt is shared with nobody.
     assert all(node.cached_tokens > 0 for node in report.nodes[1:])
     await idle(runtime)
 
 
 async def test_skeleton_decodes_a_given_plan_without_its_dependencies(runtime: Runtime) -> None:
-    answer = await runtime.ask(QUESTION, mode=Mode.SKELETON, plan=DIAMOND, headings=True)
+    plato = {"mode": "skeleton", "plan": DIAMOND, "headings": True}
+    answer = await runtime.ask(QUESTION, plato=plato)
     report = answer.report
     assert report.mode is Mode.SKELETON
     assert all(node.sees == () for node in report.nodes)
@@ -117,7 +128,7 @@ async def test_skeleton_decodes_a_given_plan_without_its_dependencies(runtime: R
 
 
 async def test_sequential_is_an_ordinary_answer(runtime: Runtime) -> None:
-    answer = await runtime.ask("What is 2 + 2?", mode=Mode.SEQUENTIAL, max_tokens=12)
+    answer = await runtime.ask("What is 2 + 2?", plato=SEQUENTIAL, max_tokens=12)
     assert "4" in answer.text
     assert answer.report.mode is Mode.SEQUENTIAL
     assert answer.report.output_tokens <= 12
@@ -139,7 +150,7 @@ async def test_a_diamond_overlaps_and_its_last_part_sees_the_others(runtime: Run
     async with aclosing(runtime.run(request)) as batches:
         async for event in (event async for batch in batches for event in batch):
             if isinstance(event, NodeOutput):
-                texts[event.number] += event.text
+                texts[event.number] += event.node_text
             if isinstance(event, RunFinished):
                 report = event.report
     assert report is not None
@@ -160,8 +171,8 @@ async def test_equal_seeds_give_equal_texts_alone_and_among_seven_others(
     plan = tuple(replace(node, max_tokens=5) for node in DIAMOND)
 
     async def ask(seed: int) -> str:
-        sampling = SamplingParams(temperature=0.8, seed=seed)
-        answer = await runtime.ask(QUESTION, mode=Mode.PLATO, plan=plan, sampling=sampling)
+        plato = {"mode": "plato", "plan": plan}
+        answer = await runtime.ask(QUESTION, plato=plato, temperature=0.8, seed=seed)
         return answer.text
 
     alone = await ask(1)
@@ -170,10 +181,9 @@ async def test_equal_seeds_give_equal_texts_alone_and_among_seven_others(
     assert len(set(together)) == 8
 
 
-@pytest.mark.parametrize("mode", [Mode.PLATO, Mode.SEQUENTIAL])
-async def test_max_tokens_bounds_the_answer(runtime: Runtime, mode: Mode) -> None:
-    plan = DIAMOND if mode is Mode.PLATO else None
-    answer = await runtime.ask(QUESTION, mode=mode, plan=plan, max_tokens=10)
+@pytest.mark.parametrize("plato", [{"plan": DIAMOND}, {"mode": "sequential"}])
+async def test_max_tokens_bounds_the_answer(runtime: Runtime, plato: dict[str, Any]) -> None:
+    answer = await runtime.ask(QUESTION, plato=plato, max_tokens=10)
     assert answer.finish_reason == "length"
     assert answer.tokens == 10
     await idle(runtime)
@@ -183,9 +193,8 @@ async def test_a_stop_string_ends_the_answer_and_cancels_the_rest(runtime: Runti
     first, second = Node(1, "Where to look", max_tokens=10), Node(2, "The frame", max_tokens=300)
 
     async def ask(plan: tuple[Node, ...], *stop: str) -> Answer:
-        return await runtime.ask(
-            QUESTION, mode=Mode.PLATO, plan=plan, stop=stop, exact_lengths=True
-        )
+        plato = {"mode": "plato", "plan": plan, "exact_lengths": True}
+        return await runtime.ask(QUESTION, plato=plato, stop=stop)
 
     whole = await ask((first, replace(second, max_tokens=1)))
     word = whole.text.split()[2]
@@ -207,13 +216,19 @@ async def test_earlier_turns_are_part_of_the_question(runtime: Runtime) -> None:
         Message("assistant", "Hello Zbigniew!"),
         Message("user", "What is my name?"),
     ]
-    answer = await runtime.ask(messages, mode=Mode.SEQUENTIAL, max_tokens=16)
+    answer = await runtime.ask(messages, plato=SEQUENTIAL, max_tokens=16)
     assert "Zbigniew" in answer.text
 
 
-async def test_a_run_that_fails_raises_what_to_do(runtime: Runtime) -> None:
+async def test_a_plan_that_is_no_plan_raises_what_to_change(runtime: Runtime) -> None:
     with pytest.raises(PlatoError, match="depends on part 3"):
-        await runtime.ask(QUESTION, plan=(Node(1, "One"), Node(2, "Two", (3,))))
+        await runtime.ask(QUESTION, plato={"plan": (Node(1, "One"), Node(2, "Two", (3,)))})
+
+
+async def test_a_run_that_fails_raises_what_to_do(runtime: Runtime) -> None:
+    with pytest.raises(RunError, match="8192") as raised:
+        await runtime.ask("word " * 9000, plato=SEQUENTIAL)
+    assert (raised.value.status, raised.value.code) == (400, "context_length_exceeded")
 
 
 async def test_closing_the_events_cancels(runtime: Runtime) -> None:
@@ -233,7 +248,7 @@ async def test_two_engines_share_the_parts_of_one_question(tiny_model_folder: st
     plan = tuple(Node(number, f"Part {number}") for number in range(1, 9))
     async with await Runtime.open(settings) as runtime:
         answers: list[Answer] = await asyncio.gather(
-            *(runtime.ask(QUESTION, mode=Mode.PLATO, plan=plan) for _ in range(3))
+            *(runtime.ask(QUESTION, plato={"mode": "plato", "plan": plan}) for _ in range(3))
         )
         used = {node.replica for answer in answers for node in answer.report.nodes}
         assert used == {"local-0", "local-1"}
@@ -250,7 +265,7 @@ async def test_more_questions_than_allowed_are_refused(tiny_model_folder: str) -
         node_max_tokens=24,
     )
     async with await Runtime.open(settings) as runtime:
-        asked = [runtime.ask(QUESTION, mode=Mode.SEQUENTIAL, max_tokens=40) for _ in range(2)]
+        asked = [runtime.ask(QUESTION, plato=SEQUENTIAL, max_tokens=40) for _ in range(2)]
         first, second = await asyncio.gather(*asked, return_exceptions=True)
         assert isinstance(first, Answer)
         assert isinstance(second, PlatoError)

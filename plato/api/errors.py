@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import logging
 import math
-from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from collections.abc import Mapping
+from typing import Any
 
+from pydantic import ValidationError
+from pydantic_core import ErrorDetails
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
-from starlette.responses import JSONResponse
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import JSONResponse, Response
 
 from plato.api import sse
 from plato.errors import InvalidRequestError, PlatoError
@@ -22,6 +24,8 @@ logger = logging.getLogger(__name__)
 _OWN_TYPES = frozenset({"invalid_type", "invalid_value", "unknown_parameter", "unsupported_value"})
 """Error types that `schemas` raises itself; their names are OpenAI's codes."""
 _INPUT_SHOULD = "Input should "
+CLIENT_LEFT = 499
+"""What nginx logs for it; nobody reads this response."""
 
 
 class ModelNotFoundError(InvalidRequestError):
@@ -31,15 +35,7 @@ class ModelNotFoundError(InvalidRequestError):
     code = "model_not_found"
 
 
-class ValidationErrors(Protocol):
-    """Pydantic's `ValidationError`, or FastAPI's `RequestValidationError`."""
-
-    def errors(self) -> Sequence[Any]:
-        """One dict an error: `type`, `loc`, `msg` and perhaps `ctx`."""
-        ...
-
-
-def invalid_request(invalid: ValidationErrors) -> InvalidRequestError:
+def invalid_request(invalid: ValidationError) -> InvalidRequestError:
     """The first thing that is wrong with a body, as one error with the path of its parameter."""
     errors = invalid.errors()
     first = _describe(errors[0])
@@ -89,6 +85,7 @@ class ErrorReporter:
         return {
             PlatoError: self._respond,
             HTTPException: self._respond_http,
+            ClientDisconnect: self._respond_to_nobody,
             Exception: self._respond_unexpected,
         }
 
@@ -102,9 +99,12 @@ class ErrorReporter:
         self._note(reported, path, run_id)
         return sse.event(json.dumps(error_body(reported)), name=name)
 
-    async def _respond(self, request: Request, error: PlatoError) -> JSONResponse:
+    async def _respond(
+        self, request: Request, error: PlatoError, headers: Mapping[str, str] | None = None
+    ) -> JSONResponse:
         self._note(error, request.url.path, getattr(request.state, "run", None))
-        return JSONResponse(error_body(error), error.status, error_headers(error))
+        headers = {**error_headers(error), **(headers or {})}
+        return JSONResponse(error_body(error), error.status, headers)
 
     async def _respond_http(self, request: Request, error: HTTPException) -> JSONResponse:
         """What the router finds itself: an unknown path, a wrong method."""
@@ -112,7 +112,11 @@ class ErrorReporter:
             f"{request.method} {request.url.path}: {error.detail}", code="not_found"
         )
         reported.status = error.status_code
-        return await self._respond(request, reported)
+        return await self._respond(request, reported, error.headers)
+
+    async def _respond_to_nobody(self, request: Request, error: ClientDisconnect) -> Response:
+        """The client left before its body was here: no error of ours."""
+        return Response(status_code=CLIENT_LEFT)
 
     async def _respond_unexpected(self, request: Request, error: Exception) -> JSONResponse:
         extra = {"path": request.url.path, "run": getattr(request.state, "run", None)}
@@ -125,17 +129,12 @@ class ErrorReporter:
         logger.info("error response", extra=extra | ({"run": run_id} if run_id else {}))
 
 
-def _describe(error: Mapping[str, Any]) -> InvalidRequestError:
-    kind: str = error["type"]
-    message: str = error["msg"]
-    context: Mapping[str, Any] = error.get("ctx") or {}
-    loc: tuple[int | str, ...] = tuple(error["loc"])
-    if loc[:1] == ("body",) and (len(loc) > 1 or kind != "extra_forbidden"):
-        loc = loc[1:]  # FastAPI puts where it looked in front.
+def _describe(error: ErrorDetails) -> InvalidRequestError:
+    kind, message, context = error["type"], error["msg"], error.get("ctx") or {}
     if kind == "json_invalid":
         reason = context.get("error", message)
         return InvalidRequestError(f"the body is not valid JSON: {reason}", code="invalid_json")
-    param = str(context.get("param") or ".".join(map(str, loc)))
+    param = str(context.get("param") or ".".join(map(str, error["loc"])))
     if not param:
         return InvalidRequestError("the body must be a JSON object", code="invalid_type")
     code = kind if kind in _OWN_TYPES else "invalid_value"

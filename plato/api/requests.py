@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from pydantic import ValidationError
+from pydantic_core import PydanticSerializationError, to_json
 from starlette.requests import Request
 
 from plato.api.errors import ModelNotFoundError, invalid_request
@@ -48,14 +49,6 @@ def tenant_of(request: Request) -> str:
     return hashlib.blake2b(key.encode(), digest_size=8).hexdigest() if key else ""
 
 
-def validate_request(fields: Mapping[str, Any]) -> ChatCompletionRequest:
-    """Read the fields of a request. Raises `InvalidRequestError`."""
-    try:
-        return ChatCompletionRequest.model_validate(dict(fields))
-    except ValidationError as error:
-        raise invalid_request(error) from error
-
-
 def parse_request(body: bytes | str, *, run: bool = False) -> ChatCompletionRequest:
     """Read the body of a request. Raises `InvalidRequestError`.
 
@@ -71,6 +64,14 @@ def parse_request(body: bytes | str, *, run: bool = False) -> ChatCompletionRequ
             param="stream",
         )
     return request
+
+
+def validate_request(fields: Mapping[str, Any]) -> ChatCompletionRequest:
+    """Read the fields of a request as if they came in a body. Raises `InvalidRequestError`."""
+    try:
+        return parse_request(to_json(fields))
+    except PydanticSerializationError as error:
+        raise InvalidRequestError(f"the request cannot be written as JSON: {error}") from error
 
 
 def to_run_request(

@@ -83,21 +83,19 @@ class RunObject(BaseModel):
 
 
 def event_data(event: RunEvent, state: RunState, model: str) -> dict[str, Any]:
-    """The `data` of an event: its `type`, its fields, and the text of the answer it releases.
+    """The `data` of the last event of `state`: its `type`, its fields, and the text it releases.
 
     `text_offset` says at which byte (UTF-8) of the answer `text` begins: a client that reconnects
     to a run whose scheduler has changed may get some text again, at its place.
     """
-    described = describe_event(event)
-    if described is not None:
-        return described
-    return {
+    described = describe_event(event) or {
         "type": "run_finished" if isinstance(event, RunFinished) else "run_failed",
         "id": str(event.id),
         "run": RunObject.of(state, model).model_dump(mode="json"),
         "text": event.text,
-        "text_offset": event.text_offset,
     }
+    # Also without text it says how long the answer is: clients cut theirs there.
+    return described | {"text_offset": event.text_offset if event.text else state.text_bytes}
 
 
 class RunRoutes:
@@ -122,14 +120,12 @@ class RunRoutes:
         return RunObject.of(RunState(asked), self._model).response(202, location)
 
     async def get(self, request: Request) -> Response:
-        """A run as it stands."""
-        return await self._describe(tenant_of(request), _run_id(request))
-
-    async def cancel(self, request: Request) -> Response:
-        """Cancel a run, whichever scheduler drives it. One that has ended stays as it is."""
+        """A run as it stands; DELETE cancels it first, unless it has ended."""
         tenant, run_id = tenant_of(request), _run_id(request)
-        await self._service.cancel(tenant, run_id)
-        return await self._describe(tenant, run_id)
+        if request.method == "DELETE":
+            await self._service.cancel(tenant, run_id)
+        snapshot = await self._service.snapshot(tenant, run_id)
+        return RunObject.of(RunState(snapshot.request, snapshot.events), self._model).response()
 
     async def events(self, request: Request) -> Response:
         """The events of a run as they come; with Last-Event-ID, those behind it."""
@@ -141,10 +137,6 @@ class RunRoutes:
         snapshot = await self._service.snapshot(tenant_of(request), _run_id(request))
         stream = self._stream(snapshot.request, after)
         return StreamingResponse(stream, media_type=sse.MEDIA_TYPE, headers=sse.HEADERS)
-
-    async def _describe(self, tenant: str, run_id: str) -> Response:
-        snapshot = await self._service.snapshot(tenant, run_id)
-        return RunObject.of(RunState(snapshot.request, snapshot.events), self._model).response()
 
     async def _stream(self, asked: RunRequest, after: EventId) -> AsyncGenerator[bytes]:
         # From the start whatever the client has: the last event shows the whole run.

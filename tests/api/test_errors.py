@@ -4,20 +4,9 @@ from __future__ import annotations
 
 import pickle
 
-import pytest
-from fastapi.exceptions import RequestValidationError
-from pydantic import TypeAdapter, ValidationError
-
-from plato.api.errors import (
-    RunError,
-    as_plato_error,
-    error_body,
-    error_headers,
-    invalid_request,
-)
-from plato.api.schemas import ChatCompletionRequest
+from plato.api.errors import as_plato_error, error_body, error_headers
 from plato.errors import InvalidRequestError, OverloadedError
-from plato.runs import RunFailed
+from plato.runs import RunError, RunFailed
 
 
 def test_an_error_has_openais_body() -> None:
@@ -39,7 +28,7 @@ def test_retry_after_is_a_whole_number_of_seconds_and_never_zero() -> None:
 
 
 def test_a_failed_run_keeps_its_status_and_survives_pickling() -> None:
-    failed = RunFailed("r", 1.0, 429, "rate_limit_error", "overloaded", "full", None, 3.0)
+    failed = RunFailed.of(OverloadedError("full", retry_after_s=3.0), "r")
     error = pickle.loads(pickle.dumps(RunError(failed)))
     assert (error.status, error.retry_after_s) == (429, 3.0)
     assert error_body(error)["error"]["type"] == "rate_limit_error"
@@ -49,16 +38,3 @@ def test_details_of_an_unexpected_error_stay_inside() -> None:
     error = as_plato_error(KeyError("/etc/secret"))
     assert error.status == 500
     assert "secret" not in error.message
-
-
-def test_fastapis_validation_error_becomes_the_same_error_as_pydantics() -> None:
-    body = {"model": "m", "messages": [{"role": "user", "content": 5}]}
-    with pytest.raises(ValidationError) as caught:
-        TypeAdapter(ChatCompletionRequest).validate_python(body)
-    errors = [{**error, "loc": ("body", *error["loc"])} for error in caught.value.errors()]
-    plain = invalid_request(caught.value)
-    wrapped = invalid_request(RequestValidationError(errors))
-    assert error_body(plain) == error_body(wrapped)
-    assert plain.param == "messages.0.content"
-    missing = RequestValidationError([{"type": "missing", "loc": ("body",), "msg": "required"}])
-    assert invalid_request(missing).param is None

@@ -6,15 +6,16 @@ import json
 from typing import Any
 
 import pytest
+from starlette.requests import Request
 
-from plato.api.requests import parse_request, to_run_request
+from plato.api.requests import parse_request, tenant_of, to_run_request, validate_request
 from plato.engine import SamplingParams
 from plato.errors import InvalidPlanError, InvalidRequestError
 from plato.runs import Message, Mode, Node, RunRequest
 from plato.settings import Settings
 
 QUESTION = {"role": "user", "content": "Why?"}
-SETTINGS = Settings(served_model_name="tiny", max_nodes=6, run_deadline_s=60)
+SETTINGS = Settings(served_model_name="tiny", max_nodes=6, run_deadline_s=60, equal_work=True)
 
 
 def run_request(**fields: Any) -> RunRequest:
@@ -32,6 +33,7 @@ def test_a_bare_request_gets_the_deployments_defaults_and_a_drawn_seed() -> None
         mode=Mode.AUTO,
         sampling=SamplingParams(temperature=0.0, top_p=1.0, seed=7),
         max_nodes=6,
+        deadline_s=60.0,
     )
 
 
@@ -53,6 +55,7 @@ def test_everything_that_is_asked_for_arrives() -> None:
             "mode": "skeleton",
             "max_nodes": 3,
             "prompts": True,
+            "headings": True,
             "exact_lengths": True,
             "decode_plan": True,
             "deadline_s": 5,
@@ -86,6 +89,7 @@ def test_everything_that_is_asked_for_arrives() -> None:
         decode_plan=True,
         exact_lengths=True,
         include_prompts=True,
+        headings=True,
         deadline_s=5,
     )
 
@@ -148,3 +152,67 @@ def test_a_plan_that_is_no_plan_is_refused(plan: list[dict[str, Any]]) -> None:
     with pytest.raises(InvalidPlanError) as caught:
         run_request(plato={"plan": plan})
     assert str(caught.value.param).startswith("plato.plan")
+
+
+@pytest.mark.parametrize("option", ["decode_plan", "exact_lengths"])
+def test_equal_work_is_refused_where_the_settings_do_not_allow_it(option: str) -> None:
+    plan = [{"title": title, "max_tokens": 5} for title in "ABC"]
+    fields = {"model": "tiny", "messages": [QUESTION], "plato": {"plan": plan, option: True}}
+    body = validate_request(fields)
+    assert getattr(to_run_request(body, settings=SETTINGS, tenant="", run_id="r"), option)
+    settings = SETTINGS.model_copy(update={"equal_work": False})
+    with pytest.raises(InvalidRequestError, match="equal_work=true") as caught:
+        to_run_request(body, settings=settings, tenant="", run_id="r")
+    assert caught.value.param == f"plato.{option}"
+
+
+@pytest.mark.parametrize(("titles", "wrong"), [("AB", "at least 3"), ("ABa", "the same title")])
+def test_a_plan_that_the_planner_could_not_write_is_not_decoded(titles: str, wrong: str) -> None:
+    plan = [{"title": title} for title in titles]
+    assert run_request(plato={"plan": plan}).plan
+    with pytest.raises(InvalidPlanError, match=wrong) as caught:
+        run_request(plato={"plan": plan, "decode_plan": True})
+    assert caught.value.param == "plato.decode_plan"
+
+
+def test_fields_may_be_what_a_library_has_instead_of_json() -> None:
+    request = validate_request(
+        {
+            "model": "tiny",
+            "messages": (Message("user", "Why?"),),
+            "stop": ("END",),
+            "plato": {"mode": Mode.SKELETON, "plan": (Node(1, "A"), Node(2, "B", (1,), 9))},
+        }
+    )
+    fields = json.loads(request.model_dump_json(exclude_unset=True))
+    assert request == parse_request(json.dumps(fields))
+    assert fields["messages"] == [QUESTION]
+    assert fields["plato"]["plan"][1] == {
+        "number": 2,
+        "title": "B",
+        "dependencies": [1],
+        "max_tokens": 9,
+    }
+
+
+def test_fields_that_are_wrong_are_refused_in_the_words_for_a_body() -> None:
+    fields = {"model": "tiny", "messages": {}, "plato": [], "stop": 5}
+    with pytest.raises(InvalidRequestError) as in_body:
+        parse_request(json.dumps(fields))
+    with pytest.raises(InvalidRequestError) as as_fields:
+        validate_request(fields)
+    assert as_fields.value.message == in_body.value.message
+    with pytest.raises(InvalidRequestError, match="JSON"):
+        validate_request({**fields, "seed": object()})
+
+
+def test_clients_are_told_apart_by_their_keys() -> None:
+    def tenant(**headers: str) -> str:
+        fields = [(name.encode(), value.encode()) for name, value in headers.items()]
+        return tenant_of(Request({"type": "http", "headers": fields}))
+
+    assert tenant() == tenant(authorization="Bearer ") == ""
+    one, other = tenant(authorization="Bearer one"), tenant(authorization="Bearer other")
+    assert one != other
+    assert one == tenant(authorization="Bearer one")
+    assert "one" not in one

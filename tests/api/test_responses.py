@@ -6,21 +6,27 @@ import json
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from typing import Any
 
 import openai
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
-from plato.composing import Answer, AnswerFinish
 
 from plato.api import sse
 from plato.api.errors import error_body
 from plato.api.requests import parse_request
-from plato.api.responses import ChatResponse
+from plato.api.responses import ChatResponse, describe_event, read_event
 from plato.engine import FinishReason
 from plato.errors import NodeFailedError, OverloadedError
 from plato.runs import (
+    Answer,
+    AnswerFinish,
+    Event,
+    EventId,
     Mode,
     ModeChosen,
     Node,
@@ -32,6 +38,7 @@ from plato.runs import (
     NodeState,
     PlanFinished,
     PlanReport,
+    RunFailed,
     RunFinished,
     RunReport,
 )
@@ -52,12 +59,14 @@ REPORT = RunReport(
     cached_tokens=150,
     output_tokens=50,
     duration_s=3.0,
+    first_text_s=0.5,
+    answer_tokens=50,
     degraded=("context store",),
 )
 
 
-def answer(finish: AnswerFinish, first_text_s: float | None = 0.5) -> Answer:
-    return Answer("Hi", finish, REPORT, tokens=50, first_text_s=first_text_s)
+def answer(finish: AnswerFinish) -> Answer:
+    return Answer("Hi", replace(REPORT, finish_reason=finish))
 
 
 def test_a_completion_is_openais() -> None:
@@ -94,7 +103,7 @@ def test_a_completion_tells_how_the_run_went() -> None:
 
 def test_the_chunks_of_a_stream_are_openais() -> None:
     response = ChatResponse("r1", "tiny", include_usage=True)
-    texts = [response.opening(), response.text("Hi"), response.closing(answer("stop", None))]
+    texts = [response.opening(), response.text("Hi"), response.closing(answer("stop"))]
     chunks = [ChatCompletionChunk.model_validate_json(text, strict=True) for text in texts]
     assert {chunk.id for chunk in chunks} == {"chatcmpl-r1"}
     assert [chunk.choices[0].delta.role for chunk in chunks] == ["assistant", None, None]
@@ -131,8 +140,15 @@ def test_chunks_say_nothing_of_usage_unless_asked() -> None:
             {"type": "node_started", "number": 2, "attempt": 0},
         ),
         (
-            NodeOutput("r1", 1.0, 2, 0, 4, (7, 8), "hm"),
-            {"type": "node_output", "offset": 4, "tokens": [7, 8], "text": "hm"},
+            NodeOutput("r1", 1.0, 2, 0, 4, (7, 8), " hm", text="hm", text_offset=9),
+            {
+                "type": "node_output",
+                "offset": 4,
+                "tokens": [7, 8],
+                "node_text": " hm",
+                "text": "hm",
+                "text_offset": 9,
+            },
         ),
         (
             NodeFinished("r1", 1.0, 2, FinishReason.STOP, NODES[1]),
@@ -161,8 +177,36 @@ def test_the_parts_of_an_event_keep_their_fields() -> None:
     }
 
 
-def test_the_end_of_a_run_is_no_event_of_a_part() -> None:
-    assert ChatResponse("r1", "tiny").event(RunFinished("r1", 1.0, REPORT)) is None
+ENDS = (RunFinished("r1", 1.0, REPORT), RunFailed.of(OverloadedError("full"), "r1"))
+
+
+@pytest.mark.parametrize("end", ENDS)
+def test_the_end_of_a_run_is_no_event_of_a_part(end: Event) -> None:
+    assert ChatResponse("r1", "tiny").event(end) is None
+
+
+KINDS = (ModeChosen, NodePlanned, PlanFinished, NodeStarted, NodeOutput, NodeFinished)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@settings(deadline=None, max_examples=50)
+@given(data=st.data())
+def test_an_event_that_was_described_can_be_read_again(
+    kind: type[Event], data: st.DataObject
+) -> None:
+    natural = st.integers(0, 2**53)
+    event = replace(
+        data.draw(st.from_type(kind)), id=data.draw(st.builds(EventId, natural, natural))
+    )
+    sent = json.loads(json.dumps(describe_event(event)))
+    # By their texts: ids are not compared otherwise, and NaN is not equal to itself.
+    assert repr(read_event(sent)) == repr(event)
+
+
+def test_an_event_of_another_release_is_read_as_far_as_it_is_known() -> None:
+    sent = describe_event(ModeChosen("r1", 1.0, Mode.PLATO)) or {}
+    assert read_event({**sent, "cost": 5}) == ModeChosen("r1", 1.0, Mode.PLATO)
+    assert read_event({**sent, "type": "node_paused"}) is None
 
 
 @contextmanager

@@ -1,17 +1,16 @@
-"""A run as clients see it, and its events as they can be resumed."""
+"""A run as clients see it, and its events, which can be resumed."""
 
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
-from plato.answering import Answering
-from plato.reporting import RunTracker
 
 from plato.api.requests import parse_request
-from plato.api.runs import RunResponse
-from plato.engine import FinishReason
+from plato.api.runs import RunObject, event_data
+from plato.engine import FinishReason, SamplingParams
 from plato.errors import InvalidRequestError
 from plato.runs import (
     BEFORE_ALL,
@@ -32,9 +31,14 @@ from plato.runs import (
     RunFailed,
     RunFinished,
     RunRequest,
+    RunState,
 )
+from plato.runs.composer import Composer
 
-REQUEST = RunRequest("run-1", (Message("user", "?"),), mode=Mode.PLATO)
+REQUEST = RunRequest(
+    "run-1", (Message("user", "?"),), Mode.PLATO, SamplingParams(), max_nodes=8, deadline_s=60.0
+)
+ANSWER = "first\n\nsécond"
 
 
 def part(number: int, tokens: int = 0) -> NodeReport:
@@ -51,6 +55,7 @@ def output(number: int, offset: int, text: str, at: int, *, end: bool = False) -
 
 
 def whole() -> list[RunEvent]:
+    """A run's events with the text that each releases, as a scheduler sends them."""
     events: list[RunEvent] = [
         ModeChosen("run-1", 0.0, Mode.PLATO, id=EventId(1, 0)),
         NodePlanned("run-1", 0.1, Node(1, "One"), id=EventId(1, 1)),
@@ -58,96 +63,102 @@ def whole() -> list[RunEvent]:
         PlanFinished("run-1", 0.3, PlanReport("model", 2, 9), id=EventId(1, 3)),
         NodeStarted("run-1", 0.4, 1, 0, part(1), id=EventId(1, 4)),
         NodeStarted("run-1", 0.5, 2, 0, part(2), id=EventId(1, 5)),
-        output(2, 0, "second", 6, end=True),
+        output(2, 0, "sécond", 6, end=True),
         NodeFinished("run-1", 0.7, 2, FinishReason.STOP, part(2, 6), id=EventId(1, 7)),
         output(1, 0, "fi", 8),
         output(1, 2, "rst", 9, end=True),
         NodeFinished("run-1", 1.0, 1, FinishReason.STOP, part(1, 5), id=EventId(1, 10)),
     ]
-    tracker = RunTracker("run-1", Mode.PLATO)
+    state = RunState(REQUEST)
+    composer = Composer(state, lambda tokens: "".join(map(chr, tokens)))
+    released: list[RunEvent] = []
     for event in events:
-        tracker.feed(event)
-    return [*events, RunFinished("run-1", 1.1, tracker.report(), id=EventId(1, 11))]
+        state.feed(event)
+        begins = composer.released_bytes
+        released.append(replace(event, text=composer.advance(), text_offset=begins))
+    report = replace(state.report(), answer_tokens=11, finish_reason="stop")
+    return [*released, RunFinished("run-1", 1.1, report, id=EventId(1, 11))]
 
 
-def response() -> RunResponse:
-    return RunResponse("small", Answering(REQUEST, lambda tokens: "".join(map(chr, tokens))))
-
-
-def told(events: list[RunEvent], after: EventId = BEFORE_ALL) -> list[tuple[str, str, Any]]:
-    """(id, type, data) of what a client gets."""
-    building, found = response(), []
+def told(events: list[RunEvent], after: EventId = BEFORE_ALL) -> list[dict[str, Any]]:
+    """What a client gets."""
+    state, found = RunState(REQUEST), []
     for event in events:
-        if (sent := building.take(event, after)) is not None:
-            lines = dict(line.split(": ", 1) for line in sent.decode().rstrip("\n").split("\n"))
-            found.append((lines["id"], lines["event"], json.loads(lines["data"])))
+        state.feed(event)
+        if event.id > after:
+            found.append(json.loads(json.dumps(event_data(event, state, "small"))))
     return found
 
 
-def text_of(pieces: list[tuple[str, str, Any]], text: str = "") -> str:
-    """What a client has that puts every piece at its place."""
-    for _, _, data in pieces:
-        text = text[: data["text_offset"]] + data["text"]
+def text_of(sent: list[dict[str, Any]], text: bytes = b"") -> bytes:
+    """What a client has that puts every text at its place."""
+    for data in sent:
+        text = text[: data["text_offset"]] + data["text"].encode()
     return text
 
 
+def run_after(*events: RunEvent) -> RunObject:
+    return RunObject.of(RunState(REQUEST, events), "small")
+
+
+def test_a_run_that_has_just_begun_shows_what_was_asked() -> None:
+    run = run_after()
+    assert (run.id, run.status, run.answer) == ("run-1", "running", "")
+    assert (run.plato.requested_mode, run.plato.graph.nodes) == (Mode.PLATO, ())
+
+
 def test_a_run_shows_how_far_it_is_and_at_the_end_everything() -> None:
-    building = response()
-    for event in whole()[:9]:
-        building.answering.take(event)
-    run = building.run()
+    run = run_after(*whole()[:9])
     assert (run.id, run.status, run.answer) == ("run-1", "running", "fi")
     assert (run.usage, run.finish_reason, run.error) == (None, None, None)
-    assert len(run.plato.runs.graph.nodes) == 2
-    for event in whole()[9:]:
-        building.answering.take(event)
-    run = building.run()
-    assert (run.status, run.answer, run.finish_reason) == ("done", "first\n\nsecond", "stop")
+    assert len(run.plato.graph.nodes) == 2
+    run = run_after(*whole())
+    assert (run.status, run.answer, run.finish_reason) == ("done", ANSWER, "stop")
     assert run.usage is not None
     assert run.usage.completion_tokens == 11 + 9
 
 
 @pytest.mark.parametrize(("code", "status"), [("cancelled", "cancelled"), ("overloaded", "failed")])
 def test_a_run_that_ended_badly_says_why_and_keeps_what_there_was(code: str, status: str) -> None:
-    building = response()
-    for event in whole()[:9]:
-        building.answering.take(event)
     end = RunFailed("run-1", 1.0, 500, "server_error", code, "because", id=EventId(1, 9))
-    building.answering.take(end)
-    run = building.run()
+    run = run_after(*whole()[:9], end)
     assert (run.status, run.answer) == (status, "fi")
     assert run.error is not None
     assert (run.error["code"], run.error["message"]) == (code, "because")
-    assert len(run.plato.runs.graph.nodes) == 2
+    assert len(run.plato.graph.nodes) == 2
 
 
 def test_every_event_has_its_id_its_type_and_the_text_it_releases() -> None:
     found = told(whole())
-    assert [sent[0] for sent in found] == [f"1-{number}" for number in range(12)]
-    assert [sent[1] for sent in found][-3:] == ["node_output", "node_finished", "run_finished"]
-    assert all(data["type"] == kind and data["id"] == id_ for id_, kind, data in found)
-    assert text_of(found) == "first\n\nsecond"
-    assert found[-1][2]["run"]["answer"] == "first\n\nsecond"
-    assert found[-1][2]["run"]["status"] == "done"
+    assert [data["id"] for data in found] == [f"1-{number}" for number in range(12)]
+    kinds = [data["type"] for data in found]
+    assert kinds[-3:] == ["node_output", "node_finished", "run_finished"]
+    assert [data["text"] for data in found if data["text"]] == ["fi", "rst\n\nsécond"]
+    assert found[-1]["run"] == run_after(*whole()).model_dump(mode="json")
+
+
+def test_an_event_without_text_stands_at_the_end_of_the_answer() -> None:
+    assert [data["text_offset"] for data in told(whole())] == [*[0] * 9, 2, 14, 14]
+    end = RunFailed("run-1", 1.0, 500, "server_error", "overloaded", "full", id=EventId(1, 9))
+    (failed,) = told([*whole()[:9], end], EventId(1, 8))
+    assert (failed["type"], failed["text"], failed["text_offset"]) == ("run_failed", "", 2)
 
 
 @pytest.mark.parametrize("seen", range(12))
 def test_a_client_that_reconnects_gets_what_it_has_not_seen(seen: int) -> None:
     before = told(whole()[: seen + 1])
     rest = told(whole(), EventId(1, seen))
-    assert [sent[0] for sent in rest] == [f"1-{number}" for number in range(seen + 1, 12)]
-    assert text_of(rest, text_of(before)) == "first\n\nsecond"
+    assert [data["id"] for data in rest] == [f"1-{number}" for number in range(seen + 1, 12)]
+    assert text_of(rest, text_of(before)) == ANSWER.encode()
 
 
 @pytest.mark.parametrize("seen", range(12))
 def test_also_when_the_log_has_its_past_only_in_short(seen: int) -> None:
-    from plato.history import History
-
     before = told(whole()[: seen + 1])
     for kept in range(12):
-        history = History(whole()[:kept])
-        rest = told([*history.events(), *whole()[kept:]], EventId(1, seen))
-        assert text_of(rest, text_of(before)) == "first\n\nsecond"
+        condensed = RunState(REQUEST, whole()[:kept]).events()
+        rest = told([*condensed, *whole()[kept:]], EventId(1, seen))
+        assert text_of(rest, text_of(before)) == ANSWER.encode()
 
 
 def test_a_run_is_not_streamed() -> None:

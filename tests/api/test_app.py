@@ -1,0 +1,197 @@
+"""What the application does around its routes: health, errors, limits."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from typing import Any
+
+import httpx
+import pytest
+
+from plato.api import app as app_module
+from plato.api.app import new_app
+from plato.api.requests import MAX_BODY_BYTES
+from plato.api.service import RunService
+from plato.errors import NodeFailedError, OverloadedError
+from plato.metrics.table import REQUEST_ERRORS_TOTAL
+from plato.runs import RunEvents, RunRequest, RunState
+from plato.runtime import Runtime
+from plato.settings import Settings
+from tests.api.asking import CHAT, RUNS, server_sent, short
+from tests.recording import MemoryRecorder
+from tests.serving import connect
+
+# One event loop for all tests of the API: the model is loaded once.
+pytestmark = pytest.mark.asyncio(loop_scope="package")
+
+
+class BrokenService:
+    """A real service that raises `error`; its streams do after `batches` batches."""
+
+    def __init__(self, service: RunService, error: Exception, batches: int = 0) -> None:
+        self._service = service
+        self._error = error
+        self._batches = batches
+
+    def answer(self, state: RunState) -> AsyncGenerator[RunEvents]:
+        return self._break(self._service.answer(state))
+
+    def events(self, request: RunRequest) -> AsyncGenerator[RunEvents]:
+        return self._break(self._service.events(request))
+
+    async def open(self, request: RunRequest) -> None:
+        raise self._error
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._service, name)
+
+    async def _break(self, whole: AsyncGenerator[RunEvents]) -> AsyncGenerator[RunEvents]:
+        async with aclosing(whole):
+            for _ in range(self._batches):
+                yield await anext(whole)
+            raise self._error
+
+
+async def test_the_model_is_listed(http: httpx.AsyncClient) -> None:
+    (model,) = (await http.get("/v1/models")).json()["data"]
+    assert (await http.get(f"/v1/models/{model['id']}")).json() == model
+    refused = await http.get("/v1/models/meta/large")
+    assert (refused.status_code, refused.json()["error"]["code"]) == (404, "model_not_found")
+
+
+async def test_a_runtime_is_alive_and_ready(http: httpx.AsyncClient) -> None:
+    assert (await http.get("/healthz")).json() == {"status": "ok"}
+    ready = await http.get("/readyz")
+    assert (ready.status_code, ready.json()["status"]) == (200, "ready")
+    assert ready.json().keys() == {"status", "decoders", "dtype", "runs"}
+
+
+async def test_a_closed_runtime_is_alive_and_not_ready(tiny_model_folder: str) -> None:
+    settings = Settings(model=tiny_model_folder, kv_budget_mb=16)
+    async with await Runtime.open(settings) as closed:
+        pass
+    async with connect(closed.service, settings) as http:
+        assert (await http.get("/healthz")).status_code == httpx.codes.OK
+        refused = await http.get("/readyz")
+    assert refused.status_code == httpx.codes.SERVICE_UNAVAILABLE
+    assert refused.json() == {"status": "not ready", "reason": "the engine is shutting down"}
+
+
+async def test_a_service_that_does_not_answer_is_not_ready(
+    runtime: Runtime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(app_module, "READY_DEADLINE_S", 0.01)
+    monkeypatch.setattr(runtime.service, "ready", lambda: asyncio.sleep(5))
+    async with connect(runtime.service, runtime.settings) as http:
+        refused = await http.get("/readyz")
+    assert (refused.status_code, refused.json()["reason"]) == (503, "no answer in time")
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status", "allowed"),
+    [
+        ("GET", "/v2/runs", 404, None),
+        ("GET", CHAT, 405, {"POST"}),
+        ("PUT", f"{RUNS}/x", 405, {"GET", "HEAD", "DELETE"}),
+    ],
+)
+async def test_an_unknown_path_and_a_wrong_method_are_named(
+    http: httpx.AsyncClient, method: str, path: str, status: int, allowed: set[str] | None
+) -> None:
+    refused = await http.request(method, path)
+    assert refused.status_code == status
+    error = refused.json()["error"]
+    assert error["message"].startswith(f"{method} {path}: ")
+    assert (error["type"], error["code"]) == ("invalid_request_error", "not_found")
+    allow = refused.headers.get("allow")
+    assert (set(allow.split(", ")) if allow else None) == allowed
+
+
+@pytest.mark.parametrize("path", [CHAT, RUNS])
+async def test_a_body_that_is_too_large_is_refused(http: httpx.AsyncClient, path: str) -> None:
+    refused = await http.post(path, content=b" " * (MAX_BODY_BYTES + 1))
+    assert refused.status_code == httpx.codes.BAD_REQUEST
+    assert "larger than 4 MiB" in refused.json()["error"]["message"]
+    fits = await http.post(path, content=b" " * MAX_BODY_BYTES)
+    assert fits.json()["error"]["code"] == "invalid_json"
+
+
+async def test_a_client_that_leaves_while_it_asks_is_no_error(
+    runtime: Runtime, caplog: pytest.LogCaptureFixture
+) -> None:
+    recorder = MemoryRecorder()
+
+    async def receive() -> dict[str, Any]:
+        return {"type": "http.disconnect"}
+
+    async def send(message: Any) -> None:
+        pass
+
+    scope = {"type": "http", "method": "POST", "path": CHAT, "headers": [], "query_string": b""}
+    await new_app(runtime.service, runtime.settings, recorder)(scope, receive, send)
+    assert recorder.totals(REQUEST_ERRORS_TOTAL, "code") == {}
+    assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
+
+
+async def test_errors_are_counted_by_their_codes(runtime: Runtime) -> None:
+    recorder = MemoryRecorder()
+    wordy = [{"role": "user", "content": "word " * 3000}]
+    async with connect(runtime.service, runtime.settings, recorder) as http:
+        for fields in ({"model": "big"}, {"n": 2}, {"messages": wordy}, {"messages": wordy}):
+            assert (await http.post(CHAT, json=short(**fields))).status_code in (400, 404)
+        await http.get(f"{RUNS}/none")
+    assert recorder.totals(REQUEST_ERRORS_TOTAL, "code") == {
+        "model_not_found": 1,
+        "unsupported_value": 1,
+        "context_length_exceeded": 2,
+        "run_not_found": 1,
+    }
+
+
+@pytest.mark.parametrize("path", [CHAT, RUNS])
+async def test_a_service_that_refuses_gives_its_error(runtime: Runtime, path: str) -> None:
+    recorder = MemoryRecorder()
+    broken = BrokenService(runtime.service, OverloadedError("ask later", retry_after_s=1.2))
+    async with connect(broken, runtime.settings, recorder) as http:
+        refused = await http.post(path, json=short())
+    assert (refused.status_code, refused.headers["retry-after"]) == (429, "2")
+    error = refused.json()["error"]
+    assert (error["type"], error["message"]) == ("rate_limit_error", "ask later")
+    assert recorder.total(REQUEST_ERRORS_TOTAL, code="overloaded") == 1
+
+
+async def test_an_error_in_mid_stream_ends_the_stream(runtime: Runtime) -> None:
+    recorder = MemoryRecorder()
+    broken = BrokenService(runtime.service, NodeFailedError("part 2 failed"), batches=1)
+    async with connect(broken, runtime.settings, recorder) as http:
+        chat = server_sent(await http.post(CHAT, json=short(stream=True)))
+        async with connect(runtime.service, runtime.settings) as whole:
+            location = (await whole.post(RUNS, json=short())).headers["location"]
+        run = server_sent(await http.get(f"{location}/events"))
+    for sent in (chat, run):
+        assert len(sent) > 1
+        assert json.loads(sent[-1]["data"])["error"]["message"] == "part 2 failed"
+    assert run[-1]["event"] == "error"
+    assert recorder.total(REQUEST_ERRORS_TOTAL, code="node_failed") == 2
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_details_of_an_unexpected_error_stay_in_the_log(
+    runtime: Runtime, caplog: pytest.LogCaptureFixture, *, stream: bool
+) -> None:
+    recorder = MemoryRecorder()
+    broken = BrokenService(runtime.service, KeyError("/etc/secret"))
+    async with connect(broken, runtime.settings, recorder) as http:
+        response = await http.post(CHAT, json=short(stream=stream))
+    assert response.status_code == (200 if stream else 500)
+    assert "the server's log says more" in response.text
+    assert "secret" not in response.text
+    assert recorder.total(REQUEST_ERRORS_TOTAL, code="internal_error") == 1
+    (logged,) = [record for record in caplog.records if record.levelno == logging.ERROR]
+    assert logged.exc_info is not None
+    assert "secret" in str(logged.exc_info[1])
+    assert len(vars(logged)["run"]) == 32

@@ -1,0 +1,82 @@
+"""Chat completions over a real runtime."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+
+import httpx
+import pytest
+
+from plato.metrics.table import ANSWER_SECONDS, FIRST_TEXT_SECONDS
+from plato.runtime import Runtime
+from tests.api.asking import CHAT, chunks_of, long, short, text_of
+from tests.recording import MemoryRecorder
+from tests.serving import connect, serving
+
+# One event loop for all tests of the API: the model is loaded once.
+pytestmark = pytest.mark.asyncio(loop_scope="package")
+
+
+async def test_a_completion_has_the_answer_its_usage_and_the_run(http: httpx.AsyncClient) -> None:
+    response = await http.post(CHAT, json=short())
+    assert response.status_code == httpx.codes.OK
+    completion = response.json()
+    assert completion["choices"][0]["message"]["content"]
+    assert completion["usage"]["completion_tokens"] == 12
+    assert [node["title"] for node in completion["plato"]["graph"]["nodes"]] == ["Salt", "Depth"]
+
+
+async def test_a_stream_brings_the_same_text_and_the_usage_last(http: httpx.AsyncClient) -> None:
+    whole = (await http.post(CHAT, json=short())).json()
+    streamed = short(stream=True, stream_options={"include_usage": True})
+    chunks = chunks_of(await http.post(CHAT, json=streamed))
+    assert text_of(chunks) == whole["choices"][0]["message"]["content"]
+    *_, closing, usage = chunks
+    assert closing["choices"][0]["finish_reason"] == whole["choices"][0]["finish_reason"]
+    assert closing["plato"]["mode"] == "plato"
+    assert usage["choices"] == []
+    assert usage["usage"]["completion_tokens"] == 12
+
+
+async def test_a_stream_tells_what_happens_to_the_parts_if_asked(http: httpx.AsyncClient) -> None:
+    plain = chunks_of(await http.post(CHAT, json=short(stream=True)))
+    assert not any("event" in chunk.get("plato", {}) for chunk in plain)
+    chunks = chunks_of(await http.post(CHAT, json=short(stream=True, plato={"events": True})))
+    events = [chunk["plato"]["event"] for chunk in chunks if "event" in chunk.get("plato", {})]
+    kinds = [event["type"] for event in events]
+    assert {"mode_chosen", "node_planned", "plan_finished", "node_started"} < set(kinds)
+    assert kinds[-1] == "node_finished"
+    assert text_of(chunks) == text_of(plain)
+
+
+async def test_answers_are_timed(runtime: Runtime) -> None:
+    recorder = MemoryRecorder()
+    async with connect(runtime.service, runtime.settings, recorder) as http:
+        await http.post(CHAT, json=short())
+        await http.post(CHAT, json=short(stream=True))
+    assert len(recorder.values(FIRST_TEXT_SECONDS, mode="plato")) == 2
+    assert len(recorder.values(ANSWER_SECONDS, mode="plato")) == 2
+
+
+async def test_a_client_that_disconnects_cancels_its_run(runtime: Runtime) -> None:
+    async with (
+        serving(runtime.service, runtime.settings) as url,
+        httpx.AsyncClient(base_url=url, trust_env=False) as http,
+        http.stream("POST", CHAT, json=long(stream=True)) as response,
+    ):
+        chunks = (line async for line in response.aiter_lines() if line)
+        opening = json.loads((await anext(chunks)).removeprefix("data: "))
+        run_id = opening["id"].removeprefix("chatcmpl-")
+        assert "content" in await anext(chunks)
+        assert run_id in runtime.scheduler.runs
+        await response.aclose()
+        async with asyncio.timeout(5):
+            while run_id in runtime.scheduler.runs:  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+
+
+async def test_a_run_that_fails_gives_its_status(http: httpx.AsyncClient) -> None:
+    response = await http.post(CHAT, json=long(plato={"deadline_s": 0.05}))
+    assert response.status_code == httpx.codes.GATEWAY_TIMEOUT
+    assert response.json()["error"]["code"] == "deadline_exceeded"

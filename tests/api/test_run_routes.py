@@ -1,0 +1,95 @@
+"""Runs over HTTP, on a real runtime: opened, fetched, followed, resumed and cancelled."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import httpx
+import pytest
+
+from plato.runtime import Runtime
+from tests.api.asking import CHAT, RUNS, long, server_sent, short
+
+# One event loop for all tests of the API: the model is loaded once.
+pytestmark = pytest.mark.asyncio(loop_scope="package")
+
+
+def answer_of(sent: list[dict[str, str]], text: bytes = b"") -> bytes:
+    """What a client has that puts the text of every event at its place."""
+    for event in sent:
+        data = json.loads(event["data"])
+        text = text[: data["text_offset"]] + data["text"].encode()
+    return text
+
+
+async def open_run(http: httpx.AsyncClient, fields: dict[str, Any]) -> str:
+    opened = await http.post(RUNS, json=fields)
+    assert opened.status_code == httpx.codes.ACCEPTED
+    run = opened.json()
+    assert (run["object"], run["status"], run["answer"]) == ("run", "running", "")
+    location = f"{RUNS}/{run['id']}"
+    assert opened.headers["location"] == location
+    return location
+
+
+async def test_a_run_is_opened_followed_and_fetched(http: httpx.AsyncClient) -> None:
+    location = await open_run(http, short())
+    sent = server_sent(await http.get(f"{location}/events"))
+    assert sent[-1]["event"] == "run_finished"
+    assert all(json.loads(event["data"])["type"] == event["event"] for event in sent)
+    run = (await http.get(location)).json()
+    assert (run["status"], run["usage"]["completion_tokens"]) == ("done", 12)
+    assert run["answer"].encode() == answer_of(sent)
+    completion = (await http.post(CHAT, json=short())).json()
+    assert run["answer"] == completion["choices"][0]["message"]["content"]
+
+
+@pytest.mark.parametrize("by", ["last-event-id", "after"])
+async def test_a_run_is_resumed_behind_any_event(http: httpx.AsyncClient, by: str) -> None:
+    location = await open_run(http, short())
+    whole = server_sent(await http.get(f"{location}/events"))
+    for index, event in enumerate(whole[:-1]):
+        where = {"headers" if by == "last-event-id" else "params": {by: event["id"]}}
+        rest = server_sent(await http.get(f"{location}/events", **where))  # type: ignore[arg-type]
+        assert [sent["id"] for sent in rest] == [sent["id"] for sent in whole[index + 1 :]]
+        assert answer_of(rest, answer_of(whole[: index + 1])) == answer_of(whole)
+
+
+@pytest.mark.parametrize("wrong", ["x", "1", "1-", "-1-2", "1-2-3"])
+async def test_a_wrong_event_id_is_refused(http: httpx.AsyncClient, wrong: str) -> None:
+    location = await open_run(http, short())
+    refused = await http.get(f"{location}/events", headers={"Last-Event-ID": wrong})
+    assert refused.status_code == httpx.codes.BAD_REQUEST
+    assert "1-42" in refused.json()["error"]["message"]
+
+
+async def test_a_run_is_cancelled_and_stays_so(http: httpx.AsyncClient, runtime: Runtime) -> None:
+    location = await open_run(http, long())
+    for _ in range(2):
+        run = (await http.delete(location)).json()
+        assert (run["status"], run["error"]["code"]) == ("cancelled", "cancelled")
+    assert run["id"] not in runtime.scheduler.runs
+    assert server_sent(await http.get(f"{location}/events"))[-1]["event"] == "run_failed"
+
+
+async def test_a_run_that_has_ended_is_not_cancelled(http: httpx.AsyncClient) -> None:
+    location = await open_run(http, short())
+    await http.get(f"{location}/events")
+    assert (await http.delete(location)).json()["status"] == "done"
+
+
+async def test_a_completion_is_a_run_too(http: httpx.AsyncClient) -> None:
+    completion = (await http.post(CHAT, json=short())).json()
+    run = (await http.get(f"{RUNS}/{completion['id']}")).json()
+    assert run["answer"] == completion["choices"][0]["message"]["content"]
+
+
+@pytest.mark.parametrize("path", ["", "/events"])
+async def test_only_its_own_key_finds_a_run(http: httpx.AsyncClient, path: str) -> None:
+    location = await open_run(http, short())
+    refused = await http.get(location + path, headers={"Authorization": "Bearer another"})
+    assert refused.status_code == httpx.codes.NOT_FOUND
+    assert refused.json()["error"]["code"] == "run_not_found"
+    refused = await http.delete(location, headers={"Authorization": "Bearer another"})
+    assert refused.status_code == httpx.codes.NOT_FOUND

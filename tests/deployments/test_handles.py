@@ -1,0 +1,92 @@
+"""Streams of handle calls: cancelled when they are left, given up when they fall silent."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+
+import pytest
+from ray.exceptions import RayTaskError
+
+from deployments.handles import stream
+from plato.errors import OverloadedError, UnavailableError
+from tests.deployments.calls import Response
+
+SILENCE_S = 0.1
+
+
+async def numbers(*pauses_s: float) -> AsyncGenerator[int | None]:
+    """1, 2, 3, ... each after a pause, with a heartbeat before it."""
+    for number, pause_s in enumerate(pauses_s, start=1):
+        yield None
+        await asyncio.sleep(pause_s)
+        yield number
+
+
+async def test_the_items_come_without_the_heartbeats() -> None:
+    response = Response(numbers(0, 0, 0))
+    assert [item async for item in stream(lambda: response)] == [1, 2, 3]
+    assert not response.cancelled
+
+
+async def test_leaving_a_stream_cancels_its_call() -> None:
+    response = Response(numbers(0, 0))
+    async with aclosing(stream(lambda: response)) as items:
+        assert await anext(items) == 1
+    assert response.cancelled
+
+
+async def test_after_the_last_item_there_is_nothing_to_cancel() -> None:
+    response = Response(numbers(0, 0))
+    async with aclosing(stream(lambda: response, is_last=lambda item: item == 2)) as items:
+        assert [await anext(items), await anext(items)] == [1, 2]
+    assert not response.cancelled
+
+
+async def test_silence_ends_a_stream_and_cancels_its_call() -> None:
+    response = Response(numbers(0, 5))
+    received = []
+
+    async def receive() -> None:
+        async for item in stream(lambda: response, silence_s=SILENCE_S):
+            received.append(item)  # noqa: PERF401 - it raises in the middle
+
+    with pytest.raises(UnavailableError, match=r"silent for 0\.1 s"):
+        await receive()
+    assert received == [1]
+    assert response.cancelled
+
+
+async def test_heartbeats_keep_a_stream() -> None:
+    async def slow() -> AsyncGenerator[int | None]:
+        for _ in range(6):
+            await asyncio.sleep(SILENCE_S / 2)
+            yield None
+        yield 1
+
+    response = Response(slow())
+    assert [item async for item in stream(lambda: response, silence_s=SILENCE_S)] == [1]
+
+
+async def test_the_time_that_the_consumer_takes_is_not_silence() -> None:
+    response, received = Response(numbers(0, 0)), []
+    async for item in stream(lambda: response, silence_s=SILENCE_S):
+        received.append(item)
+        await asyncio.sleep(1.5 * SILENCE_S)
+    assert received == [1, 2]
+
+
+@pytest.mark.parametrize("cause", [OverloadedError("full"), TimeoutError("late")])
+async def test_what_was_raised_in_the_other_process_is_raised_here(cause: Exception) -> None:
+    async def failing() -> AsyncGenerator[int]:
+        yield 1
+        raise RayTaskError("generate", "a traceback", cause).as_instanceof_cause()
+
+    response = Response(failing())
+    items = stream(lambda: response, silence_s=SILENCE_S)
+    assert await anext(items) == 1
+    with pytest.raises(type(cause)) as raised:
+        await anext(items)
+    assert raised.value is cause
+    assert response.cancelled
