@@ -121,4 +121,4 @@ class Decoder:
     def _check_engine(self) -> None:
         stats = self._engine.stats()
         if stats.load.running and stats.idle_s > STANDSTILL_S:
-            raise UnavailableError(f"the engine has done no step for {stats.idle_s:.0f} s")
+            raise UnavailableError(f"the engine has completed no step for {stats.idle_s:.0f} s")

@@ -69,7 +69,7 @@ async def stream(
         if not timer.expired():
             raise
         raise UnavailableError(
-            f"the other process has been silent for {silence_s:g} s", retry_after_s=1.0
+            f"no heartbeat from the other process for {silence_s:g} s", retry_after_s=1.0
         ) from error
     except RayTaskError as error:
         raise error.cause from error  # As in `ask`.
@@ -106,7 +106,7 @@ class ServeDecoderPool:
         answered: str = await ask(lambda: self._handle.renew.remote(owner, ttl_s, replica=replica))
         if answered != replica:
             # The router takes another where the one that was named does not answer.
-            raise UnavailableError(f"decoder {replica} does not answer")
+            raise UnavailableError(f"decoder {replica} does not respond")
 
     async def kv_snapshot(self, replica: str) -> tuple[str, KVEventBatch]:
         """Epoch and stored prefixes of one replica. Raises `UnavailableError` if it is away."""
@@ -115,7 +115,7 @@ class ServeDecoderPool:
         )
         answered, epoch, snapshot = found
         if answered != replica:
-            raise UnavailableError(f"decoder {replica} does not answer")
+            raise UnavailableError(f"decoder {replica} does not respond")
         return epoch, snapshot
 
     async def release(self, run_id: str, replica: str) -> None:

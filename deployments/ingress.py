@@ -104,7 +104,7 @@ class ServeRunService:
             if not timer.expired():
                 raise
             raise UnavailableError(
-                "no scheduler answers; try again in a moment", retry_after_s=2.0
+                "no scheduler responds; try again in a moment", retry_after_s=2.0
             ) from error
 
 

@@ -168,7 +168,7 @@ class LocalApp:
                 # Replicas end in order; the rest of Serve goes with Ray.
                 serve.delete(APP_NAME)
             except Exception:
-                logger.exception("the application did not shut down cleanly")
+                logger.exception("shutting down the application failed")
         if self._ray is not None:
             self._ray.close()
             self._ray = None

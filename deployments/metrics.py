@@ -105,5 +105,5 @@ async def _sample(recorder: Recorder, samplers: tuple[Callable[[], None], ...]) 
                 failing.discard(number)
             except Exception:
                 if number not in failing:
-                    logger.exception("metrics could not be sampled; it goes on")
+                    logger.exception("sampling metrics failed; retrying")
                 failing.add(number)

@@ -107,7 +107,8 @@ class SchedulerService:
                     await asyncio.sleep(CANCEL_RETRY_S)
         except TimeoutError as error:
             raise UnavailableError(
-                f"the scheduler of run {run_id} does not answer; cancel it again", retry_after_s=1.0
+                f"the scheduler of run {run_id} does not respond; retry the cancellation",
+                retry_after_s=1.0,
             ) from error
 
     async def cancel_here(self, tenant: str, run_id: str, *, replica: str) -> bool:

@@ -52,7 +52,9 @@ def read_settings(folder: Path) -> dict[str, Any]:
     """The settings that a folder's services have. Raises `ValueError` if they are none."""
     given: dict[str, Any] = yaml.safe_load((folder / SETTINGS).read_text()) or {}
     if elsewhere := OF_THE_PLACE & given.keys():
-        raise ValueError(f"{sorted(elsewhere)} are set in the environment of the pods, not here")
+        raise ValueError(
+            f"{sorted(elsewhere)} must be set in the environment of the pods, not here"
+        )
     Settings(**given)
     return given
 

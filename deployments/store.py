@@ -26,8 +26,8 @@ class StoreOwner:
         nodes = sum(1 for node in ray.nodes() if node["Alive"])
         if nodes > 1:
             raise SettingsError(
-                f"the cluster has {nodes} nodes, and the embedded Valkey can be reached from one "
-                "only; set PLATO_REDIS_URL to a Redis or Valkey that all of them reach"
+                f"the cluster has {nodes} Ray nodes, but the embedded Valkey is reachable from one "
+                "only; set PLATO_REDIS_URL to a Redis or Valkey that all of them can reach"
             )
         self._server = EmbeddedValkey()
         self._url = await asyncio.to_thread(self._server.start)
@@ -39,7 +39,7 @@ class StoreOwner:
     async def check_health(self) -> None:
         """Start the server again, empty and under the same URL, if it has died."""
         if self._server.pid is None:
-            logger.warning("the embedded Valkey has died; starting it again")
+            logger.warning("the embedded Valkey has died, restarting it")
             await asyncio.to_thread(self._server.start)
 
     def __del__(self) -> None:

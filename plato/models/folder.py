@@ -25,26 +25,26 @@ def find_problem(folder: Path) -> str | None:
     """
     weights = any(folder.glob("*.safetensors"))
     if not weights and any(folder.glob("*.gguf")):
-        return f"holds a GGUF file, which is not served; give a folder with {CONTENTS}"
+        return f"contains a GGUF file, which is not supported; use a folder with {CONTENTS}"
     try:
         json.loads((folder / "config.json").read_bytes())["model_type"]
     except FileNotFoundError:
-        return "has no config.json; copy it from where the weights come from"
+        return "has no config.json; copy it from the source of the weights"
     except (ValueError, KeyError, TypeError):
-        return "has a broken config.json (it must be JSON with a model_type); fetch it again"
+        return "has an invalid config.json (it must be JSON with a model_type); download it again"
     if not any((folder / file).is_file() for file in _TOKENIZERS):
         return "has no tokenizer; add tokenizer.json and tokenizer_config.json"
     if not weights:
-        return "has no *.safetensors; download them, or write them with save_pretrained"
+        return "has no *.safetensors; download them, or create them with save_pretrained"
     try:
         wanted = _weight_files(folder)
     except (ValueError, KeyError, TypeError, AttributeError):
-        return "has a broken model.safetensors.index.json; fetch it again"
+        return "has an invalid model.safetensors.index.json; download it again"
     for file in wanted:
         if not file.is_file():
-            return f"lacks {file.name}; download it"
+            return f"has no {file.name}; download it"
         if not _is_whole(file):
-            return f"has a broken {file.name} (cut short, or not safetensors); fetch it again"
+            return f"has an invalid {file.name} (truncated, or not safetensors); download it again"
     return None
 
 

@@ -38,7 +38,7 @@ def find_cached(name: str) -> Path | None:
         )
     except HFValidationError as error:
         raise ModelError(
-            f"{name!r} is neither a folder nor a name on the Hugging Face hub (owner/model)"
+            f"{name!r} is neither a folder nor a model on the Hugging Face hub (owner/model)"
         ) from error
     except OSError:
         return None
@@ -67,18 +67,19 @@ def download(name: str, report: Progress) -> Path:
         )
     except GatedRepoError as error:
         raise HubError(
-            f"the Hugging Face hub gives {name!r} only with consent; give it there and set HF_TOKEN"
+            f"{name!r} is a gated model on the Hugging Face hub; accept its terms and set HF_TOKEN"
         ) from error
     except RepositoryNotFoundError as error:
         raise HubError(
-            f"the Hugging Face hub has no model {name!r} for you; correct the name, or set "
-            "HF_TOKEN if it is private"
+            f"the Hugging Face hub has no model {name!r}, or it is private; correct the name or "
+            "set "
+            "HF_TOKEN"
         ) from error
     except Exception as error:
         # The hub's client lets through the errors of its HTTP library, which it has changed before.
         reason = "".join(str(error).splitlines()[:1])
         raise HubError(
-            f"{name!r} is not on this machine, and the Hugging Face hub cannot be reached "
+            f"{name!r} is not cached on this machine, and the Hugging Face hub cannot be reached "
             f"({type(error).__name__}: {reason}); allow access to it"
         ) from error
     check_model_folder(Path(folder))

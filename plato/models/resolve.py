@@ -47,7 +47,7 @@ def resolve_model(
         return folder.absolute()
     if folder.exists() or name.startswith(("/", "./", "../", "~")):
         raise ModelError(
-            f"the model {name!r} is not a folder; give a folder with {CONTENTS}, or a name on the "
+            f"the model {name!r} is not a folder; use a folder with {CONTENTS}, or a model on the "
             "Hugging Face hub"
         )
     cached = hub.find_cached(name)
@@ -61,7 +61,7 @@ def resolve_model(
             return hub.download(name, report)
         except hub.HubError as error:
             if default is None:
-                raise ModelError(f"{error}; or give a local folder with {CONTENTS}") from error
-            logger.info("%s; taking the default model from its package", error)
+                raise ModelError(f"{error}; or use a local folder with {CONTENTS}") from error
+            logger.info("%s; installing the default model from its package", error)
         default.make(report)
     return default.folder

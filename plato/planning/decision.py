@@ -36,8 +36,9 @@ class SplitDecision:
         self._split = tokenizer.text("1 | - | Title")[0]
         if self._one == self._split:
             raise ModelError(
-                "this model's tokenizer begins `[ONE]` and a plan with the same token, so the "
-                "model cannot decide between them; choose another model"
+                "the tokenizer of this model encodes `[ONE]` and a plan with the same first token, "
+                "so "
+                "the model cannot choose between them; use another model"
             )
         self.bias = ((self._one, -_logit(threshold)),)
         """For `SamplingParams.first_token_bias`."""

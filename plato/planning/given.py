@@ -35,14 +35,14 @@ def validate_plan(nodes: Iterable[Node], max_nodes: int) -> tuple[Node, ...]:
             raise InvalidPlanError(f"part {node.number}: {problem}", param="plato.plan")
         if node.max_tokens is not None and node.max_tokens < 1:
             raise InvalidPlanError(
-                f"part {node.number}: max_tokens is {node.max_tokens}; it has to be at least 1",
+                f"part {node.number}: max_tokens is {node.max_tokens}; it must be at least 1",
                 param="plato.plan",
             )
         dependencies = tuple(sorted(node.dependencies))
         graph.add(replace(node, title=title, dependencies=dependencies))
     if not len(graph):
         raise InvalidPlanError(
-            "the plan has no parts; give at least two, or leave the plan out", param="plato.plan"
+            "the plan has no parts; give at least two, or omit the plan", param="plato.plan"
         )
     return tuple(graph)
 
@@ -54,15 +54,15 @@ def validate_script(nodes: tuple[Node, ...]) -> None:
     """
     if len(nodes) < MIN_NODES:
         raise InvalidPlanError(
-            f"the plan has {len(nodes)} parts, and the planner writes at least {MIN_NODES}; add "
-            "some, or leave out decode_plan",
+            f"the plan has {len(nodes)} parts, but a decoded plan has at least {MIN_NODES}; add "
+            "some, or omit decode_plan",
             param="plato.decode_plan",
         )
     titles = [node.title.casefold() for node in nodes]
     if len(set(titles)) < len(titles):
         raise InvalidPlanError(
-            "two parts have the same title, and the planner ends its plan there; change one, or "
-            "leave out decode_plan",
+            "two parts have the same title, which ends a decoded plan; change one, or omit "
+            "decode_plan",
             param="plato.decode_plan",
         )
 
@@ -86,7 +86,7 @@ def read_plan(text: str, max_nodes: int) -> tuple[Node, ...]:
     parser.finish()
     if parser.one:
         raise InvalidPlanError(
-            f"the plan is {ONE}, do not split; ask with mode `sequential` instead",
+            f"the plan is {ONE} (do not split); use mode `sequential` instead",
             param="plato.plan",
         )
     return parser.nodes

@@ -63,7 +63,7 @@ class PlanParser:
         if self._error is not None:
             raise self._error
         if not self.ended:
-            raise self._wrong(f"the plan stops here; end it with a line that says {END}")
+            raise self._wrong(f"the plan is incomplete; end it with the line {END}")
 
     def _read(self) -> None:
         """Take from the buffer what can be decided already."""
@@ -84,23 +84,23 @@ class PlanParser:
             self._buffer = rest
             self._line += 1
         if self._buffer.strip():
-            raise self._wrong("something follows the end of the plan; leave it out")
+            raise self._wrong("unexpected text after the end of the plan; remove it")
         self._buffer = ""
 
     def _mark(self, marker: str) -> None:
         self.one = marker == ONE
         self.ended = True
         if self.one and len(self._graph):
-            raise self._wrong(f"{ONE} stands alone, in place of a plan; end a plan with {END}")
+            raise self._wrong(f"{ONE} is only valid instead of a plan; end a plan with {END}")
         if not self.one and not len(self._graph):
-            raise self._wrong("the plan has no parts; write a line like `1 | - | Title`")
+            raise self._wrong("the plan has no parts; add a line like `1 | - | Title`")
 
     def _node(self, line: str) -> None:
         match = _LINE.fullmatch(line)
         if match is None:
             raise self._wrong(
                 f"{line[:60]!r} is not `number | dependencies | title`; write for example "
-                "`3 | 1,2 | Conclusion`, or `1 | - | Title` for a part that needs no other"
+                "`3 | 1,2 | Conclusion`, or `1 | - | Title` for a part without dependencies"
             )
         number, needs, title = match.groups()
         dependencies = () if needs == "-" else tuple(int(part) for part in needs.split(","))
@@ -110,13 +110,13 @@ class PlanParser:
         if problem is not None:
             raise self._wrong(problem)
         if title != title.strip():
-            raise self._wrong("the title begins or ends with a space too many")
+            raise self._wrong("the title begins or ends with a space; remove it")
         try:
             self._graph.add(Node(int(number), title, dependencies))
         except InvalidPlanError as error:
             raise self._wrong(error.message) from error
         if dependencies != tuple(sorted(dependencies)):
-            raise self._wrong("name the dependencies in ascending order")
+            raise self._wrong("list the dependencies in ascending order")
 
     def _wrong(self, problem: str) -> InvalidPlanError:
         return InvalidPlanError(f"plan, line {self._line}: {problem}", param="plato.plan")
@@ -125,11 +125,11 @@ class PlanParser:
 def title_problem(title: str, max_chars: int) -> str | None:
     """What is wrong with a title, or None. Line ends, `|` and the markers are the plan's own."""
     if not title.strip():
-        return "the title is empty; say what the part is about"
+        return "the title is empty; describe the part"
     if len(title) > max_chars:
-        return f"the title has {len(title)} characters; the most is {max_chars}"
+        return f"the title has {len(title)} characters; the maximum is {max_chars}"
     if "|" in title or _BREAKS.search(title):
-        return "the title holds `|`, a line end or a control character; leave it out"
+        return "the title contains `|`, a newline or a control character; remove it"
     if END in title or ONE in title:
-        return f"the title holds {END} or {ONE}; these stand on lines of their own"
+        return f"the title contains {END} or {ONE}; these must be on lines of their own"
     return None

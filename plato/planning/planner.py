@@ -96,10 +96,10 @@ class ModelPlanner:
                 except TimeoutError:
                     if not timer.expired():
                         raise
-                    progress.stop(f"the plan passed its deadline of {request.deadline_s:g} s")
+                    progress.stop(f"the plan exceeded its deadline of {request.deadline_s:g} s")
                     break
                 if chunk is None or chunk.finish is FinishReason.CANCELLED:
-                    raise UnavailableError("the plan's decoder has dropped it")
+                    raise UnavailableError("the decoder dropped the plan")
                 if chunk.offset != len(progress.emitted):
                     raise UnavailableError("tokens of the plan are missing")
                 text = chunk.text

@@ -34,7 +34,7 @@ class ModelTools:
         except (OSError, ValueError, AttributeError) as error:
             raise ModelError(
                 f"the configuration in {folder} cannot be served ({error}); "
-                "choose a causal language model that transformers knows"
+                "use a causal language model that transformers supports"
             ) from error
         return cls(folder, tokenizer, ChatTemplate(tokenizer), context_length)
 

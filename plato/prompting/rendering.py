@@ -53,7 +53,9 @@ class Renderer:
             try:
                 self.template = str(hf.get_chat_template())
             except ValueError as error:
-                raise ModelError(f"this model's chat template cannot be used: {error}") from error
+                raise ModelError(
+                    f"the chat template of this model cannot be used: {error}"
+                ) from error
             if "strftime_now" in self.template:
                 self.template = _frozen_clock(today) + self.template
         else:
@@ -92,7 +94,9 @@ class Renderer:
         for i in range(len(roles)):
             piece, found, text = text.partition(hole(i))
             if not found or hole(i) in text:
-                raise RenderError(f"content {i + 1} of {', '.join(roles)} does not appear once")
+                raise RenderError(
+                    f"content {i + 1} of {', '.join(roles)} does not appear exactly once"
+                )
             pieces.append(piece)
         return (*pieces, text)
 

@@ -61,8 +61,9 @@ class ChatTemplate:
         own, folded = self._fit(("system",)), self._fit(())
         if max(own, folded) is _Fit.UNUSABLE:
             raise ModelError(
-                "this model's chat template does not write the contents of messages as they are; "
-                "give its tokenizer another chat template"
+                "the chat template of this model changes the contents of messages; set another "
+                "chat "
+                "template in its tokenizer"
             )
         self.system_role = own >= folded
         """Whether the system message is a turn of its own."""
@@ -87,8 +88,8 @@ class ChatTemplate:
             pieces = self._renderer.pieces(tuple(turn.role for turn in turns))
         except RenderError as error:
             raise InvalidRequestError(
-                f"this model's chat template refuses these messages ({error}); "
-                "let user and assistant messages take turns",
+                f"the chat template of this model rejects these messages ({error}); "
+                "alternate user and assistant messages",
                 param="messages",
             ) from error
         segments: list[Segment] = []
@@ -103,7 +104,7 @@ class ChatTemplate:
         `closed` says that the decoded tokens already hold `end_token`. Private throughout.
         """
         if not self.continues:
-            raise ModelError("this model's chat template cannot continue a decoded answer")
+            raise ModelError("the chat template of this model cannot continue a decoded answer")
         return _scoped([self._asks_closed if closed else self._asks, *parts, self._answers], False)
 
     def content(self, role: str, text: str) -> str:

@@ -27,7 +27,7 @@ class Tokenizer:
         """Raises `ModelError` if `hf` is not a fast tokenizer, or its chat template is unclear."""
         if not hf.is_fast:
             raise ModelError(
-                "this model has no fast tokenizer; add a tokenizer.json to its folder "
+                "this model has no fast tokenizer; add tokenizer.json to its folder "
                 "(transformers converts most slow tokenizers)"
             )
         self.hf = hf
@@ -58,7 +58,7 @@ class Tokenizer:
         except Exception as error:  # tokenizers raises bare `Exception` for a broken file
             raise ModelError(
                 f"the tokenizer in {folder} cannot be loaded ({error}); "
-                "check that tokenizer.json and tokenizer_config.json are there and complete"
+                "check that tokenizer.json and tokenizer_config.json exist and are complete"
             ) from error
         return cls(hf)
 

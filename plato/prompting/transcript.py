@@ -268,8 +268,8 @@ def _require_room(prompt: Prompt, max_tokens: int, context_length: int) -> None:
     """Raise `ContextLengthError` unless `max_tokens` fit behind `prompt`."""
     if len(prompt) + max_tokens > context_length:
         raise ContextLengthError(
-            f"the messages take {len(prompt)} tokens as a prompt, and what is written next may "
-            f"take {max_tokens}; the model's context is {context_length} tokens; "
-            "shorten the messages or lower max_tokens",
+            f"the prompt has {len(prompt)} tokens and the output may have {max_tokens}, but the "
+            f"context of the model is {context_length} tokens; shorten the messages or lower "
+            "max_tokens",
             param="messages",
         )
