@@ -25,11 +25,11 @@ from plato.settings import Settings
 
 SETTINGS = "settings.yaml"
 PATCH = "serve.yaml"
-OF_THE_PLACE = {"model", "cache_dir", "redis_url"}
+POD_SETTINGS = {"model", "cache_dir", "redis_url"}
 PREFIX = "PLATO_"
 
 NOTE = f"""\
-# Made of {SETTINGS} by `python -m deployments.serve_config`; change that, and make it again.
+# Generated from {SETTINGS} by `python -m deployments.serve_config`; do not edit.
 """
 
 
@@ -51,7 +51,7 @@ _Dumper.add_representer(
 def read_settings(folder: Path) -> dict[str, Any]:
     """The settings that a folder's services have. Raises `ValueError` if they are none."""
     given: dict[str, Any] = yaml.safe_load((folder / SETTINGS).read_text()) or {}
-    if elsewhere := OF_THE_PLACE & given.keys():
+    if elsewhere := POD_SETTINGS & given.keys():
         raise ValueError(
             f"{sorted(elsewhere)} must be set in the environment of the pods, not here"
         )
