@@ -33,7 +33,7 @@ SEQUENTIAL_MAX_TOKENS = 640
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """One way of answering, as a client sees it. Times in seconds."""
+    """One answer, as seen by the client. Times in seconds."""
 
     answer: str
     seconds: float
@@ -47,13 +47,13 @@ class Outcome:
 
     @property
     def prompt_tokens(self) -> int:
-        """Prompt tokens of the parts and the plan."""
+        """Prompt tokens of the nodes and the plan."""
         nodes = sum(int(node["prompt_tokens"]) for node in self.info["graph"]["nodes"])
         return nodes + int(self.info["plan"]["prompt_tokens"])
 
 
 async def answer(client: HttpClient, console: Console, question: str, mode: str) -> Outcome:
-    """Ask and show the answer as it grows, timed from here."""
+    """Ask, display the answer while it streams, and time it."""
     view, text = RunView(), ""
     info: dict[str, Any] = {}
     started = time.monotonic()
@@ -73,7 +73,7 @@ async def answer(client: HttpClient, console: Console, question: str, mode: str)
 
 
 async def compare(url: str, console: Console, question: str) -> None:
-    """Answer the question both ways, and print the table."""
+    """Answer the question in both modes, and print the comparison."""
     client = HttpClient(url)
     async with aclosing(
         client.ask("Hello", {"max_tokens": 8, "plato": {"mode": "sequential"}})
@@ -91,7 +91,7 @@ async def compare(url: str, console: Console, question: str) -> None:
 
 
 def table(sequential: Outcome, plato: Outcome) -> Table:
-    """Both ways side by side."""
+    """Comparison of both modes."""
     result = Table(title=f"sequential vs. plato (mode {plato.info['mode']})")
     for name in ("", "sequential", "plato", "plato / sequential"):
         result.add_column(name, justify="right" if name else "left")

@@ -1,4 +1,4 @@
-"""What a model folder must hold."""
+"""Checks of model folders."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ _TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json")
 
 
 def check_model_folder(folder: Path) -> None:
-    """Raise `ModelError` that names what `folder` lacks, or what in it is broken."""
+    """Raise `ModelError` if something in `folder` is missing or invalid."""
     problem = find_problem(folder)
     if problem is not None:
         raise ModelError(f"the model folder {folder} {problem}")
 
 
 def find_problem(folder: Path) -> str | None:
-    """The first thing that keeps `folder` from being loaded, and what to do about it.
+    """The first problem that prevents `folder` from being loaded, and its solution.
 
-    Reads file headers only, so that it costs milliseconds whatever the size of the model.
+    Reads only file headers, so it takes milliseconds for any size of model.
     """
     weights = any(folder.glob("*.safetensors"))
     if not weights and any(folder.glob("*.gguf")):
@@ -49,7 +49,7 @@ def find_problem(folder: Path) -> str | None:
 
 
 def _weight_files(folder: Path) -> list[Path]:
-    """What transformers will read."""
+    """The weight files that transformers will read."""
     index = folder / "model.safetensors.index.json"
     if (folder / "model.safetensors").is_file() or not index.is_file():
         return [folder / "model.safetensors"]
@@ -58,7 +58,7 @@ def _weight_files(folder: Path) -> list[Path]:
 
 
 def _is_whole(file: Path) -> bool:
-    """Whether a safetensors file has the length that its header promises.
+    """Whether a safetensors file has the length stated in its header.
 
     The format: the header's length (8 bytes, little endian), the header (JSON, with the end of
     every tensor in the data), the data.

@@ -1,4 +1,4 @@
-"""Plans that a caller hands in, as nodes or in the plan language."""
+"""Plans given by a caller, as nodes or in the plan language."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from plato.settings import MAX_TITLE_CHARS
 
 
 def validate_plan(nodes: Iterable[Node], max_nodes: int) -> tuple[Node, ...]:
-    """Check a plan handed in by a caller; returns its nodes in plan order.
+    """Validate a plan given by a caller; returns its nodes in plan order.
 
-    White space around titles goes, and dependencies are sorted. One part alone is accepted: the
-    scheduler answers it sequentially and says so.
+    Strips white space around titles and sorts dependencies. A single node is accepted: the
+    scheduler answers it sequentially and reports the reason.
 
-    Raises `InvalidPlanError`: too many parts or none, numbers that are not 1, 2, 3, ... in order,
-    a dependency that is unknown, not smaller than its part, or named twice, a title that is
-    empty, too long, or holds what the plan language uses itself.
+    Raises `InvalidPlanError`: too many nodes or none; numbers other than 1, 2, 3, ... in order; a
+    dependency that is unknown, not smaller than its node, or repeated; a title that is empty, too
+    long, or contains characters reserved by the plan language.
     """
     graph = PlanGraph()
     for node in nodes:
@@ -50,7 +50,7 @@ def validate_plan(nodes: Iterable[Node], max_nodes: int) -> tuple[Node, ...]:
 def validate_script(nodes: tuple[Node, ...]) -> None:
     """Check that the planner could have written a plan that `validate_plan` accepts.
 
-    Raises `InvalidPlanError`: too few parts, or two of the same title, which end a plan.
+    Raises `InvalidPlanError`: too few nodes, or two with the same title, which ends a plan.
     """
     if len(nodes) < MIN_NODES:
         raise InvalidPlanError(
@@ -68,7 +68,7 @@ def validate_script(nodes: tuple[Node, ...]) -> None:
 
 
 def write_plan(nodes: Iterable[Node]) -> str:
-    """A plan in the plan language; `read_plan` gives the nodes back, but for their budgets."""
+    """Write a plan in the plan language; `read_plan` is the inverse, except for token budgets."""
     lines = [
         f"{node.number} | {','.join(map(str, node.dependencies)) or '-'} | {node.title}\n"
         for node in nodes
@@ -79,7 +79,7 @@ def write_plan(nodes: Iterable[Node]) -> str:
 def read_plan(text: str, max_nodes: int) -> tuple[Node, ...]:
     """Read a whole plan in the plan language (`plato ask --plan FILE`).
 
-    Raises `InvalidPlanError` with the number of the line that is wrong.
+    Raises `InvalidPlanError` with the number of the invalid line.
     """
     parser = PlanParser(max_nodes=max_nodes)
     parser.feed(text)

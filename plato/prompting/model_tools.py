@@ -1,4 +1,4 @@
-"""What speaks a model's language without running it."""
+"""Tokenizer, chat template and prompt layout of a model, without its weights."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class ModelTools:
 
     @classmethod
     def load(cls, settings: Settings) -> ModelTools:
-        """Fetch the model if need be, and load its tokenizer. Raises `ModelError`."""
+        """Download the model if necessary, and load its tokenizer. Raises `ModelError`."""
         from transformers import AutoConfig
 
         folder = str(resolve_model(settings.model, settings.cache_dir))
@@ -48,5 +48,5 @@ class ModelTools:
         return self.tokenizer.decode(tokens)
 
     def prompt_text(self, tokens: tuple[int, ...]) -> str:
-        """Prompt tokens as text, markup included."""
+        """Prompt tokens as text, including markup."""
         return self.tokenizer.decode(tokens, special=True)
