@@ -9,7 +9,7 @@ from ray.serve._private.build_app import build_app
 from ray.serve.deployment import deployment_to_schema
 from ray.serve.schema import ServeDeploySchema
 
-from deployments.serve_config import POD_SETTINGS, PATCH, patch, read_settings
+from deployments.serve_config import PATCH, POD_SETTINGS, patch, read_settings
 from plato.settings import Settings
 from tests.k8s.rendering import K8S, OVERLAYS, Manifests
 
