@@ -1,12 +1,12 @@
-# Everything a newcomer needs; the first of these installs into .venv, which takes a few minutes.
+# Common tasks; the first one you run installs into .venv, which takes a few minutes.
 #
-#   make demo    a question answered sequentially and by Plato, next to each other
-#   make serve   the server, on http://127.0.0.1:8000
-#   make test    lint, format, types, layers, all tests
-#   make quick   the same without the slow tests
-#   make lint    lint, format, types, layers
-#   make bench   the quick benchmarks (a quarter of an hour), and benchmarks/results/REPORT.md
-#   make clean   remove .venv and what tools have left
+#   make demo    one question, answered sequentially and by Plato
+#   make serve   start the server on http://127.0.0.1:8000
+#   make test    lint, format, types, import layers, all tests
+#   make quick   make test without the slow tests
+#   make lint    lint, format, types, import layers
+#   make bench   run the quick benchmarks (a quarter of an hour) and write benchmarks/results/REPORT.md
+#   make clean   remove .venv, build output and tool caches
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -36,7 +36,7 @@ lint: $(INSTALLED)
 
 $(INSTALLED): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
-		{ echo "Plato needs Python 3.11 or newer; name one: make PYTHON=/path/to/python3.11" >&2; exit 1; }
+		{ echo "Plato requires Python 3.11 or newer; set it: make PYTHON=/path/to/python3.11" >&2; exit 1; }
 	@$(PYTHON) -c 'import ensurepip, venv' || \
 		{ echo "$(PYTHON) has no venv module; install it (on Debian and Ubuntu: python3-venv)" >&2; exit 1; }
 	@echo "Installing into .venv; this takes a few minutes"

@@ -1,1 +1,1 @@
-"""One module here for each question that people ask of such a system; packages for their parts."""
+"""Benchmarks: one module per question, and packages for what they share."""

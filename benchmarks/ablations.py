@@ -1,12 +1,12 @@
-"""How much does each part of Plato contribute?
+"""How much does each feature of Plato contribute?
 
     python -m benchmarks.ablations [--quick] [--json FILE]
 
-The fixed workload in this process, plan decoded, one question at a time, with and without
-pipelining, KV reuse, forced grammar tokens and priority; with at most 1 to 8 sequences in a batch;
-and questions of 32, 512 and 4,096 tokens with and without reuse. Pipelining and priority are turned
-on and off for every question in turn, on one engine. Variants of the engine run one after the
-other, because two engines in one process slow each other down.
+The fixed workload in this process, with decoded plans, one question at a time: with and without
+pipelining, KV reuse, forced grammar tokens and priority; with maximum batch sizes of 1 to 8; and
+questions of 32, 512 and 4,096 tokens with and without reuse. Pipelining and priority are switched
+for every question in turn, on one engine. Engine variants run one after the other, because two
+engines in one process slow each other down.
 """
 
 from __future__ import annotations
@@ -178,7 +178,7 @@ def row(name: str, runtime: Runtime, answered: Answered, pace: Pace) -> dict[str
 
 
 def metrics(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """The gain of each part: the variant's time over that with all parts, and more."""
+    """The gain of each feature: time of the variant over time with all features, and more."""
     normal = [row for row in rows if row["kind"] != "long"]
     everything = by_question(normal, "all")
     without = by_question(normal, "without pipelining")

@@ -1,14 +1,13 @@
-"""Is Plato faster than sequential decoding, by how much, and how far from what is possible?
+"""How much faster is Plato than sequential decoding, and how close to the bound?
 
     python -m benchmarks.answers [--quick] [--json FILE] [--questions FILE] [--free N]
 
-*Fixed*: the questions of the fixed workload with the same plan, lengths and work every way, one at
-a time in this process (`runtime`) and through Ray Serve and HTTP (`http`), next to the bound of
-`benchmarks.answering.bound` with step times measured in the same run; and several at a time
-through HTTP.
-*Free*: questions from a file (JSON lines with `question`, or `turns` as FastChat has them), with
-the model's own plans and lengths. Every question comes from a tenant of its own, so that no answer
-is served from another's cache.
+*Fixed*: the questions of the fixed workload with the same plan, lengths and work in every mode, one
+at a time in this process (`runtime`) and over Ray Serve and HTTP (`http`), compared with the bound
+of `benchmarks.answering.bound` with step times measured in the same run; and several concurrently
+over HTTP. *Free*: questions from a file (JSON lines with `question`, or FastChat's `turns`), with
+the model's own plans and lengths. Every question has its own tenant, so that no answer uses the
+cache of another.
 """
 
 from __future__ import annotations

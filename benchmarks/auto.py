@@ -1,11 +1,11 @@
-"""Does `auto` split what people would split?
+"""Does `auto` split the questions that people would split?
 
     python -m benchmarks.auto --questions vicuna80.jsonl --labels vicuna80_router.csv
 
-Answers every question in mode `auto` and compares the model's decision with people's labels. The
-threshold is calibrated on the first, third, ... question and measured on the others; a false
-split costs twice a missed one. Questions are JSON lines with `turns` (FastChat) or `question`;
-labels are `label;request` with 1 for a question fit for parallel points (Skeleton-of-Thought).
+Answers every question in mode `auto` and compares the model's decision with human labels. The
+threshold is calibrated on the odd-numbered questions and evaluated on the others; a false split
+costs twice a missed one. Questions are JSON lines with `turns` (FastChat) or `question`; labels are
+`label;request` with 1 for a question fit for parallel points (Skeleton-of-Thought).
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 
     python -m benchmarks.gpu [--quick] [--json FILE]
 
-A model of Llama 3 8B's shape with random weights in bfloat16: nothing is downloaded, and only
-torch and transformers are needed. Smaller shapes try the program out on a CPU:
+A model with the shape of Llama 3 8B and random weights in bfloat16: nothing is downloaded, and only
+torch and transformers are required. Use smaller shapes to test the program on a CPU:
 
     python -m benchmarks.gpu --device cpu --layers 2 --hidden 256 --quick
 """

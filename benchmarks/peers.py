@@ -1,4 +1,4 @@
-"""How does Plato compare with what would run here instead?
+"""How does Plato compare with other servers on the same machine?
 
     python -m benchmarks.peers [--quick] [--json FILE] [--no-generate]
         [--server URL [--server-model NAME] [--server-extra JSON] [--server-key KEY]]
@@ -6,8 +6,9 @@
 The questions of the fixed workload, one at a time: answered by Plato over HTTP, sequentially and
 planned; by `transformers.generate` with the same model in a process of its own; and by any
 OpenAI-compatible server (vLLM, llama.cpp, Ray Serve LLM, `transformers serve`) given by its URL.
-Every answer has the same number of tokens. Of a server that ends answers when the model does, ask
-for more: with vLLM `--server-extra '{"ignore_eos": true}'`; what differs shows in the table.
+Every answer has the same number of tokens. If a server stops at the end-of-sequence token, disable
+that: with vLLM `--server-extra '{"ignore_eos": true}'`; remaining differences are shown in the
+table.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The plots of the report, from the rows of the benchmarks."""
+"""Plots of the report, from the rows of the benchmarks."""
 
 from __future__ import annotations
 

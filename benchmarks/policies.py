@@ -1,4 +1,4 @@
-"""Placement policies of other systems, to compare `KVAware` with."""
+"""Placement policies of other systems, for comparison with `KVAware`."""
 
 from __future__ import annotations
 
@@ -30,7 +30,10 @@ class Random(Policy):
 
 
 class PowerOfTwo(Policy):
-    """Of two at random the one with fewer sequences (Mitzenmacher, 2001), as in Ray Serve."""
+    """Power of two choices: of two random replicas, the one with fewer sequences, as in Ray Serve.
+
+    Mitzenmacher, 2001.
+    """
 
     def rank(
         self, sequence: PlacementRequest, replicas: Sequence[ReplicaView], chance: random.Random
@@ -44,7 +47,7 @@ class PowerOfTwo(Policy):
 
 
 class ConsistentHash(Policy):
-    """One replica for all of a run (rendezvous hashing, Thaler and Ravishankar, 1998)."""
+    """One replica per run, by rendezvous hashing (Thaler and Ravishankar, 1998)."""
 
     def rank(
         self, sequence: PlacementRequest, replicas: Sequence[ReplicaView], chance: random.Random
@@ -60,10 +63,10 @@ class ConsistentHash(Policy):
 
 
 class PrefixTree(Policy):
-    """The longest match in what was sent before, unless the load is uneven, as in gateways.
+    """Longest match with earlier requests, unless the load is uneven, as in gateways.
 
-    With loads further apart than a bound, the least busy; else the longest match if it is a good
-    part of the prompt; else the one with the least sent to it.
+    If the loads differ by more than a bound: the least busy replica; else the longest match if it
+    covers enough of the prompt; else the replica with the fewest tokens sent to it.
     """
 
     def __init__(self) -> None:
@@ -98,10 +101,9 @@ class PrefixTree(Policy):
 
 
 class SentIndex:
-    """Prompts by the replica that they were sent to, which are assumed to be cached there.
+    """Prompts sent to each replica, which are assumed to be cached there.
 
-    Bounded by `max_tokens` for each replica, the oldest prompts go first; evictions are not
-    known.
+    Bounded by `max_tokens` per replica, oldest first; actual evictions are unknown.
     """
 
     def __init__(self, max_tokens: int = 1 << 20) -> None:
@@ -151,9 +153,9 @@ POLICIES: Mapping[str, Callable[[], Policy]] = MappingProxyType(
 
 
 class ByRunName(Policy):
-    """Lets the name of a run choose its policy: `random-7` is placed by `random`.
+    """Selects the policy by the name of the run: `random-7` is placed by `random`.
 
-    Compares policies on one running pool: its decoders and schedulers start once.
+    Policies can be compared on one running pool, whose decoders and schedulers start once.
     """
 
     def __init__(self) -> None:

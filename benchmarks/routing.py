@@ -3,12 +3,12 @@
     python -m benchmarks.routing [--quick] [--json FILE]
 
 Real Ray, scheduler, KV trees and bookkeeping; four paced decoders, which sleep for the step times
-of the default model instead of computing (two cores cannot show four decoders). Closed loop with a
+of the default model instead of computing (two cores cannot run four decoders). Closed loop with a
 fixed number of runs in flight, each with a plan of the fixed workload. *pressure*: several tenants
-ask about a few long documents, of which memory holds some; *nothing to reuse*: short questions, no
-two alike. Every policy gets the same runs in the same order, for every seed. One deployment serves
-all policies (`benchmarks.policies.ByRunName`); each measurement has its own tenants, so no cache
-outlives it.
+ask about a few long documents, not all of which fit into memory; *nothing to reuse*: short,
+unrelated questions. Every policy gets the same runs in the same order, for every seed. One
+deployment serves all policies (`benchmarks.policies.ByRunName`); each measurement has its own
+tenants, so caches are not shared between measurements.
 """
 
 from __future__ import annotations

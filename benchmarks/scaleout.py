@@ -1,12 +1,12 @@
-"""How far does a pool scale, where does it bend, and how many schedulers does it need?
+"""How far does a pool scale, and how many schedulers does it need?
 
     python -m benchmarks.scaleout [--quick] [--json FILE] [--plots FOLDER]
 
 The real graph scheduler and placement, in simulated time, over 1 to 256 simulated decoders with the
-default model's measured step times. What processes do besides is charged to them: the costs of a
-dispatch, of a message and of the scheduler's own work are measured first, on this machine. Closed
-loop: so many questions at a time for each decoder; the highest throughput that keeps the p99 of the
-time to the first text below its objective is what counts.
+default model's measured step times. Other costs are charged to the processes: those of a dispatch,
+of a message and of the scheduler's own work are measured first, on this machine. Closed loop with a
+fixed number of concurrent questions per decoder; the result is the highest throughput with a p99
+time to first text below the objective.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
-"""What does Plato cost where it cannot help?
+"""What is the overhead of Plato where it cannot help?
 
     python -m benchmarks.worst_case [--quick] [--json FILE]
 
-In this process, next to sequential decoding of equal work: a pure chain, whose parts all wait for
-each other; a question that `auto` does not split, which costs the decision; and a machine whose
-batch is full already, where parallel decoding has nothing left to fill.
+In this process, compared with sequential decoding of equal work: a pure chain, whose nodes all
+depend on each other; a question that `auto` does not split, which costs the decision; and a machine
+whose batch is already full, where parallel decoding gains nothing.
 """
 
 from __future__ import annotations

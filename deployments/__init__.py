@@ -1,1 +1,1 @@
-"""Plato on Ray Serve: each deployment is a thin shell around a piece of `plato`."""
+"""Plato on Ray Serve: each deployment is a thin wrapper around a component of `plato`."""

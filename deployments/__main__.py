@@ -1,8 +1,8 @@
-"""`plato serve`: the application on this machine until it is told to stop.
+"""`plato serve`: serves the application on this machine until it is stopped.
 
     python -m deployments [--host HOST] [--port PORT] [--metrics-port PORT] [key=value ...]
 
-Keys are those of `plato.settings.Settings`.
+The keys are the fields of `plato.settings.Settings`.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def main() -> int:
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=8000)
     parser.add_argument(
-        "--metrics-port", type=int, help="where Prometheus finds metrics; default: a free port"
+        "--metrics-port", type=int, help="port of the Prometheus metrics; default: a free port"
     )
     parser.add_argument("settings", nargs="*", metavar="key=value")
     arguments = parser.parse_args()
@@ -35,7 +35,7 @@ def main() -> int:
     for item in arguments.settings:
         key, equals, value = item.partition("=")
         if not equals:
-            parser.error(f"'{item}' is no setting; write key=value")
+            parser.error(f"'{item}' is not a setting; write key=value")
         given[key] = value
     try:
         settings = Settings.model_validate(given)
@@ -53,8 +53,8 @@ def main() -> int:
     )
     try:
         with app:
-            sys.stderr.write(f"plato serves {settings.model_name} at {app.url}/v1\n")
-            sys.stderr.write(f"metrics for Prometheus are at {app.metrics_url}\n")
+            sys.stderr.write(f"serving {settings.model_name} at {app.url}/v1\n")
+            sys.stderr.write(f"Prometheus metrics at {app.metrics_url}\n")
             sys.stderr.flush()
             threading.Event().wait()
     except PlatoError as error:
@@ -64,7 +64,7 @@ def main() -> int:
 
 
 def _leave(number: int, _: FrameType | None) -> None:
-    """Unwind, which stops the application; once, so that nothing interrupts that."""
+    """Unwind, which stops the application; later signals are ignored."""
     signal.signal(number, signal.SIG_IGN)
     raise SystemExit(0)
 

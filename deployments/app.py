@@ -4,7 +4,7 @@
 the environment, for `serve build deployments.app:app`.
 """
 
-# No postponed annotations here: Serve reads the builder's own to know what it takes.
+# No postponed annotations here: Serve reads the annotations of the builder.
 from typing import Any
 
 from ray.serve import Application
@@ -21,23 +21,23 @@ from plato.assembly import engine_threads
 from plato.settings import Settings
 
 CONTROL_CALLS = 64
-"""Room for renewals and questions about state beside the streams."""
+"""Concurrent calls reserved for lease renewals and status queries, in addition to streams."""
 HEALTH = {"health_check_period_s": 2.0, "health_check_timeout_s": 10.0}
-"""How soon Serve replaces a process that hangs. Its work has moved long before."""
+"""How soon Serve replaces a process that hangs. Its work has been retried elsewhere by then."""
 
 
 def _deployment(kind: Any, **options: Any) -> Any:
-    """A deployment with options; Serve's decorator hides from type checkers that it has any."""
+    """A deployment with options; Serve's decorator hides the method from type checkers."""
     return kind.options(**HEALTH, **options)
 
 
 def _one_of(resource: str | None) -> dict[str, Any]:
-    """Actor options that take one of a custom resource."""
+    """Actor options that take one unit of a custom resource."""
     return {"resources": {resource: 1.0}} if resource else {}
 
 
 def build(settings: Settings) -> Application:
-    """Put the application together."""
+    """Assemble the application."""
     runs = (settings.max_runs + settings.max_waiting_runs) * settings.schedulers
     service = {"num_cpus": settings.service_cpus, **_one_of(settings.service_resource)}
     placed = RequestRouterConfig(request_router_class=PlacedRouter)
@@ -54,7 +54,7 @@ def build(settings: Settings) -> Application:
             "num_cpus": settings.decoder_cpus,
             "num_gpus": settings.decoder_gpus,
             **_one_of(settings.decoder_resource),
-            # Ray gives a process as many threads as it reserves whole CPUs.
+            # By default Ray sets this to the number of reserved whole CPUs.
             "runtime_env": {"env_vars": {"OMP_NUM_THREADS": threads}},
         },
         request_router_config=placed,

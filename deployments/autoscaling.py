@@ -1,7 +1,7 @@
-"""How many decoders there should be: by the tokens that wait and decode, not by requests.
+"""Autoscaling of decoders: by tokens waiting and decoding, not by requests.
 
-A request can be ten tokens or ten thousand. Decoders report what they have to do with Serve's own
-metrics; the policy is arithmetic over them, so that the controller never waits for it.
+A request can be ten tokens or ten thousand. Decoders report their load with Serve's autoscaling
+metrics; the policy is arithmetic over them, so it never blocks the controller.
 """
 
 from __future__ import annotations
@@ -15,24 +15,24 @@ from plato.engine import Load
 from plato.settings import Settings
 
 USUAL_OUTPUT = 128
-"""Tokens that a sequence is taken to decode yet; budgets are much larger than what is used."""
+"""Assumed remaining output of a sequence, in tokens; token budgets are much larger."""
 TOKENS = "tokens"
 """Name of the metric that decoders report."""
 
 
 def token_load(load: Load) -> dict[str, float]:
-    """What a decoder reports: prompt tokens to compute and tokens to decode."""
+    """The load of a decoder: prompt tokens to compute plus tokens to decode."""
     decoding = USUAL_OUTPUT * (load.running + load.waiting)
     return {TOKENS: float(load.prefill_tokens + decoding)}
 
 
 def by_tokens(context: AutoscalingContext) -> tuple[float, dict[str, Any]]:
-    """Serve's autoscaling policy for decoders (its custom policies' signature)."""
+    """Autoscaling policy for decoders, with Serve's signature of custom policies."""
     reported = (context.aggregated_metrics or {}).get(TOKENS) or {}
     target = context.config.target_ongoing_requests if context.config is not None else None
     wanted = decoders_for(
         sum(reported.values()),
-        # Serve has one number for what a replica should have to do; here it counts tokens.
+        # Serve has a single target per replica; here it is a number of tokens.
         target or USUAL_OUTPUT,
         context.capacity_adjusted_min_replicas,
         context.capacity_adjusted_max_replicas,
@@ -41,12 +41,12 @@ def by_tokens(context: AutoscalingContext) -> tuple[float, dict[str, Any]]:
 
 
 def decoders_for(tokens: float, target: float, least: int, most: int) -> int:
-    """Decoders that have at most `target` tokens each, within bounds."""
+    """Number of decoders with at most `target` tokens each, within bounds."""
     return max(least, min(most, math.ceil(tokens / target)))
 
 
 def decoder_scaling(settings: Settings) -> dict[str, Any]:
-    """Options of the decoder deployment: a fixed number, or one that follows the load."""
+    """Options of the decoder deployment: a fixed number of replicas, or autoscaling."""
     if settings.max_decoders is None:
         return {"num_replicas": settings.decoders}
     return {

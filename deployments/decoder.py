@@ -1,4 +1,4 @@
-"""The decoder: one engine a replica."""
+"""The decoder: one engine per replica."""
 
 from __future__ import annotations
 
@@ -34,18 +34,18 @@ from plato.scheduling.kv_events import publish_kv_events
 from plato.settings import Settings
 
 STANDSTILL_S = 30.0
-"""An engine with running sequences that ends no step in this time hangs; the longest step, of one
+"""An engine with running sequences that completes no step in this time hangs; the longest step, a
 prefill chunk, takes about a second on two slow cores."""
 
 
 @serve.deployment
 class Decoder:
-    """Turns token ids into tokens, with a KV tree that all runs share."""
+    """Decodes sequences with one engine, whose KV tree all runs share."""
 
     async def __init__(  # type: ignore[misc]
         self, settings: Settings, store: DeploymentHandle[Any] | None = None
     ) -> None:
-        """Fetch and load the model, off the event loop; `store` is the embedded one's owner."""
+        """Load the model, outside the event loop; `store` owns the embedded Valkey."""
         name = self._name = start_replica(settings)
 
         def load() -> Engine:
@@ -56,7 +56,7 @@ class Decoder:
         tools = await asyncio.to_thread(ModelTools.load, settings)
         await prefill_public(self._engine, public_prompts(settings, tools))
         self._store = await open_store(settings, store)
-        # The loop holds tasks weakly.
+        # The event loop keeps only weak references to tasks.
         self._publishing = asyncio.create_task(
             publish_kv_events(self._engine, name, self._store), name="publish-kv-events"
         )
@@ -74,14 +74,14 @@ class Decoder:
     async def generate(
         self, request: GenerateRequest, *, replica: tuple[str, ...] = ()
     ) -> AsyncGenerator[Chunk]:
-        """Decode one sequence. `replica` is for the router: where the caller wants it best."""
+        """Decode one sequence. `replica` is for the router: the caller's ranking."""
         await self._transfer.before(request, partial(self._export_at, request.source))
         return self._engine.generate(request)
 
     async def export_kv(
         self, prompt: Prompt, start: int, *, replica: str
     ) -> tuple[str, KVPiece | None]:
-        """Name of this replica, and KV that another one wants; it goes by the object store."""
+        """Name of this replica, and KV for another one; Ray transfers it by its object store."""
         return self._name, await self._engine.export_kv(prompt, start)
 
     async def _export_at(self, source: str, prompt: Prompt, start: int) -> KVPiece | None:
@@ -90,7 +90,7 @@ class Decoder:
             lambda: peers.export_kv.remote(prompt, start, replica=source)
         )
         name, piece = answered
-        # The router takes another replica where the one that was named does not answer.
+        # The router uses another replica if the named one is gone or full.
         return piece if name == source else None
 
     async def renew(self, owner: str, ttl_s: float, *, replica: str) -> str:
@@ -108,7 +108,7 @@ class Decoder:
         return self._engine.stats()
 
     async def record_autoscaling_stats(self) -> dict[str, float]:
-        """What Serve's autoscaling asks for; see `deployments.autoscaling`."""
+        """Called by Serve's autoscaling; see `deployments.autoscaling`."""
         return token_load(self._engine.stats().load)
 
     async def check_health(self) -> None:
@@ -118,4 +118,4 @@ class Decoder:
     def _check_engine(self) -> None:
         stats = self._engine.stats()
         if stats.load.running and stats.idle_s > STANDSTILL_S:
-            raise UnavailableError(f"the engine has done no step for {stats.idle_s:.0f} s")
+            raise UnavailableError(f"the engine has completed no step for {stats.idle_s:.0f} s")

@@ -1,4 +1,4 @@
-"""`make demo`: one question, answered sequentially and then by Plato, through a real endpoint."""
+"""`make demo`: one question, answered sequentially and then by Plato, over HTTP."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from plato.ports import free_port
 from plato.settings import Settings
 
 QUESTION = "What are the effects of social media on teenagers?"
-# A very small model answers here: these keep it from going round in circles.
+# The default model is very small: these keep it from looping.
 REPETITION_PENALTY = 1.1
 NODE_MAX_TOKENS = 96
 SEQUENTIAL_MAX_TOKENS = 640
@@ -33,7 +33,7 @@ SEQUENTIAL_MAX_TOKENS = 640
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """One way of answering, as a client sees it. Times in seconds."""
+    """One answer, as seen by the client. Times in seconds."""
 
     answer: str
     seconds: float
@@ -47,13 +47,13 @@ class Outcome:
 
     @property
     def prompt_tokens(self) -> int:
-        """Prompt tokens of the parts and the plan."""
+        """Prompt tokens of the nodes and the plan."""
         nodes = sum(int(node["prompt_tokens"]) for node in self.info["graph"]["nodes"])
         return nodes + int(self.info["plan"]["prompt_tokens"])
 
 
 async def answer(client: HttpClient, console: Console, question: str, mode: str) -> Outcome:
-    """Ask and show the answer as it grows, timed from here."""
+    """Ask, display the answer while it streams, and time it."""
     view, text = RunView(), ""
     info: dict[str, Any] = {}
     started = time.monotonic()
@@ -73,7 +73,7 @@ async def answer(client: HttpClient, console: Console, question: str, mode: str)
 
 
 async def compare(url: str, console: Console, question: str) -> None:
-    """Answer the question both ways, and print the table."""
+    """Answer the question in both modes, and print the comparison."""
     client = HttpClient(url)
     async with aclosing(
         client.ask("Hello", {"max_tokens": 8, "plato": {"mode": "sequential"}})
@@ -91,8 +91,8 @@ async def compare(url: str, console: Console, question: str) -> None:
 
 
 def table(sequential: Outcome, plato: Outcome) -> Table:
-    """Both ways side by side."""
-    result = Table(title=f"sequential against plato, mode {plato.info['mode']}")
+    """Comparison of both modes."""
+    result = Table(title=f"sequential vs. plato (mode {plato.info['mode']})")
     for name in ("", "sequential", "plato", "plato / sequential"):
         result.add_column(name, justify="right" if name else "left")
 
@@ -110,7 +110,7 @@ def table(sequential: Outcome, plato: Outcome) -> Table:
     )
     row("time to first text", sequential.first_text_s, plato.first_text_s, 2, " s")
     row("prompt tokens", sequential.prompt_tokens, plato.prompt_tokens, 0)
-    row("of them cached", sequential.info["cached_tokens"], plato.info["cached_tokens"], 0)
+    row("cached prompt tokens", sequential.info["cached_tokens"], plato.info["cached_tokens"], 0)
     return result
 
 
@@ -118,7 +118,7 @@ def main() -> int:
     """Run the demo; returns the exit status."""
     parser = argparse.ArgumentParser(prog="python -m deployments.demo", description=__doc__)
     parser.add_argument("question", nargs="?", default=QUESTION)
-    parser.add_argument("--record", metavar="FILE", help="write what is shown as SVG")
+    parser.add_argument("--record", metavar="FILE", help="save the output as SVG")
     options = parser.parse_args()
     question: str = options.question
     console = Console(record=options.record is not None)
@@ -129,7 +129,7 @@ def main() -> int:
     )
     try:
         resolve_model(settings.model, settings.cache_dir)
-        with console.status("starting Ray, the deployments and the model"):
+        with console.status("starting Ray and the deployments, loading the model"):
             app = LocalApp(settings, port=free_port())
             app.start()
         with app:

@@ -1,4 +1,4 @@
-"""What the scheduler and the planner see of other deployments: protocols over Serve handles."""
+"""The protocols of `plato`, implemented over the Serve handles of other deployments."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ T = TypeVar("T")
 
 
 def detached(call: Callable[[], T]) -> T:
-    """Make a handle call outside of the current request's context.
+    """Make a handle call outside the current request's context.
 
-    Calls from within one request share Serve's internal request id, and routers look pending
-    requests up by it: of siblings sent at the same moment one can get the replica that was chosen
-    for another, or none. An empty context gives every call an id of its own. Cancellation does
-    not cascade then; `stream` cancels explicitly.
+    Calls made within one request share Serve's internal request id, by which routers look up
+    pending requests: of siblings sent at the same moment, one can get the replica that was chosen
+    for another, or none. An empty context gives every call its own id. Cancellation does not
+    cascade then; `stream` cancels explicitly.
     """
     return contextvars.Context().run(call)
 
 
 async def ask(call: Callable[[], DeploymentResponse[T]]) -> T:
-    """The answer of a handle call. Raises what was raised there."""
+    """The result of a handle call. Raises the exception of the remote process."""
     try:
         return await detached(call)
     except RayTaskError as error:
-        # Its own text is the traceback of another process; what was raised there says what to do.
+        # The text of a RayTaskError is a remote traceback; its cause has the useful message.
         raise error.cause from error
 
 
@@ -46,17 +46,17 @@ async def stream(
 ) -> AsyncGenerator[T]:
     """The items of a streaming handle call; closing the generator cancels the call.
 
-    Leaving a handle's stream without `cancel` lets the other side run on. After an item that
-    `is_last` there is nothing to cancel. With `silence_s` the other side sends heartbeats (empty
-    items, which are dropped), and `UnavailableError` is raised when none came for so long; the
-    time that the consumer takes for an item does not count.
+    Without `cancel` the remote stream would continue. After an item that `is_last` there is nothing
+    to cancel. With `silence_s` the remote side sends heartbeats (empty items, which are dropped),
+    and `UnavailableError` is raised if nothing arrives for this long; the time that the consumer
+    spends on an item does not count.
     """
     response = detached(call)
     ended = False
     try:
         while True:
-            # Around one step only: while this generator is suspended in a `yield`, a timeout
-            # would hit whatever its consumer waits for.
+            # Around one step only: while this generator is suspended in a `yield`, the timeout
+            # would cancel the consumer's await.
             async with asyncio.timeout(silence_s) as timer:
                 item = await anext(response, _END)
             if item is _END:
@@ -72,7 +72,7 @@ async def stream(
         if not timer.expired():
             raise
         raise UnavailableError(
-            f"the other process has been silent for {silence_s:g} s", retry_after_s=1.0
+            f"no heartbeat from the other process for {silence_s:g} s", retry_after_s=1.0
         ) from error
     finally:
         if not ended:
@@ -90,37 +90,37 @@ class ServeDecoderPool:
         self._streaming = handle.options(stream=True)
 
     def replicas(self) -> tuple[Replica, ...]:
-        """What this process's router knows to be running."""
+        """The running replicas, as known to the router of this process."""
         return tuple(Replica(name) for name in known_replicas(self._handle.deployment_name))
 
     def generate(
         self, request: GenerateRequest, ranked: tuple[str, ...] = ()
     ) -> AsyncGenerator[Chunk]:
-        """Decode on the first of `ranked` that is there and has room, else on any."""
+        """Decode on the first of `ranked` that is running and has room, else on any."""
         return stream(
             lambda: self._streaming.generate.remote(request, replica=ranked),
             is_last=lambda chunk: chunk.finish is not None,
         )
 
     async def renew(self, owner: str, ttl_s: float, replica: str) -> None:
-        """Renew `owner`'s lease at one replica. Raises `UnavailableError` if it is not there."""
+        """Renew `owner`'s lease at one replica. Raises `UnavailableError` if it is gone."""
         answered: str = await ask(lambda: self._handle.renew.remote(owner, ttl_s, replica=replica))
         if answered != replica:
-            # The router takes another where the one that was named does not answer.
-            raise UnavailableError(f"decoder {replica} does not answer")
+            # The router uses another replica if the named one is gone or full.
+            raise UnavailableError(f"decoder {replica} does not respond")
 
     async def kv_snapshot(self, replica: str) -> tuple[str, KVEventBatch]:
-        """Epoch and stored prefixes of one replica. Raises `UnavailableError` if it is away."""
+        """Epoch and stored prefixes of one replica. Raises `UnavailableError` if it is gone."""
         found: tuple[str, str, KVEventBatch] = await ask(
             lambda: self._handle.kv_snapshot.remote(replica=replica)
         )
         answered, epoch, snapshot = found
         if answered != replica:
-            raise UnavailableError(f"decoder {replica} does not answer")
+            raise UnavailableError(f"decoder {replica} does not respond")
         return epoch, snapshot
 
     async def release(self, run_id: str, replica: str) -> None:
-        """Drop the pins that sequences of `run_id` have left at one replica."""
+        """Drop the pins of a run at one replica."""
         await ask(lambda: self._handle.release.remote(run_id, replica=replica))
 
 

@@ -36,11 +36,11 @@ class ServeRunService:
         self._streaming = scheduler.options(stream=True)
 
     def answer(self, state: RunState) -> AsyncGenerator[RunEvents]:
-        """Have some scheduler drive the run, and another one if that fails or falls silent."""
+        """Have a scheduler drive the run, and another one if it fails or is silent."""
         return follow_with_failover(self._drive, state, self._settings.failover_s)
 
     async def open(self, request: RunRequest) -> None:
-        """Start a detached run on some scheduler."""
+        """Start a detached run on any scheduler."""
         deadline_s = self._settings.patience_s + CALL_DEADLINE_S
         await self._call(lambda: self._scheduler.open.remote(request), request.run_id, deadline_s)
 
@@ -60,7 +60,7 @@ class ServeRunService:
         return follow_detached(follow, request.run_id, self._settings.failover_s)
 
     async def snapshot(self, tenant: str, run_id: str) -> RunSnapshot:
-        """A run as it stands."""
+        """The current state of a run."""
         snapshot: RunSnapshot = await self._call(
             lambda: self._scheduler.snapshot.remote(tenant, run_id), run_id
         )
@@ -72,7 +72,7 @@ class ServeRunService:
         await self._call(lambda: self._scheduler.cancel.remote(tenant, run_id), run_id, deadline_s)
 
     async def ready(self) -> dict[str, object]:
-        """What the next question would find."""
+        """The readiness of the schedulers."""
         state: dict[str, object] = await ask(self._scheduler.ready.remote)
         return state
 
@@ -88,7 +88,7 @@ class ServeRunService:
         run_id: str,
         deadline_s: float = CALL_DEADLINE_S,
     ) -> Any:
-        """Ask any scheduler about a run, another when one fails, within a deadline."""
+        """Call any scheduler, and retry on another if it fails, within a deadline."""
         try:
             async with asyncio.timeout(deadline_s) as timer:
                 while True:
@@ -97,7 +97,7 @@ class ServeRunService:
                     except PlatoError:
                         raise
                     except Exception as error:
-                        # Its process has died, or is about to.
+                        # The process has died, or is shutting down.
                         logger.warning(
                             "retrying call on another scheduler: %r", error, extra={"run": run_id}
                         )
@@ -106,7 +106,7 @@ class ServeRunService:
             if not timer.expired():
                 raise
             raise UnavailableError(
-                "no scheduler answers; try again in a moment", retry_after_s=2.0
+                "no scheduler responds; try again in a moment", retry_after_s=2.0
             ) from error
 
 
@@ -123,5 +123,5 @@ class Ingress:
         self._sampling = start_sampling()
 
     def __serve_build_asgi_app__(self) -> Starlette:
-        """Serve calls this after the constructor."""
+        """Called by Serve after the constructor."""
         return new_app(self._service, self._settings, replica_recorder())

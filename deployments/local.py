@@ -1,4 +1,4 @@
-"""The application on this machine: a Ray of its own, which leaves nothing behind."""
+"""The application on this machine, in a private Ray instance that cleans up after itself."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from types import TracebackType
 from typing import Self
 
 if "ray" not in sys.modules:
-    # Ray reads these once. The token is for this process's own Ray; left to itself, Ray would
-    # write one into the home folder.
+    # Ray reads these once. The token is for the private Ray instance; by default, Ray would write
+    # one into the home folder.
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    # Lines of many runs that differ in their ids only are not repetitions.
+    # Lines that differ only in the ids of runs are not duplicates.
     os.environ.setdefault("RAY_DEDUP_LOGS", "0")
-    # Else a decoder's steps come after whatever else the machine does.
+    # Otherwise decoders run at low priority.
     os.environ.setdefault("RAY_worker_niceness", "0")
     if os.environ.setdefault("RAY_AUTH_MODE", "token") == "token":
         os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
@@ -39,11 +39,11 @@ logger = logging.getLogger(__name__)
 
 APP_NAME = "plato"
 SERVE_LOGS = {"log_level": "WARNING", "encoding": "JSON"}
-"""Of Serve itself, in every process: at INFO it writes a line for each renewal of a lease."""
+"""For Serve itself, in every process: at INFO it logs a line for every lease renewal."""
 
 
 def _services(settings: Settings) -> int:
-    """Replicas that are not decoders."""
+    """Number of replicas that are not decoders."""
     stores = 1 if settings.redis_url is None else 0
     return settings.ingresses + settings.schedulers + settings.planners + stores
 
@@ -55,7 +55,7 @@ def reserved_cpus(settings: Settings) -> float:
 
 
 def reserved_resources(settings: Settings) -> dict[str, float]:
-    """Custom resources that the application's replicas take, at the most."""
+    """Maximum custom resources of the application's replicas."""
     decoders = settings.max_decoders or settings.decoders
     taken = Counter({settings.decoder_resource: decoders})
     taken.update({settings.service_resource: _services(settings)})
@@ -70,12 +70,12 @@ def start_ray(
     logs: bool = False,
     metrics_port: int | None = None,
 ) -> Iterator[None]:
-    """A Ray of this process alone; everything of it is gone after the context.
+    """A private Ray instance, removed completely after the context.
 
-    `resources` are custom ones; `logs` forwards the logs of all replicas to standard error.
-    Metrics are at `metrics_port`, or at a free one.
+    `resources` are custom resources; `logs` forwards the logs of all replicas to standard error.
+    Metrics are served at `metrics_port`, or at a free port.
     """
-    # Short: Ray puts sockets into it, whose paths may have 107 characters.
+    # A short path: Ray creates sockets in it, whose paths are limited to 107 characters.
     folder = tempfile.mkdtemp(prefix="plato-")
     try:
         with _own_signals():
@@ -99,8 +99,8 @@ def start_ray(
 class LocalApp:
     """Starts Ray and the application, and stops both.
 
-    Ray's files lie in a temporary folder that goes with it. What Ray reserves are numbers, not
-    cores, so it is told to have what the settings ask for.
+    Ray's files are in a temporary folder that is removed with it. Ray's CPUs are only a bookkeeping
+    number, so Ray is configured with as many as the settings require.
     """
 
     def __init__(
@@ -114,7 +114,7 @@ class LocalApp:
     ) -> None:
         """`logs` forwards the logs of all replicas to standard error.
 
-        Metrics are at `metrics_port`, or at a free one.
+        Metrics are served at `metrics_port`, or at a free port.
         """
         self._settings = settings
         self._host = host
@@ -125,18 +125,18 @@ class LocalApp:
 
     @property
     def url(self) -> str:
-        """Where the endpoint listens."""
+        """Base URL of the HTTP endpoint."""
         return f"http://{self._host}:{self._port}"
 
     @property
     def metrics_url(self) -> str:
-        """What Prometheus scrapes, once the application runs."""
+        """URL for Prometheus; available once the application runs."""
         (node,) = ray.nodes()
         return f"http://{node['NodeManagerAddress']}:{node['MetricsExportPort']}/metrics"
 
     def start(self) -> None:
-        """Fetch the model, start Ray, deploy, and wait until questions can be answered."""
-        # Here and not in a replica: a first download shows its progress.
+        """Download the model, start Ray, deploy, and wait until the application is ready."""
+        # Here and not in a replica, to show the progress of a first download.
         resolve_model(self._settings.model, self._settings.cache_dir)
         cpus = max(os.cpu_count() or 1, -(-reserved_cpus(self._settings) // 1))
         if not self._logs:
@@ -165,10 +165,10 @@ class LocalApp:
         """Stop the application and Ray, and remove Ray's files. Idempotent."""
         if ray.is_initialized():
             try:
-                # Replicas end in order; the rest of Serve goes with Ray.
+                # Shuts the replicas down gracefully; the rest of Serve ends with Ray.
                 serve.delete(APP_NAME)
             except Exception:
-                logger.exception("the application did not shut down cleanly")
+                logger.exception("shutting down the application failed")
         if self._ray is not None:
             self._ray.close()
             self._ray = None
@@ -189,7 +189,7 @@ class LocalApp:
 
 @contextmanager
 def _own_signals() -> Iterator[None]:
-    """Keep this process's signal handlers: Ray's would abort it, and leave everything behind."""
+    """Keep this process's signal handlers: Ray's would abort it without clean-up."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

@@ -1,7 +1,7 @@
-"""Which replicas a deployment has, as the routers of this process see it.
+"""The replicas of each deployment, as known to the routers of this process.
 
-A module of its own: Serve pickles the module of a router class by value, so whatever state lay
-there would exist once for the router and once for everybody else.
+This is a separate module because Serve pickles the module of a router class by value: state in that
+module would exist once for the router and once for everything else.
 """
 
 from __future__ import annotations
@@ -10,16 +10,16 @@ import threading
 
 _lock = threading.Lock()
 _replicas: dict[str, tuple[str, ...]] = {}
-"""By deployment; one entry for each that this process has a handle of."""
+"""By deployment; bounded by the deployments for which this process has a handle."""
 
 
 def set_replicas(deployment: str, names: tuple[str, ...]) -> None:
-    """Note a deployment's running replicas. Routers call this from their own thread."""
+    """Set the running replicas of a deployment. Routers call this from their own thread."""
     with _lock:
         _replicas[deployment] = names
 
 
 def known_replicas(deployment: str) -> tuple[str, ...]:
-    """Names of a deployment's running replicas; empty until its router has heard of them."""
+    """Names of the running replicas of a deployment; empty until its router knows them."""
     with _lock:
         return _replicas.get(deployment, ())

@@ -1,8 +1,8 @@
-"""Metrics through Ray: every replica records, Ray's agent on its node exports.
+"""Metrics through Ray: replicas record, and the Ray agent of each node exports.
 
-Ray puts `ray_` in front of names, and Serve adds the labels `application`, `deployment` and
-`replica`. Values leave a process at Ray's own interval (`metrics_report_interval_ms`, 10 s unless
-the cluster says otherwise), so sampling more often than about that only makes gauges fresher.
+Ray prefixes names with `ray_`, and Serve adds the labels `application`, `deployment` and `replica`.
+Processes report values at Ray's own interval (`metrics_report_interval_ms`, 10 s by default), so
+frequent sampling only makes gauges more current.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ from plato.metrics.table import LOOP_LAG
 logger = logging.getLogger(__name__)
 
 PREFIX = "ray_"
-"""What Ray puts in front of every name."""
+"""Prefix that Ray adds to every name."""
 INTERVAL_S = 1.0
-"""How often state and totals are recorded."""
+"""Sampling interval of state and totals."""
 ROLES = {
     "Ingress": Role.INGRESS,
     "PlannerService": Role.PLANNER,
@@ -40,16 +40,16 @@ class RayRecorder(Recorder):
     """Records with `ray.serve.metrics`, in a replica."""
 
     def __init__(self, role: Role) -> None:
-        """Declare all metrics of a role, and have its counters begin at 0.
+        """Declare all metrics of a role, with its counters at 0.
 
-        Prometheus' `increase` sees nothing of a series whose first value is 1: without the zeros
-        the first error of a kind would raise no alert.
+        Prometheus' `increase` ignores the first value of a series: without the zeros, the first
+        error of a kind would not raise an alert.
         """
         self._metrics = {metric.name: _declared(metric) for metric in metrics_of(role)}
         for metric in metrics_of(role):
             if metric.kind is Kind.COUNTER:
                 for labels in metric.series():
-                    # `inc` refuses 0.
+                    # `inc` rejects 0.
                     self._metrics[metric.name]._record(0.0, labels)
 
     def write(self, metric: Metric, value: float, labels: dict[str, str]) -> None:
@@ -65,7 +65,7 @@ class RayRecorder(Recorder):
 
 
 def _declared(metric: Metric) -> Any:
-    """The metric as Ray has it."""
+    """The Ray metric for `metric`."""
     labels = tuple(metric.labels)
     match metric.kind:
         case Kind.COUNTER:
@@ -78,14 +78,14 @@ def _declared(metric: Metric) -> Any:
 
 @cache
 def replica_recorder() -> RayRecorder:
-    """The recorder of this replica; one a process."""
+    """The recorder of this replica; one per process."""
     return RayRecorder(ROLES[serve.get_replica_context().deployment])
 
 
 def start_sampling(*samplers: Callable[[], None]) -> asyncio.Task[None]:
-    """Have samplers record at an interval, and the process itself; until the task is cancelled.
+    """Call the samplers, and sample the process itself, at an interval until the task is cancelled.
 
-    Keep the task: event loops hold tasks weakly.
+    Keep a reference to the task: event loops keep only weak ones.
     """
     recorder = replica_recorder()
     sampling = _sample(recorder, (ProcessSampler(recorder), *samplers))
@@ -94,7 +94,7 @@ def start_sampling(*samplers: Callable[[], None]) -> asyncio.Task[None]:
 
 async def _sample(recorder: Recorder, samplers: tuple[Callable[[], None], ...]) -> None:
     failing: set[int] = set()
-    """Samplers that have failed the last time: said once, not every second."""
+    """Samplers whose last call failed: each failure is logged once."""
     while True:
         due = time.monotonic() + INTERVAL_S
         await asyncio.sleep(INTERVAL_S)
@@ -105,5 +105,5 @@ async def _sample(recorder: Recorder, samplers: tuple[Callable[[], None], ...]) 
                 failing.discard(number)
             except Exception:
                 if number not in failing:
-                    logger.exception("metrics could not be sampled; it goes on")
+                    logger.exception("sampling metrics failed; retrying")
                 failing.add(number)

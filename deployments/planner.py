@@ -1,4 +1,4 @@
-"""The planner: turns questions into nodes, line by line."""
+"""The planner: turns questions into plan nodes, line by line."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from plato.streams import with_heartbeat
 
 @serve.deployment
 class PlannerService:
-    """Asks a decoder to continue the planning prompt, and yields lines as they are complete."""
+    """Decodes plans on the decoders, and yields their lines as they are completed."""
 
     async def __init__(self, settings: Settings, decoder: DeploymentHandle[Any]) -> None:  # type: ignore[misc]
         """Load the tokenizer."""

@@ -1,4 +1,4 @@
-"""What every replica does first."""
+"""Start-up shared by all replicas."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ from plato.logs import configure_logs
 from plato.settings import Settings
 
 HEARTBEATS = 4
-"""Heartbeats within the time after which a silent process counts as lost."""
+"""Heartbeats per `silence_s`."""
 
 START_DEADLINE_S = 60.0
 
 
 async def open_store(settings: Settings, owner: DeploymentHandle[Any] | None) -> RedisContextStore:
-    """The context store of the application: the one that is set, or that of its `owner`."""
+    """The context store: the configured one, or the embedded one of its `owner`."""
     url = settings.redis_url
     if url is None:
         if owner is None:
-            raise AssertionError("no URL of a store is set, and no store is embedded")
+            raise AssertionError("no store URL is set, and there is no embedded store")
         async with asyncio.timeout(START_DEADLINE_S):
             url = await owner.url.remote()
     return RedisContextStore(url, timeout_s=settings.redis_timeout_s, ttl_s=settings.redis_ttl_s)
 
 
 def own_deployment() -> DeploymentHandle[Any]:
-    """A handle of the deployment that the calling replica belongs to: its peers, and itself."""
+    """A handle to the calling replica's own deployment: its peers and itself."""
     context = serve.get_replica_context()
     handle: DeploymentHandle[Any] = serve.get_deployment_handle(
         context.deployment, context.app_name
@@ -39,7 +39,7 @@ def own_deployment() -> DeploymentHandle[Any]:
 
 
 def start_replica(settings: Settings) -> str:
-    """Set up the logs; returns the replica's name, unique in the application."""
+    """Configure logging; returns the replica's name, unique in the application."""
     context = serve.get_replica_context()
     name: str = context.replica_id.unique_id
     configure_logs(settings.log_level, deployment=context.deployment, replica=name)

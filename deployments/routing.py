@@ -1,4 +1,4 @@
-"""Routing to decoders: to the replica that the scheduler's placement has chosen."""
+"""Request routing: to the replica chosen by the scheduler's placement."""
 
 from __future__ import annotations
 
@@ -10,16 +10,15 @@ from deployments.membership import set_replicas
 
 
 class PlacedRouter(RequestRouter):
-    """Takes the replica named by the call's `replica` argument; without one, the least busy.
+    """Routes to the replica in the call's `replica` argument; without one, to the least busy.
 
-    `replica` is a name, or names in the order of a placement's ranking. When none of them is
-    there or has room, another is taken: a placement is an optimisation.
-    Deliberately without Serve's FIFO mixin, which hands a replica that was found for one request
-    to another.
+    `replica` is a name, or names in the order of a placement's ranking. If none of them is running
+    and has room, another is used: placement is an optimisation. Deliberately without Serve's FIFO
+    mixin, which can assign a replica found for one request to another.
     """
 
     def update_replicas(self, replicas: list[RunningReplica]) -> None:
-        """Keep the list that placement chooses from."""
+        """Publish the list that placement chooses from."""
         super().update_replicas(replicas)
         names = tuple(sorted(replica.replica_id.unique_id for replica in replicas))
         set_replicas(self._deployment_id.name, names)
@@ -29,10 +28,10 @@ class PlacedRouter(RequestRouter):
         candidate_replicas: list[RunningReplica],
         pending_request: PendingRequest | None = None,
     ) -> list[list[RunningReplica]]:
-        """Rank the named replicas first, then all others. Awaits nothing: it would serialise."""
+        """Rank the named replicas first, then all others. Never awaits: calls stay parallel."""
         if pending_request is None:
             return [candidate_replicas]
-        # Without this Serve asks again at once, and spins while every replica is full.
+        # Without this, Serve retries immediately, and spins while every replica is full.
         pending_request.routing_context.should_backoff = True
         wanted = _wanted(pending_request.kwargs)
         by_name = {r.replica_id.unique_id: r for r in candidate_replicas}

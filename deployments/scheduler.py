@@ -1,4 +1,4 @@
-"""The scheduler: drives runs over the planner, the decoders and the context store."""
+"""The scheduler: drives runs with the planner, the decoders and the context store."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ CANCEL_RETRY_S = 0.5
 
 @serve.deployment
 class SchedulerService:
-    """One `GraphScheduler` a replica."""
+    """One `GraphScheduler` per replica."""
 
     async def __init__(  # type: ignore[misc]
         self,
@@ -40,11 +40,11 @@ class SchedulerService:
         decoder: DeploymentHandle[Any],
         store: DeploymentHandle[Any] | None = None,
     ) -> None:
-        """Load the tokenizer and find the store, which is `store`'s if no URL is set."""
+        """Load the tokenizer and connect to the store; `store` owns it if no URL is set."""
         name = start_replica(settings)
         tools = await asyncio.to_thread(ModelTools.load, settings)
         async with asyncio.timeout(START_DEADLINE_S):
-            # The router learns of the replicas with its first call.
+            # The router learns about the replicas on its first call.
             await decoder.stats.remote()
         self._heartbeat_s = settings.silence_s / HEARTBEATS
         self._cancel_deadline_s = settings.failover_s
@@ -86,7 +86,7 @@ class SchedulerService:
         return self._scheduler.follow(tenant, run_id, EventId(*after), self._heartbeat_s)
 
     async def snapshot(self, tenant: str, run_id: str) -> RunSnapshot:
-        """A run as it stands, whichever scheduler drives it; see `GraphScheduler.snapshot`."""
+        """Current state of a run, whichever scheduler drives it; see `GraphScheduler.snapshot`."""
         return await self._scheduler.snapshot(tenant, run_id)
 
     async def owner(self, tenant: str, run_id: str) -> str | None:
@@ -96,7 +96,7 @@ class SchedulerService:
     async def cancel(self, tenant: str, run_id: str) -> None:
         """Cancel a run, whichever scheduler drives it. Raises `RunNotFoundError`.
 
-        While its scheduler is being replaced, this waits for the next.
+        While its scheduler is being replaced, this waits for the next one.
         """
         try:
             async with asyncio.timeout(self._cancel_deadline_s):
@@ -107,7 +107,8 @@ class SchedulerService:
                     await asyncio.sleep(CANCEL_RETRY_S)
         except TimeoutError as error:
             raise UnavailableError(
-                f"the scheduler of run {run_id} does not answer; cancel it again", retry_after_s=1.0
+                f"the scheduler of run {run_id} does not respond; retry the cancellation",
+                retry_after_s=1.0,
             ) from error
 
     async def cancel_here(self, tenant: str, run_id: str, *, replica: str) -> bool:
@@ -115,7 +116,7 @@ class SchedulerService:
         return await self._scheduler.cancel(tenant, run_id)
 
     async def ready(self) -> dict[str, object]:
-        """What the next question would find. Raises if no decoder answers."""
+        """Readiness of the decoders and the store. Raises if no decoder responds."""
         stats = await self._decoder.stats.remote()
         return {
             "decoder": stats.epoch,
@@ -131,12 +132,12 @@ class SchedulerService:
         except RunNotFoundError:
             raise
         except Exception:
-            # It has died: another will have the run in a moment.
+            # The owner has died: another scheduler will take the run over.
             return False
         return done
 
     async def __del__(self) -> None:
-        """Serve calls this on a graceful shutdown, when the streams have ended."""
+        """Called by Serve on a graceful shutdown, after the streams have ended."""
         scheduler = getattr(self, "_scheduler", None)
         if scheduler is not None:
             await scheduler.drain()

@@ -1,11 +1,10 @@
-"""Settings as a RayService takes them: `python -m deployments.serve_config FOLDER...`.
+"""Generates Serve configurations of RayServices: `python -m deployments.serve_config FOLDER...`.
 
-Reads FOLDER/settings.yaml, and writes FOLDER/serve.yaml: a patch whose `serveConfigV2` is what
-`serve build` gives for these settings. Only the builder takes arguments, and `serve build` only
-applications without them, so it is given the settings as environment variables, and what it says
-is then deployed with the same settings as arguments. What belongs to the place and not to the
-service (the model and its cache, the context store with its password) stays out of it: the
-environment of the pods sets that.
+Reads FOLDER/settings.yaml and writes FOLDER/serve.yaml, a patch whose `serveConfigV2` is the output
+of `serve build` for these settings. `serve build` accepts only applications without arguments, so
+it gets the settings as environment variables; the generated configuration passes them to the
+builder as arguments. The model, its cache and the URL of the context store with its password are
+excluded: they are set in the environment of the pods.
 """
 
 from __future__ import annotations
@@ -25,16 +24,16 @@ from plato.settings import Settings
 
 SETTINGS = "settings.yaml"
 PATCH = "serve.yaml"
-OF_THE_PLACE = {"model", "cache_dir", "redis_url"}
+POD_SETTINGS = {"model", "cache_dir", "redis_url"}
 PREFIX = "PLATO_"
 
 NOTE = f"""\
-# Made of {SETTINGS} by `python -m deployments.serve_config`; change that, and make it again.
+# Generated from {SETTINGS} by `python -m deployments.serve_config`; do not edit.
 """
 
 
 class _Block(str):
-    """A text that is written as a YAML block, as it stands."""
+    """A string that is written as a YAML block."""
 
     __slots__ = ()
 
@@ -49,24 +48,26 @@ _Dumper.add_representer(
 
 
 def read_settings(folder: Path) -> dict[str, Any]:
-    """The settings that a folder's services have. Raises `ValueError` if they are none."""
+    """The settings in a folder. Raises `ValueError` if they are invalid."""
     given: dict[str, Any] = yaml.safe_load((folder / SETTINGS).read_text()) or {}
-    if elsewhere := OF_THE_PLACE & given.keys():
-        raise ValueError(f"{sorted(elsewhere)} are set in the environment of the pods, not here")
+    if elsewhere := POD_SETTINGS & given.keys():
+        raise ValueError(
+            f"{sorted(elsewhere)} must be set in the environment of the pods, not here"
+        )
     Settings(**given)
     return given
 
 
 def serve_config(given: dict[str, Any]) -> str:
-    """What `serve build` says for these settings, with them as the builder's arguments."""
+    """The output of `serve build` for these settings, with them as the builder's arguments."""
     environment = {key: value for key, value in os.environ.items() if not key.startswith(PREFIX)}
-    # Whichever store it is: the application is the one that has none of its own.
+    # Any URL: it selects the application without an embedded store.
     environment[f"{PREFIX}REDIS_URL"] = "redis://context-store:6379/0"
     for name, value in given.items():
         text = value if isinstance(value, str) else json.dumps(value)
         environment[f"{PREFIX}{name.upper()}"] = text
     with tempfile.TemporaryDirectory() as folder:
-        # A file, because what `serve build` logs goes to standard output, too.
+        # A file, because `serve build` also logs to standard output.
         built = Path(folder) / "serve.yaml"
         command = ["-m", "ray.serve.scripts", "build", "deployments.app:app", "-o", str(built)]
         subprocess.run(
@@ -81,7 +82,7 @@ def serve_config(given: dict[str, Any]) -> str:
 
 
 def patch(given: dict[str, Any]) -> str:
-    """The patch of a RayService that sets its `serveConfigV2`."""
+    """A patch that sets the `serveConfigV2` of a RayService."""
     service = {
         "apiVersion": "ray.io/v1",
         "kind": "RayService",
@@ -92,7 +93,7 @@ def patch(given: dict[str, Any]) -> str:
 
 
 def main() -> int:
-    """Write the patches of the folders that are named."""
+    """Write the patches of the given folders."""
     for name in sys.argv[1:]:
         folder = Path(name)
         (folder / PATCH).write_text(patch(read_settings(folder)))

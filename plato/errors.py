@@ -1,6 +1,6 @@
 """Errors of the layers above the engine.
 
-Each carries what an HTTP client needs: a status, OpenAI's `type`, `code` and `param`, and a
+Each carries what an HTTP response needs: a status, OpenAI's `type`, `code` and `param`, and a
 message that says what to change.
 """
 
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 
 class PlatoError(Exception):
-    """Base of everything a client can be told."""
+    """Base class of the errors that clients receive."""
 
     status = 500
     type = "server_error"
@@ -45,7 +45,7 @@ def _rebuild(
 
 
 class InvalidRequestError(PlatoError):
-    """The request is wrong; the message says what to change."""
+    """The request is invalid; the message says what to change."""
 
     status = 400
     type = "invalid_request_error"
@@ -53,26 +53,26 @@ class InvalidRequestError(PlatoError):
 
 
 class InvalidPlanError(InvalidRequestError):
-    """A plan that is no plan graph: unknown, forward or repeated dependency, and so on."""
+    """The plan is not a valid graph: an unknown, forward or repeated dependency, for example."""
 
     code = "invalid_plan"
 
 
 class ContextLengthError(InvalidRequestError):
-    """The question alone is longer than the model's context."""
+    """The question leaves no room for an answer in the model's context."""
 
     code = "context_length_exceeded"
 
 
 class RunNotFoundError(InvalidRequestError):
-    """There is no such run, or it is another tenant's."""
+    """The run does not exist, or belongs to another tenant."""
 
     status = 404
     code = "run_not_found"
 
 
 class OverloadedError(PlatoError):
-    """More runs in flight than the settings allow."""
+    """More runs than the settings allow."""
 
     status = 429
     type = "rate_limit_error"
@@ -80,7 +80,7 @@ class OverloadedError(PlatoError):
 
 
 class UnavailableError(PlatoError):
-    """A part of the system cannot be reached now."""
+    """A component cannot be reached at the moment."""
 
     status = 503
     type = "server_error"
@@ -88,14 +88,14 @@ class UnavailableError(PlatoError):
 
 
 class SlowConsumerError(PlatoError):
-    """Whoever follows a run does not read its events."""
+    """A follower of a run does not read its events."""
 
     status = 503
     code = "slow_consumer"
 
 
 class DeadlineError(PlatoError):
-    """A run or a node took longer than its deadline."""
+    """A run or a node exceeded its deadline."""
 
     status = 504
     type = "server_error"

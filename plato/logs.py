@@ -1,4 +1,4 @@
-"""Structured logs: one JSON object a line, with whatever a call gave as `extra`."""
+"""Structured logs: one JSON object per line, including the `extra` fields of each call."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ class JsonFormatter(logging.Formatter):
     """Time, level, logger and message, then the record's extra fields."""
 
     def __init__(self, **fields: str) -> None:
-        """`fields` stand in every line (which deployment, which replica)."""
+        """`fields` are added to every line (deployment and replica, for example)."""
         super().__init__()
         self._fields = fields
 
     def format(self, record: logging.LogRecord) -> str:
-        """One line of JSON."""
+        """Format a record as one line of JSON."""
         line: dict[str, object] = {
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname,

@@ -1,8 +1,8 @@
-"""All settings, in one place.
+"""All settings.
 
-Every field can be given as environment variable (`PLATO_` and the name in capitals), as a Serve
-argument (`serve run deployments.app:build name=value`), or in the constructor; the constructor
-wins, then the environment, then the default.
+Every field can be set by an environment variable (`PLATO_` and the name in capitals), by a Serve
+argument (`serve run deployments.app:build name=value`), or in the constructor. The constructor
+takes precedence, then the environment, then the default.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 DEFAULT_MODEL = "HuggingFaceTB/SmolLM2-135M-Instruct"
 MAX_NODES = 32
-"""Parts of any plan, at the most."""
+"""Maximum number of nodes in any plan."""
 MAX_TITLE_CHARS = 200
-"""Longest title of any part."""
+"""Maximum length of any node's title."""
 
 
 class Settings(BaseSettings):
-    """What an operator can set. Times are seconds, sizes as the name says."""
+    """Settings for operators. Times are in seconds; other units are in the names."""
 
     model_config = SettingsConfigDict(env_prefix="PLATO_", extra="forbid", frozen=True)
 
@@ -32,10 +32,10 @@ class Settings(BaseSettings):
     )
     served_model_name: str | None = Field(
         default=None,
-        description="What `GET /v1/models` calls the model; default: the model's name.",
+        description="Name of the model in `GET /v1/models`; default: the value of `model`.",
     )
     cache_dir: str | None = Field(
-        default=None, description="Where converted models are kept; default: ~/.cache/plato."
+        default=None, description="Folder for converted models; default: ~/.cache/plato."
     )
     dtype: Literal["auto", "float32", "bfloat16", "int8"] = "auto"
     device: Literal["auto", "cpu", "cuda"] = "auto"
@@ -43,45 +43,48 @@ class Settings(BaseSettings):
     # Engine
     engine: str = Field(
         default="torch",
-        description="Engine: `torch`, or the import path `package.module:factory` of another.",
+        description="`torch`, or the import path `package.module:factory` of another engine.",
     )
     engine_options: dict[str, Any] = Field(
-        default={}, description="Options of an engine that is not built in."
+        default={}, description="Options for an engine given by its import path."
     )
-    kv_budget_mb: int = Field(default=1024, ge=1, description="KV cache of one decoder, in MiB.")
-    max_sequences: int = Field(default=16, ge=1, description="Sequences that decode side by side.")
+    kv_budget_mb: int = Field(
+        default=1024, ge=1, description="Size of the KV cache of each decoder, in MiB."
+    )
+    max_sequences: int = Field(default=16, ge=1, description="Maximum batch size of a decoder.")
     prefill_chunk: int = Field(
-        default=256, ge=16, description="Prompt tokens computed in one step, at the most."
+        default=256, ge=16, description="Maximum number of prompt tokens computed in one step."
     )
-    max_waiting: int = Field(default=256, ge=1, description="Sequences that wait in one decoder.")
+    max_waiting: int = Field(default=256, ge=1, description="Maximum queue length of a decoder.")
 
     # Deployments
-    decoders: int = Field(default=1, ge=1, description="Decoder replicas.")
+    decoders: int = Field(default=1, ge=1, description="Number of decoder replicas.")
     max_decoders: int | None = Field(
-        default=None, ge=1, description="Let decoders follow the load, from `decoders` up to this."
+        default=None,
+        ge=1,
+        description="Autoscale the decoders by load, from `decoders` up to this number.",
     )
     decoder_tokens: int = Field(
         default=2048,
         ge=1,
-        description="Tokens to compute and decode that one decoder should have before its load, "
-        "when decoders follow it.",
+        description="Autoscaling target: tokens to compute and decode per decoder.",
     )
     upscale_delay_s: float = Field(default=10.0, ge=0)
     downscale_delay_s: float = Field(default=300.0, ge=0)
     decoder_cpus: float = Field(
-        default=1.0, ge=0, description="CPUs that Ray reserves for a decoder."
+        default=1.0, ge=0, description="CPUs that Ray reserves for each decoder."
     )
     decoder_gpus: float = Field(
-        default=0.0, ge=0, description="GPUs that Ray reserves for a decoder."
+        default=0.0, ge=0, description="GPUs that Ray reserves for each decoder."
     )
     decoder_threads: int | None = Field(
         default=None,
         ge=1,
-        description="Threads of a decoder's engine; default: cores over decoders.",
+        description="Threads of each decoder's engine; default: number of cores / `decoders`.",
     )
-    planners: int = Field(default=1, ge=1, description="Planner replicas.")
-    schedulers: int = Field(default=1, ge=1, description="Scheduler replicas.")
-    ingresses: int = Field(default=1, ge=1, description="Ingress replicas.")
+    planners: int = Field(default=1, ge=1, description="Number of planner replicas.")
+    schedulers: int = Field(default=1, ge=1, description="Number of scheduler replicas.")
+    ingresses: int = Field(default=1, ge=1, description="Number of ingress replicas.")
     service_cpus: float = Field(
         default=0.1,
         ge=0,
@@ -90,45 +93,48 @@ class Settings(BaseSettings):
     decoder_resource: str | None = Field(
         default=None,
         min_length=1,
-        description="A custom resource of Ray that every decoder takes one of, so that decoders "
-        "go to the nodes that offer it, and to each no more than it offers.",
+        description="Custom Ray resource of which each decoder takes one unit. Decoders are "
+        "scheduled only on Ray nodes that offer it.",
     )
     service_resource: str | None = Field(
         default=None,
         min_length=1,
-        description="The same for each ingress, planner and scheduler.",
+        description="Custom Ray resource of which each ingress, planner and scheduler takes one "
+        "unit.",
     )
 
     # Context store
     redis_url: str | None = Field(
-        default=None, description="A shared Redis or Valkey; default: an embedded Valkey."
+        default=None, description="URL of a shared Redis or Valkey; default: an embedded Valkey."
     )
     redis_timeout_s: float = Field(default=0.5, gt=0)
-    redis_ttl_s: int = Field(default=3600, ge=1, description="How long runs are kept in the store.")
+    redis_ttl_s: int = Field(default=3600, ge=1, description="Retention of runs in the store.")
 
     # Planning
     max_nodes: int = Field(
-        default=8, ge=2, le=MAX_NODES, description="Parts of an answer, at the most."
+        default=8, ge=2, le=MAX_NODES, description="Maximum number of nodes in a plan."
     )
     max_title_chars: int = Field(default=60, ge=8, le=MAX_TITLE_CHARS)
     split_threshold: float = Field(
         default=0.00099,
         ge=0,
         le=1,
-        description="`auto` splits when the model's probability of not splitting is below this.",
+        description="`auto` splits if the model's probability of not splitting is below this.",
     )
     node_max_tokens: int = Field(
-        default=256, ge=1, description="Tokens of one part, unless asked else."
+        default=256, ge=1, description="Maximum number of tokens of a node, unless overridden."
     )
     sequential_max_tokens: int = Field(
-        default=1024, ge=1, description="Tokens of a sequential answer, unless asked else."
+        default=1024,
+        ge=1,
+        description="Maximum number of tokens of a sequential answer, unless overridden.",
     )
 
     repetition_penalty: float = Field(
         default=1.0,
         gt=0,
         le=2,
-        description="Of the answers; above 1 keeps small models from going round in circles.",
+        description="Repetition penalty for answers; above 1 it keeps small models from looping.",
     )
 
     # Deadlines
@@ -138,69 +144,77 @@ class Settings(BaseSettings):
     lease_ttl_s: float = Field(
         default=1.2,
         gt=0.2,
-        description="A decoder drops sequences whose consumer is silent for this.",
+        description="A decoder drops the sequences of a consumer that has not renewed its lease "
+        "for "
+        "this long.",
     )
 
     # Streaming
     stream_interval_s: float = Field(
         default=0.1,
         ge=0,
-        description="Text comes in pieces of this duration; every piece costs processor time.",
+        description="Tokens are grouped over this interval before they are sent; a shorter "
+        "interval "
+        "costs more CPU.",
     )
 
     # Admission
-    max_runs: int = Field(default=64, ge=1, description="Runs in flight in one scheduler.")
+    max_runs: int = Field(
+        default=64, ge=1, description="Maximum number of runs in flight per scheduler."
+    )
     max_waiting_runs: int = Field(
-        default=256, ge=0, description="Runs that wait for their turn in one scheduler."
+        default=256, ge=0, description="Maximum number of runs waiting per scheduler."
     )
     patience_s: float = Field(
-        default=10.0, gt=0, description="How long a run waits for its turn, at the most."
+        default=10.0, gt=0, description="Maximum time that a run waits for admission."
     )
 
     # Placement
     placement: str = Field(
         default="kv_aware",
-        description="How the decoder of a part is chosen: `kv_aware`, or `package.module:name` of "
-        "a callable that returns another `plato.scheduling.placement.Policy`.",
+        description="Placement policy: `kv_aware`, or the import path `package.module:name` of a "
+        "callable that returns a `plato.scheduling.placement.Policy`.",
     )
     move_cost: float | None = Field(
         default=0.1,
         ge=0,
-        description="What getting the KV of a token from another decoder costs, in tokens "
-        "computed; null: prefixes are computed again instead.",
+        description="Cost of transferring the KV of one token from another decoder, in computed "
+        "tokens; null: never transfer, always recompute.",
     )
 
     # Recovery
     silence_s: float = Field(
         default=1.8,
         gt=1.0,
-        description="A process that is silent for this counts as lost, and its work moves.",
+        description="A process that is silent for this long is considered lost, and its work is "
+        "retried elsewhere.",
     )
     node_attempts: int = Field(
         default=4,
         ge=1,
-        description="Attempts in a row without a new token, before a part fails; those at a silent "
-        "decoder count half.",
+        description="Consecutive attempts without a new token before a node fails; an attempt on a "
+        "silent decoder counts as half.",
     )
     ownership_ttl_s: float = Field(
         default=6.0,
         gt=1.0,
-        description="A run whose scheduler is silent for this goes to another.",
+        description="Lease on a run; another scheduler takes the run over when it expires.",
     )
     failover_s: float = Field(
-        default=60.0, gt=0, description="How long a run waits for another scheduler."
+        default=60.0, gt=0, description="Maximum time that a run waits for another scheduler."
     )
     drain_s: float = Field(
         default=30.0,
         ge=0,
-        description="How long a replica that has to leave may finish what it has begun.",
+        description="Time that a replica has to finish its work when it is shut down.",
     )
 
     # Measurements
     equal_work: bool = Field(
         default=False,
-        description="Accept `plato.decode_plan` and `plato.exact_lengths`, which make answers of "
-        "different modes equal work.",
+        description="For benchmarks: accept `plato.decode_plan` and `plato.exact_lengths`, which "
+        "make "
+        "answers of different modes equal work.",
     )
 
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
@@ -220,5 +234,5 @@ class Settings(BaseSettings):
 
     @property
     def model_name(self) -> str:
-        """What clients call the model."""
+        """Name of the model in the API."""
         return self.served_model_name or self.model

@@ -1,4 +1,4 @@
-"""Ending what runs in tasks."""
+"""Reliable cancellation of background tasks."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ def expire(timer: asyncio.Timeout) -> None:
 
 
 async def end_task(task: asyncio.Task[Any]) -> None:
-    """Cancel a task and wait until it has ended; whatever it raises is dropped.
+    """Cancel a task and wait until it has ended; its exception is discarded.
 
-    A cancellation can get lost in a library that catches it while it cleans up (seen in calls of
-    redis-py that were cancelled as their answer came), and a loop would go on for ever: so it is
-    cancelled again until it ends.
+    A cancellation can be lost in a library that catches it during clean-up (seen in redis-py calls
+    that were cancelled as their response arrived), and a loop would then never end. Therefore the
+    cancellation is repeated until the task ends.
     """
     while not task.done():
         task.cancel()

@@ -1,1 +1,1 @@
-"""Asking the same questions in several ways, and what is possible at best."""
+"""Asking the same questions in several modes, and the bound on their latency."""

@@ -1,4 +1,4 @@
-"""Asking questions in several ways, of this process or over HTTP, and timing the answers."""
+"""Asks questions in several modes, in this process or over HTTP, and times the answers."""
 
 from __future__ import annotations
 

@@ -1,9 +1,8 @@
-"""The shortest time that an answer can take on one decoder: what measured times are compared with.
+"""A lower bound on the latency of an answer on one decoder, for comparison with measurements.
 
-A list schedule (Graham, 1966) of the plan and its parts over batched steps: whatever is ready
-decodes at once, a step of so many sequences takes what it was measured to take, prompts that
-nobody has computed are computed at the measured rate, and nothing else costs anything. No queue,
-no message, no thread is in it.
+A list schedule (Graham, 1966) of the plan and its nodes over batched steps: nodes start as soon as
+they are ready, a step takes its measured time for the batch width, uncached prompt tokens are
+computed at the measured rate, and everything else (queues, messages, threads) costs nothing.
 """
 
 from __future__ import annotations

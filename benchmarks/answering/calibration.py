@@ -1,9 +1,9 @@
-"""How fast this machine decodes by width, and computes prompts: what the bound is made of.
+"""Step times by width and the prefill rate of this machine, from which the bound is computed.
 
-Measured in a process of its own. In float32, OpenMP keeps a team of threads for every thread that
-has computed anything, and as soon as there are more of them than cores, they sleep between
-operations instead of spinning: a second engine in the process, even an idle one, doubles the first
-one's step times. In int8 two engines share one team.
+Measured in a separate process. In float32, OpenMP keeps a team of threads for every thread that has
+computed anything, and if there are more of them than cores, they sleep between operations instead
+of spinning: a second engine in the process, even an idle one, doubles the step times of the first.
+In int8 two engines share one team.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Ratios between ways of answering the same questions."""
+"""Ratios between modes for the same questions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What an answer could have reused, and how fast it could have been."""
+"""The KV reuse and latency that were possible for an answer."""
 
 from __future__ import annotations
 

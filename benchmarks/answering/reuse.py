@@ -1,4 +1,4 @@
-"""What one endless cache would have held: how much reuse was there to be had."""
+"""The possible KV reuse, with a single cache of unlimited size."""
 
 from __future__ import annotations
 

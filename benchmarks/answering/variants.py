@@ -1,4 +1,4 @@
-"""Plato without one of its parts, to measure what the part brings."""
+"""Plato without one of its features, to measure the gain of the feature."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""What all benchmarks use: reports, statistics, the fixed workload."""
+"""Shared by all benchmarks: reports, statistics, the fixed workload."""

@@ -1,4 +1,4 @@
-"""What every benchmark writes: one JSON object, and a table for people."""
+"""Output of the benchmarks: one JSON object, and a printed table."""
 
 from __future__ import annotations
 

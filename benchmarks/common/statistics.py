@@ -1,4 +1,4 @@
-"""What samples say, and how sure they are of it."""
+"""Statistics of samples, with confidence intervals."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""The engine next to others: is it right, how fast is it, where does its time go?"""
+"""Benchmarks of the engine: correctness, speed compared with others, and a profile."""

@@ -1,9 +1,9 @@
-"""Is the engine right, and how fast is it next to transformers?
+"""Is the engine correct, and how fast is it compared with transformers?
 
     python -m benchmarks.engine [--quick] [--only PART ...] [--json FILE] [--plots FOLDER]
 
-Every figure is a ratio or a median within one run on this machine. `auto` is the precision that
-the engine chooses by itself (int8 on a CPU that multiplies bytes fast). Nothing else should run on
+Every result is a ratio or a median within one run on this machine. `auto` is the precision that the
+engine selects by default (int8 on a CPU with fast byte multiplication). Nothing else should run on
 the machine at the same time.
 """
 

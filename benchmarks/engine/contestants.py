@@ -1,4 +1,4 @@
-"""Who decodes in the engine's benchmark: our engine, and transformers in two ways."""
+"""The engines compared: the built-in engine, and transformers in two ways."""
 
 from __future__ import annotations
 

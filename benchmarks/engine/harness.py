@@ -1,4 +1,4 @@
-"""What the parts of the engine's benchmark share: prompts, requests, and cores driven by hand.
+"""Shared by the engine benchmarks: prompts, requests, and cores stepped manually.
 
 The core is stepped here, in the caller's thread, so that a step can be timed without the thread
 and the queues around it. Needs torch and transformers only.

@@ -1,4 +1,4 @@
-"""The plot of the engine's benchmark: tokens per second by width."""
+"""Plot of the engine benchmark: tokens per second by width."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where do the milliseconds of a step go? And what does a grammar add?
+"""How is the time of a step spent, and what does a grammar add?
 
 Functions of the engine are wrapped with clocks while a core is stepped. A clock's time is its own:
 what a wrapped function spends in other wrapped ones is theirs.

@@ -1,4 +1,4 @@
-"""Is what the engine computes right? Exactness in float32, and what int8 costs in perplexity."""
+"""Correctness of the engine: exactness in float32, and the perplexity cost of int8."""
 
 from __future__ import annotations
 

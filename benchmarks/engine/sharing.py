@@ -1,4 +1,4 @@
-"""What eight branches off one prefix cost, with the prefix computed once and without."""
+"""The cost of eight branches of one prefix, with and without sharing it."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""How fast does the engine decode next to transformers? Equal work, interleaved.
+"""How fast does the engine decode compared with transformers? Equal work, interleaved.
 
-Every sequence has a prompt of its own: nothing is shared between them, and nothing is cached from
-one measurement to the next, because each is another tenant's.
+All prompts are different, so nothing is shared between sequences, and every measurement has its own
+tenant, so nothing is cached between measurements.
 """
 
 from __future__ import annotations

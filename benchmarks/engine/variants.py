@@ -1,4 +1,4 @@
-"""The built-in engine without one of its features, to measure what the feature brings.
+"""The built-in engine without one of its features, to measure the gain of the feature.
 
 The functions are engine factories, for `Settings.engine` by their import path.
 """

@@ -1,1 +1,1 @@
-"""A pool of decoders in simulated time, and what real messages cost."""
+"""A pool of decoders in simulated time, and the measured cost of messages."""

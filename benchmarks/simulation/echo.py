@@ -1,4 +1,4 @@
-"""A deployment that does nothing, to measure what its messages cost."""
+"""A deployment that does nothing, to measure the cost of messages."""
 
 from __future__ import annotations
 

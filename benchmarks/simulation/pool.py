@@ -1,4 +1,4 @@
-"""Decoders in simulated time, with the step times that were measured."""
+"""Decoders in simulated time, with measured step times."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""An event loop whose time jumps to the next timer: a day of a cluster in minutes."""
+"""An event loop with simulated time, which jumps to the next timer."""
 
 from __future__ import annotations
 

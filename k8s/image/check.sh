@@ -1,5 +1,5 @@
 #!/bin/sh
-# What is in the image starts: fails the build rather than the pod.
+# Checks that the image starts: fails the build rather than the pod.
 set -eu
 
 ray --version

@@ -1,8 +1,8 @@
 #!/bin/sh
-# Plato and what it needs, in the versions of constraints.txt: `install.sh FOLDER VARIANT`.
+# Installs Plato and its dependencies, in the versions of constraints.txt: `install.sh FOLDER VARIANT`.
 #
-# VARIANT is cpu or cuda, and differs by the build of torch alone. Where pip's own index has the
-# other one, TORCH_INDEX is the index that PyTorch names for yours. Only torch comes from it.
+# VARIANT is cpu or cuda; they differ only in the build of torch. If pip's index has the other build,
+# set TORCH_INDEX to the index that PyTorch lists for your variant; only torch is installed from it.
 set -eu
 
 folder=$1 variant=$2

@@ -1,12 +1,12 @@
 #!/bin/sh
-# Debian packages of one stage: `packages.sh build` or `packages.sh runtime`.
+# Installs the Debian packages of one stage: `packages.sh build` or `packages.sh runtime`.
 set -eu
 
 python="python3 ca-certificates"
 case "$1" in
     build) packages="$python python3-venv" ;;
-    # The engine's kernels are compiled for the processor that they run on, at the first start. The
-    # operator runs pods' commands with bash, and its probes use wget.
+    # The engine's kernels are compiled at the first start, for the processor that they run on. The
+    # operator runs the commands of pods with bash, and its probes use wget.
     runtime) packages="$python gcc libc6-dev bash wget" ;;
     *) echo "packages.sh: no stage '$1'; build or runtime" >&2; exit 2 ;;
 esac

@@ -1,5 +1,5 @@
 #!/bin/sh
-# The user that everything runs as. Ray wants one with a name, and a home to write to.
+# Creates the user that everything runs as. Ray needs a user with a name and a writable home.
 set -eu
 
 groupadd --gid 1000 plato

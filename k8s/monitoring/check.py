@@ -1,11 +1,11 @@
-"""Does every expression of the dashboard and the alert rules show something of a real server?
+"""Checks that every expression of the dashboard and the alert rules has data on a real server.
 
     python k8s/monitoring/check.py [--prometheus FILE] [--promtool FILE] [--seconds 60]
         [--write FILE] [key=value ...]
 
-Starts `plato serve` and a Prometheus that scrapes it, puts load on it, and asks Prometheus for
-every expression. Exits with 1 if one of them has no data, or `promtool` refuses the rules. On
-Debian and Ubuntu, `prometheus` and `promtool` come with the package `prometheus`.
+Starts `plato serve` and a Prometheus that scrapes it, generates load, and queries Prometheus for
+every expression. Exits with 1 if one of them has no data, or `promtool` rejects the rules. On
+Debian and Ubuntu, `prometheus` and `promtool` are in the package `prometheus`.
 """
 
 from __future__ import annotations
@@ -47,17 +47,17 @@ SETTINGS = {
     "node_max_tokens": "48",
     "sequential_max_tokens": "96",
 }
-"""Of the server, where the command line gives no others."""
+"""Settings of the server, unless overridden on the command line."""
 CLIENTS = 4
 START_DEADLINE_S = 180.0
 SETTLE_S = 25.0
-"""Ray sends values out every ten seconds, and Prometheus comes by every five."""
+"""Ray exports values every ten seconds, and Prometheus scrapes every five."""
 SCRAPE_S = 5
 
 LONG = "Here is report {} that I have to sum up. " + "The harvest was good and prices fell. " * 60
 CROWD = 8
-"""Clients that ask the same long question at once, when one decoder holds it already: the others
-get its KV."""
+"""Clients that ask the same long question at once while one decoder has it cached: the others
+import its KV."""
 WIDE = [{"title": f"View {letter}", "max_tokens": 24} for letter in "ABCD"]
 REQUESTS: tuple[dict[str, Any], ...] = (
     {"messages": "What should I know about trains?", "plato": {"mode": "plato"}},
@@ -68,43 +68,43 @@ REQUESTS: tuple[dict[str, Any], ...] = (
     {"messages": "Tell me of four views.", "plato": {"mode": "plato", "plan": WIDE}},
     {"messages": "What is fog?", "plato": {"mode": "nonsense"}},
 )
-"""What clients ask: every mode, and a mistake."""
+"""Requests of the clients: every mode, and an invalid one."""
 
 
 @dataclass(frozen=True)
 class Expression:
-    """Something to ask Prometheus for."""
+    """A PromQL expression and its source."""
 
     where: str
     text: str
 
     @property
     def query(self) -> str:
-        """The expression as it can be asked for, whether an alert fires or not."""
+        """The expression as a query that has data whether or not an alert fires."""
         text = self.text.replace("$__rate_interval", "1m").replace("$application", ".*")
         if inner := re.fullmatch(r"absent\((.*)\)", text):
-            # Has data exactly if there is nothing to be alerted about.
+            # Has data exactly if the alert does not fire.
             return inner[1]
-        # With `bool` a comparison has a value for every series, not only for those it holds for.
+        # With `bool`, a comparison returns every series instead of filtering.
         return re.sub(r" ([<>]=?|[!=]=) ", r" \1 bool ", text)
 
 
 def dashboard_expressions(dashboard: dict[str, Any]) -> Iterator[Expression]:
-    """What the panels ask for."""
+    """The expressions of the panels."""
     for panel in dashboard["panels"]:
         for target in panel.get("targets", ()):
             yield Expression(f"{panel['title']}: {target['legendFormat']}", target["expr"])
 
 
 def rule_expressions(rules: dict[str, Any]) -> Iterator[Expression]:
-    """What the rules ask for."""
+    """The expressions of the rules."""
     for group in rules["groups"]:
         for rule in group["rules"]:
             yield Expression(rule["alert"], rule["expr"])
 
 
 def expressions() -> tuple[Expression, ...]:
-    """All of them."""
+    """All expressions."""
     return (
         *dashboard_expressions(json.loads(DASHBOARD.read_text())),
         *rule_expressions(yaml.safe_load(RULES.read_text())),
@@ -112,14 +112,14 @@ def expressions() -> tuple[Expression, ...]:
 
 
 def free_port() -> int:
-    """A port that nobody listens on."""
+    """An unused port."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
 
 
 def answers(url: str) -> bool:
-    """Whether something says that all is well there."""
+    """Whether a GET of `url` succeeds."""
     try:
         return httpx.get(url, timeout=6).is_success
     except httpx.HTTPError:
@@ -128,7 +128,7 @@ def answers(url: str) -> bool:
 
 @contextmanager
 def running(command: list[str], ready: str, log: Path) -> Iterator[None]:
-    """A process until the end of the context, from when `ready` answers."""
+    """Run a process for the duration of the context, once `ready` answers."""
     environment = {key: value for key, value in os.environ.items() if not key.startswith("RAY_")}
     with log.open("wb") as output:
         process = subprocess.Popen(command, stdout=output, stderr=output, env=environment)
@@ -148,7 +148,7 @@ def running(command: list[str], ready: str, log: Path) -> Iterator[None]:
 
 
 def put_load(url: str, seconds: float) -> dict[str, int]:
-    """Ask questions from several clients; returns how many requests had which status."""
+    """Send requests from several clients; returns the number of responses by status."""
     until = time.monotonic() + seconds
     model = httpx.get(f"{url}/v1/models", timeout=10).json()["data"][0]["id"]
     statuses: list[str] = []
@@ -188,7 +188,7 @@ def put_load(url: str, seconds: float) -> dict[str, int]:
 
 
 def ask(prometheus: str, query: str) -> list[float]:
-    """The values of an expression, one for each series."""
+    """The values of a query, one per series."""
     answer = httpx.get(f"{prometheus}/api/v1/query", params={"query": query}, timeout=30).json()
     if answer["status"] != "success":
         raise SystemExit(f"{query}: {answer['error']}")
@@ -196,7 +196,7 @@ def ask(prometheus: str, query: str) -> list[float]:
 
 
 def check(prometheus: str) -> list[dict[str, Any]]:
-    """Every expression with what there is of it."""
+    """Query every expression."""
     rows = []
     for expression in expressions():
         values = ask(prometheus, expression.query)
@@ -214,7 +214,7 @@ def check(prometheus: str) -> list[dict[str, Any]]:
 
 
 def configuration(metrics_port: int) -> dict[str, Any]:
-    """Prometheus' configuration."""
+    """The configuration of Prometheus."""
     target = {"targets": [f"127.0.0.1:{metrics_port}"]}
     return {
         "global": {"scrape_interval": f"{SCRAPE_S}s", "evaluation_interval": f"{SCRAPE_S}s"},
@@ -224,17 +224,17 @@ def configuration(metrics_port: int) -> dict[str, Any]:
 
 
 def main() -> int:
-    """Check, print what was seen, and return the exit status."""
+    """Check, print the results, and return the exit status."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--prometheus", default="prometheus", help="the program")
     parser.add_argument("--promtool", default="promtool", help="the program")
-    parser.add_argument("--seconds", type=float, default=60.0, help="of load")
-    parser.add_argument("--write", type=Path, metavar="FILE", help="what was seen, as JSON")
-    parser.add_argument("settings", nargs="*", metavar="key=value", help="of the server")
+    parser.add_argument("--seconds", type=float, default=60.0, help="duration of the load")
+    parser.add_argument("--write", type=Path, metavar="FILE", help="save the results as JSON")
+    parser.add_argument("settings", nargs="*", metavar="key=value", help="settings of the server")
     options = parser.parse_args()
     for program in (options.prometheus, options.promtool):
         if shutil.which(program) is None:
-            parser.error(f"{program} is not there; on Debian: apt-get install prometheus")
+            parser.error(f"{program} was not found; on Debian: apt-get install prometheus")
     subprocess.run([options.promtool, "check", "rules", str(RULES)], check=True)
     subprocess.run([options.promtool, "test", "rules", str(RULES_TEST)], check=True)
 

@@ -1,6 +1,6 @@
-"""What clients send: OpenAI's chat completion request with the `plato` extension.
+"""Request schemas: OpenAI's chat completion request with the `plato` extension.
 
-A parameter that Plato cannot honour is refused, never ignored; the neutral values that clients
+A parameter that Plato does not support is rejected, never ignored; the neutral values that clients
 send for it are accepted. Checks that need the deployment's settings are in `requests`.
 """
 
@@ -20,17 +20,17 @@ MAX_BIAS = 100
 MAX_BIASED_TOKENS = 300
 
 _TOKEN_ID = re.compile(r"0|[1-9][0-9]{0,8}")
-"""Canonical, so that no token can be named twice."""
+"""Canonical form only, so that no token can appear twice."""
 
 
 class WireModel(BaseModel):
-    """Strict about types and names: what is not understood is refused."""
+    """Strict about types; unknown fields are rejected."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
 
 
 def _neutral(*values: object, hint: str) -> BeforeValidator:
-    """Accept null and `values`, which ask for nothing special; refuse the rest with `hint`."""
+    """Accept null and the neutral `values`; reject everything else with `hint`."""
 
     def check(value: Any) -> Any:
         if value is None or value in values:
@@ -41,7 +41,7 @@ def _neutral(*values: object, hint: str) -> BeforeValidator:
 
 
 def _plain_text(content: Any) -> Any:
-    """Message content as one string; text parts are joined by line breaks."""
+    """Message content as one string; text parts are joined with newlines."""
     if not isinstance(content, list):
         if content is None or isinstance(content, dict):
             raise PydanticCustomError(
@@ -54,7 +54,7 @@ def _plain_text(content: Any) -> Any:
         if kind != "text":
             raise PydanticCustomError(
                 "unsupported_value",
-                "part {index} is of type {kind}, and the model reads text only; "
+                "part {index} is of type {kind}, but the model accepts text only; "
                 "send parts of type 'text'",
                 {"index": index, "kind": repr(kind)},
             )
@@ -76,24 +76,24 @@ def _known_role(role: Any) -> Any:
     if role in ("tool", "function"):
         raise PydanticCustomError(
             "unsupported_value",
-            "is '{role}', and tools are not supported; put the result into a user message",
+            "is '{role}', but tools are not supported; put the result into a user message",
             {"role": role},
         )
     return role
 
 
-_NO_TOOLS = "the model calls no tools, remove it"
+_NO_TOOLS = "tools are not supported, remove it"
 
 
 class ChatMessage(WireModel):
-    """One message of the conversation. Answers of earlier turns can be sent back as they came."""
+    """One message of the conversation. Earlier answers can be sent back unchanged."""
 
     role: Annotated[
         Literal["system", "developer", "user", "assistant"], BeforeValidator(_known_role)
-    ] = Field(description="`developer` is read as `system`.")
+    ] = Field(description="`developer` is treated as `system`.")
     tool_calls: Annotated[list[Any] | None, _neutral([], hint=_NO_TOOLS)] = None
     function_call: Annotated[None, _neutral(hint=_NO_TOOLS)] = None
-    audio: Annotated[None, _neutral(hint="the model reads text only")] = None
+    audio: Annotated[None, _neutral(hint="the model accepts text only")] = None
     content: Annotated[
         str, BeforeValidator(_plain_text, json_schema_input_type=str | list[dict[str, str]])
     ]
@@ -105,22 +105,22 @@ class ChatMessage(WireModel):
 class StreamOptions(WireModel):
     """Options of a streamed response."""
 
-    include_usage: bool | None = Field(default=None, description="Send the usage as a last chunk.")
+    include_usage: bool | None = Field(default=None, description="Send the usage in a final chunk.")
     include_obfuscation: Annotated[
         bool | None, _neutral(False, hint="chunks are not padded, leave it out or send false")
     ] = None
 
 
 class PlanNode(WireModel):
-    """One part of a plan that the caller hands in."""
+    """One part of a plan given by the caller."""
 
     title: str = Field(min_length=1, max_length=MAX_TITLE_CHARS)
     dependencies: list[int] = Field(
         default_factory=list, description="Numbers of earlier parts whose text this part needs."
     )
-    number: int | None = Field(default=None, description="Its place in the plan: 1, 2, 3, ...")
+    number: int | None = Field(default=None, description="Position in the plan: 1, 2, 3, ...")
     max_tokens: int | None = Field(
-        default=None, ge=1, description="Tokens of this part, at the most."
+        default=None, ge=1, description="Maximum number of tokens of this part."
     )
 
 
@@ -130,33 +130,35 @@ class PlatoOptions(WireModel):
     mode: Mode = Field(
         default=Mode.AUTO,
         strict=False,
-        description="`plato`: planned, dependent parts see each other; `skeleton`: planned, all "
-        "parts independent; `sequential`: ordinary decoding; `auto`: `plato` or `sequential`, "
-        "whichever suits the question.",
+        description="`plato`: planned, with dependencies between parts; `skeleton`: planned, all "
+        "parts independent; `sequential`: ordinary decoding; `auto`: the model chooses `plato` or "
+        "`sequential`.",
     )
     max_nodes: int | None = Field(
         default=None,
         ge=2,
         le=MAX_NODES,
-        description="Parts, at the most; default: the deployment's.",
+        description="Maximum number of parts; default: set by the deployment.",
     )
     plan: list[PlanNode] | None = Field(
-        default=None, description="Use this plan, do not ask the model."
+        default=None, description="Use this plan instead of asking the model for one."
     )
     decode_plan: bool = Field(
         default=False,
-        description="Decode the given plan as if the model wrote it (for benchmarks).",
+        description="Decode the given plan as if the model had written it (for benchmarks).",
     )
-    headings: bool = Field(default=False, description="Titles as headings above the parts.")
-    events: bool = Field(default=False, description="Stream what happens to every part, too.")
+    headings: bool = Field(
+        default=False, description="Write each part's title as a heading above it."
+    )
+    events: bool = Field(default=False, description="Also stream the events of every part.")
     prompts: bool = Field(
-        default=False, description="Report the prompt of every part in the graph."
+        default=False, description="Include the prompt of every part in the response."
     )
     exact_lengths: bool = Field(
         default=False, description="Decode every part to exactly its max_tokens (for benchmarks)."
     )
     deadline_s: float | None = Field(
-        default=None, gt=0, description="Give up after so many seconds."
+        default=None, gt=0, description="Deadline of the answer, in seconds."
     )
 
 
@@ -196,73 +198,78 @@ class ChatCompletionRequest(WireModel):
     max_completion_tokens: int | None = Field(
         default=None,
         ge=1,
-        description="Tokens of the answer, at the most; the plan's are not counted.",
+        description="Maximum number of tokens of the answer, not counting the plan.",
     )
-    max_tokens: int | None = Field(default=None, ge=1, description="The same by its older name.")
+    max_tokens: int | None = Field(default=None, ge=1, description="Older name of the same limit.")
     temperature: float | None = Field(
-        default=None, ge=0, le=2, description="0 is greedy, and the default of this server."
+        default=None, ge=0, le=2, description="0 (the default): greedy decoding."
     )
     top_p: float | None = Field(
         default=None,
         gt=0,
         le=1,
-        description="Choose among the most likely tokens that together have this probability.",
+        description="Sample from the most likely tokens that together have this probability.",
     )
     top_k: int | None = Field(
         default=None,
         ge=-1,
         lt=2**31,
-        description="Choose among so many of the most likely tokens; 0 or -1: among all.",
+        description="Sample from this number of most likely tokens; 0 or -1: from all.",
     )
     min_p: float | None = Field(
         default=None,
         ge=0,
         le=1,
-        description="Choose among tokens at least this times as likely as the most likely one.",
+        description="Sample from tokens whose probability is at least this fraction of the most "
+        "likely "
+        "token's.",
     )
     presence_penalty: float | None = Field(
         default=None,
         ge=-2,
         le=2,
-        description="Makes tokens that the part holds already less likely; negative, more.",
+        description="Penalty for tokens that already occur in the part; negative values favour "
+        "them.",
     )
     frequency_penalty: float | None = Field(
         default=None,
         ge=-2,
         le=2,
-        description="The same for each time a token is there.",
+        description="Penalty for each occurrence of a token in the part.",
     )
     repetition_penalty: float | None = Field(
         default=None,
         gt=0,
         le=2,
-        description="The same as a factor, 1 is neutral; default: the deployment's.",
+        description="Multiplicative penalty for tokens that already occur, 1 is neutral; default: "
+        "set "
+        "by the deployment.",
     )
     logit_bias: Annotated[dict[str, float] | None, AfterValidator(_token_biases)] = Field(
         default=None,
         max_length=MAX_BIASED_TOKENS,
-        description="Added to the logits of tokens, by token id: -100 to 100.",
+        description="Bias added to the logits, by token id: -100 to 100.",
     )
     seed: int | None = Field(
         default=None,
         ge=-(2**63),
         lt=2**63,
-        description="Equal seeds give equal answers; else random.",
+        description="Equal seeds give equal answers; default: random.",
     )
     stop: Annotated[
         list[Annotated[str, Field(min_length=1)]] | None,
         BeforeValidator(_stop_list, json_schema_input_type=str | list[str] | None),
     ] = Field(
-        default=None, max_length=MAX_STOPS, description="The answer ends before any of these."
+        default=None, max_length=MAX_STOPS, description="The answer ends before the first of these."
     )
     plato: PlatoOptions | None = None
 
-    # Told about the caller; nothing to honour.
+    # Metadata about the caller; ignored.
     user: str | None = None
     safety_identifier: str | None = None
     metadata: dict[str, str] | None = None
 
-    # Accepted where they ask for nothing.
+    # Accepted only with neutral values.
     n: Annotated[int | None, _neutral(1, hint="send one request for each answer")] = None
     store: Annotated[
         bool | None, _neutral(False, hint="completions are not stored, leave it out or send false")
@@ -299,19 +306,19 @@ class ChatCompletionRequest(WireModel):
     def _consistent(self) -> ChatCompletionRequest:
         """Rules that span fields; each names the field to change."""
         if self.messages[-1].role != "user" or not self.messages[-1].content.strip():
-            raise _at("messages", "must end with a message of role 'user' that holds a question")
+            raise _at("messages", "must end with a message of role 'user' that contains a question")
         if self.stream_options is not None and not self.stream:
-            raise _at("stream_options", "is for streams only; set stream to true or remove it")
+            raise _at("stream_options", "requires stream=true; set it, or remove stream_options")
         older, newer = self.max_tokens, self.max_completion_tokens
         if older is not None and newer is not None and older != newer:
             raise _at("max_tokens", "differs from max_completion_tokens; send only one of them")
         options = self.options
         if options.events and not self.stream:
-            raise _at("plato.events", "are for streams only; set stream to true")
+            raise _at("plato.events", "requires stream=true; set it, or remove plato.events")
         if options.mode is Mode.SEQUENTIAL and options.plan is not None:
-            raise _at("plato.plan", "is given, but mode 'sequential' has none; remove one of them")
+            raise _at("plato.plan", "cannot be combined with mode 'sequential'; remove one of them")
         if options.decode_plan and options.plan is None:
-            raise _at("plato.decode_plan", "needs a plan to decode; send one or remove it")
+            raise _at("plato.decode_plan", "requires plato.plan; send one or remove it")
         if options.exact_lengths:
             self._check_lengths(options)
         return self
@@ -319,30 +326,30 @@ class ChatCompletionRequest(WireModel):
     def _check_lengths(self, options: PlatoOptions) -> None:
         if options.mode is Mode.SEQUENTIAL:
             if self.answer_tokens is None:
-                raise _at("max_tokens", "is needed with plato.exact_lengths")
+                raise _at("max_tokens", "is required with plato.exact_lengths")
         elif options.plan is None or any(node.max_tokens is None for node in options.plan):
             raise _at(
                 "plato.exact_lengths",
-                "needs a plan in which every part has max_tokens, or mode 'sequential' with "
+                "requires a plan in which every part has max_tokens, or mode 'sequential' with "
                 "max_tokens",
             )
 
     @property
     def options(self) -> PlatoOptions:
-        """The `plato` object, with its defaults if none was sent."""
+        """The `plato` object; defaults if none was sent."""
         return self.plato or PlatoOptions()
 
     @property
     def answer_tokens(self) -> int | None:
-        """Bound of the answer, by either of its names."""
+        """Maximum number of tokens of the answer, by either name."""
         return self.max_tokens if self.max_tokens is not None else self.max_completion_tokens
 
     @property
     def include_usage(self) -> bool:
-        """Whether a stream ends with a chunk that holds the usage."""
+        """Whether a stream ends with a usage chunk."""
         return bool(self.stream_options and self.stream_options.include_usage)
 
 
 def _at(param: str, message: str) -> PydanticCustomError:
-    """An error of the whole request that concerns `param`."""
+    """A request-level error about `param`."""
     return PydanticCustomError("invalid_value", "{message}", {"param": param, "message": message})

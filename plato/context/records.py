@@ -1,8 +1,8 @@
-"""How records look in the store: msgpack, with a version in front.
+"""Serialisation of records in the store: msgpack with a version.
 
-A packed record is the list `[version, kind, fields]`. The version is raised whenever the fields
-of a kind change their meaning; what carries another one is unreadable, never guessed at. So two
-releases can share a store, each blind to the other's records.
+A packed record is the list `[version, kind, fields]`. Raise the version whenever the fields of a
+kind change their meaning; records with another version are treated as unreadable. So two releases
+can share a store, each ignoring the records of the other.
 """
 
 from __future__ import annotations
@@ -67,11 +67,11 @@ _EVENT_ADAPTERS: dict[str, TypeAdapter[Any]] = {
 
 
 class UnreadableRecordError(ValueError):
-    """Bytes that are no record of this version and kind."""
+    """The bytes are not a record of this version and kind."""
 
 
 def pack(record: RunRecord | NodeRecord | KVEventRecord | RunRequest) -> bytes:
-    """The bytes of `record`; equal records give equal bytes."""
+    """Serialise `record`; equal records give equal bytes."""
     kind = type(record)
     fields = _ADAPTERS[kind].dump_python(record)
     packed: bytes = msgpack.packb([VERSION, kind.__name__, fields], default=_plain)
@@ -79,26 +79,26 @@ def pack(record: RunRecord | NodeRecord | KVEventRecord | RunRequest) -> bytes:
 
 
 def unpack(kind: type[Record], data: bytes) -> Record:
-    """The record of `kind` in `data`. Raises `UnreadableRecordError` for anything else."""
+    """Deserialise a record of `kind`. Raises `UnreadableRecordError`."""
     try:
         version, name, fields = msgpack.unpackb(data)
         if (version, name) != (VERSION, kind.__name__):
             raise UnreadableRecordError(
-                f"{name!r} of version {version!r} instead of {kind.__name__!r} of {VERSION}"
+                f"{name!r}, version {version!r}, instead of {kind.__name__!r}, version {VERSION}"
             )
         record: Record = _ADAPTERS[kind].validate_python(fields)
     except UnreadableRecordError:
         raise
     except (ValueError, TypeError) as error:
-        # ValueError also covers msgpack's format errors and pydantic's validation errors.
+        # ValueError includes the format errors of msgpack and the validation errors of pydantic.
         raise UnreadableRecordError(
-            f"no readable {kind.__name__}: {type(error).__name__}"
+            f"unreadable {kind.__name__}: {type(error).__name__}"
         ) from error
     return record
 
 
 def pack_events(events: tuple[RunEvent, ...]) -> bytes:
-    """The bytes of some events of a run."""
+    """Serialise events of a run."""
     fields = []
     for event in events:
         name = type(event).__name__
@@ -108,18 +108,18 @@ def pack_events(events: tuple[RunEvent, ...]) -> bytes:
 
 
 def unpack_events(data: bytes) -> tuple[RunEvent, ...]:
-    """The events in `data`. Raises `UnreadableRecordError` for anything else."""
+    """Deserialise events. Raises `UnreadableRecordError`."""
     try:
         version, name, fields = msgpack.unpackb(data)
         if (version, name) != (VERSION, EVENTS):
             raise UnreadableRecordError(
-                f"{name!r} of version {version!r} instead of {EVENTS!r} of {VERSION}"
+                f"{name!r}, version {version!r}, instead of {EVENTS!r}, version {VERSION}"
             )
         return tuple(_EVENT_ADAPTERS[kind].validate_python(event) for kind, event in fields)
     except UnreadableRecordError:
         raise
     except (ValueError, TypeError, KeyError) as error:
-        raise UnreadableRecordError(f"no readable events: {type(error).__name__}") from error
+        raise UnreadableRecordError(f"unreadable events: {type(error).__name__}") from error
 
 
 def _plain(value: object) -> object:

@@ -35,22 +35,22 @@ T = TypeVar("T")
 
 MAX_CONNECTIONS = 8
 MAX_LOG_ENTRIES = 16_384
-"""Of one run: more than it can have within its deadline, as its tokens come in groups."""
+"""Log entries of one run: more than a run can have within its deadline, as tokens are grouped."""
 MAX_KV_EVENTS = 8192
-"""Batches of KV events: minutes of a busy pool. A follower that is further behind fetches
+"""Batches of KV events: a few minutes of a busy pool. A follower that lags further behind fetches
 snapshots."""
 READ_ENTRIES = 256
 ORPHANS = 16
-"""Runs that one scheduler looks at in one round."""
+"""Runs that a scheduler checks in one round."""
 
 
 class RedisContextStore:
     """Node outputs, runs and event logs under `plato:TENANT:`, each key with a TTL.
 
-    Every method but `release` is one round trip, and every round trip ends within `timeout_s`,
-    connecting included. When the store does not answer, the methods return what they return for
-    nothing (False, None, empty), a circuit breaker keeps later calls from trying for a while, and
-    `available` turns False; nothing is retried. `None` of `acquire` then means "nobody knows".
+    Every method except `release` is one round trip, and every round trip ends within `timeout_s`,
+    including connecting. If the store does not answer, the methods return False, None or an empty
+    result, a circuit breaker rejects further calls for a while, and `available` is False; nothing
+    is retried. `None` from `acquire` then means that the owner is unknown.
 
     Belongs to the event loop of its first call.
     """
@@ -63,16 +63,16 @@ class RedisContextStore:
         ttl_s: int = 3600,
         breaker: CircuitBreaker | None = None,
     ) -> None:
-        """Connects with the first call.
+        """Connects on the first call.
 
         Args:
             url: `redis://[[user]:password@]host[:port][/db]`, `rediss://` or `unix://`.
             timeout_s: The deadline of every call.
-            ttl_s: How long a key lives after it was last written.
-            breaker: One with other thresholds than the default's.
+            ttl_s: Lifetime of a key after its last write.
+            breaker: A circuit breaker with other thresholds than the default.
 
         Raises:
-            SettingsError: `url` is none that Redis knows.
+            SettingsError: `url` is not a Redis URL.
         """
         self._timeout_s = timeout_s
         self._ttl_ms = ttl_s * 1000
@@ -86,13 +86,13 @@ class RedisContextStore:
                 timeout=timeout_s,
                 socket_timeout=timeout_s,
                 socket_connect_timeout=timeout_s,
-                # The breaker decides when to try again. RESP2 saves a handshake's round trips.
+                # The breaker decides when to retry. RESP2 saves the round trips of a handshake.
                 retry=Retry(NoBackoff(), 0),
                 protocol=2,
             )
         except ValueError as error:
             raise SettingsError(
-                "PLATO_REDIS_URL is no URL of a Redis or Valkey; "
+                "PLATO_REDIS_URL is not a valid URL of a Redis or Valkey; "
                 "write it like redis://:password@host:6379/0",
                 param="redis_url",
             ) from error
@@ -105,7 +105,7 @@ class RedisContextStore:
 
     @property
     def dropped(self) -> int:
-        """Writes that were lost because the store was away."""
+        """Writes that were lost because the store was unavailable."""
         return self._dropped
 
     async def ping(self) -> bool:
@@ -171,7 +171,7 @@ class RedisContextStore:
         *,
         after: EventId | None = None,
     ) -> bool:
-        """Append packed events; False if the fence is stale, or the log ends not at `after`."""
+        """Append packed events; False if the fence is stale or the log does not end at `after`."""
         keys = run_key(tenant, run_id), events_key(tenant, run_id)
         arguments = fence, str(last), events, self._ttl_ms, MAX_LOG_ENTRIES, str(after or "")
         return await self._write(scripts.APPEND_EVENTS, keys, *arguments)
@@ -179,7 +179,7 @@ class RedisContextStore:
     async def read_events(
         self, tenant: str, run_id: str, after: EventId
     ) -> tuple[tuple[EventId, bytes], ...]:
-        """Packed events with the id of the last of each, for ids above `after`; not all at once."""
+        """Packed events with ids above `after`, each with the id of its last; bounded per call."""
         key = events_key(tenant, run_id)
         entries = await self._call(
             lambda: cast(
@@ -194,37 +194,37 @@ class RedisContextStore:
     async def acquire(
         self, tenant: str, run_id: str, owner: str, ttl_s: float, *, force: bool = False
     ) -> int | None:
-        """Become the run's owner: the new fencing token, or None if somebody else is."""
+        """Become the run's owner: the new fencing token, or None if the run has another owner."""
         arguments = owner, _ms(ttl_s), self._ttl_ms, int(force)
         return await self._eval_noted(scripts.ACQUIRE, tenant, run_id, ttl_s, *arguments) or None
 
     async def extend(self, tenant: str, run_id: str, owner: str, fence: int, ttl_s: float) -> bool:
-        """Keep the ownership; False if it is lost."""
+        """Extend the lease; False if the ownership is lost."""
         arguments = owner, fence, _ms(ttl_s), self._ttl_ms
         return await self._eval_noted(scripts.EXTEND, tenant, run_id, ttl_s, *arguments) == 1
 
     async def release(self, tenant: str, run_id: str, owner: str, fence: int) -> None:
-        """Give the ownership up."""
+        """Give up the ownership."""
         if await self._eval(scripts.RELEASE, run_key(tenant, run_id), owner, fence) == 1:
             await self.forget(tenant, run_id)
 
     async def orphans(self) -> tuple[tuple[str, str], ...]:
-        """(tenant, run) of runs whose owners' leases have run out; not all at once."""
+        """(tenant, run) of runs whose leases have expired; a bounded number per call."""
         members: Any = await self._eval(scripts.FIND_ORPHANS, RUNNING_KEY, ORPHANS)
         return tuple(read_running_member(member.decode()) for member in members or ())
 
     async def forget(self, tenant: str, run_id: str) -> None:
-        """It is no orphan: it has ended. What is known of it stays."""
+        """The run has ended and is not an orphan. Its data is kept."""
         member = running_member(tenant, run_id)
         await self._call(lambda: cast(Awaitable[Any], self._client.zrem(RUNNING_KEY, member)))
 
     async def close(self) -> None:
-        """Disconnect. What waits in a `WriteBehind` is written by closing that first."""
+        """Disconnect. Close a `WriteBehind` first, so that its queue is written."""
         try:
             async with asyncio.timeout(self._timeout_s):
                 await self._client.aclose()
         except (RedisError, OSError) as error:
-            logger.debug("disconnecting from the context store: %s", error)
+            logger.debug("disconnecting from the context store failed: %s", error)
 
     async def _write(
         self, script: str, keys: str | tuple[str, ...], *arguments: bytes | str | int
@@ -248,10 +248,11 @@ class RedisContextStore:
     async def _eval_noted(
         self, script: str, tenant: str, run_id: str, lease_s: float, *arguments: str | int
     ) -> int | None:
-        """Run a script on a run's key that gives it a lease, and note the lease for `orphans`.
+        """Run a script that grants a lease on a run, and record the lease for `orphans`.
 
-        The note comes first: a run that has an owner is always found when the owner is gone. It
-        is a key of all runs, which no script may touch together with a run's in a cluster.
+        The lease is recorded first, so that a run with an owner is always found when the owner is
+        gone. `RUNNING_KEY` is shared by all runs, so in a cluster no script may access it together
+        with the key of a run.
         """
         pipeline = self._client.pipeline(transaction=False)
         pipeline.eval(
@@ -267,7 +268,7 @@ class RedisContextStore:
         return None if answers is None else int(answers[1])
 
     async def _call(self, ask: Callable[[], Awaitable[T]]) -> T | None:
-        """The store's answer; None if it is away."""
+        """The answer of the store; None if it is unavailable."""
         if not self._breaker.admit():
             return None
         was_available = self._breaker.available
@@ -280,7 +281,7 @@ class RedisContextStore:
             return None
         except (RedisError, OSError) as error:
             if isinstance(error, ResponseError) and "WRONGTYPE" in str(error):
-                # The store is there, only the key is none of ours.
+                # The store works, but the key is not ours.
                 self._breaker.succeeded()
                 self._report_unreadable(error)
                 return None
@@ -292,7 +293,7 @@ class RedisContextStore:
             raise
         self._breaker.succeeded()
         if not was_available:
-            logger.info("the context store answers again")
+            logger.info("context store available again")
         return answer
 
     def _unpack(self, kind: type[Record], data: bytes) -> Record | None:
@@ -305,13 +306,13 @@ class RedisContextStore:
     def _report_away(self, was_available: bool, error: Exception) -> None:
         if was_available:
             reason = str(error) or f"no answer within {self._timeout_s} s"
-            logger.warning("the context store is away, going on without it: %s", reason)
+            logger.warning("context store unavailable, continuing without it: %s", reason)
 
     def _report_unreadable(self, error: Exception) -> None:
         if not self._warned_unreadable:
             self._warned_unreadable = True
             logger.warning(
-                "unreadable records in the context store count as missing (said once): %s", error
+                "ignoring unreadable records in the context store (logged once): %s", error
             )
 
 

@@ -1,4 +1,4 @@
-"""Writes that nobody waits for."""
+"""Background writes to a context store."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ Write = Callable[[], Awaitable[object]]
 class WriteBehind:
     """A bounded queue of writes to a context store, and the one task that drains it.
 
-    Submitting never waits and never raises. Writes reach the store in order, one after the other.
-    When `capacity` writes are waiting the oldest is dropped: the newest state of a run matters
-    most. The task lives only while there is something to write.
+    Submitting never waits and never raises. Writes reach the store in order, one at a time. If
+    `capacity` writes are queued, the oldest is dropped: the newest state of a run matters most. The
+    task exists only while there is something to write.
     """
 
     def __init__(self, *, capacity: int = 1024) -> None:
@@ -30,16 +30,16 @@ class WriteBehind:
 
     @property
     def pending(self) -> int:
-        """Writes that wait, without the one that is being written."""
+        """Queued writes, not counting the one in progress."""
         return len(self._queue)
 
     @property
     def dropped(self) -> int:
-        """Writes lost here: the queue was full, or closed, or the write raised."""
+        """Writes dropped because the queue was full or closed, or the write raised an error."""
         return self._dropped
 
     def submit(self, write: Write) -> None:
-        """Queue a write. Call it inside the event loop."""
+        """Queue a write. Must be called in the event loop."""
         if self._closed:
             self._dropped += 1
             return
@@ -51,7 +51,7 @@ class WriteBehind:
             self._task = asyncio.create_task(self._drain(), name="context-write-behind")
 
     async def close(self, deadline_s: float = 1.0) -> None:
-        """Write what is queued, for `deadline_s` at the most, and drop the rest. Idempotent."""
+        """Write what is queued, for at most `deadline_s`, and drop the rest. Idempotent."""
         self._closed = True
         if self._task is not None:
             _, late = await asyncio.wait((self._task,), timeout=deadline_s)
@@ -68,7 +68,7 @@ class WriteBehind:
                 await write()
             except Exception:
                 self._dropped += 1
-                logger.exception("a write to the context store failed")
+                logger.exception("write to the context store failed")
             except asyncio.CancelledError:
                 self._dropped += 1
                 raise

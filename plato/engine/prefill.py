@@ -28,4 +28,4 @@ async def prefill_public(engine: Engine, prompts: Iterable[Prompt]) -> None:
                 async for _ in chunks:
                     pass
         except EngineError as error:
-            logger.warning("a shared prompt was not prefilled at startup: %s", error)
+            logger.warning("prefill of a shared prompt failed at startup: %s", error)

@@ -1,4 +1,4 @@
-"""Where measurements go: an interface that the library writes to, whatever exports it."""
+"""The recorder interface: the library records metrics with it, independent of the exporter."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from enum import StrEnum
 from itertools import product
 
 OTHER = "other"
-"""Label value of whatever is not declared."""
+"""Label value for undeclared values."""
 
 
 class Kind(StrEnum):
-    """Prometheus' kinds of metrics."""
+    """Prometheus metric types."""
 
     COUNTER = "counter"
     GAUGE = "gauge"
@@ -22,17 +22,17 @@ class Kind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Metric:
-    """One metric, named by Prometheus' conventions: the unit at the end, `_total` for counters."""
+    """One metric, named by Prometheus conventions: unit suffix, `_total` for counters."""
 
     name: str
     kind: Kind
     help: str
     """One sentence, with the unit if the name has none."""
     labels: Mapping[str, tuple[str, ...]] = field(default_factory=dict, hash=False)
-    """Every label with all the values it can have, but for `other`. What is not declared here is
-    recorded as `other`, so no client and no error can make series without bound."""
+    """Labels with all their possible values except `other`. Undeclared values are recorded as
+    `other`, so neither clients nor errors can create an unbounded number of series."""
     buckets: tuple[float, ...] = ()
-    """Upper bounds of a histogram's buckets, rising, without infinity."""
+    """Upper bounds of a histogram's buckets, ascending, without infinity."""
 
     def series(self) -> Iterator[dict[str, str]]:
         """Every combination of declared label values."""
@@ -40,7 +40,7 @@ class Metric:
             yield dict(zip(self.labels, values, strict=True))
 
     def bounded(self, labels: Mapping[str, str]) -> dict[str, str]:
-        """Labels as declared. Raises `ValueError` where one is missing or too many."""
+        """Labels restricted to declared values. Raises `ValueError` if the label names differ."""
         if labels.keys() != self.labels.keys():
             raise ValueError(f"{self.name} has labels {sorted(self.labels)}, not {sorted(labels)}")
         return {
@@ -50,22 +50,22 @@ class Metric:
 
 
 class Recorder(ABC):
-    """Takes measurements. Cheap, and safe to call from any thread.
+    """Records measurements. Cheap and thread-safe.
 
-    For events (a run has ended, a part has its first token), never for single tokens: what is
-    counted per token or step is summed by its owner and recorded at an interval (`Totals`).
+    Use it for events (a run ended, a node has its first token), never for single tokens: counts per
+    token or step are totalled by their owner and recorded at an interval (`Totals`).
     """
 
     def add(self, metric: Metric, amount: float = 1.0, **labels: str) -> None:
-        """Count up. Nothing is recorded for an amount of 0."""
+        """Increase a counter. An amount of 0 is not recorded."""
         self._take(metric, Kind.COUNTER, amount, labels)
 
     def set(self, metric: Metric, value: float, **labels: str) -> None:
-        """Say how things stand."""
+        """Set a gauge."""
         self._take(metric, Kind.GAUGE, value, labels)
 
     def observe(self, metric: Metric, value: float, **labels: str) -> None:
-        """Add one value to a distribution."""
+        """Add one value to a histogram."""
         self._take(metric, Kind.HISTOGRAM, value, labels)
 
     def _take(self, metric: Metric, kind: Kind, value: float, labels: Mapping[str, str]) -> None:
@@ -80,7 +80,7 @@ class Recorder(ABC):
 
     @abstractmethod
     def write(self, metric: Metric, value: float, labels: dict[str, str]) -> None:
-        """Record one measurement, which has been checked."""
+        """Record one validated measurement."""
 
 
 class _NoMetrics(Recorder):
@@ -94,19 +94,19 @@ class _NoMetrics(Recorder):
 
 
 NO_METRICS: Recorder = _NoMetrics()
-"""For whoever does not ask for metrics."""
+"""A recorder that discards everything."""
 
 
 class Totals:
-    """Turns totals that somebody else keeps into what a counter has to go up by."""
+    """Converts running totals into increments of counters."""
 
     def __init__(self, recorder: Recorder) -> None:
         self._recorder = recorder
         self._last: dict[tuple[str, tuple[str, ...]], float] = {}
-        """By metric and label values: bounded by the table."""
+        """Last total by metric and label values; bounded by the table."""
 
     def record(self, metric: Metric, total: float, **labels: str) -> None:
-        """Count up to `total`. One that is lower than the last began again at 0."""
+        """Increase the counter to `total`. A total below the last one has restarted at 0."""
         key = metric.name, tuple(labels[name] for name in sorted(labels))
         last = self._last.get(key, 0.0)
         self._last[key] = total

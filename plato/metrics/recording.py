@@ -1,4 +1,4 @@
-"""What is recorded of answers and runs, and of processes at an interval."""
+"""Recording of answers and runs, and sampling of engines and processes."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ from plato.runs import (
 
 
 class AnswerTimer:
-    """Times an answer for whoever waits for it, from the construction of this object.
+    """Times an answer as its client sees it, from the construction of this object.
 
-    By this process's clock, so what no event tells of (admission, a failover) counts.
+    Uses the clock of this process, so it includes what no event reports (admission, failover).
     """
 
     def __init__(self, state: RunState, recorder: Recorder) -> None:
-        """`state` is fed with the events before `observe` gets them."""
+        """`state` is fed by the caller, before it calls `observe`."""
         self._state = state
         self._recorder = recorder
         self._asked = time.monotonic()
         self._shown = False
 
     def observe(self, events: RunEvents) -> None:
-        """Record what these events complete."""
+        """Record the measurements that these events complete."""
         if not self._shown and any(event.text for event in events):
             self._shown = True
             self._record(table.FIRST_TEXT_SECONDS)
@@ -47,7 +47,7 @@ class AnswerTimer:
 
 
 def record_run(recorder: Recorder, ended: RunFinished | RunFailed) -> None:
-    """Record a run by its last event; one that only goes to another scheduler has not ended."""
+    """Record a run from its last event, unless it only moved to another scheduler."""
     failed = isinstance(ended, RunFailed)
     code = (ended.code or "internal_error") if isinstance(ended, RunFailed) else ""
     if code in MOVED:
@@ -83,7 +83,7 @@ def _record_node(recorder: Recorder, node: NodeReport) -> None:
 
 
 class EngineSampler:
-    """Records an engine's state and totals."""
+    """Samples an engine's state and totals."""
 
     def __init__(self, recorder: Recorder, stats: Callable[[], EngineStats]) -> None:
         self._recorder = recorder
@@ -91,7 +91,7 @@ class EngineSampler:
         self._totals = Totals(recorder)
 
     def __call__(self) -> None:
-        """Record the engine as it stands. Raises what `stats` raises."""
+        """Record the current state. Raises what `stats` raises."""
         stats = self._stats()
         load, totals, size = stats.load, self._totals, stats.kv_bytes_per_token
         totals.record(table.DECODED_TOKENS, stats.output_tokens)
@@ -115,23 +115,23 @@ class EngineSampler:
 
 
 class StoreSampler:
-    """Records whether a process reaches the context store."""
+    """Samples whether this process can reach the context store."""
 
     def __init__(self, recorder: Recorder, available: Callable[[], bool]) -> None:
         self._recorder = recorder
         self._available = available
 
     def __call__(self) -> None:
-        """Record it."""
+        """Record the current value."""
         self._recorder.set(table.STORE_AVAILABLE, float(self._available()))
 
 
 class ProcessSampler:
-    """Records the CPU time of this process."""
+    """Samples the CPU time of this process."""
 
     def __init__(self, recorder: Recorder) -> None:
         self._totals = Totals(recorder)
 
     def __call__(self) -> None:
-        """Record it."""
+        """Record the current value."""
         self._totals.record(table.CPU_SECONDS, time.process_time())

@@ -1,6 +1,6 @@
-"""Every metric there is: the one place that code, dashboard, alert rules, tests and docs share.
+"""Every metric: the single source for code, dashboard, alert rules, tests and docs.
 
-Ray puts `ray_` in front of the names. docs/operations.md says what each of them tells.
+Ray prefixes the names with `ray_`. docs/operations.md explains each metric.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from plato.metrics.recorder import OTHER, Kind, Metric
 
 
 class Role(StrEnum):
-    """Which process a metric comes from."""
+    """The process that records a metric."""
 
     INGRESS = "ingress"
     PLANNER = "planner"
@@ -20,12 +20,12 @@ class Role(StrEnum):
 
 
 METRICS: dict[str, Metric] = {}
-"""By name."""
+"""All metrics, by name."""
 _ROLES: dict[str, frozenset[Role]] = {}
 
 
 def metrics_of(role: Role) -> tuple[Metric, ...]:
-    """What processes of one role record."""
+    """The metrics that a process of `role` records."""
     return tuple(metric for name, metric in METRICS.items() if role in _ROLES[name])
 
 
@@ -63,7 +63,7 @@ def _histogram(
 
 
 MODES = ("plato", "skeleton", "sequential", "auto")
-"""`auto` is a run that ended before it was known how it would be answered."""
+"""`auto`: the run ended before its mode was decided."""
 RUN_ERRORS = (
     "context_length_exceeded",
     "deadline_exceeded",
@@ -74,7 +74,7 @@ RUN_ERRORS = (
     "unavailable",
     OTHER,
 )
-"""What ends a run that has begun."""
+"""Error codes of runs that failed after they started."""
 REQUEST_ERRORS = (
     *RUN_ERRORS,
     "cancelled",
@@ -85,14 +85,15 @@ REQUEST_ERRORS = (
     "model_not_found",
     "not_found",
     "run_not_found",
+    "slow_consumer",
     "unknown_parameter",
     "unsupported_value",
 )
-"""What a client is told."""
+"""Error codes that clients receive."""
 SERVING = (Role.SCHEDULER, Role.DECODER)
 
-# Upper bounds in seconds. Ray takes the middle of a bucket for every value in it, so quantiles are
-# as good as the buckets are narrow, and sums are not worth reading.
+# Upper bounds in seconds. Ray replaces every value by the midpoint of its bucket: the bucket width
+# limits the precision of quantiles, and sums are only estimates.
 _FIRST_TEXT_S = (0.05, 0.1, 0.15, 0.2, 0.3, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 5.0, 10.0, 30.0)
 _ANSWER_S = (0.25, 0.5, 1.0, 2.0, 3.0, 5.0, 7.5, 10.0, 15.0, 20.0, 30.0, 60.0, 120.0, 300.0)
 _PLAN_S = (0.05, 0.1, 0.2, 0.35, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 5.0, 10.0, 30.0)
@@ -104,54 +105,57 @@ _NODES = (1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0, 12.0, 16.0, 24.0, 32.0)
 # What clients see.
 FIRST_TEXT_SECONDS = _histogram(
     "time_to_first_text_seconds",
-    "From a chat completion's arrival to the first text of its answer.",
+    "Time from the arrival of a chat completion request to the first text of its answer.",
     _FIRST_TEXT_S,
     Role.INGRESS,
     mode=MODES,
 )
 ANSWER_SECONDS = _histogram(
     "answer_seconds",
-    "From a chat completion's arrival to the end of its answer.",
+    "Time from the arrival of a chat completion request to the end of its answer.",
     _ANSWER_S,
     Role.INGRESS,
     mode=MODES,
 )
 ANSWER_TOKENS = _counter(
-    "answer_tokens", "Tokens of the answers that chat completions have shown.", Role.INGRESS
+    "answer_tokens", "Tokens in the answers of chat completions.", Role.INGRESS
 )
 REQUEST_ERRORS_TOTAL = _counter(
-    "request_errors", "Errors that clients were told.", Role.INGRESS, code=REQUEST_ERRORS
+    "request_errors",
+    "Errors returned to clients, by error code.",
+    Role.INGRESS,
+    code=REQUEST_ERRORS,
 )
 
 # Runs.
 RUNS = _counter(
     "runs",
-    "Runs that have ended, by how they were answered and how they ended.",
+    "Runs that ended, by mode and outcome.",
     Role.SCHEDULER,
     mode=MODES,
     outcome=("done", "failed", "cancelled"),
 )
 RUN_SECONDS = _histogram(
     "run_seconds",
-    "From a run's admission to its end, if it ended well.",
+    "Time from the admission of a run to its end, successful runs only.",
     _ANSWER_S,
     Role.SCHEDULER,
     mode=MODES,
 )
 RUN_ERRORS_TOTAL = _counter(
-    "run_errors", "Runs that have failed, by the error's code.", Role.SCHEDULER, code=RUN_ERRORS
+    "run_errors", "Runs that failed, by error code.", Role.SCHEDULER, code=RUN_ERRORS
 )
 RUNS_DEGRADED = _counter(
-    "runs_degraded", "Runs that had to do without the context store.", Role.SCHEDULER
+    "runs_degraded", "Runs that ended while the context store was unavailable.", Role.SCHEDULER
 )
 RUNS_TAKEN_OVER = _counter(
-    "runs_taken_over", "Runs that a scheduler has taken over from another.", Role.SCHEDULER
+    "runs_taken_over", "Runs taken over from another scheduler.", Role.SCHEDULER
 )
-RUNS_IN_FLIGHT = _gauge("runs_in_flight", "Runs that are being answered.", Role.SCHEDULER)
-RUNS_WAITING = _gauge("runs_waiting", "Runs that wait for their admission.", Role.SCHEDULER)
+RUNS_IN_FLIGHT = _gauge("runs_in_flight", "Runs in flight.", Role.SCHEDULER)
+RUNS_WAITING = _gauge("runs_waiting", "Runs waiting for admission.", Role.SCHEDULER)
 FALLBACKS = _counter(
     "fallbacks",
-    "Answers that were not planned to the end although they could have been, by reason.",
+    "Answers whose planning was skipped or cut short, by reason.",
     Role.SCHEDULER,
     reason=("not_split", "decoders_full", "planner_failed", "too_few_parts", "plan_broke_off"),
 )
@@ -159,151 +163,147 @@ FALLBACKS = _counter(
 # Plans and their nodes.
 PLAN_SECONDS = _histogram(
     "plan_seconds",
-    "From asking for a plan to its last line, or to the decision not to split.",
+    "Time from the plan request to the last line of the plan, or to the decision not to split.",
     _PLAN_S,
     Role.SCHEDULER,
 )
-PLAN_NODES = _histogram("plan_nodes", "Nodes of a planned answer.", _NODES, Role.SCHEDULER)
-PLAN_RETRIES = _counter(
-    "plan_retries", "Plans that another planner had to go on with.", Role.SCHEDULER
-)
+PLAN_NODES = _histogram("plan_nodes", "Nodes in a planned answer.", _NODES, Role.SCHEDULER)
+PLAN_RETRIES = _counter("plan_retries", "Plans resumed on another planner.", Role.SCHEDULER)
 NODES = _counter(
     "nodes",
-    "Nodes of ended runs, by how they ended.",
+    "Nodes of runs that ended, by outcome.",
     Role.SCHEDULER,
     outcome=("done", "failed", "cancelled"),
 )
 NODE_FIRST_TOKEN_SECONDS = _histogram(
     "node_first_token_seconds",
-    "From a node's dispatch to its first token: queue, moved KV and prefill.",
+    "Time from the dispatch of a node to its first token: queueing, KV transfer and prefill.",
     _FIRST_TEXT_S,
     Role.SCHEDULER,
 )
 INTER_TOKEN_SECONDS = _histogram(
     "inter_token_seconds",
-    "Mean time between the tokens of one node; one value a node.",
+    "Mean inter-token time of a node; one observation per node.",
     _TOKEN_S,
     Role.SCHEDULER,
 )
 NODE_RETRIES = _counter(
     "node_retries",
-    "Attempts after which a node had to go on elsewhere, by what was wrong.",
+    "Retries of nodes on another decoder, by reason.",
     Role.SCHEDULER,
     reason=("busy", "died", "engine", "lease_lost", "silent"),
 )
 
-# Placement and reuse, as the scheduler sees them.
+# Placement and KV reuse, as seen by the scheduler.
 PLACEMENTS = _counter(
     "placements",
-    "Nodes sent to a decoder, by where it gets the KV that only others hold.",
+    "Nodes dispatched to a decoder; `import`: with KV transfer from another decoder.",
     Role.SCHEDULER,
     kv=("compute", "import"),
 )
 REUSE_PREDICTED = _counter(
     "reuse_predicted_tokens",
-    "Prompt tokens that placement expected to find cached.",
+    "Prompt tokens that placement predicted to be cached.",
     Role.SCHEDULER,
 )
 REUSE_ACTUAL = _counter(
-    "reuse_actual_tokens", "Prompt tokens of the same nodes that were cached.", Role.SCHEDULER
+    "reuse_actual_tokens",
+    "Prompt tokens of the same nodes that were actually cached.",
+    Role.SCHEDULER,
 )
 REUSE_MISSED = _counter(
     "reuse_missed_tokens",
-    "Prompt tokens that were expected to be cached, and were not.",
+    "Prompt tokens that were predicted to be cached but were not.",
     Role.SCHEDULER,
 )
 KV_SNAPSHOTS = _counter(
     "kv_snapshots",
-    "Times a scheduler had to ask a decoder for all that it holds.",
+    "Full KV snapshots that a scheduler requested from a decoder.",
     Role.SCHEDULER,
 )
 DECODERS_AVOIDED = _gauge(
     "decoders_avoided",
-    "Decoders that get nothing now because they have just failed.",
+    "Decoders that placement currently avoids because they have just failed.",
     Role.SCHEDULER,
 )
 DECODER_SILENCES = _counter(
-    "decoder_silences", "Times a decoder was silent until it counted as lost.", Role.SCHEDULER
+    "decoder_silences", "Times a decoder was considered lost after a silence.", Role.SCHEDULER
 )
 
 # The context store.
 STORE_AVAILABLE = _gauge(
     "context_store_available",
-    "1 while the context store answers; 0 while its circuit breaker counts failures.",
+    "1 if the last call to the context store succeeded, 0 if it failed.",
     *SERVING,
 )
 STORE_WRITES_PENDING = _gauge(
     "context_store_writes_pending",
-    "Writes that wait for the context store.",
+    "Writes queued for the context store.",
     Role.SCHEDULER,
 )
 STORE_WRITES_DROPPED = _counter(
     "context_store_writes_dropped",
-    "Writes that waited too long for the context store, or were refused by it.",
+    "Writes dropped because the queue was full or the write raised an error.",
     Role.SCHEDULER,
 )
 
 # Engines.
 DECODED_TOKENS = _counter(
-    "decoded_tokens", "Output tokens of the engine, plans included.", Role.DECODER
+    "decoded_tokens", "Output tokens of the engine, including plans.", Role.DECODER
 )
 PROMPT_TOKENS = _counter(
     "prompt_tokens",
-    "Prompt tokens of the engine, by whether their KV was there.",
+    "Prompt tokens of the engine, by whether their KV was cached or computed.",
     Role.DECODER,
     kv=("computed", "cached"),
 )
 RECOMPUTED_TOKENS = _counter(
     "recomputed_tokens",
-    "Tokens computed again after a preemption.",
+    "Tokens recomputed after a preemption.",
     Role.DECODER,
 )
-PREEMPTIONS = _counter(
-    "preemptions", "Times a sequence had to give its KV up for others.", Role.DECODER
-)
-STEPS = _counter("engine_steps", "Steps of the engine.", Role.DECODER)
+PREEMPTIONS = _counter("preemptions", "Sequences preempted to free KV memory.", Role.DECODER)
+STEPS = _counter("engine_steps", "Engine steps.", Role.DECODER)
 STEP_SEQUENCES = _counter(
     "engine_step_sequences",
-    "Sequences that got a token, summed over the engine's steps: over steps, the batch width.",
+    "Sequences that got a token, summed over engine steps; divide by steps for the batch width.",
     Role.DECODER,
 )
-BUSY_SECONDS = _counter("engine_busy_seconds", "Time the engine spent in steps.", Role.DECODER)
+BUSY_SECONDS = _counter("engine_busy_seconds", "Time that the engine spent in steps.", Role.DECODER)
 SEQUENCES = _gauge(
     "sequences",
-    "Sequences of the engine, in the batch and in its queue.",
+    "Sequences in the engine's batch and queue.",
     Role.DECODER,
     state=("running", "waiting"),
 )
-PREFILL_QUEUE = _gauge(
-    "prefill_queue_tokens", "Prompt tokens that wait to be computed.", Role.DECODER
-)
+PREFILL_QUEUE = _gauge("prefill_queue_tokens", "Prompt tokens waiting for prefill.", Role.DECODER)
 USEFUL_WIDTH = _gauge(
     "useful_width",
-    "Sequences that decode faster side by side than in turns, as measured; 0: not known yet.",
+    "Largest batch width that still increases throughput, as measured; 0 if not yet known.",
     Role.DECODER,
 )
-KV_CAPACITY = _gauge("kv_capacity_bytes", "KV that the engine's budget holds.", Role.DECODER)
-KV_USED = _gauge("kv_used_bytes", "KV that is in use or cached.", Role.DECODER)
-KV_AVAILABLE = _gauge("kv_available_bytes", "KV that is free or can be evicted.", Role.DECODER)
-KV_EVICTED = _counter("kv_evicted_bytes", "Cached KV that had to go for new KV.", Role.DECODER)
+KV_CAPACITY = _gauge("kv_capacity_bytes", "KV capacity of the engine.", Role.DECODER)
+KV_USED = _gauge("kv_used_bytes", "KV in use or cached.", Role.DECODER)
+KV_AVAILABLE = _gauge("kv_available_bytes", "KV that is free or evictable.", Role.DECODER)
+KV_EVICTED = _counter("kv_evicted_bytes", "KV evicted from the cache.", Role.DECODER)
 KV_IMPORTED = _counter(
-    "kv_imported_tokens", "Prompt tokens whose KV came from another decoder.", Role.DECODER
+    "kv_imported_tokens", "Prompt tokens whose KV was imported from another decoder.", Role.DECODER
 )
 KV_IMPORTS = _counter(
     "kv_imports",
-    "Times KV was to come from another decoder, by what came of it.",
+    "KV transfers from another decoder, by outcome.",
     Role.DECODER,
     outcome=("taken", "missing", "unneeded", "failed"),
 )
 KV_IMPORT_SECONDS = _histogram(
-    "kv_import_seconds", "Time to get KV from another decoder.", _IMPORT_S, Role.DECODER
+    "kv_import_seconds", "Duration of a KV transfer from another decoder.", _IMPORT_S, Role.DECODER
 )
 
 # Processes.
-CPU_SECONDS = _counter("process_cpu_seconds", "CPU time of the process, all threads.", *Role)
+CPU_SECONDS = _counter("process_cpu_seconds", "CPU time of the process, over all threads.", *Role)
 LOOP_LAG = _histogram(
     "event_loop_lag_seconds",
-    "How much later than asked the process's event loop wakes up.",
+    "Delay of the event loop's wake-ups.",
     _LAG_S,
     *Role,
 )

@@ -1,4 +1,4 @@
-"""Where model weights come from: from a name to a local folder that loads quickly."""
+"""Model download: resolves a name to a local folder that loads quickly."""
 
 from plato.models.progress import Progress
 from plato.models.resolve import resolve_model

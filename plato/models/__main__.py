@@ -1,7 +1,7 @@
-"""Fetch the model that the settings name: `python -m plato.models`.
+"""Download the configured model: `python -m plato.models`.
 
-For what has to be there before a server starts: an image, or a volume that many servers share.
-Prints the model's folder.
+Prepares an image, or a volume that several servers share, before a server starts. Prints the folder
+of the model.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from plato.settings import Settings
 
 
 def main() -> int:
-    """Fetch the model; returns the exit status."""
+    """Download the model; returns the exit status."""
     settings = Settings()
     try:
         folder = resolve_model(settings.model, settings.cache_dir)

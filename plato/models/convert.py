@@ -1,6 +1,6 @@
-"""From a GGUF file of SmolLM2 to a folder with safetensors.
+"""Converts a GGUF file of SmolLM2 to a folder with safetensors.
 
-Run as a script, with the file and an existing folder as arguments.
+Run it as a script, with the file and an existing folder as arguments.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 VERSION = 1
-"""Raise it when the result changes: conversions that are kept are then made anew."""
+"""Increase it when the result changes: stored conversions are then replaced."""
 
 
 def convert(gguf: Path, target: Path) -> None:
@@ -19,9 +19,9 @@ def convert(gguf: Path, target: Path) -> None:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
-    # A GGUF file only names its pre-tokenizer ("smollm"), and transformers passes over that name.
-    # The original sets digits apart first; without that, a paragraph that begins with a number
-    # gets other tokens than those the model was trained on.
+    # A GGUF file only names its pre-tokenizer ("smollm"), and transformers ignores the name. The
+    # original splits digits first; without that, a paragraph that begins with a number gets tokens
+    # that the model was not trained on.
     tokenizer.backend_tokenizer.pre_tokenizer = Sequence(
         [Digits(individual_digits=True), ByteLevel(add_prefix_space=False)]
     )
@@ -30,8 +30,8 @@ def convert(gguf: Path, target: Path) -> None:
     loaded = AutoModelForCausalLM.from_pretrained(
         gguf.parent, gguf_file=gguf.name, dtype=torch.float32
     )
-    # transformers counts whatever came from GGUF as quantised and refuses to save it, though its
-    # weights are plain float32 by now: a model that never was quantised takes them over.
+    # transformers treats a model loaded from GGUF as quantised and refuses to save it, although its
+    # weights are float32 now. Therefore copy them to a model that was never quantised.
     config = loaded.config.to_dict()
     config.pop("quantization_config", None)
     with torch.device("meta"):

@@ -1,4 +1,4 @@
-"""What a model folder must hold."""
+"""Checks of model folders."""
 
 from __future__ import annotations
 
@@ -12,44 +12,44 @@ _TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json")
 
 
 def check_model_folder(folder: Path) -> None:
-    """Raise `ModelError` that names what `folder` lacks, or what in it is broken."""
+    """Raise `ModelError` if something in `folder` is missing or invalid."""
     problem = find_problem(folder)
     if problem is not None:
         raise ModelError(f"the model folder {folder} {problem}")
 
 
 def find_problem(folder: Path) -> str | None:
-    """The first thing that keeps `folder` from being loaded, and what to do about it.
+    """The first problem that prevents `folder` from being loaded, and its solution.
 
-    Reads file headers only, so that it costs milliseconds whatever the size of the model.
+    Reads only file headers, so it takes milliseconds for any size of model.
     """
     weights = any(folder.glob("*.safetensors"))
     if not weights and any(folder.glob("*.gguf")):
-        return f"holds a GGUF file, which is not served; give a folder with {CONTENTS}"
+        return f"contains a GGUF file, which is not supported; use a folder with {CONTENTS}"
     try:
         json.loads((folder / "config.json").read_bytes())["model_type"]
     except FileNotFoundError:
-        return "has no config.json; copy it from where the weights come from"
+        return "has no config.json; copy it from the source of the weights"
     except (ValueError, KeyError, TypeError):
-        return "has a broken config.json (it must be JSON with a model_type); fetch it again"
+        return "has an invalid config.json (it must be JSON with a model_type); download it again"
     if not any((folder / file).is_file() for file in _TOKENIZERS):
         return "has no tokenizer; add tokenizer.json and tokenizer_config.json"
     if not weights:
-        return "has no *.safetensors; download them, or write them with save_pretrained"
+        return "has no *.safetensors; download them, or create them with save_pretrained"
     try:
         wanted = _weight_files(folder)
     except (ValueError, KeyError, TypeError, AttributeError):
-        return "has a broken model.safetensors.index.json; fetch it again"
+        return "has an invalid model.safetensors.index.json; download it again"
     for file in wanted:
         if not file.is_file():
-            return f"lacks {file.name}; download it"
+            return f"has no {file.name}; download it"
         if not _is_whole(file):
-            return f"has a broken {file.name} (cut short, or not safetensors); fetch it again"
+            return f"has an invalid {file.name} (truncated, or not safetensors); download it again"
     return None
 
 
 def _weight_files(folder: Path) -> list[Path]:
-    """What transformers will read."""
+    """The weight files that transformers will read."""
     index = folder / "model.safetensors.index.json"
     if (folder / "model.safetensors").is_file() or not index.is_file():
         return [folder / "model.safetensors"]
@@ -58,7 +58,7 @@ def _weight_files(folder: Path) -> list[Path]:
 
 
 def _is_whole(file: Path) -> bool:
-    """Whether a safetensors file has the length that its header promises.
+    """Whether a safetensors file has the length stated in its header.
 
     The format: the header's length (8 bytes, little endian), the header (JSON, with the end of
     every tensor in the data), the data.

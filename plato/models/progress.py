@@ -1,4 +1,4 @@
-"""Telling the user how far a download or a conversion is."""
+"""Progress of downloads and conversions."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from contextlib import contextmanager
 logger = logging.getLogger(__name__)
 
 Progress = Callable[[str, float], None]
-"""Called with what is being done, and the share of the whole that is done (0 to 1)."""
+"""Called with a description of the current step and the overall progress (0 to 1)."""
 
 
 @contextmanager
 def shown(progress: Progress | None) -> Iterator[Progress]:
-    """The caller's progress; else one bar on a terminal, or a log line for everything new."""
+    """The caller's progress; by default a progress bar on a terminal, else a log line per step."""
     if progress is not None:
         yield progress
     elif sys.stderr.isatty():

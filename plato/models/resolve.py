@@ -1,4 +1,4 @@
-"""The order in which the sources of a model are tried."""
+"""Resolution of model names: the sources of a model, in order."""
 
 from __future__ import annotations
 
@@ -18,28 +18,28 @@ logger = logging.getLogger(__name__)
 def resolve_model(
     name: str, cache_dir: str | None = None, progress: Progress | None = None
 ) -> Path:
-    """Find or fetch a model. Blocks, the first time for as long as a download takes.
+    """Find or download a model. Blocks during a download.
 
-    Tried in this order, the first that is there is taken:
+    The first available source is used:
 
-    1. `name` is a local folder: it is used as it is, after a check that nothing is missing.
-    2. The hub's own cache (`HF_HOME`) holds the model completely. The hub is not asked whether
-       there is a newer one: a restart must not change the model.
-    3. The default model only: an earlier conversion in `cache_dir`.
+    1. `name` is a local folder: used directly, after a check that it is complete.
+    2. The hub's cache (`HF_HOME`) contains the complete model. The hub is not asked for a newer
+       version: a restart must not change the model.
+    3. Default model only: an earlier conversion in `cache_dir`.
     4. The hub, unless `HF_HUB_OFFLINE` is set.
-    5. The default model only: the same weights from a package, converted into `cache_dir`.
+    5. Default model only: the same weights from a package, converted into `cache_dir`.
 
     Args:
-        name: A local folder, or a model's name on the Hugging Face hub.
-        cache_dir: Where conversions are kept; default: ~/.cache/plato.
-        progress: Told about downloads and conversion; by default there is a bar on a terminal's
-            standard error, and log lines elsewhere.
+        name: A local folder, or the name of a model on the Hugging Face hub.
+        cache_dir: Folder for conversions; default: ~/.cache/plato.
+        progress: Called with the progress of downloads and conversion; by default a progress bar
+            if standard error is a terminal, else log lines.
 
     Returns:
-        An absolute folder with configuration, tokenizer and safetensors.
+        The absolute path of a folder with configuration, tokenizer and safetensors.
 
     Raises:
-        ModelError: Missing, broken or out of reach; the message says what to do.
+        ModelError: The model is missing, invalid or unreachable; the message says what to do.
     """
     folder = Path(name).expanduser()
     if folder.is_dir():
@@ -47,7 +47,7 @@ def resolve_model(
         return folder.absolute()
     if folder.exists() or name.startswith(("/", "./", "../", "~")):
         raise ModelError(
-            f"the model {name!r} is not a folder; give a folder with {CONTENTS}, or a name on the "
+            f"the model {name!r} is not a folder; use a folder with {CONTENTS}, or a model on the "
             "Hugging Face hub"
         )
     cached = hub.find_cached(name)
@@ -61,7 +61,7 @@ def resolve_model(
             return hub.download(name, report)
         except hub.HubError as error:
             if default is None:
-                raise ModelError(f"{error}; or give a local folder with {CONTENTS}") from error
-            logger.info("%s; taking the default model from its package", error)
+                raise ModelError(f"{error}; or use a local folder with {CONTENTS}") from error
+            logger.info("%s; installing the default model from its package", error)
         default.make(report)
     return default.folder

@@ -1,4 +1,4 @@
-"""Plans that a caller hands in, as nodes or in the plan language."""
+"""Plans given by a caller, as nodes or in the plan language."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from plato.settings import MAX_TITLE_CHARS
 
 
 def validate_plan(nodes: Iterable[Node], max_nodes: int) -> tuple[Node, ...]:
-    """Check a plan handed in by a caller; returns its nodes in plan order.
+    """Validate a plan given by a caller; returns its nodes in plan order.
 
-    White space around titles goes, and dependencies are sorted. One part alone is accepted: the
-    scheduler answers it sequentially and says so.
+    Strips white space around titles and sorts dependencies. A single node is accepted: the
+    scheduler answers it sequentially and reports the reason.
 
-    Raises `InvalidPlanError`: too many parts or none, numbers that are not 1, 2, 3, ... in order,
-    a dependency that is unknown, not smaller than its part, or named twice, a title that is
-    empty, too long, or holds what the plan language uses itself.
+    Raises `InvalidPlanError`: too many nodes or none; numbers other than 1, 2, 3, ... in order; a
+    dependency that is unknown, not smaller than its node, or repeated; a title that is empty, too
+    long, or contains characters reserved by the plan language.
     """
     graph = PlanGraph()
     for node in nodes:
@@ -35,14 +35,14 @@ def validate_plan(nodes: Iterable[Node], max_nodes: int) -> tuple[Node, ...]:
             raise InvalidPlanError(f"part {node.number}: {problem}", param="plato.plan")
         if node.max_tokens is not None and node.max_tokens < 1:
             raise InvalidPlanError(
-                f"part {node.number}: max_tokens is {node.max_tokens}; it has to be at least 1",
+                f"part {node.number}: max_tokens is {node.max_tokens}; it must be at least 1",
                 param="plato.plan",
             )
         dependencies = tuple(sorted(node.dependencies))
         graph.add(replace(node, title=title, dependencies=dependencies))
     if not len(graph):
         raise InvalidPlanError(
-            "the plan has no parts; give at least two, or leave the plan out", param="plato.plan"
+            "the plan has no parts; give at least two, or omit the plan", param="plato.plan"
         )
     return tuple(graph)
 
@@ -50,25 +50,25 @@ def validate_plan(nodes: Iterable[Node], max_nodes: int) -> tuple[Node, ...]:
 def validate_script(nodes: tuple[Node, ...]) -> None:
     """Check that the planner could have written a plan that `validate_plan` accepts.
 
-    Raises `InvalidPlanError`: too few parts, or two of the same title, which end a plan.
+    Raises `InvalidPlanError`: too few nodes, or two with the same title, which ends a plan.
     """
     if len(nodes) < MIN_NODES:
         raise InvalidPlanError(
-            f"the plan has {len(nodes)} parts, and the planner writes at least {MIN_NODES}; add "
-            "some, or leave out decode_plan",
+            f"the plan has {len(nodes)} parts, but a decoded plan has at least {MIN_NODES}; add "
+            "some, or omit decode_plan",
             param="plato.decode_plan",
         )
     titles = [node.title.casefold() for node in nodes]
     if len(set(titles)) < len(titles):
         raise InvalidPlanError(
-            "two parts have the same title, and the planner ends its plan there; change one, or "
-            "leave out decode_plan",
+            "two parts have the same title, which ends a decoded plan; change one, or omit "
+            "decode_plan",
             param="plato.decode_plan",
         )
 
 
 def write_plan(nodes: Iterable[Node]) -> str:
-    """A plan in the plan language; `read_plan` gives the nodes back, but for their budgets."""
+    """Write a plan in the plan language; `read_plan` is the inverse, except for token budgets."""
     lines = [
         f"{node.number} | {','.join(map(str, node.dependencies)) or '-'} | {node.title}\n"
         for node in nodes
@@ -79,14 +79,14 @@ def write_plan(nodes: Iterable[Node]) -> str:
 def read_plan(text: str, max_nodes: int) -> tuple[Node, ...]:
     """Read a whole plan in the plan language (`plato ask --plan FILE`).
 
-    Raises `InvalidPlanError` with the number of the line that is wrong.
+    Raises `InvalidPlanError` with the number of the invalid line.
     """
     parser = PlanParser(max_nodes=max_nodes)
     parser.feed(text)
     parser.finish()
     if parser.one:
         raise InvalidPlanError(
-            f"the plan is {ONE}, do not split; ask with mode `sequential` instead",
+            f"the plan is {ONE} (do not split); use mode `sequential` instead",
             param="plato.plan",
         )
     return parser.nodes

@@ -1,49 +1,49 @@
-"""The plan language as a grammar, for decoding under it.
+"""The grammar of the plan language, for constrained decoding.
 
-One line a part, `number | dependencies | title`, and `[END]`; or `[ONE]` alone, *do not split*:
+One line per node, `number | dependencies | title`, and `[END]`; or only `[ONE]`, *do not split*:
 
     1 | - | Solar power: cost and output
     2 | - | Wind power: cost and output
     3 | 1,2 | Recommendation
     [END]
 
-The rules are unrolled line by line. A line's number is then known, the first line has nothing to
-depend on, and `[END]` is impossible before the fewest and certain after the most lines: the
-grammar leaves no choice there, and forced tokens need no decoding step. Measured on ten plans of
-the default model (473 tokens): 327 are decoded, against 409 with one rule for all lines. In
-`1|-|T` 371 of 433 are, in `1 |-| T` 359 of 473: a space in front of a separator makes it a token
-of its own, and the one behind it belongs to the word that follows.
+The rules are unrolled line by line. Then the number of each line is known, the first line has no
+dependencies, and `[END]` is impossible before the minimum and certain after the maximum number of
+lines: these tokens are forced and need no decoding step. Measured on ten plans of the default model
+(473 tokens): 327 are decoded, against 409 with one rule for all lines. In the format `1|-|T` 371 of
+433 are decoded, in `1 |-| T` 359 of 473: with a space before it the separator is a separate token,
+and the space after it is part of the next word's token.
 """
 
 from __future__ import annotations
 
 ONE = "[ONE]"
-"""Instead of a plan: the answer is not to be split."""
+"""Written instead of a plan: do not split the answer."""
 END = "[END]"
 """The last line of a plan."""
 MIN_NODES = 3
-"""Lines the model has to write before it may end the plan: small models end it too early."""
+"""Minimum number of lines of a decoded plan: small models end plans too early."""
 
 _LINE_TOKENS = 12
-"""Number, separators, line end and a few dependencies."""
+"""Number, separators, newline and a few dependencies."""
 
 
 def plan_grammar(max_nodes: int, *, max_title_chars: int, allow_one: bool) -> str:
     """The grammar of plans with up to `max_nodes` lines, in llguidance's dialect of Lark.
 
-    It is a part of the language that `PlanParser` reads: titles hold no brackets, so that a
-    marker is never taken for one.
+    It is a subset of the language that `PlanParser` reads: titles contain no brackets, so they
+    cannot contain a marker.
 
     Args:
-        max_nodes: the most lines; `[END]` is forced behind them. At least 2.
-        max_title_chars: the longest title, in characters. At least 2.
-        allow_one: whether `[ONE]` may stand in place of a plan.
+        max_nodes: maximum number of lines; `[END]` is forced after them. At least 2.
+        max_title_chars: maximum length of a title, in characters. At least 2.
+        allow_one: whether `[ONE]` is allowed instead of a plan.
     """
     min_nodes = min(MIN_NODES, max_nodes)
     rules = [f'start: line1 | "{ONE}"' if allow_one else "start: line1"]
     for number in range(1, max_nodes + 1):
-        # `needs` lists any smaller numbers, ascending; `ends` is a list that ends in its number,
-        # `any` one that ends in its number or a smaller one.
+        # `needs` is an ascending list of smaller numbers; `endsN` is a list that ends with N,
+        # `anyN` one that ends with N or a smaller number.
         needs = '"-"' if number == 1 else f'("-" | any{number - 1})'
         following = f"line{number + 1}" if number < max_nodes else f'"{END}"'
         if min_nodes <= number < max_nodes:
@@ -59,9 +59,9 @@ def plan_grammar(max_nodes: int, *, max_title_chars: int, allow_one: bool) -> st
 
 
 def plan_token_budget(max_nodes: int, max_title_chars: int) -> int:
-    """Tokens that a plan within these bounds may take.
+    """Token budget of a plan within these bounds.
 
-    Two characters a token: twice what English needs. Scripts that need more can reach the budget
-    with long titles; the plan then ends with the lines that are complete.
+    Two characters per token: twice what English needs. Other scripts can exceed the budget with
+    long titles; the plan then ends with its last complete line.
     """
     return max_nodes * (_LINE_TOKENS + max_title_chars // 2)

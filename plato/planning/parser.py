@@ -1,4 +1,4 @@
-"""Reads the plan language, in whatever pieces it comes."""
+"""Incremental parser of the plan language."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from plato.settings import MAX_NODES, MAX_TITLE_CHARS
 _LINE = re.compile(r"([1-9][0-9]{0,2}) \| (-|[1-9][0-9]{0,2}(?:,[1-9][0-9]{0,2})*) \| (.*)")
 _BREAKS = re.compile(r"[\x00-\x1f\x7f\x85\u2028\u2029]")
 _MAX_LINE_CHARS = MAX_TITLE_CHARS + 4 * MAX_NODES + 16
-"""Bounds what the parser holds back; a title at its longest fits, whatever its dependencies."""
+"""Bounds the buffer of the parser; the longest title fits with any dependencies."""
 
 
 class PlanParser:
-    """Turns pieces of text into nodes, each the moment its line is complete.
+    """Turns pieces of text into nodes, each as soon as its line is complete.
 
-    Pieces may be cut anywhere. The parser is as strict as the grammar, for texts that were not
-    decoded under it; after an error it only repeats the error.
+    Pieces may be split anywhere. The parser is as strict as the grammar, for texts that were not
+    decoded under it; after an error every call raises the same error.
     """
 
     def __init__(
@@ -28,7 +28,7 @@ class PlanParser:
         self.one = False
         """Whether the text was `[ONE]`."""
         self.ended = False
-        """Whether `[END]` or `[ONE]` was read: nothing but white space may follow."""
+        """Whether `[END]` or `[ONE]` was read; only white space may follow."""
         self._max_nodes = max_nodes
         self._max_title_chars = max_title_chars
         self._graph = PlanGraph()
@@ -38,14 +38,14 @@ class PlanParser:
 
     @property
     def nodes(self) -> tuple[Node, ...]:
-        """All nodes so far, those before an error included."""
+        """All nodes so far, including those before an error."""
         return tuple(self._graph)
 
     def feed(self, text: str) -> list[Node]:
         """Add `text`; returns the nodes whose lines it completed.
 
-        Raises `InvalidPlanError` with the number of the line that is wrong; the nodes of the
-        lines before it are in `nodes`.
+        Raises `InvalidPlanError` with the number of the invalid line; the nodes of the lines before
+        it are in `nodes`.
         """
         if self._error is not None:
             raise self._error
@@ -59,18 +59,18 @@ class PlanParser:
         return list(self._graph)[known:]
 
     def finish(self) -> None:
-        """The text is over. Raises `InvalidPlanError` unless it was a whole plan or `[ONE]`."""
+        """End of the text. Raises `InvalidPlanError` unless it was a complete plan or `[ONE]`."""
         if self._error is not None:
             raise self._error
         if not self.ended:
-            raise self._wrong(f"the plan stops here; end it with a line that says {END}")
+            raise self._wrong(f"the plan is incomplete; end it with the line {END}")
 
     def _read(self) -> None:
-        """Take from the buffer what can be decided already."""
+        """Consume the complete lines of the buffer."""
         while not self.ended:
             line, newline, rest = self._buffer.partition("\n")
             if line.startswith((END, ONE)):
-                # Decided without a line end, which decoding under the grammar never writes.
+                # Needs no newline: constrained decoding never writes one here.
                 self._mark(line[: len(END)])
                 self._buffer = self._buffer[len(END) :]
                 break
@@ -84,23 +84,23 @@ class PlanParser:
             self._buffer = rest
             self._line += 1
         if self._buffer.strip():
-            raise self._wrong("something follows the end of the plan; leave it out")
+            raise self._wrong("unexpected text after the end of the plan; remove it")
         self._buffer = ""
 
     def _mark(self, marker: str) -> None:
         self.one = marker == ONE
         self.ended = True
         if self.one and len(self._graph):
-            raise self._wrong(f"{ONE} stands alone, in place of a plan; end a plan with {END}")
+            raise self._wrong(f"{ONE} is only valid instead of a plan; end a plan with {END}")
         if not self.one and not len(self._graph):
-            raise self._wrong("the plan has no parts; write a line like `1 | - | Title`")
+            raise self._wrong("the plan has no parts; add a line like `1 | - | Title`")
 
     def _node(self, line: str) -> None:
         match = _LINE.fullmatch(line)
         if match is None:
             raise self._wrong(
                 f"{line[:60]!r} is not `number | dependencies | title`; write for example "
-                "`3 | 1,2 | Conclusion`, or `1 | - | Title` for a part that needs no other"
+                "`3 | 1,2 | Conclusion`, or `1 | - | Title` for a part without dependencies"
             )
         number, needs, title = match.groups()
         dependencies = () if needs == "-" else tuple(int(part) for part in needs.split(","))
@@ -110,26 +110,26 @@ class PlanParser:
         if problem is not None:
             raise self._wrong(problem)
         if title != title.strip():
-            raise self._wrong("the title begins or ends with a space too many")
+            raise self._wrong("the title begins or ends with a space; remove it")
         try:
             self._graph.add(Node(int(number), title, dependencies))
         except InvalidPlanError as error:
             raise self._wrong(error.message) from error
         if dependencies != tuple(sorted(dependencies)):
-            raise self._wrong("name the dependencies in ascending order")
+            raise self._wrong("list the dependencies in ascending order")
 
     def _wrong(self, problem: str) -> InvalidPlanError:
         return InvalidPlanError(f"plan, line {self._line}: {problem}", param="plato.plan")
 
 
 def title_problem(title: str, max_chars: int) -> str | None:
-    """What is wrong with a title, or None. Line ends, `|` and the markers are the plan's own."""
+    """What is wrong with a title, or None. Newlines, `|` and the markers are reserved."""
     if not title.strip():
-        return "the title is empty; say what the part is about"
+        return "the title is empty; describe the part"
     if len(title) > max_chars:
-        return f"the title has {len(title)} characters; the most is {max_chars}"
+        return f"the title has {len(title)} characters; the maximum is {max_chars}"
     if "|" in title or _BREAKS.search(title):
-        return "the title holds `|`, a line end or a control character; leave it out"
+        return "the title contains `|`, a newline or a control character; remove it"
     if END in title or ONE in title:
-        return f"the title holds {END} or {ONE}; these stand on lines of their own"
+        return f"the title contains {END} or {ONE}; these must be on lines of their own"
     return None

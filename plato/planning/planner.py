@@ -1,4 +1,4 @@
-"""The planner: has the model write a plan, and turns its tokens into nodes as they come."""
+"""The planner: has the model write a plan, and streams its nodes."""
 
 from __future__ import annotations
 
@@ -32,19 +32,19 @@ from plato.prompting import ChatTemplate, Tokenizer
 from plato.runs import Node
 
 PLAN_NODE = 0
-"""The plan's place among the nodes of a run, which are numbered from 1."""
+"""Node number of the plan itself; the nodes of a run are numbered from 1."""
 REPETITION_PENALTY = 1.2
-"""Keeps the titles of a plan different from each other; the plan's structure is exempt."""
+"""Keeps the titles of a plan distinct; tokens of the plan's structure are exempt."""
 
 GROUP_S = 0.1
-"""Tokens within this time come together; the end of a line, which starts a part, at once."""
+"""Tokens are grouped over this time; the end of a line, which starts a node, is sent at once."""
 
 
 class ModelPlanner:
     """Plans with the model that also answers, under the grammar of the plan language.
 
-    Implements `plato.planning.protocol.Planner`. It keeps nothing between requests, so one
-    planner serves any number of runs at once.
+    Implements `plato.planning.protocol.Planner`. It keeps no state between requests, so one planner
+    serves any number of concurrent runs.
     """
 
     def __init__(
@@ -56,15 +56,15 @@ class ModelPlanner:
         max_title_chars: int,
         split_threshold: float,
     ) -> None:
-        """Prepare prompt and token sets; takes about a second.
+        """Prepare the prompt and token sets; takes about a second.
 
         Args:
             pool: decodes the plans.
             tokenizer: of the model that `pool` runs.
             template: its chat template.
-            max_title_chars: the longest title the model may write.
-            split_threshold: where the model may decide, it splits unless its probability of
-                `[ONE]` is above this.
+            max_title_chars: maximum length of a title.
+            split_threshold: if the model may decide, it splits unless its probability of `[ONE]`
+                is above this.
         """
         self._pool = pool
         self.tokenizer = tokenizer
@@ -76,30 +76,30 @@ class ModelPlanner:
     async def plan(self, request: PlanRequest) -> AsyncGenerator[PlanEvent, None]:
         """Decode a plan; see `Planner.plan`.
 
-        What the pool raises goes through; `UnavailableError` if it drops the plan. A plan that is
-        cut short by its deadline, its budget or an error in it ends with the lines before that,
-        and the reason.
+        Errors of the pool propagate; raises `UnavailableError` if the decoder drops the plan. A
+        plan that exceeds its deadline or budget, or contains an error, ends with the lines before
+        that and a reason.
         """
         progress = _Progress(request, self._decision, self.longest_title(request))
-        # The engine goes on behind the last whole character.
+        # The engine resumes after the last complete character.
         begun = self.tokenizer.decode(request.emitted).rstrip(UNFINISHED)
         deadline = asyncio.get_running_loop().time() + request.deadline_s
         stream = self._pool.generate(self.generate_request(request))
         started = False
         async with aclosing(stream):
             while not progress.over:
-                # Not around the whole loop: while this generator is suspended in a `yield`, a
-                # timeout would hit whatever its consumer waits for.
+                # Not around the whole loop: while this generator is suspended in a `yield`, the
+                # timeout would cancel the consumer's await.
                 try:
                     async with asyncio.timeout_at(deadline) as timer:
                         chunk = await anext(stream, None)
                 except TimeoutError:
                     if not timer.expired():
                         raise
-                    progress.stop(f"the plan passed its deadline of {request.deadline_s:g} s")
+                    progress.stop(f"the plan exceeded its deadline of {request.deadline_s:g} s")
                     break
                 if chunk is None or chunk.finish is FinishReason.CANCELLED:
-                    raise UnavailableError("the plan's decoder has dropped it")
+                    raise UnavailableError("the decoder dropped the plan")
                 if chunk.offset != len(progress.emitted):
                     raise UnavailableError("tokens of the plan are missing")
                 text = chunk.text
@@ -112,11 +112,11 @@ class ModelPlanner:
         yield progress.summary()
 
     def longest_title(self, request: PlanRequest) -> int:
-        """Characters of the longest title that the plan may have."""
+        """Maximum length of a title in this plan."""
         return self._max_title_chars
 
     def generate_request(self, request: PlanRequest) -> GenerateRequest:
-        """The sequence that is the plan."""
+        """The engine request that decodes the plan."""
         max_title_chars = self.longest_title(request)
         return GenerateRequest(
             run_id=request.run_id,
@@ -142,7 +142,7 @@ class ModelPlanner:
 
 
 class _Progress:
-    """What has come of one plan."""
+    """Progress of one plan."""
 
     def __init__(self, request: PlanRequest, decision: SplitDecision, max_title_chars: int) -> None:
         self._decision = decision if request.decide else None
@@ -154,7 +154,7 @@ class _Progress:
         self._tokens = self._steps = self._prompt_tokens = self._cached_tokens = 0
         self._reason: str | None = None
         self.over = False
-        """Whether nothing that follows is of interest."""
+        """Whether the rest of the stream can be ignored."""
 
     def stop(self, reason: str | None) -> None:
         """End the plan here."""
@@ -166,7 +166,7 @@ class _Progress:
         return tuple(self._emitted)
 
     def take(self, chunk: Chunk, text: str) -> list[Node]:
-        """Account for `chunk`, which brings `text`; returns the nodes of the lines it completed."""
+        """Add `chunk` with its `text`; returns the nodes of the lines it completed."""
         self._emitted.extend(chunk.tokens)
         self._tokens = chunk.offset + len(chunk.tokens)
         self._steps = max(self._steps, chunk.steps)
@@ -188,8 +188,7 @@ class _Progress:
     def _new_nodes(self) -> list[Node]:
         """Nodes that were not returned yet.
 
-        A title that was there before ends the plan, as `[END]` would: small models go round in
-        circles when they run out of parts.
+        A repeated title ends the plan, like `[END]`: small models loop when they run out of topics.
         """
         new: list[Node] = []
         for node in self._parser.nodes[self._sent :]:
@@ -203,7 +202,7 @@ class _Progress:
         return new
 
     def usage(self) -> PlanUsage:
-        """What the plan has taken so far."""
+        """Resources used by the plan so far."""
         return PlanUsage(
             tokens=self._tokens,
             steps=self._steps,

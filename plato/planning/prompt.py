@@ -1,4 +1,4 @@
-"""The planning prompt: an instruction and examples that every tenant shares, then the question."""
+"""The planning prompt: an instruction and examples shared by all tenants, then the question."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from plato.runs import Message
 
 QUESTION_HEAD_TOKENS = 192
 QUESTION_TAIL_TOKENS = 96
-"""Of a longer question, these many tokens at its start and its end are shown: what is asked
-stands in one of the two."""
+"""A longer question is cut to this many tokens at its start and end, one of which usually has the
+actual request."""
 HISTORY_TOKENS = 128
-"""Of the conversation before the question, this many tokens at its end are shown."""
+"""The conversation before the question is cut to this many tokens at its end."""
 
 
 class PlanningPrompt:
     """Builds planning prompts.
 
-    All that is the same for everybody is one public segment, so its KV is computed once a replica.
-    The caller's system message is left out: it says how to write, and what it says to all of a
-    caller's questions would shift the split decision.
+    Everything that is the same for all requests is one public segment, so its KV is computed once
+    per replica. The caller's system message is left out: it describes the style of all answers and
+    would shift the split decision.
     """
 
     def __init__(self, tokenizer: Tokenizer, template: ChatTemplate) -> None:
@@ -36,7 +36,7 @@ class PlanningPrompt:
             turns += (turn("user", question), turn("assistant", plan))
         asked = Segment(tokenizer.text("?"))
         segments = template.open([*turns, Turn("user", (asked,))])
-        # The markup around the question does not depend on it, so it is rendered only once.
+        # The markup around the question does not depend on it, so it is rendered once.
         place = segments.index(asked)
         self._before = Segment(_joined(segments[:place]), public=True)
         self._after = Segment(_joined(segments[place + 1 :]))
@@ -46,11 +46,11 @@ class PlanningPrompt:
 
     @property
     def public(self) -> Prompt:
-        """What all planning prompts begin with."""
+        """The common prefix of all planning prompts."""
         return Prompt((self._before,))
 
     def build(self, messages: Sequence[Message], tenant: str) -> Prompt:
-        """The prompt for the last of `messages`, of bounded length."""
+        """The planning prompt for the last of `messages`, of bounded length."""
         *earlier, question = messages
         shown = (*self._conversation(earlier), *self._question(question.content))
         return Prompt((self._before, Segment(shown), self._after), tenant)
@@ -62,7 +62,7 @@ class PlanningPrompt:
         return (*tokens[:QUESTION_HEAD_TOKENS], *self._cut, *tokens[-QUESTION_TAIL_TOKENS:])
 
     def _conversation(self, messages: Sequence[Message]) -> tuple[int, ...]:
-        """The end of the conversation before the question, as text in front of it."""
+        """The end of the conversation before the question, as text before it."""
         tokens: tuple[int, ...] = ()
         for message in reversed(messages):
             if message.role == "system":

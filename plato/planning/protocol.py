@@ -12,7 +12,7 @@ from plato.runs import Message, Node
 
 @dataclass(frozen=True, slots=True)
 class PlanRequest:
-    """Ask for the plan of one question."""
+    """Request for the plan of one question."""
 
     run_id: str
     tenant: str
@@ -21,15 +21,15 @@ class PlanRequest:
     decide: bool
     """Whether the model may answer `[ONE]`, do not split (mode `auto`)."""
     lease: Lease | None = None
-    """The scheduler's lease, passed on to the engine: when the scheduler dies, so does the plan."""
+    """The scheduler's lease, passed to the engine: if the scheduler dies, the plan is cancelled."""
     deadline_s: float = 30.0
     script: tuple[Node, ...] = ()
-    """A plan to decode in place of the model's own, by planners that can
+    """A plan to decode instead of the model's own, for planners that support it
     (`plato.testing.equal_work`)."""
     attempt: int = 0
-    """Counts the times this plan was started; a later attempt brings `emitted`."""
+    """Number of earlier attempts; a later attempt has `emitted`."""
     emitted: tuple[int, ...] = ()
-    """Output tokens of an earlier attempt (`PlanLine.emitted`). Decoding goes on behind them; the
+    """Output tokens of an earlier attempt (`PlanLine.emitted`). Decoding resumes after them; the
     lines in them are sent again."""
 
 
@@ -43,7 +43,7 @@ class PlanStarted:
 
 @dataclass(frozen=True, slots=True)
 class PlanUsage:
-    """What a plan has taken so far."""
+    """Resources used by a plan so far."""
 
     tokens: int = 0
     steps: int = 0
@@ -58,14 +58,14 @@ class PlanLine:
 
     node: Node
     usage: PlanUsage = field(default=PlanUsage(), compare=False)
-    """Up to this line: a run whose answer is complete earlier reports this."""
+    """Usage up to this line, for a run whose answer is complete before the plan ends."""
     emitted: tuple[int, ...] = field(default=(), compare=False)
-    """Output tokens of the plan so far, for a planner that has to go on from here."""
+    """Output tokens of the plan so far, from which another planner can resume."""
 
 
 @dataclass(frozen=True, slots=True)
 class PlanEnded:
-    """The plan is over. Always the last event of a plan that did not raise."""
+    """The plan has ended; the last event unless `plan` raises."""
 
     split: bool
     """False: the model chose `[ONE]`; no line was sent."""
@@ -79,7 +79,7 @@ class PlanEnded:
 
     @property
     def usage(self) -> PlanUsage:
-        """What the plan has taken."""
+        """Resources used by the plan."""
         return PlanUsage(
             self.tokens, self.steps, self.prompt_tokens, self.cached_tokens, self.one_probability
         )
@@ -89,7 +89,7 @@ PlanEvent = PlanStarted | PlanLine | PlanEnded
 
 
 class Planner(Protocol):
-    """Turns a question into nodes, while the plan is still being decoded."""
+    """Turns a question into nodes, streamed while the plan is being decoded."""
 
     def plan(self, request: PlanRequest) -> AsyncGenerator[PlanEvent]:
         """Decode a plan. Closing the iterator cancels the decoding."""

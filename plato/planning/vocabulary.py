@@ -1,4 +1,4 @@
-"""Which tokens belong to a plan's structure rather than to its titles."""
+"""Tokens that form the structure of a plan, as opposed to its titles."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ _CHARACTERS = frozenset("0123456789 |,-\n[]")
 
 
 def structure_tokens(tokenizer: Tokenizer) -> frozenset[int]:
-    """Tokens that a repetition penalty has to leave alone.
+    """Tokens exempt from the repetition penalty.
 
-    Everything made of digits, separators and line ends only, and the markers: a line of a plan
-    needs them again and again.
+    These are the tokens that consist only of digits, separators and newlines, and the markers:
+    every line of a plan needs them.
     """
     special = frozenset(tokenizer.hf.all_special_ids)
     tokens = set(tokenizer.text(END)) | set(tokenizer.text(ONE))

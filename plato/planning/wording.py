@@ -1,11 +1,11 @@
-"""The words of the planning prompt.
+"""The wording of the planning prompt.
 
-Chosen by trying them with SmolLM2-135M-Instruct: the probability of `[ONE]` on one half of the
+Chosen by experiments with SmolLM2-135M-Instruct: the probability of `[ONE]` on one half of the
 labelled Vicuna questions, and the plans for ten to twenty of them. Three examples of each kind, as
-turns of a conversation, tell the two apart better than one of each (AUC 0.96 against 0.82 to 0.86)
-or than eight examples in one message (0.63). Titles of several words in the examples
-make for titles of several words; with one-word titles, plans repeat themselves. The words and
-the default of `split_threshold` belong together: calibrate it again after a change here.
+turns of a conversation, separate the two kinds better than one of each (AUC 0.96 against 0.82 to
+0.86) or than eight examples in one message (0.63). Examples with titles of several words produce
+such titles; with one-word titles, plans repeat themselves. The default of `split_threshold` depends
+on this wording: recalibrate it after a change.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ EXAMPLES = (
     ),
 )
 CUT = " [...] "
-"""Stands where a long question or conversation was shortened."""
+"""Marks where a long question or conversation was cut."""
 HISTORY = "Conversation so far:\n"
 QUESTION = "\nQuestion:\n"
 

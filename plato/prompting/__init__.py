@@ -1,4 +1,4 @@
-"""From a graph and finished outputs to token ids: chat templates by segment, and layouts."""
+"""Prompts: chat templates applied to segments, and the layout of node prompts."""
 
 from plato.prompting.template import ChatTemplate, Turn
 from plato.prompting.tokenizer import Tokenizer

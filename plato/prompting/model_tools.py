@@ -1,4 +1,4 @@
-"""What speaks a model's language without running it."""
+"""Tokenizer, chat template and prompt layout of a model, without its weights."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class ModelTools:
 
     @classmethod
     def load(cls, settings: Settings) -> ModelTools:
-        """Fetch the model if need be, and load its tokenizer. Raises `ModelError`."""
+        """Download the model if necessary, and load its tokenizer. Raises `ModelError`."""
         from transformers import AutoConfig
 
         folder = str(resolve_model(settings.model, settings.cache_dir))
@@ -34,7 +34,7 @@ class ModelTools:
         except (OSError, ValueError, AttributeError) as error:
             raise ModelError(
                 f"the configuration in {folder} cannot be served ({error}); "
-                "choose a causal language model that transformers knows"
+                "use a causal language model that transformers supports"
             ) from error
         return cls(folder, tokenizer, ChatTemplate(tokenizer), context_length)
 
@@ -48,5 +48,5 @@ class ModelTools:
         return self.tokenizer.decode(tokens)
 
     def prompt_text(self, tokens: tuple[int, ...]) -> str:
-        """Prompt tokens as text, markup included."""
+        """Prompt tokens as text, including markup."""
         return self.tokenizer.decode(tokens, special=True)

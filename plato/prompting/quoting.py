@@ -1,17 +1,17 @@
-"""Fitting other nodes' texts into a prompt."""
+"""Fits the texts of other nodes into a prompt."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 _LEAST_KEPT = 16
-"""Tokens of a cut text; with fewer it says nothing and is left out."""
+"""Minimum tokens of a cut text; a shorter one is left out."""
 
 
 def fair_share(lengths: Sequence[int], room: int) -> int:
-    """The most that each text may take so that all fit in `room`: short ones stay whole.
+    """Maximum length of each text so that all fit in `room`; short texts stay complete.
 
-    Max-min fairness (water-filling): what short texts do not need goes to the longer ones.
+    Max-min fairness (water-filling): the room that short texts do not need goes to longer ones.
     """
     share = room
     for taken, length in enumerate(sorted(lengths)):
@@ -27,7 +27,7 @@ def fair_share(lengths: Sequence[int], room: int) -> int:
 def cut_middle(tokens: Sequence[int], mark: Sequence[int], length: int) -> tuple[int, ...]:
     """At most `length` of `tokens`: beginning, `mark` and end; empty if too little would be left.
 
-    The beginning says what a text is about and the end what it concludes.
+    The beginning has the topic of a text, and the end its conclusion.
     """
     if len(tokens) <= length:
         return tuple(tokens)

@@ -1,4 +1,4 @@
-"""Chat templates as markup with holes: what a template writes around the contents of messages."""
+"""Chat templates as markup with holes: the text that a template writes around message contents."""
 
 from __future__ import annotations
 
@@ -27,22 +27,21 @@ BUILT_IN = """\
 {{- '### Assistant:\\n' -}}
 {%- endif -%}
 """
-"""For models that come without a chat template (base models, mostly)."""
+"""For models without a chat template (mostly base models)."""
 
 _STRUCTURES = 256
-"""Role structures of which the pieces are kept."""
+"""Cache size: role structures."""
 
 
 class RenderError(Exception):
-    """The template refuses this order of roles, or does not leave the contents as they are."""
+    """The template rejects this order of roles, or changes the contents."""
 
 
 class Renderer:
-    """Renders a tokenizer's chat template, as text.
+    """Renders a tokenizer's chat template as text.
 
-    Thinking is switched off (nothing here would tell it from the answer), and the date that some
-    templates put in front is the one of `today` for as long as this object lives: the prefix of
-    every prompt must not change at midnight.
+    Thinking is disabled, because it is not separated from the answer. Templates that state a date
+    get `today` for the lifetime of this object: the prefix of prompts must not change at midnight.
     """
 
     def __init__(self, hf: PreTrainedTokenizerBase, today: datetime) -> None:
@@ -53,11 +52,13 @@ class Renderer:
             try:
                 self.template = str(hf.get_chat_template())
             except ValueError as error:
-                raise ModelError(f"this model's chat template cannot be used: {error}") from error
+                raise ModelError(
+                    f"the chat template of this model cannot be used: {error}"
+                ) from error
             if "strftime_now" in self.template:
                 self.template = _frozen_clock(today) + self.template
         else:
-            # Only models that are trained with a token in front have tokenizers that add it.
+            # Only the tokenizers of models trained with a BOS token add one.
             begins = hf.bos_token_id is not None and hf.bos_token_id in hf("")["input_ids"]
             self.template = BUILT_IN
             self._variables["bos_token"] = hf.bos_token if begins else ""
@@ -67,7 +68,7 @@ class Renderer:
     def render(self, messages: Sequence[tuple[str, str]], *, opened: bool) -> str:
         """The text of a conversation of (role, content), with an assistant turn `opened` after it.
 
-        Raises `RenderError` where the template refuses it.
+        Raises `RenderError` if the template rejects it.
         """
         try:
             text = self._hf.apply_chat_template(
@@ -82,32 +83,34 @@ class Renderer:
         return str(text)
 
     def _pieces(self, roles: tuple[str, ...]) -> tuple[str, ...]:
-        """The markup in front of, between and after the contents of turns with these roles.
+        """The markup before, between and after the contents of turns with these roles.
 
-        An assistant turn is opened at the end, so there is one piece more than there are roles.
-        Raises `RenderError` unless every content appears once, in order.
+        An assistant turn is opened at the end, so there is one more piece than roles. Raises
+        `RenderError` unless every content appears exactly once, in order.
         """
         text = self.render([(role, hole(i)) for i, role in enumerate(roles)], opened=True)
         pieces = []
         for i in range(len(roles)):
             piece, found, text = text.partition(hole(i))
             if not found or hole(i) in text:
-                raise RenderError(f"content {i + 1} of {', '.join(roles)} does not appear once")
+                raise RenderError(
+                    f"content {i + 1} of {', '.join(roles)} does not appear exactly once"
+                )
             pieces.append(piece)
         return (*pieces, text)
 
 
 def hole(index: int) -> str:
-    """What stands for the content of message `index`: private-use characters, never trimmed."""
+    """Placeholder for the content of message `index`: private-use characters, never trimmed."""
     return f"\ue000{index}\ue001"
 
 
 def _frozen_clock(now: datetime) -> str:
-    """A macro that stands before `strftime_now` of transformers and always means `now`."""
+    """A macro that shadows `strftime_now` of transformers and always formats `now`."""
     known = {f"%{letter}": now.strftime(f"%{letter}") for letter in "aAwdbBmyYHIpMSjUWcxX"}
     known |= {"%-d": str(now.day), "%-m": str(now.month)}
     replaced = "".join(f" | replace({key!r}, {value!r})" for key, value in known.items())
-    # The empty expression keeps trim_blocks away from the first character of the template.
+    # The empty expression protects the first character of the template from trim_blocks.
     return (
         f"{{% macro strftime_now(format) %}}{{{{ format{replaced} }}}}{{% endmacro %}}{{{{ '' }}}}"
     )

@@ -14,12 +14,12 @@ from plato.prompting.rendering import Renderer, RenderError, hole
 from plato.prompting.tokenizer import Tokenizer
 
 _MARKUPS = 256
-"""Pieces of markup whose tokens are kept; a template has a handful."""
+"""Cache size: pieces of markup; a template has only a few."""
 
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """One message; its content is tokenised already."""
+    """One message with tokenised content."""
 
     role: str
     """`system`, `user` or `assistant`."""
@@ -27,26 +27,26 @@ class Turn:
 
 
 class _Fit(IntEnum):
-    """How well a kind of conversation fits a template that is filled in piece by piece."""
+    """How far a template supports a kind of conversation in segments."""
 
     UNUSABLE = 0
-    """The template refuses it, or reorders or rewrites contents."""
+    """The template rejects it, or reorders or changes contents."""
     RENDERS = 1
-    """Every conversation can be rendered, but a longer one does not begin with a shorter one."""
+    """Conversations can be rendered, but a conversation is not a prefix of its continuation."""
     CONTINUES = 2
     """Rendering n messages is a prefix of rendering n + 1."""
 
 
 class ChatTemplate:
-    """Puts a template's markup around turns, each piece a segment of its own.
+    """Adds a template's markup around turns, each piece as a separate segment.
 
-    The template renders holes in place of contents, and the text between them is the markup: what
-    is in a content can never become markup. `continues` says whether a decoded answer can be
-    followed by another user turn as it stands; where it is False (Qwen 3 takes the thinking out
-    of older turns) each conversation has to be rendered anew, with `open`.
+    The template is rendered with placeholders for contents, and the text between them is the
+    markup: content can never become markup. If `continues`, a decoded answer can be followed by
+    another user turn without rendering it again; otherwise (Qwen 3 removes the thinking from older
+    turns) each conversation must be rendered from its start with `open`.
 
-    A template without a system role, or one that moves the system message along with the
-    conversation, gets the system text in front of the next user turn instead.
+    If a template has no system role, or moves the system message within the conversation, the
+    system text is placed before the next user turn instead.
     """
 
     def __init__(self, tokenizer: Tokenizer, *, today: datetime | None = None) -> None:
@@ -61,11 +61,12 @@ class ChatTemplate:
         own, folded = self._fit(("system",)), self._fit(())
         if max(own, folded) is _Fit.UNUSABLE:
             raise ModelError(
-                "this model's chat template does not write the contents of messages as they are; "
-                "give its tokenizer another chat template"
+                "the chat template of this model changes the contents of messages; set another "
+                "chat "
+                "template in its tokenizer"
             )
         self.system_role = own >= folded
-        """Whether the system message is a turn of its own."""
+        """Whether the system message is a separate turn."""
         self.continues = max(own, folded) is _Fit.CONTINUES
         """Whether `follow_up` may be used."""
         front = ("system",) if self.system_role else ()
@@ -74,21 +75,21 @@ class ChatTemplate:
         closing = self._asks.tokens
         end = next((i for i, token in enumerate(closing) if token in tokenizer.end_tokens), None)
         self.end_token = None if end is None else closing[end]
-        """What closes an assistant turn; None if the template has no such token."""
+        """Token that closes an assistant turn; None if the template has none."""
         self._asks_closed = self._asks if end is None else Segment(closing[end + 1 :])
 
     def open(self, turns: Sequence[Turn]) -> tuple[Segment, ...]:
         """The whole conversation, with an assistant turn opened at its end.
 
-        Raises `InvalidRequestError` if the template refuses the order of the roles.
+        Raises `InvalidRequestError` if the template rejects the order of the roles.
         """
         turns = turns if self.system_role else self._fold_system(turns)
         try:
             pieces = self._renderer.pieces(tuple(turn.role for turn in turns))
         except RenderError as error:
             raise InvalidRequestError(
-                f"this model's chat template refuses these messages ({error}); "
-                "let user and assistant messages take turns",
+                f"the chat template of this model rejects these messages ({error}); "
+                "alternate user and assistant messages",
                 param="messages",
             ) from error
         segments: list[Segment] = []
@@ -98,16 +99,16 @@ class ChatTemplate:
         return _scoped(segments)
 
     def follow_up(self, parts: Sequence[Segment], *, closed: bool) -> tuple[Segment, ...]:
-        """What follows a decoded answer: its end, a user turn, the next assistant turn opened.
+        """The segments after a decoded answer: its end, a user turn, an opened assistant turn.
 
-        `closed` says that the decoded tokens already hold `end_token`. Private throughout.
+        `closed`: the decoded tokens already end with `end_token`. All segments are private.
         """
         if not self.continues:
-            raise ModelError("this model's chat template cannot continue a decoded answer")
+            raise ModelError("the chat template of this model cannot continue a decoded answer")
         return _scoped([self._asks_closed if closed else self._asks, *parts, self._answers], False)
 
     def content(self, role: str, text: str) -> str:
-        """`text` as the template writes it: some trim it, some take old thinking out."""
+        """`text` as the template writes it: some trim it, some remove old thinking."""
         if role == "assistant":
             before, after = [("user", hole(0))], [("user", hole(1))]
         elif role == "system" and self.system_role:
@@ -139,7 +140,7 @@ class ChatTemplate:
         known = short
         for pieces in longer:
             answer, ask, last = pieces[-3:]
-            # Templates may put a space before an answer that the model decodes itself.
+            # Templates may write a space before an answer that the model otherwise decodes.
             continued = answer.startswith(opened) and not answer[len(opened) :].strip()
             if pieces[:-3] != known[:-1] or not continued or ask != asks or last != opened:
                 return _Fit.RENDERS
@@ -147,7 +148,7 @@ class ChatTemplate:
         return _Fit.CONTINUES
 
     def _fold_system(self, turns: Sequence[Turn]) -> list[Turn]:
-        """Put the parts of system turns in front of the user turn that follows them."""
+        """Move the content of system turns to the beginning of the next user turn."""
         folded: list[Turn] = []
         waiting: tuple[Segment, ...] = ()
         for turn in turns:
@@ -162,7 +163,7 @@ class ChatTemplate:
 
 
 def _scoped(segments: Iterable[Segment], public: bool = True) -> tuple[Segment, ...]:
-    """Without empty segments, and nothing public behind something private."""
+    """Drop empty segments, and make every segment after a private one private."""
     scoped = []
     for segment in segments:
         if segment.tokens:

@@ -1,4 +1,4 @@
-"""Text to token ids and back, with user text kept apart from a template's markup."""
+"""Text to token ids and back, with user text separate from template markup."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from plato.prompting.rendering import Renderer, RenderError
 class Tokenizer:
     """Wraps a transformers fast tokenizer.
 
-    Pieces of a prompt are tokenised on their own, so nothing is ever added at their edges: no
-    automatic special tokens, no leading space. Safe to share between threads: the two encoders
-    are private copies that nobody reconfigures.
+    Pieces of a prompt are tokenised separately, so nothing is added at their edges: no automatic
+    special tokens, no leading space. Thread-safe: the two encoders are private copies that are
+    never reconfigured.
     """
 
     def __init__(self, hf: PreTrainedTokenizerBase) -> None:
-        """Raises `ModelError` if `hf` is not a fast tokenizer, or its chat template is unclear."""
+        """Raises `ModelError`: `hf` is not a fast tokenizer, or its chat template is ambiguous."""
         if not hf.is_fast:
             raise ModelError(
-                "this model has no fast tokenizer; add a tokenizer.json to its folder "
+                "this model has no fast tokenizer; add tokenizer.json to its folder "
                 "(transformers converts most slow tokenizers)"
             )
         self.hf = hf
@@ -35,17 +35,17 @@ class Tokenizer:
         self._text = _edgeless(hf)
         self._text.encode_special_tokens = True
         renderer = Renderer(hf, datetime.now())
-        # Tokens like Qwen's `<think>` are not special to the tokenizer, but are to the template.
+        # Tokens like Qwen's `<think>` are special to the template, but not to the tokenizer.
         self._control = frozenset(
             number
             for number, added in hf.added_tokens_decoder.items()
-            # An unknown character is no attempt to write markup.
+            # The unknown token is not markup.
             if (added.special and number not in {hf.unk_token_id} - {hf.eos_token_id})
             or added.content in renderer.template
         )
         ends = {hf.eos_token_id, self._end_of_turn(renderer)}
         self.end_tokens = frozenset(token for token in ends if token is not None)
-        """Ids that end the assistant's turn: end of sequence, and what the template closes with."""
+        """Ids that end the assistant's turn: end of sequence, and the template's closing token."""
 
     @classmethod
     def load(cls, folder: str) -> Tokenizer:
@@ -58,12 +58,12 @@ class Tokenizer:
         except Exception as error:  # tokenizers raises bare `Exception` for a broken file
             raise ModelError(
                 f"the tokenizer in {folder} cannot be loaded ({error}); "
-                "check that tokenizer.json and tokenizer_config.json are there and complete"
+                "check that tokenizer.json and tokenizer_config.json exist and are complete"
             ) from error
         return cls(hf)
 
     def text(self, text: str) -> tuple[int, ...]:
-        """Tokenise what a user or a model wrote: `<|im_end|>` in it stays text."""
+        """Tokenise text of a user or a model: `<|im_end|>` in it stays text."""
         tokens: list[int] = []
         rest = [text]
         while rest:
@@ -77,18 +77,18 @@ class Tokenizer:
             if not cuts:
                 tokens += encoding.ids
             elif len(piece) > 1:
-                # Break the control tokens after their first character, so that none is matched.
+                # Split control tokens after their first character, so that none is matched.
                 edges = [0, *cuts, len(piece)]
                 parts = [piece[a:b] for a, b in pairwise(edges) if a < b]
                 rest += reversed(parts)
         return tuple(tokens)
 
     def markup(self, text: str) -> tuple[int, ...]:
-        """Tokenise what a template wrote: special tokens are parsed, nothing is added."""
+        """Tokenise template markup: special tokens are parsed, nothing is added."""
         return tuple(self._markup.encode(text, add_special_tokens=False).ids)
 
     def decode(self, tokens: Sequence[int], *, special: bool = False) -> str:
-        """Text of `tokens`; special tokens are left out unless asked for."""
+        """Text of `tokens`, without special tokens unless `special`."""
         return str(
             self.hf.decode(
                 list(tokens), skip_special_tokens=not special, clean_up_tokenization_spaces=False
@@ -96,7 +96,7 @@ class Tokenizer:
         )
 
     def _end_of_turn(self, renderer: Renderer) -> int | None:
-        """The token right after an assistant's content, if it is one of the template's own."""
+        """The token directly after an assistant's content, if it is a control token."""
         try:
             pieces = renderer.pieces(("user", "assistant", "user"))
         except RenderError:
@@ -106,7 +106,7 @@ class Tokenizer:
 
 
 def _edgeless(hf: PreTrainedTokenizerBase) -> tokenizers.Tokenizer:
-    """A copy of the tokenizer that adds no leading space and cuts nothing off."""
+    """A copy of the tokenizer that adds no leading space and does not truncate."""
     spec = json.loads(hf.backend_tokenizer.to_str())
     spec["truncation"] = spec["padding"] = None
     _without_leading_space(spec, "pre_tokenizer", "pretokenizers")

@@ -1,12 +1,12 @@
-"""The `transcript` layout: a fresh conversation in which the parts are written.
+"""The `transcript` layout: a new conversation in which the nodes are written.
 
-The first user turn holds the question, the titles so far and the node's instruction. A node with
-a dependency goes on with the dependency's conversation, whose KV is there already:
+The first user turn has the question, the titles so far and the node's instruction. A node with a
+dependency continues the conversation of the dependency, whose KV is already cached:
 
     system     instruction, the caller's system prompt
     (history)
     user       question, titles 1..d, "tell me more about d"
-    assistant  the decoded tokens of part d
+    assistant  the decoded tokens of node d
     user       titles d+1..n, the other dependencies' texts, "tell me more about n"
     assistant
 """
@@ -29,17 +29,17 @@ from plato.runs import Message, PlanGraph
 
 @dataclass(frozen=True, slots=True)
 class NodeText:
-    """A finished node, as a dependent sees it."""
+    """A finished node, as seen by its dependents."""
 
     number: int
     tokens: tuple[int, ...]
-    """Decoded token ids as the engine gave them; the last one may be an end-of-turn token."""
+    """Decoded token ids from the engine; the last one may be an end-of-turn token."""
     text: str
 
 
 @dataclass(frozen=True, slots=True)
 class NodePrompt:
-    """What a node is decoded from."""
+    """The prompt of a node."""
 
     prompt: Prompt
     continues: int | None
@@ -47,12 +47,11 @@ class NodePrompt:
     sees: tuple[int, ...]
     """Every node whose text is in the prompt, ascending."""
     shortened: tuple[int, ...]
-    """Nodes whose text was cut to fit the context, ascending; one that is not in `sees` was left
-    out altogether."""
+    """Nodes whose text was cut to fit the context, ascending; those not in `sees` were left out."""
 
 
 class TranscriptLayout:
-    """The default layout, for one model."""
+    """The layout for one model."""
 
     def __init__(self, tokenizer: Tokenizer, template: ChatTemplate, context_length: int) -> None:
         self._tokenizer = tokenizer
@@ -69,9 +68,10 @@ class TranscriptLayout:
     def start(
         self, messages: Sequence[Message], tenant: str, skeleton: bool = False
     ) -> TranscriptConversation:
-        """Begin a run; the last message is the question. `skeleton` ignores dependencies.
+        """Start the prompts of a run; the last message is the question.
 
-        Raises `ContextLengthError` if the question leaves no room for an answer.
+        `skeleton` ignores dependencies. Raises `ContextLengthError` if the question leaves no room
+        for an answer.
         """
         *earlier, question = messages
         leading = list(takewhile(lambda message: message.role == "system", earlier))
@@ -92,7 +92,7 @@ class TranscriptLayout:
         )
 
     def public_prefix(self) -> Prompt:
-        """The segments in front of the first private one, with any caller's system prompt."""
+        """The public prefix of node prompts, whatever the caller's system prompt."""
         private = self._private("x")
         segments = self._template.open(
             [Turn("system", (self._instruction, private)), Turn("user", (private,))]
@@ -108,10 +108,10 @@ class TranscriptLayout:
 
 
 class TranscriptConversation:
-    """The prompts of one run; keeps one for every node asked for, as long as the run lives.
+    """The prompts of one run; keeps one for every requested node, for the lifetime of the run.
 
     Deterministic: the same question, plan, texts and budgets give the same prompts, in whatever
-    order nodes finish and are asked for.
+    order nodes finish and are requested.
     """
 
     def __init__(
@@ -144,10 +144,10 @@ class TranscriptConversation:
     ) -> NodePrompt:
         """The prompt of node `number`, of which up to `max_tokens` tokens will be decoded.
 
-        `finished` holds at least everything the node needs, directly or through others. The
-        prompt of a number is made once; later calls return the same one. A node that was never
-        asked for (it was decoded elsewhere) is taken to have had the budget in the plan, or else
-        `max_tokens`. Raises `ContextLengthError` if the question itself leaves too little room.
+        `finished` must contain all direct and indirect dependencies. The prompt of a node is built
+        once; later calls return the same one. A node that was never requested (because another
+        scheduler decoded it) is assumed to have had the budget in the plan, or else `max_tokens`.
+        Raises `ContextLengthError` if the question itself leaves too little room.
         """
         if number not in self._prompts:
             self._prompts[number] = self._build(graph, number, finished, max_tokens)
@@ -171,7 +171,7 @@ class TranscriptConversation:
             budget = graph[dependency].max_tokens or max_tokens
             earlier = self.node_prompt(graph, dependency, finished, budget)
             new, candidate = self._continue(graph, number, dependency, earlier, finished)
-            # Strictly fewer: a tie goes to the smallest number.
+            # Strictly fewer: ties go to the smallest number.
             if len(candidate.prompt) <= limit and (best is None or new < best[0]):
                 best = new, candidate
         if best is not None:
@@ -186,7 +186,7 @@ class TranscriptConversation:
         earlier: NodePrompt,
         finished: Mapping[int, NodeText],
     ) -> tuple[int, NodePrompt]:
-        """Go on with `dependency`'s conversation; also how many tokens that adds to it."""
+        """Continue the conversation of `dependency`; returns (added tokens, prompt)."""
         decoded, closed = self._decoded(finished[dependency])
         seen = {*earlier.sees, dependency}
         others = [other for other in graph[number].dependencies if other not in seen]
@@ -201,7 +201,7 @@ class TranscriptConversation:
     def _quote_all(
         self, graph: PlanGraph, number: int, finished: Mapping[int, NodeText], room: int
     ) -> NodePrompt:
-        """Start from the question and quote the dependencies, in `room` tokens altogether."""
+        """Start from the question and quote the dependencies, within `room` tokens in total."""
         dependencies = sorted(graph[number].dependencies)
         quotes = {other: self._quote(graph, finished[other]) for other in dependencies}
         share = fair_share([len(quote.tokens) for quote in quotes.values()], room)
@@ -220,7 +220,7 @@ class TranscriptConversation:
     def _ask(
         self, graph: PlanGraph, shown: int, number: int, quotes: Sequence[Segment] = ()
     ) -> list[Segment]:
-        """The titles behind the `shown` ones up to `number`, then quotes, then the instruction."""
+        """The titles after the first `shown` up to `number`, then quotes, then the instruction."""
         titles = [
             self._segment(wording.title(n, graph[n].title)) for n in range(shown + 1, number + 1)
         ]
@@ -228,7 +228,7 @@ class TranscriptConversation:
         return [*titles, *quotes, instruction]
 
     def _quote(self, graph: PlanGraph, node: NodeText, length: int | None = None) -> Segment:
-        """A finished text under its title, cut to `length` tokens; empty if that is too few."""
+        """A finished text under its title, cut to `length` tokens; empty if that is too short."""
         head = self._tokenizer.text(wording.quote_heading(graph[node.number].title))
         text = self._tokenizer.text(node.text.strip())
         tail = self._tokenizer.text("\n")
@@ -242,8 +242,8 @@ class TranscriptConversation:
     def _decoded(self, node: NodeText) -> tuple[tuple[int, ...], bool]:
         """A node's tokens as its turn in a conversation, and whether they close it.
 
-        What was decoded behind the node's text (a stop string, half a character) is dropped, and
-        so is an end token that is not the template's own.
+        Tokens after the node's text (a stop string, an incomplete character) are dropped, as is an
+        end token that is not the template's.
         """
         body = node.tokens
         while body and body[-1] in self._tokenizer.end_tokens:
@@ -265,11 +265,11 @@ class TranscriptConversation:
 
 
 def _require_room(prompt: Prompt, max_tokens: int, context_length: int) -> None:
-    """Raise `ContextLengthError` unless `max_tokens` fit behind `prompt`."""
+    """Raise `ContextLengthError` unless `max_tokens` fit after `prompt`."""
     if len(prompt) + max_tokens > context_length:
         raise ContextLengthError(
-            f"the messages take {len(prompt)} tokens as a prompt, and what is written next may "
-            f"take {max_tokens}; the model's context is {context_length} tokens; "
-            "shorten the messages or lower max_tokens",
+            f"the prompt has {len(prompt)} tokens and the output may have {max_tokens}, but the "
+            f"context of the model is {context_length} tokens; shorten the messages or lower "
+            "max_tokens",
             param="messages",
         )

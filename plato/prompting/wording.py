@@ -1,21 +1,21 @@
-"""The words around a question that make a model write one part of the answer.
+"""The wording of node prompts.
 
-Chosen by trying them on the default model, which is very small (135M). It takes "write a paragraph
-only about topic 3: Religion" for a reason to list the topics or to copy the paragraph before, and
-repeats phrases like "in one paragraph" or "the answer covers"; being asked to *tell more about*
-something makes it write prose about that. Every node prefills these words, so they are few.
+Chosen by experiments with the default model, which is very small (135M). Asked to "write a
+paragraph only about topic 3: Religion", it lists the topics or copies the previous paragraph, and
+it repeats phrases like "in one paragraph" or "the answer covers"; asked to *tell more about*
+something it writes prose about it. Every node prefills this text, so it is short.
 """
 
 from __future__ import annotations
 
 SYSTEM = "You are a helpful expert. You answer with paragraphs."
-"""Stands before the caller's system prompt, in front of everything else."""
+"""Precedes the caller's system prompt, at the start of every prompt."""
 
 TITLES = "\n\nTopics:\n"
-"""Stands between the question and the titles."""
+"""Separates the question from the titles."""
 
 CUT = " [...] "
-"""Stands where the middle of a quoted text was."""
+"""Replaces the middle of a quoted text that was cut."""
 
 
 def title(number: int, title: str) -> str:
@@ -24,10 +24,10 @@ def title(number: int, title: str) -> str:
 
 
 def quote_heading(title: str) -> str:
-    """Stands before the text of another part."""
+    """Heading of the quoted text of another node."""
     return f"\nAbout {title}:\n"
 
 
 def instruction(title: str) -> str:
-    """Asks for one part."""
+    """Asks for one node."""
     return f"\nTell me more about {title}."

@@ -174,7 +174,7 @@ def test_tool_messages_and_calls_are_refused_in_words() -> None:
     call = {"role": "assistant", "content": None, "tool_calls": [{"id": "c"}]}
     error = refusal(messages=[QUESTION, call, QUESTION])
     assert error.param == "messages.1.tool_calls"
-    assert "calls no tools" in error.message
+    assert "tools are not supported" in error.message
 
 
 def test_a_sequential_answer_has_no_plan() -> None:

@@ -9,7 +9,7 @@ from ray.serve._private.build_app import build_app
 from ray.serve.deployment import deployment_to_schema
 from ray.serve.schema import ServeDeploySchema
 
-from deployments.serve_config import OF_THE_PLACE, PATCH, patch, read_settings
+from deployments.serve_config import PATCH, POD_SETTINGS, patch, read_settings
 from plato.settings import Settings
 from tests.k8s.rendering import K8S, OVERLAYS, Manifests
 
@@ -31,7 +31,7 @@ def test_serve_takes_it(manifests: Manifests) -> None:
 def test_the_arguments_are_settings_of_the_service_alone(manifests: Manifests) -> None:
     given = manifests.application["args"]
     assert Settings(**given).decoder_resource
-    assert not OF_THE_PLACE & given.keys()
+    assert not POD_SETTINGS & given.keys()
 
 
 def test_what_the_builder_makes_of_the_arguments_is_what_is_written(

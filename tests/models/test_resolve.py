@@ -41,5 +41,5 @@ def test_a_file_is_not_a_model(tmp_path: Path) -> None:
 
 
 def test_what_cannot_be_a_name_is_refused() -> None:
-    with pytest.raises(ModelError, match="neither a folder nor a name"):
+    with pytest.raises(ModelError, match="neither a folder nor a model"):
         resolve_model("three/part/name")

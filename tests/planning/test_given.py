@@ -44,9 +44,9 @@ def test_titles_up_to_200_characters_and_with_brackets_are_fine() -> None:
         ([Node(1, "A"), Node(3, "B")], "part 3 stands where part 2 should"),
         ([Node(n, "A") for n in range(1, 10)], "more than 8 parts"),
         ([Node(1, " ")], "part 1: the title is empty"),
-        ([Node(1, "A\nB")], "part 1: the title holds `|`, a line end"),
-        ([Node(1, "A|B")], "part 1: the title holds `|`"),
-        ([Node(1, "x" * 201)], "part 1: the title has 201 characters; the most is 200"),
+        ([Node(1, "A\nB")], "part 1: the title contains `|`, a newline"),
+        ([Node(1, "A|B")], "part 1: the title contains `|`"),
+        ([Node(1, "x" * 201)], "part 1: the title has 201 characters; the maximum is 200"),
         ([Node(1, "A", max_tokens=0)], "part 1: max_tokens is 0"),
     ],
 )

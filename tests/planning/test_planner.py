@@ -177,7 +177,7 @@ async def test_past_its_deadline_a_plan_ends_with_the_lines_so_far(
     events = await events_of(planner(script, tokenizer, template), ask(deadline_s=0.05))
 
     assert nodes_of(events) == NODES[:2]
-    assert ended(events).reason == "the plan passed its deadline of 0.05 s"
+    assert ended(events).reason == "the plan exceeded its deadline of 0.05 s"
     assert script.closed
 
 

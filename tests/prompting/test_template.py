@@ -152,7 +152,7 @@ def test_without_a_steady_system_role_the_system_text_stands_before_the_first_qu
 
 def test_roles_that_a_template_refuses_are_the_callers_error(with_template: MakeTokenizer) -> None:
     tokenizer = with_template(families.GEMMA)
-    with pytest.raises(InvalidRequestError, match="take turns"):
+    with pytest.raises(InvalidRequestError, match="alternate user"):
         ChatTemplate(tokenizer).open(turns(tokenizer, [TALK[1], TALK[3]]))
 
 
