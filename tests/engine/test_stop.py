@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from plato.engine import StopMatcher
@@ -58,6 +58,7 @@ def test_the_longest_of_the_matches_that_end_together_counts() -> None:
 texts = st.text(alphabet="abé\n", max_size=6)
 
 
+@settings(deadline=None)
 @given(
     pieces=st.lists(texts, max_size=8),
     strings=st.lists(st.text(alphabet="abé\n", min_size=1, max_size=4), max_size=3),
@@ -77,6 +78,7 @@ def test_the_result_does_not_depend_on_how_the_text_is_cut(
     assert whole.matched == any(string in text for string in strings)
 
 
+@settings(deadline=None)
 @given(
     text=st.text(alphabet="ab", max_size=20), string=st.text(alphabet="ab", min_size=1, max_size=4)
 )

@@ -194,7 +194,7 @@ async def test_a_consumer_may_take_longer_than_the_patience() -> None:
     script = Script((output(1, 0), OSError("died")), (end(2, 1),))
     batches = follow_with_failover(script.drive, RunState(request()), 0.1)
     async with aclosing(batches):
-        received = []
+        received: list[RunEvent] = []
         async for events in batches:
             received += events
             await asyncio.sleep(0.2)

@@ -335,6 +335,7 @@ class TestReleasedText:
         assert state.release("?", 6) == "?"
         assert (state.text, state.text_bytes) == ("aé??!?", 7)
 
+    @settings(deadline=None)
     @given(known=st.text(), other=st.text(), data=st.data())
     def test_keeps_what_was_there_and_ends_where_the_new_text_ends(
         self, known: str, other: str, data: st.DataObject
