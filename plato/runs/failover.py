@@ -13,6 +13,7 @@ import random
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from dataclasses import replace
+from itertools import count
 
 from plato.errors import NodeFailedError, PlatoError, UnavailableError
 from plato.runs.events import (
@@ -53,25 +54,15 @@ async def follow_with_failover(
     and released text comes once. Raises the last error when `patience_s` has passed without an
     event. Closing the iterator cancels the run.
     """
-    retry = _Retry(state.request.run_id, patience_s)
-    known: RunEvents | None = None
-    while True:
-        try:
-            async with aclosing(drive(state.request, known)) as batches:
-                async for batch in batches:
-                    events = _without_move(batch)
-                    if not events:
-                        break
-                    retry.received()
-                    yield tuple(_feed(state, event) for event in events)
-                    # Time that the consumer takes does not count.
-                    retry.received()
-                    if state.ended is not None:
-                        return
-            raise UnavailableError("the scheduler stopped before the end of the run; ask again")
-        except Exception as error:
-            await retry.after(error)
-        known = state.events()
+    attempts = count()
+    reconnected = _reconnect(
+        lambda: drive(state.request, state.events() if next(attempts) else None),
+        state.request.run_id,
+        patience_s,
+    )
+    async with aclosing(reconnected) as batches:
+        async for events in batches:
+            yield tuple(_feed(state, event) for event in events)
 
 
 async def follow_detached(
@@ -82,53 +73,48 @@ async def follow_detached(
     Some events can come again, condensed, after another scheduler has adopted it. Raises the last
     error when `patience_s` has passed without an event. Closing the iterator leaves the run alone.
     """
-    retry = _Retry(run_id, patience_s)
     after = BEFORE_ALL
+    async with aclosing(_reconnect(lambda: follow(after), run_id, patience_s)) as batches:
+        async for events in batches:
+            yield events
+            after = max(after, *(event.id for event in events))
+
+
+async def _reconnect(
+    connect: Callable[[], AsyncGenerator[RunEvents]], run_id: str, patience_s: float
+) -> AsyncGenerator[RunEvents]:
+    """The batches of `connect`, called again whenever its events end before the run does.
+
+    Backs off in between, with jitter. Raises errors that another scheduler would repeat, and the
+    last one when `patience_s` has passed without an event.
+    """
+    loop = asyncio.get_running_loop()
+    received_at, backoff_s = loop.time(), FIRST_BACKOFF_S
     while True:
         try:
-            async with aclosing(follow(after)) as batches:
+            async with aclosing(connect()) as batches:
                 async for batch in batches:
                     events = _without_move(batch)
                     if not events:
                         break
-                    retry.received()
                     yield events
-                    retry.received()
-                    after = max(after, *(event.id for event in events))
+                    # Time that the consumer takes does not count.
+                    received_at, backoff_s = loop.time(), FIRST_BACKOFF_S
                     if isinstance(events[-1], RunFinished | RunFailed):
                         return
             raise UnavailableError("the scheduler stopped before the end of the run; ask again")
         except Exception as error:
-            await retry.after(error)
-
-
-class _Retry:
-    """Decides whether another scheduler is tried, and waits before it is."""
-
-    def __init__(self, run_id: str, patience_s: float) -> None:
-        self._run_id = run_id
-        self._patience_s = patience_s
-        self._loop = asyncio.get_running_loop()
-        self.received()
-
-    def received(self) -> None:
-        """Something came."""
-        self._received_at = self._loop.time()
-        self._backoff_s = FIRST_BACKOFF_S
-
-    async def after(self, error: Exception) -> None:
-        """Back off, with jitter; raises `error` if another attempt is useless or too late."""
-        final = isinstance(error, PlatoError) and not isinstance(error, UnavailableError)
-        if final or self._loop.time() - self._received_at > self._patience_s:
-            raise error
-        logger.warning(
-            "retrying run on another scheduler: %s: %s",
-            type(error).__name__,
-            str(error)[:200],
-            extra={"run": self._run_id},
-        )
-        await asyncio.sleep(self._backoff_s * random.uniform(0.5, 1.0))
-        self._backoff_s = min(2 * self._backoff_s, MAX_BACKOFF_S)
+            final = isinstance(error, PlatoError) and not isinstance(error, UnavailableError)
+            if final or loop.time() - received_at > patience_s:
+                raise
+            logger.warning(
+                "retrying run on another scheduler: %s: %s",
+                type(error).__name__,
+                str(error)[:200],
+                extra={"run": run_id},
+            )
+        await asyncio.sleep(backoff_s * random.uniform(0.5, 1.0))
+        backoff_s = min(2 * backoff_s, MAX_BACKOFF_S)
 
 
 def _without_move(events: RunEvents) -> RunEvents:

@@ -36,6 +36,9 @@ from plato.runs.request import Mode, RunRequest
 
 E = TypeVar("E", bound=Event)
 
+_CONTINUATION_BYTES = bytes(range(0x80, 0xC0))
+"""Bytes of UTF-8 that do not begin a character."""
+
 
 @dataclass(slots=True)
 class NodeStatus:
@@ -44,8 +47,6 @@ class NodeStatus:
     number: int
     planned: NodePlanned | None = None
     started: NodeStarted | None = None
-    first: NodeOutput | None = None
-    """Its first output with tokens."""
     last: NodeOutput | None = None
     finished: NodeFinished | None = None
     failed: NodeReport | None = None
@@ -55,10 +56,14 @@ class NodeStatus:
     text: str = ""
     finish: FinishReason | None = None
     """Set once all of its output is here."""
+    first_token_s: float | None = None
+    """When its first token came, as its events say."""
     visible_s: float | None = None
     """When its first text other than white space came."""
     _pieces: list[tuple[int, int]] = field(default_factory=list)
     """Token offset and character position at which each output began."""
+    _firsts: list[tuple[NodeOutput, int, int]] = field(default_factory=list)
+    """The outputs that set these times, and the tokens and characters there were then."""
 
     @property
     def title(self) -> str:
@@ -73,13 +78,13 @@ class NodeStatus:
         if self.finished is not None:
             return self.finished.report
         report = self.started.report if self.started is not None else self._planned_report()
-        if self.first is not None and self.last is not None:
+        if self.tokens and self.last is not None:
             first_token_s = report.first_token_s
             report = replace(
                 report,
                 tokens=len(self.tokens),
                 cached_tokens=self.last.cached_tokens,
-                first_token_s=self.first.at_s if first_token_s is None else first_token_s,
+                first_token_s=self.first_token_s if first_token_s is None else first_token_s,
             )
         return report
 
@@ -100,32 +105,35 @@ class NodeStatus:
         scheduler that resumed from less than is known here.
         """
         known, end = len(self.tokens), output.offset + len(output.tokens)
-        if self.finish is not None:
-            return
-        if end <= known and output.offset < known:
-            self.finish = output.finish if end == known else None
+        tokens, text = output.tokens, output.node_text
+        if self.finish is not None or end < known or output.offset > known:
             return
         if output.offset == 0:
             # All of the node so far in one event, as in a condensed log.
-            tokens, text = output.tokens[known:], output.node_text[len(self.text) :]
-        elif output.offset == known or (output.offset < known and self._cut(output.offset)):
-            # The latter where another scheduler has resumed from less than is known here.
-            tokens, text = output.tokens, output.node_text
-        else:
+            tokens, text = tokens[known:], text[len(self.text) :]
+        elif output.offset < known and not self._cut(output.offset):
+            self.finish = output.finish if end == known else None
             return
         self._pieces.append((len(self.tokens), len(self.text)))
         self.tokens.extend(tokens)
         self.text += text
-        if self.first is None and output.tokens:
-            self.first = output
-        if self.visible_s is None and text.strip():
+        begun = self.first_token_s is None and bool(tokens)
+        visible = self.visible_s is None and bool(text.strip())
+        if begun:
+            self.first_token_s = output.at_s
+        if visible:
             self.visible_s = output.at_s
+        if begun or visible:
+            self._firsts.append((output, len(self.tokens), len(self.text)))
         self.last = output
         self.attempts = max(self.attempts, output.attempt + 1)
         self.finish = output.finish
 
     def _cut(self, offset: int) -> bool:
-        """Forget the output from `offset` on, if a piece begins there."""
+        """Forget the output from `offset` on, if a piece begins there.
+
+        The piece that follows comes from a scheduler that resumed from less than is known here.
+        """
         index = bisect_left(self._pieces, offset, key=itemgetter(0))
         if index == len(self._pieces) or self._pieces[index][0] != offset:
             return False
@@ -140,15 +148,29 @@ class NodeStatus:
         if self.last is None:
             return None
         return replace(
-            self.first or self.last,
-            # The id of the last, so that a follower who has seen some of it gets it.
-            id=self.last.id,
+            self.last,
             attempt=max(0, self.attempts - 1),
             offset=0,
             tokens=tuple(self.tokens),
             node_text=self.text,
             finish=self.finish,
         )
+
+    @property
+    def outputs(self) -> list[NodeOutput]:
+        """The output in a few events, all from offset 0, which also say when it began."""
+        firsts = [
+            replace(
+                output,
+                offset=0,
+                tokens=tuple(self.tokens[:tokens]),
+                node_text=self.text[:characters],
+                finish=None,
+            )
+            for output, tokens, characters in self._firsts
+            if output is not self.last
+        ]
+        return firsts if self.output is None else [*firsts, self.output]
 
 
 class RunState:
@@ -192,8 +214,8 @@ class RunState:
                 self._plan = _without_text(event)
             case NodeStarted():
                 node = self.node(event.number)
-                node.started = _without_text(event)
-                node.attempts = max(node.attempts, event.attempt + 1)
+                if event.attempt + 1 >= node.attempts:
+                    node.started, node.attempts = _without_text(event), event.attempt + 1
             case NodeOutput():
                 self.node(event.number).take(_without_text(event))
             case NodeFinished():
@@ -205,7 +227,11 @@ class RunState:
         return self.release(event.text, event.text_offset)
 
     def release(self, text: str, offset: int) -> str:
-        """Add released text that begins at byte `offset`; returns what was not here yet."""
+        """Add released text that begins at byte `offset`; returns what was not here yet.
+
+        Where another scheduler composed other text and the cut falls into a character, `?` takes
+        the place of each of its bytes that is left, so that offsets stay right.
+        """
         if not text:
             return ""
         if offset > self.text_bytes:
@@ -214,7 +240,8 @@ class RunState:
         data = text.encode()
         if offset < self.text_bytes:
             data = data[self.text_bytes - offset :]
-            text = data.decode(errors="ignore")
+            whole = data.lstrip(_CONTINUATION_BYTES)
+            text = "?" * (len(data) - len(whole)) + whole.decode()
         self.text_bytes += len(data)
         self._released.append(text)
         return text
@@ -261,11 +288,16 @@ class RunState:
     @property
     def first_text_s(self) -> float | None:
         """When the first text could be shown, in seconds since the run started."""
-        seen = (node.visible_s for _, node in sorted(self.nodes.items()))
-        first = next((visible_s for visible_s in seen if visible_s is not None), None)
-        if first is None or self._mode is None or not self.text_bytes:
+        if self._mode is None or not self.text_bytes:
             return None
-        return max(first, self._mode.at_s)
+        shown_s = self._mode.at_s
+        for _, node in sorted(self.nodes.items()):
+            if node.visible_s is not None:
+                return max(shown_s, node.visible_s)
+            if node.last is not None:
+                # Nodes after one without text are shown once that has ended.
+                shown_s = max(shown_s, node.last.at_s)
+        return None
 
     @property
     def settled(self) -> bool:
@@ -308,11 +340,12 @@ class RunState:
         """
         events: list[RunEvent | None] = [self._mode, *self._planned(), self._plan]
         for _, node in sorted(self.nodes.items()):
-            events += [node.started, node.output, node.finished]
+            events += [node.started, *node.outputs, node.finished]
         events.append(self.ended)
         condensed = sorted((e for e in events if e is not None), key=attrgetter("id"))
-        if condensed and self.text:
-            last = replace(condensed[-1], text=self.text, text_offset=0)
+        if condensed:
+            # Text can have come with an event that said nothing else, so the id is the highest.
+            last = replace(condensed[-1], id=self.last_id, text=self.text, text_offset=0)
             condensed = [replace(e, text_offset=self.text_bytes) for e in condensed[:-1]] + [last]
         return tuple(condensed)
 

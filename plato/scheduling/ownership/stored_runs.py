@@ -110,4 +110,6 @@ def _output(record: NodeRecord, state: RunState) -> NodeOutput:
         tokens=record.tokens,
         node_text=record.text,
         finish=FinishReason(record.finish),
+        # An event without an id would come before all others, and readers of the log would skip it.
+        id=state.last_id,
     )

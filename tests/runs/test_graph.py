@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import networkx as nx
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from plato.errors import InvalidPlanError
@@ -79,6 +79,7 @@ def test_what_does_not_fit_is_refused_and_changes_nothing(node: Node, message: s
     assert graph.graph.number_of_edges() == 4
 
 
+@settings(deadline=None)
 @given(plans())
 def test_every_plan_is_acyclic_and_heights_are_longest_paths(nodes: tuple[Node, ...]) -> None:
     graph = PlanGraph(nodes)
