@@ -45,7 +45,7 @@ def has_moved(event: RunEvent) -> bool:
     return isinstance(event, RunFailed) and event.code in MOVED
 
 
-async def follow_with_failover(
+def follow_with_failover(
     drive: Drive, state: RunState, patience_s: float
 ) -> AsyncGenerator[RunEvents]:
     """The events of the run that `state` is of, handed to another scheduler when its own fails.
@@ -55,35 +55,37 @@ async def follow_with_failover(
     event. Closing the iterator cancels the run.
     """
     attempts = count()
-    reconnected = _reconnect(
+    return _reconnect(
         lambda: drive(state.request, state.events() if next(attempts) else None),
+        lambda event: _feed(state, event),
         state.request.run_id,
         patience_s,
     )
-    async with aclosing(reconnected) as batches:
-        async for events in batches:
-            yield tuple(_feed(state, event) for event in events)
 
 
-async def follow_detached(
-    follow: Follow, run_id: str, patience_s: float
-) -> AsyncGenerator[RunEvents]:
+def follow_detached(follow: Follow, run_id: str, patience_s: float) -> AsyncGenerator[RunEvents]:
     """The events of a detached run, from its start to its end.
 
     Some events can come again, condensed, after another scheduler has adopted it. Raises the last
     error when `patience_s` has passed without an event. Closing the iterator leaves the run alone.
     """
     after = BEFORE_ALL
-    async with aclosing(_reconnect(lambda: follow(after), run_id, patience_s)) as batches:
-        async for events in batches:
-            yield events
-            after = max(after, *(event.id for event in events))
+
+    def take(event: RunEvent) -> RunEvent:
+        nonlocal after
+        after = max(after, event.id)
+        return event
+
+    return _reconnect(lambda: follow(after), take, run_id, patience_s)
 
 
 async def _reconnect(
-    connect: Callable[[], AsyncGenerator[RunEvents]], run_id: str, patience_s: float
+    connect: Callable[[], AsyncGenerator[RunEvents]],
+    take: Callable[[RunEvent], RunEvent],
+    run_id: str,
+    patience_s: float,
 ) -> AsyncGenerator[RunEvents]:
-    """The batches of `connect`, called again whenever its events end before the run does.
+    """What `take` makes of the events of `connect`, called again if they end before the run does.
 
     Backs off in between, with jitter. Raises errors that another scheduler would repeat, and the
     last one when `patience_s` has passed without an event.
@@ -94,7 +96,7 @@ async def _reconnect(
         try:
             async with aclosing(connect()) as batches:
                 async for batch in batches:
-                    events = _without_move(batch)
+                    events = tuple(take(event) for event in _without_move(batch))
                     if not events:
                         break
                     yield events
