@@ -356,4 +356,4 @@ class RunState:
 
 def _without_text(event: E) -> E:
     """The event without released text, which the state keeps in one piece."""
-    return replace(event, text="", text_offset=0) if event.text else event
+    return replace(event, text="", text_offset=0) if event.text_offset or event.text else event
