@@ -79,19 +79,19 @@ class SchedulerService:
     async def follow(
         self, tenant: str, run_id: str, after: EventId = BEFORE_ALL, *, replica: str | None = None
     ) -> AsyncGenerator[RunEvents]:
-        """Events of a run, whichever scheduler drives it; see `GraphScheduler.follow`.
+        """Events of a run, whichever scheduler drives it; see `RunRegistry.follow`.
 
         Empty batches are heartbeats. `replica` is for the router: the owner has the events first.
         """
-        return self._scheduler.follow(tenant, run_id, EventId(*after), self._heartbeat_s)
+        return self._scheduler.runs.follow(tenant, run_id, EventId(*after), self._heartbeat_s)
 
     async def snapshot(self, tenant: str, run_id: str) -> RunSnapshot:
-        """Current state of a run, whichever scheduler drives it; see `GraphScheduler.snapshot`."""
-        return await self._scheduler.snapshot(tenant, run_id)
+        """Current state of a run, whichever scheduler drives it; see `RunRegistry.snapshot`."""
+        return await self._scheduler.runs.snapshot(tenant, run_id)
 
     async def owner(self, tenant: str, run_id: str) -> str | None:
-        """The replica that drives a run; see `GraphScheduler.owner`."""
-        return await self._scheduler.owner(tenant, run_id)
+        """The replica that drives a run; see `RunRegistry.owner`."""
+        return await self._scheduler.runs.owner(tenant, run_id)
 
     async def cancel(self, tenant: str, run_id: str) -> None:
         """Cancel a run, whichever scheduler drives it. Raises `RunNotFoundError`.
@@ -100,8 +100,8 @@ class SchedulerService:
         """
         try:
             async with asyncio.timeout(self._cancel_deadline_s):
-                while not await self._scheduler.cancel(tenant, run_id):
-                    owner = await self._scheduler.owner(tenant, run_id)
+                while not await self._scheduler.runs.cancel(tenant, run_id):
+                    owner = await self._scheduler.runs.owner(tenant, run_id)
                     if owner is None or await self._cancel_at(owner, tenant, run_id):
                         return
                     await asyncio.sleep(CANCEL_RETRY_S)
@@ -113,7 +113,7 @@ class SchedulerService:
 
     async def cancel_here(self, tenant: str, run_id: str, *, replica: str) -> bool:
         """Cancel a run if this replica drives it. `replica` is for the router."""
-        return await self._scheduler.cancel(tenant, run_id)
+        return await self._scheduler.runs.cancel(tenant, run_id)
 
     async def ready(self) -> dict[str, object]:
         """Readiness of the decoders and the store. Raises if no decoder responds."""

@@ -97,16 +97,16 @@ class LocalRunService:
 
     def events(self, request: RunRequest) -> AsyncGenerator[RunEvents]:
         """Follow a detached run."""
-        return self._scheduler.follow(request.tenant, request.run_id)
+        return self._scheduler.runs.follow(request.tenant, request.run_id)
 
     async def snapshot(self, tenant: str, run_id: str) -> RunSnapshot:
         """A run as it stands."""
-        return await self._scheduler.snapshot(tenant, run_id)
+        return await self._scheduler.runs.snapshot(tenant, run_id)
 
     async def cancel(self, tenant: str, run_id: str) -> None:
         """Cancel a run."""
-        if not await self._scheduler.cancel(tenant, run_id):
-            await self._scheduler.owner(tenant, run_id)  # Raises if there is no such run.
+        if not await self._scheduler.runs.cancel(tenant, run_id):
+            await self._scheduler.runs.owner(tenant, run_id)  # Raises if there is no such run.
 
     async def ready(self) -> dict[str, object]:
         """What the next question would find."""

@@ -79,7 +79,7 @@ async def measuring(runtime: Runtime) -> AsyncIterator[Runtime]:
 
 async def request_of(runtime: Runtime, run_id: str) -> RunRequest:
     """What the scheduler was asked for."""
-    return (await runtime.scheduler.snapshot("", run_id)).request
+    return (await runtime.scheduler.runs.snapshot("", run_id)).request
 
 
 @every_way
@@ -90,7 +90,7 @@ async def test_what_a_request_leaves_open_is_as_the_settings_say(
     request = await request_of(runtime, run_id)
     assert (request.max_nodes, request.deadline_s) == (4, 50.0)
     assert request.sampling.repetition_penalty == 1.3
-    snapshot = await runtime.scheduler.snapshot("", run_id)
+    snapshot = await runtime.scheduler.runs.snapshot("", run_id)
     ended = snapshot.events[-1]
     assert ended.report.answer_tokens == 3
 

@@ -24,6 +24,7 @@ from plato.runs.events import (
     RunSnapshot,
 )
 from plato.runs.graph import Node, PlanGraph
+from plato.runs.node_status import NodeStatus
 from plato.runs.report import (
     NO_PLAN,
     Answer,
@@ -34,7 +35,7 @@ from plato.runs.report import (
     RunReport,
 )
 from plato.runs.request import Message, Mode, RunRequest
-from plato.runs.state import NodeStatus, RunState
+from plato.runs.state import RunState
 
 __all__ = [
     "BEFORE_ALL",

@@ -10,9 +10,10 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from plato.engine import UNFINISHED, FinishReason, StopMatcher
+from plato.runs.node_status import NodeStatus
 from plato.runs.report import AnswerFinish
 from plato.runs.request import Mode
-from plato.runs.state import NodeStatus, RunState
+from plato.runs.state import RunState
 
 SEPARATOR = "\n\n"
 """Between two parts, and between a heading and its text."""

@@ -8,13 +8,11 @@ replaying them.
 
 from __future__ import annotations
 
-from bisect import bisect_left
 from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
-from operator import attrgetter, itemgetter
+from dataclasses import replace
+from operator import attrgetter
 from typing import TypeVar
 
-from plato.engine import FinishReason
 from plato.runs.events import (
     BEFORE_ALL,
     Event,
@@ -31,146 +29,14 @@ from plato.runs.events import (
     RunFinished,
 )
 from plato.runs.graph import Node
-from plato.runs.report import NO_PLAN, Answer, NodeReport, NodeState, PlanReport, RunReport
+from plato.runs.node_status import NodeStatus
+from plato.runs.report import NO_PLAN, Answer, PlanReport, RunReport
 from plato.runs.request import Mode, RunRequest
 
 E = TypeVar("E", bound=Event)
 
 _CONTINUATION_BYTES = bytes(range(0x80, 0xC0))
 """Bytes of UTF-8 that do not begin a character."""
-
-
-@dataclass(slots=True)
-class NodeStatus:
-    """One node: its output in one piece, and the events that say the rest."""
-
-    number: int
-    planned: NodePlanned | None = None
-    started: NodeStarted | None = None
-    last: NodeOutput | None = None
-    finished: NodeFinished | None = None
-    failed: NodeReport | None = None
-    """Set by the scheduler: a node that cannot be decoded ends the run, so there is no event."""
-    attempts: int = 0
-    tokens: list[int] = field(default_factory=list)
-    text: str = ""
-    finish: FinishReason | None = None
-    """Set once all of its output is here."""
-    first_token_s: float | None = None
-    """When its first token came, as its events say."""
-    visible_s: float | None = None
-    """When its first text other than white space came."""
-    _pieces: list[tuple[int, int]] = field(default_factory=list)
-    """Token offset and character position at which each output began."""
-    _firsts: list[tuple[NodeOutput, int, int]] = field(default_factory=list)
-    """The outputs that set these times, and the tokens and characters there were then."""
-
-    @property
-    def title(self) -> str:
-        """The title, as far as it is known."""
-        return self.planned.node.title if self.planned is not None else ""
-
-    @property
-    def report(self) -> NodeReport:
-        """The node as it stands."""
-        if self.failed is not None:
-            return self.failed
-        if self.finished is not None:
-            return self.finished.report
-        report = self.started.report if self.started is not None else self._planned_report()
-        if self.tokens and self.last is not None:
-            first_token_s = report.first_token_s
-            report = replace(
-                report,
-                tokens=len(self.tokens),
-                cached_tokens=self.last.cached_tokens,
-                first_token_s=self.first_token_s if first_token_s is None else first_token_s,
-            )
-        return report
-
-    def _planned_report(self) -> NodeReport:
-        node = self.planned.node if self.planned is not None else Node(self.number, "")
-        return NodeReport(
-            node.number,
-            node.title,
-            node.dependencies,
-            NodeState.PLANNED,
-            planned_s=self.planned.at_s if self.planned is not None else 0.0,
-        )
-
-    def take(self, output: NodeOutput) -> None:
-        """Add output. What is here already is dropped; what would leave a gap is ignored.
-
-        The only rule for offsets: the same for a retried node, an event log with a gap, and a
-        scheduler that resumed from less than is known here.
-        """
-        known, end = len(self.tokens), output.offset + len(output.tokens)
-        tokens, text = output.tokens, output.node_text
-        if self.finish is not None or end < known or output.offset > known:
-            return
-        if output.offset == 0:
-            # All of the node so far in one event, as in a condensed log.
-            tokens, text = tokens[known:], text[len(self.text) :]
-        elif output.offset < known and not self._cut(output.offset):
-            self.finish = output.finish if end == known else None
-            return
-        self._pieces.append((len(self.tokens), len(self.text)))
-        self.tokens.extend(tokens)
-        self.text += text
-        begun = self.first_token_s is None and bool(tokens)
-        visible = self.visible_s is None and bool(text.strip())
-        if begun:
-            self.first_token_s = output.at_s
-        if visible:
-            self.visible_s = output.at_s
-        if begun or visible:
-            self._firsts.append((output, len(self.tokens), len(self.text)))
-        self.last = output
-        self.attempts = max(self.attempts, output.attempt + 1)
-        self.finish = output.finish
-
-    def _cut(self, offset: int) -> bool:
-        """Forget the output from `offset` on, if a piece begins there.
-
-        The piece that follows comes from a scheduler that resumed from less than is known here.
-        """
-        index = bisect_left(self._pieces, offset, key=itemgetter(0))
-        if index == len(self._pieces) or self._pieces[index][0] != offset:
-            return False
-        self.text = self.text[: self._pieces[index][1]]
-        del self._pieces[index:]
-        del self.tokens[offset:]
-        return True
-
-    @property
-    def output(self) -> NodeOutput | None:
-        """All output so far in one event; `None` if there is none."""
-        if self.last is None:
-            return None
-        return replace(
-            self.last,
-            attempt=max(0, self.attempts - 1),
-            offset=0,
-            tokens=tuple(self.tokens),
-            node_text=self.text,
-            finish=self.finish,
-        )
-
-    @property
-    def outputs(self) -> list[NodeOutput]:
-        """The output in a few events, all from offset 0, which also say when it began."""
-        firsts = [
-            replace(
-                output,
-                offset=0,
-                tokens=tuple(self.tokens[:tokens]),
-                node_text=self.text[:characters],
-                finish=None,
-            )
-            for output, tokens, characters in self._firsts
-            if output is not self.last
-        ]
-        return firsts if self.output is None else [*firsts, self.output]
 
 
 class RunState:

@@ -23,7 +23,6 @@ from plato.runs import (
     RunEvents,
     RunFailed,
     RunRequest,
-    RunSnapshot,
     RunState,
 )
 from plato.scheduling.admission import Admission
@@ -87,19 +86,15 @@ class GraphScheduler:
             room=self.placement.replicas.has_room,
         )
         self._stored = StoredRuns(store)
-        self._registry = RunRegistry(store, self._stored, self._owner, settings.ownership_ttl_s)
+        self.runs = RunRegistry(store, self._stored, self._owner, settings)
+        """Runs of this scheduler, and how to follow those of others."""
         self._background: list[asyncio.Task[None]] = []
         self._draining = False
-
-    @property
-    def runs(self) -> frozenset[str]:
-        """Ids of the runs in flight."""
-        return self._registry.in_flight
 
     def stats(self) -> SchedulerStats:
         """State and counters."""
         return SchedulerStats(
-            running=len(self._registry),
+            running=len(self.runs),
             waiting=self._admission.waiting,
             avoided=self.placement.replicas.avoided,
             silences=self._services.leases.silences,
@@ -111,7 +106,7 @@ class GraphScheduler:
     def start(self) -> None:
         """Follow KV events, keep the leases of runs, and adopt orphans, from now on."""
         if not self._background:
-            maintenance = self._registry.maintain(self._take_over, self._admission.recheck)
+            maintenance = self.runs.maintain(self._take_over, self._admission.recheck)
             self._background = [
                 asyncio.create_task(maintenance, name="run-maintenance"),
                 asyncio.create_task(self._kv_events.follow(), name="kv-events"),
@@ -130,7 +125,7 @@ class GraphScheduler:
         after = BEFORE_ALL
         if received is None:
             run = await self._admit(request)
-        elif (found := self._registry.find(request.tenant, request.run_id)) is not None:
+        elif (found := self.runs.find(request.tenant, request.run_id)) is not None:
             # What the caller has came from elsewhere: repeating it is safe, omitting some is not.
             run = found
         else:
@@ -176,44 +171,17 @@ class GraphScheduler:
             async with asyncio.timeout(RECORD_DEADLINE_S):
                 await run.journal.recorded.wait()
 
-    def follow(
-        self,
-        tenant: str,
-        run_id: str,
-        after: EventId = BEFORE_ALL,
-        heartbeat_s: float | None = None,
-    ) -> AsyncGenerator[RunEvents]:
-        """Events of a run, whichever scheduler drives it; see `RunRegistry.follow`."""
-        return self._registry.follow(
-            tenant, run_id, after, heartbeat_s=heartbeat_s, patience_s=self._settings.run_deadline_s
-        )
-
-    async def snapshot(self, tenant: str, run_id: str) -> RunSnapshot:
-        """A run as it stands. Raises as `follow` does."""
-        return await self._registry.snapshot(tenant, run_id)
-
-    async def owner(self, tenant: str, run_id: str) -> str | None:
-        """Name of the scheduler that drives a run, as far as the store knows."""
-        return await self._registry.owner(tenant, run_id)
-
-    async def cancel(self, tenant: str, run_id: str) -> bool:
-        """Cancel a run if it is driven here; whether it was."""
-        run = self._registry.find(tenant, run_id)
-        if run is not None:
-            await run.cancel()
-        return run is not None
-
     async def drain(self) -> None:
         """Take no more runs, and hand those that nobody follows to other schedulers."""
         self._draining = True
-        await self._registry.hand_over()
+        await self.runs.hand_over()
         await self._writes.close()
 
     async def close(self) -> None:
         """Cancel what runs, stop renewing leases, and write what is queued."""
         for task in self._background:
             await end_task(task)
-        await self._registry.close()
+        await self.runs.close()
         await self._services.leases.close()
         await self._writes.close()
 
@@ -258,14 +226,14 @@ class GraphScheduler:
         )
 
         def on_end(run: Run) -> None:
-            self._registry.ended(run)
+            self.runs.ended(run)
             if admitted:
                 self._admission.leave(request.tenant)
             _note_end(self._recorder, run)
 
         journal = Journal(self._store, self._writes, lease, state)
         run = Run(state, self._services, journal, term=term, on_end=on_end)
-        self._registry.add(run)
+        self.runs.add(run)
         return run
 
 

@@ -206,7 +206,7 @@ async def test_a_run_that_is_cancelled_is_no_failure(
     asked = question(plan=parts((), ()))
     async with watching(scheduler, asked) as run:
         await run.until(lambda: len(run.started) == 2)
-        await scheduler.cancel(asked.tenant, asked.run_id)
+        await scheduler.runs.cancel(asked.tenant, asked.run_id)
     assert recorder.total(table.RUNS, mode="plato", outcome="cancelled") == 1
     assert recorder.total(table.NODES, outcome="cancelled") == 2
     assert recorder.totals(table.RUN_ERRORS_TOTAL, "code") == {}

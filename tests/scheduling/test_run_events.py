@@ -109,7 +109,7 @@ async def test_a_consumer_that_does_not_read_is_dropped_and_told(
     async with aclosing(scheduler.run(asked)) as stuck:
         await anext(stuck)
         reader = Watched()
-        reading = asyncio.create_task(reader.take(scheduler.follow("", asked.run_id)))
+        reading = asyncio.create_task(reader.take(scheduler.runs.follow("", asked.run_id)))
         await reader.until(lambda: bool(reader.of(NodeStarted)))
         pool.resume(1)
         # The other follower gets everything: nobody waits for the one that is stuck.
@@ -129,12 +129,12 @@ async def test_a_follower_that_leaves_a_run_lets_it_go_on(
     scheduler = make_scheduler(pool)
     asked = question(plan=parts((), ()))
     await scheduler.open(asked)
-    async with aclosing(scheduler.follow("", asked.run_id)) as batches:
+    async with aclosing(scheduler.runs.follow("", asked.run_id)) as batches:
         await anext(batches)
     assert asked.run_id in scheduler.runs
     pool.resume(1, 2)
     await until(lambda: not scheduler.runs)
-    snapshot = await scheduler.snapshot("", asked.run_id)
+    snapshot = await scheduler.runs.snapshot("", asked.run_id)
     assert isinstance(snapshot.events[-1], RunFinished)
 
 
@@ -248,7 +248,7 @@ async def test_closing_the_events_cancels_plan_and_nodes_in_the_engine(
                 live = {number for run, number in engine.stats().live if run == request.run_id}
                 break
     assert live >= {0, 1}
-    assert scheduler.runs == frozenset()
+    assert len(scheduler.runs) == 0
     await until(lambda: engine.stats().live == (), timeout_s=1.0)
     engine.core.check_integrity()
 
@@ -263,7 +263,7 @@ async def test_a_cancelled_consumer_cancels_too(
     await asyncio.wait([task])
     assert task.cancelled()
     await until(lambda: engine.stats().live == (), timeout_s=1.0)
-    assert scheduler.runs == frozenset()
+    assert len(scheduler.runs) == 0
 
 
 async def test_a_title_stays_with_its_part(scheduler: GraphScheduler) -> None:

@@ -41,7 +41,7 @@ async def play(cluster: Cluster, asked: RunRequest, chance: random.Random) -> st
         scheduler = chance.choice(cluster.schedulers).scheduler
         await scheduler.open(asked)
         await asyncio.sleep(chance.uniform(0.0, 0.05))
-        await scheduler.cancel(asked.tenant, asked.run_id)
+        await scheduler.runs.cancel(asked.tenant, asked.run_id)
         return fate
     batches = 0
     most = chance.randrange(1, 6) if fate == "left" else None

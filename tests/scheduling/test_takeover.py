@@ -39,7 +39,9 @@ async def followed(
     """The events of a run, wherever it is driven."""
     events: list[RunEvent] = []
     async with asyncio.timeout(PATIENCE_S):
-        async with aclosing(process.scheduler.follow(asked.tenant, asked.run_id, after)) as batches:
+        async with aclosing(
+            process.scheduler.runs.follow(asked.tenant, asked.run_id, after)
+        ) as batches:
             async for batch in batches:
                 events += batch
     return events
@@ -74,7 +76,7 @@ async def logged(cluster: Cluster, asked: RunRequest, kind: type, number: int) -
 
     async def there() -> bool:
         try:
-            snapshot = await other.snapshot(asked.tenant, asked.run_id)
+            snapshot = await other.runs.snapshot(asked.tenant, asked.run_id)
         except RunNotFoundError:
             return False
         return any(event.number == number for event in of(kind, list(snapshot.events)))
@@ -125,7 +127,7 @@ async def test_a_scheduler_that_leaves_hands_over_what_nobody_follows(
     await first.scheduler.open(asked)
     await logged(cluster, asked, NodeOutput, 2)
     await first.scheduler.drain()
-    assert first.scheduler.runs == frozenset()
+    assert len(first.scheduler.runs) == 0
     with pytest.raises(UnavailableError, match="shutting down"):
         await first.scheduler.open(diamond())
     cluster.mend()
@@ -197,10 +199,10 @@ async def test_a_run_without_a_store_is_known_to_its_scheduler_and_says_what_it_
     events = await collect(first.scheduler, asked)
     assert finished(events).degraded == ("context store",)
     assert answer(asked, events) == undisturbed
-    snapshot = await first.scheduler.snapshot("", asked.run_id)
+    snapshot = await first.scheduler.runs.snapshot("", asked.run_id)
     assert isinstance(snapshot.events[-1], RunFinished)
     with pytest.raises(UnavailableError, match="context store"):
-        await second.scheduler.snapshot("", asked.run_id)
+        await second.scheduler.runs.snapshot("", asked.run_id)
     # It is written when the store is back.
     cluster.mend()
     await recorded(cluster, asked)
@@ -216,16 +218,16 @@ async def test_cancelling_ends_a_run_everywhere_and_its_followers_are_told(
     await first.scheduler.open(asked)
     following = asyncio.create_task(followed(second, asked))
     await logged(cluster, asked, NodeStarted, 1)
-    assert not await second.scheduler.cancel("", asked.run_id)
-    assert await second.scheduler.owner("", asked.run_id) == "scheduler-0"
-    assert await first.scheduler.cancel("", asked.run_id)
+    assert not await second.scheduler.runs.cancel("", asked.run_id)
+    assert await second.scheduler.runs.owner("", asked.run_id) == "scheduler-0"
+    assert await first.scheduler.runs.cancel("", asked.run_id)
     end = (await following)[-1]
     assert isinstance(end, RunFailed)
     assert end.code == "cancelled"
     await until(lambda: all(not e.stats().live for e in cluster.pool.engines.values()))
 
     async def given_up() -> bool:
-        return await second.scheduler.owner("", asked.run_id) is None
+        return await second.scheduler.runs.owner("", asked.run_id) is None
 
     await eventually(given_up)
     # Nobody takes it over.
@@ -238,10 +240,10 @@ async def test_a_run_is_its_tenants_alone(cluster: Cluster) -> None:
     first, _ = cluster.schedulers
     await collect(first.scheduler, asked)
     with pytest.raises(RunNotFoundError, match="there is no run"):
-        await first.scheduler.snapshot("other", asked.run_id)
+        await first.scheduler.runs.snapshot("other", asked.run_id)
     with pytest.raises(RunNotFoundError):
-        await first.scheduler.owner("other", asked.run_id)
-    assert not await first.scheduler.cancel("other", asked.run_id)
+        await first.scheduler.runs.owner("other", asked.run_id)
+    assert not await first.scheduler.runs.cancel("other", asked.run_id)
 
 
 async def test_a_planned_run_goes_on_with_the_same_plan(cluster: Cluster) -> None:

@@ -9,10 +9,11 @@ from contextlib import aclosing
 
 from plato.context import ContextStore
 from plato.errors import UnavailableError
-from plato.runs import EventId, RunEvents, RunFailed, RunFinished, RunSnapshot, RunState
+from plato.runs import BEFORE_ALL, EventId, RunEvents, RunFailed, RunFinished, RunSnapshot, RunState
 from plato.scheduling.ownership.lease import RunLease
 from plato.scheduling.ownership.stored_runs import StoredRuns, scheduler_name
 from plato.scheduling.run import Run
+from plato.settings import Settings
 
 logger = logging.getLogger(__name__)
 
@@ -31,12 +32,15 @@ Adopt = Callable[[RunState, int], Awaitable[object]]
 class RunRegistry:
     """Runs in flight here, and ended ones until the store has all of them."""
 
-    def __init__(self, store: ContextStore, stored: StoredRuns, owner: str, ttl_s: float) -> None:
-        """`ttl_s` is the life of a lease on a run."""
+    def __init__(
+        self, store: ContextStore, stored: StoredRuns, owner: str, settings: Settings
+    ) -> None:
+        """`owner` names this incarnation of this scheduler."""
         self._store = store
         self._stored = stored
         self._owner = owner
-        self._ttl_s = ttl_s
+        self._ttl_s = settings.ownership_ttl_s
+        self._patience_s = settings.run_deadline_s
         self._runs: dict[str, Run] = {}
         """By id; bounded by admission, and by the runs that were taken over."""
         self._lingering: dict[str, tuple[Run, float]] = {}
@@ -46,10 +50,8 @@ class RunRegistry:
     def __len__(self) -> int:
         return len(self._runs)
 
-    @property
-    def in_flight(self) -> frozenset[str]:
-        """Ids of the runs in flight."""
-        return frozenset(self._runs)
+    def __contains__(self, run_id: str) -> bool:
+        return run_id in self._runs
 
     def add(self, run: Run) -> None:
         """A run starts."""
@@ -74,20 +76,18 @@ class RunRegistry:
         self,
         tenant: str,
         run_id: str,
-        after: EventId,
-        *,
-        heartbeat_s: float | None,
-        patience_s: float,
+        after: EventId = BEFORE_ALL,
+        heartbeat_s: float | None = None,
     ) -> AsyncGenerator[RunEvents]:
         """Events with ids above `after`, until the run has ended, whichever scheduler drives it.
 
         From memory if the run is driven here, else from the event log. An empty batch comes
         whenever `heartbeat_s` has passed without an event. Raises `RunNotFoundError`, and
-        `UnavailableError` if nobody can know or nothing was heard for `patience_s`.
+        `UnavailableError` if nobody can know, or no event came in time.
         """
         if self.find(tenant, run_id) is None:
             await self._stored.require(tenant, run_id)
-        deadline = _now() + patience_s
+        deadline = _now() + self._patience_s
         while (run := self.find(tenant, run_id)) is None:
             events = await self._stored.events(tenant, run_id, after)
             if events:
@@ -119,6 +119,13 @@ class RunRegistry:
         if self.find(tenant, run_id) is not None:
             return scheduler_name(self._owner)
         return await self._stored.owner(tenant, run_id)
+
+    async def cancel(self, tenant: str, run_id: str) -> bool:
+        """Cancel a run if it is driven here; whether it was."""
+        run = self.find(tenant, run_id)
+        if run is not None:
+            await run.cancel()
+        return run is not None
 
     async def maintain(self, adopt: Adopt, recheck: Callable[[], None]) -> None:
         """Renew the leases of runs and adopt orphans, until cancelled.
