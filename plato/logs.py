@@ -28,7 +28,8 @@ class JsonFormatter(logging.Formatter):
             **self._fields,
         }
         for key, value in vars(record).items():
-            if key not in _STANDARD:
+            # A leading underscore is a library's own; Ray adds one to every record.
+            if key not in _STANDARD and not key.startswith("_"):
                 line.setdefault(key, value)
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)

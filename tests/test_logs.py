@@ -79,6 +79,12 @@ def test_what_json_does_not_know_is_written_as_text() -> None:
     assert found["kind"] == "<class 'int'>"
 
 
+def test_fields_that_a_library_adds_for_itself_are_left_out() -> None:
+    record = logging.makeLogRecord({"msg": "m", "_ray_timestamp_ns": 5, "run": "r"})
+    found = json.loads(JsonFormatter().format(record))
+    assert found.keys() == {"time", "level", "logger", "message", "run"}
+
+
 def test_an_extra_cannot_hide_what_a_line_is() -> None:
     try:
         raise KeyError("x")
