@@ -132,7 +132,7 @@ def request(
     """A greedy request that decodes exactly `max_tokens`, unless told otherwise."""
     prompt = Prompt(tuple(Segment(tuple(segment)) for segment in segments), tenant)
     defaults: dict[str, Any] = {
-        "run": "benchmark",
+        "run_id": "benchmark",
         "node": next(_numbers),
         "stop": StopConditions(end_tokens=False),
     }

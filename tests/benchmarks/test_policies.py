@@ -7,10 +7,9 @@ import random
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from plato.scheduling.protocol import Replica
 
 from benchmarks.policies import POLICIES, ByRunName, ConsistentHash, PrefixTree
-from plato.engine import Prompt, Segment
+from plato.engine import Prompt, Replica, Segment
 from plato.scheduling.placement import Placement, PlacementRequest, ReplicaView
 
 BOTH = (Replica("a"), Replica("b"))
@@ -49,7 +48,7 @@ def test_every_policy_ranks_each_replica_once_and_the_same_for_a_seed(
     assert ranked == policy.rank(request, replicas, random.Random(seed))
 
 
-@pytest.mark.parametrize("run", ["one", "another", "a third"])
+@pytest.mark.parametrize("run_id", ["one", "another", "a third"])
 def test_a_run_stays_on_one_replica_under_consistent_hashing(run_id: str) -> None:
     placement = Placement(ConsistentHash())
     chosen = {placement.choose(prompt(n), BOTH, run_id=run_id).replica for n in range(1, 20)}

@@ -74,7 +74,7 @@ def ask(*segments: Segment | Iterable[int], tenant: str = "", **fields: Any) -> 
     """
     parts = tuple(s if isinstance(s, Segment) else Segment(tuple(s)) for s in segments)
     defaults = {
-        "run": "run",
+        "run_id": "run",
         "node": 1,
         "max_tokens": 8,
         "stop": StopConditions(end_tokens=False),

@@ -53,7 +53,7 @@ async def test_cancelling_the_consuming_task_cancels(engine: TorchEngine) -> Non
 
 async def test_cancel_ends_a_run_and_no_other(engine: TorchEngine) -> None:
     tasks = [
-        asyncio.create_task(collect(engine, long(run=run, node=node)))
+        asyncio.create_task(collect(engine, long(run_id=run, node=node)))
         for run, node in (("a", 1), ("a", 2), ("b", 1))
     ]
     await until(lambda: engine.stats().load.running == 3)

@@ -203,7 +203,7 @@ class TestKeep:
     def test_pinning_everything_blocks_no_sequence(self, make_core: MakeCore) -> None:
         core = make_core(kv_tokens=60)
         for seed in range(6):
-            stream = run_alone(core, ask(some_tokens(40, seed), run=f"run-{seed}", keep=0))
+            stream = run_alone(core, ask(some_tokens(40, seed), run_id=f"run-{seed}", keep=0))
             assert stream.finish is FinishReason.LENGTH
         core.check_integrity()
 
@@ -211,7 +211,7 @@ class TestKeep:
         core = make_core(kv_tokens=60)
         streams = [Stream() for _ in range(6)]
         for seed, stream in enumerate(streams):
-            core.add(ask(some_tokens(30, seed), run=f"run-{seed}", keep=seed), stream)
+            core.add(ask(some_tokens(30, seed), run_id=f"run-{seed}", keep=seed), stream)
             core.pin(f"run-{seed}", ask(some_tokens(30, seed)).prompt, 0)
         drain(core)
         assert all(stream.finish is FinishReason.LENGTH for stream in streams)
@@ -219,7 +219,7 @@ class TestKeep:
 
 async def test_pins_go_through_the_engines_protocol(engine: TorchEngine) -> None:
     prompt = some_tokens(30, 77)
-    await collect(engine, ask(prompt, run="kept", keep=1))
+    await collect(engine, ask(prompt, run_id="kept", keep=1))
     engine.pin("pinned", ask(prompt).prompt, 0)
 
     def runs() -> set[str]:

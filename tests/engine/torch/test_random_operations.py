@@ -29,7 +29,7 @@ requests = st.builds(
     lambda parts, tenant, **fields: ask(*parts, tenant=tenant, **fields),
     segments,
     st.sampled_from(["a", "b"]),
-    run=RUNS,
+    run_id=RUNS,
     max_tokens=st.integers(8, 40),
     priority=st.integers(0, 1),
     keep=st.one_of(st.none(), st.integers(0, 2)),

@@ -287,7 +287,7 @@ class TestReproducibility:
             ask(self.PROMPT, node=1, sampling=sampling),
             ask(self.PROMPT, node=2, sampling=sampling),
             ask(self.PROMPT, node=1, sampling=replace(sampling, seed=43)),
-            ask(self.PROMPT, node=1, sampling=sampling, run="another", attempt=1),
+            ask(self.PROMPT, node=1, sampling=sampling, run_id="another", attempt=1),
         ]
         first, node, seed, run = (s.tokens for s in run_together(make_core(), requests))
         assert len({first, node, seed}) == 3

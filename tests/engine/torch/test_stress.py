@@ -48,7 +48,7 @@ def draw_request(chance: random.Random, last: list[Answer]) -> GenerateRequest:
     sampled = SamplingParams(temperature=0.8, seed=chance.randrange(100))
     return ask(
         *parts,
-        run=f"run-{chance.randrange(40)}",
+        run_id=f"run-{chance.randrange(40)}",
         node=chance.randrange(1000),
         tenant=chance.choice(["a", "b"]),
         max_tokens=chance.choice([1, 2, 3, 4, 50]),

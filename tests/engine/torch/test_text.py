@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from plato.engine import FinishReason, StopConditions
-from plato.engine.torch.text import REPLACEMENT, TextStream
+from plato.engine import UNFINISHED, FinishReason, StopConditions
+from plato.engine.torch.text import TextStream
 from tests.engine.conftest import MakeCore
 from tests.engine.helpers import Stream, ask, run_alone, some_tokens
 
@@ -33,9 +33,9 @@ def encode(tokenizer: Any, text: str) -> list[int]:
 class TestCharacters:
     def test_are_never_shown_half(self, tokenizer: Any) -> None:
         tokens = encode(tokenizer, MIXED)
-        assert any(REPLACEMENT in tokenizer.decode([token]) for token in tokens)
+        assert any(UNFINISHED in tokenizer.decode([token]) for token in tokens)
         parts = pieces(tokenizer, tokens)
-        assert REPLACEMENT not in "".join(parts)
+        assert UNFINISHED not in "".join(parts)
         assert "".join(parts) == MIXED
 
     @settings(max_examples=100, deadline=None)
