@@ -11,12 +11,15 @@ from plato.context.records import (
     unpack,
     unpack_events,
 )
-from plato.runs import RunRequest
+from plato.engine import SamplingParams
+from plato.runs import Mode, RunRequest
 
 from .examples import CHANGE, EVENTS, NODE, REQUEST, RUN
 
+SMALLEST = RunRequest("r", (), Mode.AUTO, SamplingParams(), max_nodes=2, deadline_s=1.0)
 
-@pytest.mark.parametrize("record", [RUN, NODE, CHANGE, REQUEST, RunRequest("r", ())])
+
+@pytest.mark.parametrize("record", [RUN, NODE, CHANGE, REQUEST, SMALLEST])
 def test_a_record_comes_back_as_it_was(record):
     assert unpack(type(record), pack(record)) == record
 
