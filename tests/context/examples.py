@@ -106,7 +106,17 @@ PART = NodeReport(
 )
 
 REPORT = RunReport(
-    "run-1", Mode.AUTO, Mode.PLATO, "a reason", PLAN, (PART,), 180, 120, 3, 1.5, ("context store",)
+    "run-1",
+    Mode.AUTO,
+    Mode.PLATO,
+    "a reason",
+    PLAN,
+    (PART,),
+    180,
+    120,
+    3,
+    1.5,
+    degraded=("context store",),
 )
 
 EVENTS = (
