@@ -1,4 +1,4 @@
-"""The plan graph: parts of an answer and what each part needs."""
+"""The plan graph: the nodes of an answer and their dependencies."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from plato.errors import InvalidPlanError
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """One part of the answer."""
+    """A node of the plan; its text is one part of the answer."""
 
     number: int
     """1-based, in plan order."""
@@ -20,14 +20,13 @@ class Node:
     dependencies: tuple[int, ...] = ()
     """Numbers of the nodes whose text this one needs, ascending; all smaller than `number`."""
     max_tokens: int | None = None
-    """A budget of its own, in tokens, where the caller gave one."""
+    """The node's own token budget, if the caller gave one."""
 
 
 class PlanGraph:
     """Nodes in plan order, and their dependencies; acyclic by construction.
 
-    Nodes are added while the plan is still being decoded, so every query answers for the nodes
-    known so far.
+    Nodes are added while the plan is being decoded: queries cover the nodes known so far.
     """
 
     def __init__(self, nodes: Iterable[Node] = ()) -> None:
@@ -37,7 +36,7 @@ class PlanGraph:
             self.add(node)
 
     def add(self, node: Node) -> None:
-        """Append `node`. Raises `InvalidPlanError` if it does not fit behind the nodes so far."""
+        """Append `node`. Raises `InvalidPlanError` if it does not follow from the nodes so far."""
         expected = len(self._nodes) + 1
         if node.number in self._nodes:
             raise InvalidPlanError(
@@ -46,8 +45,7 @@ class PlanGraph:
             )
         if node.number != expected:
             raise InvalidPlanError(
-                f"part {node.number} stands where part {expected} should; "
-                "number the parts 1, 2, 3, ... in order",
+                f"part {node.number} is out of order; number the parts 1, 2, 3, ... in order",
                 param="plato.plan",
             )
         if not node.title.strip():
@@ -100,8 +98,7 @@ class PlanGraph:
     def heights(self) -> dict[int, int]:
         """For every node the number of nodes on the longest path that starts at it.
 
-        The critical-path priority of list scheduling (Graham, 1969): a node with more work
-        behind it goes first.
+        The critical-path priority of list scheduling (Graham, 1969).
         """
         heights: dict[int, int] = {}
         for number in reversed(self._nodes):
