@@ -1,4 +1,4 @@
-"""The protocols of `plato`, implemented over the Serve handles of other deployments."""
+"""Implements the protocols of `plato` over the Serve handles of other deployments."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ async def stream(
                 ended = is_last(cast(T, item))
                 yield cast(T, item)
     except RayTaskError as error:
-        # As in `ask`; before the next, as Ray gives it the type of its cause, too.
+        # As in `ask`. Must come first: a RayTaskError is also an instance of its cause's type.
         raise error.cause from error
     except TimeoutError as error:
         if not timer.expired():

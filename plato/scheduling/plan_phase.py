@@ -97,7 +97,7 @@ class PlanPhase:
             self._nodes.add(Node(2, REST_TITLE, (1,)))
             self._finish_plan(
                 replace(report, nodes=2),
-                f"{reason or 'the plan broke off'}; cut short to two parts",
+                f"{reason or 'the plan ended early'}; cut short to two parts",
             )
         elif not follower.split:
             await self._fall_back("not_split", _not_split(report.one_probability), report)
