@@ -21,10 +21,9 @@ T = TypeVar("T")
 def detached(call: Callable[[], T]) -> T:
     """Make a handle call outside the current request's context.
 
-    Calls made within one request share Serve's internal request id, by which routers look up
-    pending requests: of siblings sent at the same moment, one can get the replica that was chosen
-    for another, or none. An empty context gives every call its own id. Cancellation does not
-    cascade then; `stream` cancels explicitly.
+    Calls within one request share Serve's internal request id, by which routers look up pending
+    requests: one of several concurrent calls can get the replica chosen for another, or none. An
+    empty context gives every call its own id, but cancellation no longer cascades.
     """
     return contextvars.Context().run(call)
 
@@ -46,10 +45,9 @@ async def stream(
 ) -> AsyncGenerator[T]:
     """The items of a streaming handle call; closing the generator cancels the call.
 
-    Without `cancel` the remote stream would continue. After an item that `is_last` there is nothing
-    to cancel. With `silence_s` the remote side sends heartbeats (empty items, which are dropped),
-    and `UnavailableError` is raised if nothing arrives for this long; the time that the consumer
-    spends on an item does not count.
+    After an item that `is_last` there is nothing to cancel. With `silence_s` the remote side sends
+    heartbeats (empty items, which are dropped), and `UnavailableError` is raised if nothing arrives
+    for this long; the time that the consumer spends on an item does not count.
     """
     response = detached(call)
     ended = False

@@ -161,10 +161,7 @@ class Runtime:
 
     @classmethod
     async def open(
-        cls,
-        settings: Settings,
-        store: ContextStore | None = None,
-        recorder: Recorder = NO_METRICS,
+        cls, settings: Settings, store: ContextStore | None = None, recorder: Recorder = NO_METRICS
     ) -> Self:
         """Load the model into `settings.decoders` engines; takes seconds. Raises `ModelError`."""
         tools = await asyncio.to_thread(ModelTools.load, settings)

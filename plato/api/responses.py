@@ -251,8 +251,7 @@ class ChatResponse:
             model=self.model,
             choices=(
                 Choice(
-                    message=AnswerMessage(content=answer.text),
-                    finish_reason=answer.finish_reason,
+                    message=AnswerMessage(content=answer.text), finish_reason=answer.finish_reason
                 ),
             ),
             usage=Usage.of(answer),

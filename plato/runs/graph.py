@@ -37,35 +37,23 @@ class PlanGraph:
 
     def add(self, node: Node) -> None:
         """Append `node`. Raises `InvalidPlanError` if it does not follow from the nodes so far."""
-        expected = len(self._nodes) + 1
         if node.number in self._nodes:
-            raise InvalidPlanError(
-                f"part {node.number} appears twice; number the parts 1, 2, 3, ... in order",
-                param="plato.plan",
-            )
-        if node.number != expected:
-            raise InvalidPlanError(
-                f"part {node.number} is out of order; number the parts 1, 2, 3, ... in order",
-                param="plato.plan",
-            )
+            raise _invalid(node, "appears twice; number the parts 1, 2, 3, ... in order")
+        if node.number != len(self._nodes) + 1:
+            raise _invalid(node, "is out of order; number the parts 1, 2, 3, ... in order")
         if not node.title.strip():
-            raise InvalidPlanError(f"part {node.number} has no title", param="plato.plan")
+            raise _invalid(node, "has no title")
         for dependency in node.dependencies:
             if dependency >= node.number:
-                raise InvalidPlanError(
-                    f"part {node.number} depends on part {dependency}, which does not come "
-                    "before it; a part may need only parts with smaller numbers",
-                    param="plato.plan",
+                raise _invalid(
+                    node,
+                    f"depends on part {dependency}, which does not come before it; a part may "
+                    "need only parts with smaller numbers",
                 )
             if dependency not in self._nodes:
-                raise InvalidPlanError(
-                    f"part {node.number} depends on part {dependency}, which does not exist",
-                    param="plato.plan",
-                )
+                raise _invalid(node, f"depends on part {dependency}, which does not exist")
         if len(set(node.dependencies)) != len(node.dependencies):
-            raise InvalidPlanError(
-                f"part {node.number} names a dependency twice", param="plato.plan"
-            )
+            raise _invalid(node, "names a dependency twice")
         self._nodes[node.number] = node
         self._graph.add_node(node.number)
         self._graph.add_edges_from((dependency, node.number) for dependency in node.dependencies)
@@ -105,3 +93,7 @@ class PlanGraph:
             below = (heights[successor] for successor in self._graph.successors(number))
             heights[number] = 1 + max(below, default=0)
         return heights
+
+
+def _invalid(node: Node, reason: str) -> InvalidPlanError:
+    return InvalidPlanError(f"part {node.number} {reason}", param="plato.plan")

@@ -16,8 +16,8 @@ def node_budget(request: RunRequest, node: Node, node_max_tokens: int) -> int:
         return node.max_tokens
     if request.max_tokens is None:
         return node_max_tokens
-    parts = len(request.plan) if request.plan else 2
-    share = -(-request.max_tokens // parts)
+    nodes = len(request.plan) if request.plan else 2
+    share = -(-request.max_tokens // nodes)
     return min(node_max_tokens, share)
 
 

@@ -43,11 +43,7 @@ class EventLog:
     """
 
     def __init__(
-        self,
-        state: RunState,
-        journal: Journal,
-        decode: Callable[[tuple[int, ...]], str],
-        term: int,
+        self, state: RunState, journal: Journal, decode: Callable[[tuple[int, ...]], str], term: int
     ) -> None:
         """Continue after the events of `state`, in `term`; `decode` is the composer's."""
         self.state = state
@@ -140,7 +136,7 @@ class EventLog:
         """Events with ids above `after`, in batches, until the run has ended.
 
         Yields an empty batch whenever `heartbeat_s` has passed without an event. Raises
-        `SlowConsumerError` if the consumer lags more than `MAX_EVENTS_BEHIND` events behind.
+        `SlowConsumerError` if the consumer lags by more than `MAX_EVENTS_BEHIND`.
         """
         read = 0
         # Restored events are condensed: a follower that lacks one of them gets all.

@@ -62,10 +62,8 @@ def classify_failure(error: BaseException, what: str, replica: str) -> AttemptFa
             silent = unavailable(f"decoder {replica} does not respond")
             return AttemptFailure(silent, "silent", silent=True)
         case LeaseLostError():
-            dropped = NodeFailedError(
-                f"{what}: decoder {replica} dropped it, because this scheduler's lease had expired"
-            )
-            return AttemptFailure(dropped, "lease_lost", blames_replica=False)
+            message = f"{what}: decoder {replica} dropped it after the scheduler's lease expired"
+            return AttemptFailure(NodeFailedError(message), "lease_lost", blames_replica=False)
         case NodeFailedError() | UnavailableError():
             return AttemptFailure(error)
         case PlatoError():
@@ -74,9 +72,5 @@ def classify_failure(error: BaseException, what: str, replica: str) -> AttemptFa
             return AttemptFailure(NodeFailedError(f"{what} was cancelled by its decoder"))
         case _:
             logger.info("attempt failed", exc_info=error)
-            return AttemptFailure(
-                NodeFailedError(
-                    f"{what} failed on decoder {replica} ({type(error).__name__}); send the "
-                    "question again"
-                )
-            )
+            message = f"{what} failed on decoder {replica} ({type(error).__name__}); ask again"
+            return AttemptFailure(NodeFailedError(message))

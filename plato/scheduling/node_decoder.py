@@ -20,12 +20,7 @@ from plato.metrics.table import (
     REUSE_PREDICTED,
 )
 from plato.runs import NodeStatus
-from plato.scheduling.failures import (
-    AttemptFailure,
-    LeaseLostError,
-    SilenceError,
-    classify_failure,
-)
+from plato.scheduling.failures import AttemptFailure, LeaseLostError, SilenceError, classify_failure
 from plato.scheduling.leases import LeaseKeeper, being_cancelled
 from plato.scheduling.placement import Booking, Placement
 from plato.settings import Settings

@@ -17,11 +17,7 @@ class NodeTask:
     """Decodes one node, and appends its events to the run's log."""
 
     def __init__(
-        self,
-        request: GenerateRequest,
-        prompt: NodePrompt,
-        log: EventLog,
-        services: Services,
+        self, request: GenerateRequest, prompt: NodePrompt, log: EventLog, services: Services
     ) -> None:
         status = log.state.node(request.node)
         report = status.report

@@ -7,13 +7,7 @@ from dataclasses import replace
 
 from plato.engine import GenerateRequest, Prompt, StopConditions
 from plato.prompting import NodePrompt, NodeText, TranscriptConversation
-from plato.runs import (
-    Mode,
-    Node,
-    NodePlanned,
-    PlanGraph,
-    PlanReport,
-)
+from plato.runs import Mode, Node, NodePlanned, PlanGraph, PlanReport
 from plato.scheduling.budget import node_budget
 from plato.scheduling.event_log import EventLog
 from plato.scheduling.node_task import NodeTask

@@ -17,14 +17,7 @@ from plato.metrics.recording import record_run
 from plato.metrics.table import RUNS_TAKEN_OVER
 from plato.planning.protocol import Planner
 from plato.prompting.model_tools import ModelTools
-from plato.runs import (
-    BEFORE_ALL,
-    EventId,
-    RunEvents,
-    RunFailed,
-    RunRequest,
-    RunState,
-)
+from plato.runs import BEFORE_ALL, EventId, RunEvents, RunFailed, RunRequest, RunState
 from plato.scheduling.admission import Admission
 from plato.scheduling.kv_events import KVEventFollower
 from plato.scheduling.leases import LeaseKeeper
