@@ -15,15 +15,7 @@ from deployments.handles import ask
 from deployments.metrics import replica_recorder, start_sampling
 from deployments.replica import open_store, own_deployment, start_replica
 from plato.assembly import new_engine, public_prompts
-from plato.engine import (
-    Chunk,
-    Engine,
-    EngineStats,
-    GenerateRequest,
-    KVEventBatch,
-    KVPiece,
-    Prompt,
-)
+from plato.engine import Chunk, Engine, EngineStats, GenerateRequest, KVEventBatch, KVPiece, Prompt
 from plato.engine.prefill import prefill_public
 from plato.errors import UnavailableError
 from plato.kv_transfer import KVTransfer
@@ -34,8 +26,7 @@ from plato.scheduling.kv_events import publish_kv_events
 from plato.settings import Settings
 
 STANDSTILL_S = 30.0
-"""An engine with running sequences that completes no step in this time hangs; the longest step, a
-prefill chunk, takes about a second on two slow cores."""
+"""An engine that completes no step in this time hangs; a prefill chunk takes about 1 s on a CPU."""
 
 
 @serve.deployment

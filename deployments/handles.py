@@ -1,4 +1,4 @@
-"""The protocols of `plato`, implemented over the Serve handles of other deployments."""
+"""Implements the protocols of `plato` over the Serve handles of other deployments."""
 
 from __future__ import annotations
 
@@ -21,10 +21,9 @@ T = TypeVar("T")
 def detached(call: Callable[[], T]) -> T:
     """Make a handle call outside the current request's context.
 
-    Calls made within one request share Serve's internal request id, by which routers look up
-    pending requests: of siblings sent at the same moment, one can get the replica that was chosen
-    for another, or none. An empty context gives every call its own id. Cancellation does not
-    cascade then; `stream` cancels explicitly.
+    Calls within one request share Serve's internal request id, by which routers look up pending
+    requests: one of several concurrent calls can get the replica chosen for another, or none. An
+    empty context gives every call its own id, but cancellation no longer cascades.
     """
     return contextvars.Context().run(call)
 
@@ -46,10 +45,9 @@ async def stream(
 ) -> AsyncGenerator[T]:
     """The items of a streaming handle call; closing the generator cancels the call.
 
-    Without `cancel` the remote stream would continue. After an item that `is_last` there is nothing
-    to cancel. With `silence_s` the remote side sends heartbeats (empty items, which are dropped),
-    and `UnavailableError` is raised if nothing arrives for this long; the time that the consumer
-    spends on an item does not count.
+    After an item that `is_last` there is nothing to cancel. With `silence_s` the remote side sends
+    heartbeats (empty items, which are dropped), and `UnavailableError` is raised if nothing arrives
+    for this long; the time that the consumer spends on an item does not count.
     """
     response = detached(call)
     ended = False
@@ -66,7 +64,7 @@ async def stream(
                 ended = is_last(cast(T, item))
                 yield cast(T, item)
     except RayTaskError as error:
-        # As in `ask`; before the next, as Ray gives it the type of its cause, too.
+        # As in `ask`. Must come first: a RayTaskError is also an instance of its cause's type.
         raise error.cause from error
     except TimeoutError as error:
         if not timer.expired():

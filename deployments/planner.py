@@ -22,7 +22,7 @@ from plato.streams import with_heartbeat
 
 @serve.deployment
 class PlannerService:
-    """Decodes plans on the decoders, and yields their lines as they are completed."""
+    """Decodes plans on the decoders, line by line."""
 
     async def __init__(self, settings: Settings, decoder: DeploymentHandle[Any]) -> None:  # type: ignore[misc]
         """Load the tokenizer."""

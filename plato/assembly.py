@@ -1,4 +1,4 @@
-"""From settings to components: what the runtime and the deployments both assemble."""
+"""Creates components from settings, for the runtime and the deployments."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ EQUAL_WORK_PLANNER = "plato.testing.equal_work:ScriptedPlanner"
 
 
 def engine_threads(settings: Settings) -> int:
-    """Threads of one decoder's engine: this machine's cores, shared by the decoders."""
+    """Threads of one decoder's engine; by default the decoders share the machine's cores."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return settings.decoder_threads or max(1, (cores or 1) // settings.decoders)
 
@@ -59,7 +59,7 @@ def new_engine(settings: Settings, folder: str, name: str) -> Engine:
 
 
 def new_policy(settings: Settings) -> Policy:
-    """The placement policy that the settings name. Raises `SettingsError`."""
+    """The configured placement policy. Raises `SettingsError`."""
     if settings.placement == "kv_aware":
         return KVAware(settings.move_cost)
     policy: Policy = _imported("placement", settings.placement, "kv_aware")()
@@ -67,7 +67,7 @@ def new_policy(settings: Settings) -> Policy:
 
 
 def _imported(setting: str, path: str, built_in: str) -> Any:
-    """What `path` (`package.module:name`) names. Raises `SettingsError`."""
+    """Import `path` (`package.module:name`). Raises `SettingsError`."""
     module, _, name = path.partition(":")
     try:
         return getattr(import_module(module), name)
@@ -79,7 +79,7 @@ def _imported(setting: str, path: str, built_in: str) -> Any:
 
 
 def public_prompts(settings: Settings, tools: ModelTools) -> tuple[Prompt, ...]:
-    """What all questions' prompts begin with, whoever asks them."""
+    """Prefixes that the prompts of all tenants share."""
     planning = PlanningPrompt(tools.tokenizer, tools.template).public
     return tuple(prompt for prompt in (planning, tools.layout.public_prefix()) if len(prompt))
 
@@ -88,7 +88,7 @@ def new_planner(settings: Settings, tools: ModelTools, pool: DecoderPool) -> Mod
     """A planner over `pool`."""
     kind = ModelPlanner
     if settings.equal_work:
-        # Not by an import: production code has none of what is for measurements.
+        # Imported only on demand: production code must not depend on benchmark code.
         kind = _imported("planner", EQUAL_WORK_PLANNER, "model")
     return kind(
         pool,

@@ -26,7 +26,7 @@ from plato.settings import MAX_NODES, Settings
 
 DEFAULT_URL = "http://127.0.0.1:8000"
 INTERRUPTED = 130
-"""What a shell reports for a command that Ctrl-C has ended."""
+"""The exit status that shells use for Ctrl-C."""
 
 app = typer.Typer(
     help="Answers long questions faster by planning before decoding.",
@@ -49,8 +49,8 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
     add_help_option=False,
 )
 def serve(context: typer.Context) -> None:
-    """Serve on this machine; `plato serve --help` says how."""
-    # Ray lives in `deployments`, which this package never imports.
+    """Start a server on this machine; for options see `plato serve --help`."""
+    # Only `deployments` depends on Ray; this package never imports it.
     command = [sys.executable, "-m", "deployments", *context.args]
     os.execv(sys.executable, command)
 
@@ -62,14 +62,14 @@ def ask(
     plan: Annotated[
         Path | None, typer.Option(help="A plan to follow: plan lines, or a JSON list of parts.")
     ] = None,
-    max_tokens: Annotated[int | None, typer.Option(min=1, help="Bound of the answer.")] = None,
-    headings: Annotated[bool, typer.Option(help="Titles above the parts.")] = True,
+    max_tokens: Annotated[int | None, typer.Option(min=1, help="Maximum answer tokens.")] = None,
+    headings: Annotated[bool, typer.Option(help="Print a heading above each part.")] = True,
     url: Url = None,
     api_key: ApiKey = None,
     local: Local = False,
     as_json: AsJson = False,
 ) -> None:
-    """Answer a question: the parts as they grow, then the answer."""
+    """Answer a question, and show the progress of its parts."""
     options: dict[str, Any] = {"plato": {"mode": mode.value, "headings": headings}}
     if max_tokens is not None:
         options["max_tokens"] = max_tokens
@@ -87,7 +87,7 @@ def plan(
     local: Local = False,
     as_json: AsJson = False,
 ) -> None:
-    """Plan a question, and answer nothing."""
+    """Print the plan of an answer without answering."""
     with _errors_to_stderr():
         asyncio.run(_plan(question, url, api_key, local=local, as_json=as_json))
 
@@ -112,11 +112,11 @@ def read_plan(path: Path) -> list[dict[str, Any]]:
         try:
             parts = json.loads(text)
         except ValueError as error:
-            raise InvalidPlanError(f"the plan in {path} is no valid JSON: {error}") from error
+            raise InvalidPlanError(f"the plan in {path} is not valid JSON: {error}") from error
         if isinstance(parts, dict):
             parts = parts.get("plan")
         if not isinstance(parts, list):
-            raise InvalidPlanError(f"the plan in {path} is no JSON list of parts")
+            raise InvalidPlanError(f"the plan in {path} is not a JSON list of parts")
         return parts
     return [
         {"number": node.number, "title": node.title, "dependencies": list(node.dependencies)}
@@ -136,7 +136,7 @@ async def _ask(
     view, text, last = RunView(), "", Update()
     console = Console(stderr=True)
     async with _client(url, api_key, local=local, console=console) as client:
-        # What is no terminal gets the answer as it comes, and nothing that moves.
+        # Without a terminal the answer is printed as it arrives, without live progress.
         moving = console.is_terminal
         live = Live(console=console, refresh_per_second=8, transient=True)
         with live if moving else nullcontext():
@@ -196,7 +196,7 @@ async def _plan(
 async def _client(
     url: str | None, api_key: str | None, *, local: bool, console: Console
 ) -> AsyncGenerator[Client]:
-    """The server if one is named or there, else a runtime in this process."""
+    """A client of the named or default server, or of a runtime in this process."""
     if not local:
         client = HttpClient(url or DEFAULT_URL, api_key=api_key)
         if url is not None or await client.answers():
@@ -214,7 +214,7 @@ async def _client(
     if "log_level" in settings.model_fields_set:
         configure_logs(settings.log_level)
     else:
-        # What concerns the user arrives as an error.
+        # Errors are printed; users do not need the log.
         logging.getLogger("plato").addHandler(logging.NullHandler())
     async with await Runtime.open(settings) as runtime:
         yield LocalClient(runtime)
@@ -226,7 +226,7 @@ def _settings() -> Settings:
     except ValidationError as error:
         first = error.errors()[0]
         name = "_".join(("PLATO", *map(str, first["loc"]))).upper()
-        raise SettingsError(f"{name} is wrong: {first['msg']}") from error
+        raise SettingsError(f"{name} is invalid: {first['msg']}") from error
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""Asking questions, of a server over HTTP or of a runtime in this process, with one interface."""
+"""Clients of a server over HTTP and of a runtime in this process, with one interface."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from plato.errors import PlatoError, UnavailableError
 from plato.runs import RunEvent, RunFailed, RunFinished, RunState
 
 if TYPE_CHECKING:
-    # It brings torch, which takes seconds that asking a server need not cost.
+    # It imports torch, which takes seconds and is not needed with a server.
     from plato.runtime import Runtime
 
 CONNECT_TIMEOUT_S = 5.0
@@ -28,19 +28,19 @@ _LOOPBACK = re.compile(r"https?://(localhost|127\.[0-9.]+|\[::1\])(:[0-9]+)?(/|$
 
 @dataclass(frozen=True, slots=True)
 class Update:
-    """Something new about an answer."""
+    """An increment of an answer."""
 
     text: str = ""
     """Text that continues the answer."""
     event: RunEvent | None = None
-    """What happened to the run, but for its end, which `info` or an error reports."""
+    """An event of the run other than its end, which `info` or an error reports."""
     info: dict[str, Any] | None = None
-    """The `plato` object of the finished answer; the last update has it."""
+    """The `plato` object of the finished answer; only in the last update."""
     finish_reason: str | None = None
 
 
 class Client(Protocol):
-    """Something that answers questions."""
+    """Answers questions."""
 
     def ask(self, question: str, options: dict[str, Any]) -> AsyncGenerator[Update]:
         """Answer `question`; closing the generator cancels.
@@ -58,7 +58,7 @@ class HttpClient:
         """`url` is the server's root or its `/v1`."""
         self._base = url.rstrip("/").removesuffix("/v1")
         self._headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
-        # A proxy from the environment cannot see this machine's own server.
+        # A proxy from the environment cannot reach a server on this machine.
         self._trust_env = _LOOPBACK.match(self._base) is None
         self._timeout = httpx.Timeout(timeout_s, connect=CONNECT_TIMEOUT_S)
         self._model: str | None = None
@@ -82,18 +82,18 @@ class HttpClient:
                             yield update
             except (httpx.HTTPError, httpx.InvalidURL) as error:
                 raise UnavailableError(
-                    f"no answer from {self._base}: {str(error) or type(error).__name__}; "
+                    f"no response from {self._base}: {str(error) or type(error).__name__}; "
                     "start a server with 'plato serve', or name another with --url"
                 ) from error
             except (ValueError, LookupError, TypeError, AttributeError) as error:
                 raise UnavailableError(
-                    f"what {self._base} answers is not what a Plato server would "
+                    f"unexpected response from {self._base}, which may not be a Plato server "
                     f"({type(error).__name__}: {error}); name another with --url"
                 ) from error
-        raise UnavailableError(f"the answer from {self._base} broke off; ask again")
+        raise UnavailableError(f"the answer from {self._base} is incomplete; ask again")
 
     async def answers(self) -> bool:
-        """Whether a server is there."""
+        """Whether a server responds."""
         try:
             async with self._connection(httpx.Timeout(CONNECT_TIMEOUT_S)) as http:
                 response = await http.get(f"{self._base}/healthz")
@@ -120,7 +120,7 @@ class LocalClient:
 
     async def ask(self, question: str, options: dict[str, Any]) -> AsyncGenerator[Update]:
         """See `Client.ask`."""
-        # As the server would read it, so that wrong options are refused in the same words.
+        # Validate as the server does, so that invalid options give the same errors.
         settings = self._runtime.settings
         body = validate_request(_body(question, options, settings.model_name))
         request = to_run_request(body, settings=settings, tenant="", run_id=uuid.uuid4().hex)

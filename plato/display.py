@@ -1,4 +1,4 @@
-"""A run on the terminal: its parts as they grow, and its figures."""
+"""Rendering of runs on the terminal: live progress and final figures."""
 
 from __future__ import annotations
 
@@ -22,9 +22,8 @@ _MARKS = {
 }
 _STYLES = {NodeState.PLANNED: "dim", NodeState.RUNNING: "bold cyan", NodeState.DONE: "green"}
 
-
 _OBSERVED = RunRequest("", (), Mode.AUTO, SamplingParams(), max_nodes=0, deadline_s=0.0)
-"""Of a run that is only watched: what was asked is not shown."""
+"""A placeholder; the request is not shown."""
 
 
 class RunView:
@@ -34,11 +33,11 @@ class RunView:
         self.state = RunState(_OBSERVED)
 
     def feed(self, event: RunEvent) -> None:
-        """Take an event."""
+        """Apply an event."""
         self.state.feed(event)
 
     def render(self, *, progress: bool = True) -> RenderableType:
-        """A tree with a line for each part; with `progress`, how far each is."""
+        """A tree with one line per part; with `progress`, its state and latest text."""
         state = self.state
         tree = Tree(Text(f"plan ({state.mode or 'deciding'})", style="bold"))
         for node in state.report().nodes:
@@ -62,7 +61,7 @@ class RunView:
 
 
 def figures(info: dict[str, Any]) -> RenderableType:
-    """What a finished run reports: its parts with their times, and a line of sums."""
+    """The figures of a finished run: its parts with their times, and a line of totals."""
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
     table.add_column("part", min_width=16)
     for name in ("needs", "sees", "start", "first", "end", "tokens", "prompt", "cached"):
@@ -88,7 +87,7 @@ def figures(info: dict[str, Any]) -> RenderableType:
         decoded = f" ({plan['tokens']} tokens in {plan['steps']} steps)" if plan["tokens"] else ""
         sums.append(f"plan {timings['plan_s']:.1f} s{decoded}")
     notes = [Text(f"note: {info['reason']}", style="yellow")] if info["reason"] else []
-    notes += [Text(f"went without the {what}", style="yellow") for what in info["degraded"]]
+    notes += [Text(f"note: no {what}", style="yellow") for what in info["degraded"]]
     return Group(table, Text(", ".join(sums)), *notes)
 
 

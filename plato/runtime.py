@@ -32,20 +32,20 @@ from plato.settings import Settings
 
 
 class LocalPool:
-    """Engines of this process, as the scheduler sees them."""
+    """A `DecoderPool` of engines in this process."""
 
     def __init__(self, engines: dict[str, Engine], recorder: Recorder = NO_METRICS) -> None:
         self._engines = engines
         self._transfers = {engine: KVTransfer(engine, recorder) for engine in engines.values()}
 
     def replicas(self) -> tuple[Replica, ...]:
-        """One for each engine."""
+        """One per engine."""
         return tuple(Replica(name) for name in self._engines)
 
     async def generate(
         self, request: GenerateRequest, ranked: tuple[str, ...] = ()
     ) -> AsyncGenerator[Chunk]:
-        """Decode on the first of `ranked`, or on the engine with the least to do."""
+        """Decode on the first of `ranked`, or on the least loaded engine."""
         named = [self._engines[name] for name in ranked if name in self._engines]
         engine = named[0] if named else min(self._engines.values(), key=_load)
         source = self._engines.get(request.source)
@@ -66,7 +66,7 @@ class LocalPool:
         return engine.epoch, await engine.kv_snapshot()
 
     async def release(self, run_id: str, replica: str) -> None:
-        """Drop the pins that sequences of `run_id` have left at one engine."""
+        """Drop the pins of a run at one engine."""
         if replica in self._engines:
             self._engines[replica].release(run_id)
 
@@ -100,7 +100,7 @@ class LocalRunService:
         return self._scheduler.runs.follow(request.tenant, request.run_id)
 
     async def snapshot(self, tenant: str, run_id: str) -> RunSnapshot:
-        """A run as it stands."""
+        """The current state of a run."""
         return await self._scheduler.runs.snapshot(tenant, run_id)
 
     async def cancel(self, tenant: str, run_id: str) -> None:
@@ -109,7 +109,7 @@ class LocalRunService:
             await self._scheduler.runs.owner(tenant, run_id)  # Raises if there is no such run.
 
     async def ready(self) -> dict[str, object]:
-        """What the next question would find."""
+        """The state of the engines and the scheduler."""
         stats = [engine.stats() for engine in self._engines.values()]
         return {
             "decoders": [each.epoch for each in stats],
@@ -137,11 +137,9 @@ class Runtime:
         pool: DecoderPool | None = None,
         planner: Planner | None = None,
     ) -> None:
-        """Put the parts together; `open` makes them from settings.
+        """Assemble a runtime from components; `open` creates them from settings.
 
-        What happens is recorded with `recorder`; the state of engines and scheduler is there to be
-        sampled (`plato.metrics.recording`). `pool` and `planner` replace the built-in ones over
-        `engines`.
+        `pool` and `planner` replace the built-in ones over `engines`.
         """
         self._recorder = recorder
         self.settings = settings
@@ -163,10 +161,7 @@ class Runtime:
 
     @classmethod
     async def open(
-        cls,
-        settings: Settings,
-        store: ContextStore | None = None,
-        recorder: Recorder = NO_METRICS,
+        cls, settings: Settings, store: ContextStore | None = None, recorder: Recorder = NO_METRICS
     ) -> Self:
         """Load the model into `settings.decoders` engines; takes seconds. Raises `ModelError`."""
         tools = await asyncio.to_thread(ModelTools.load, settings)
@@ -201,10 +196,10 @@ class Runtime:
         return self.scheduler.run(request)
 
     async def ask(self, question: str | Sequence[Message], **options: Any) -> Answer:
-        """Answer a question and wait for all of it.
+        """Answer a question, and return the complete answer.
 
-        `options` are fields of a chat completion request, `plato` among them, with the defaults
-        and bounds of the settings. Raises a `PlatoError` if they are wrong or the run fails.
+        `options` are fields of a chat completion request, including `plato`, with the defaults
+        and limits of the settings. Raises a `PlatoError` if they are invalid or the run fails.
         """
         messages = [Message("user", question)] if isinstance(question, str) else question
         body = validate_request(

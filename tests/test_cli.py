@@ -219,8 +219,8 @@ class TestReadPlan:
             (b"1 | - | Salt\n", r"\[END\]"),
             (b"1 | 2 | Salt\n[END]", "line 1"),
             (b"[ONE]", "sequential"),
-            (b"[{]", "no valid JSON"),
-            (b'{"parts": []}', "no JSON list"),
+            (b"[{]", "not valid JSON"),
+            (b'{"parts": []}', "not a JSON list"),
             (b"\xff\xfe", "cannot be read"),
         ],
     )

@@ -24,7 +24,7 @@ ANSWER = (
     event({"choices": [], "usage": {}}),
     DONE,
 )
-ODD = "not what a Plato server would"
+ODD = "may not be a Plato server"
 
 
 async def ask(client: Client, **options: Any) -> list[Update]:

@@ -162,6 +162,6 @@ def test_what_was_not_as_asked_is_noted() -> None:
         )
     )
     assert "note: the planner failed" in text
-    assert "went without the context store" in text
+    assert "note: no context store" in text
     assert "plan 0.0" not in text
     assert "first text" not in text

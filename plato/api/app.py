@@ -21,7 +21,7 @@ READY_DEADLINE_S = 5.0
 
 
 def new_app(service: RunService, settings: Settings, recorder: Recorder = NO_METRICS) -> Starlette:
-    """The application; `recorder` gets what clients see."""
+    """The application; `recorder` records latencies and errors as clients see them."""
     errors = ErrorReporter(recorder)
     chat = ChatRoutes(service, settings, errors, recorder)
     runs = RunRoutes(service, settings, errors)
@@ -78,11 +78,11 @@ class HealthRoutes:
         return JSONResponse({"status": "ok"})
 
     async def ready(self, request: Request) -> JSONResponse:
-        """Whether a question would be answered now: 200, or 503 with the reason."""
+        """200 if a question would be answered now, else 503 with the reason."""
         try:
             async with asyncio.timeout(READY_DEADLINE_S):
                 state = await self._service.ready()
         except Exception as error:
-            reason = str(error) or "no answer in time"
+            reason = str(error) or "no response in time"
             return JSONResponse({"status": "not ready", "reason": reason}, 503)
         return JSONResponse({"status": "ready", **state})

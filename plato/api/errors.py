@@ -25,7 +25,7 @@ _OWN_TYPES = frozenset({"invalid_type", "invalid_value", "unknown_parameter", "u
 """Error types that `schemas` raises itself; their names are OpenAI's codes."""
 _INPUT_SHOULD = "Input should "
 CLIENT_LEFT = 499
-"""What nginx logs for it; nobody reads this response."""
+"""The status that nginx logs for it; the response is never read."""
 
 
 class ModelNotFoundError(InvalidRequestError):
@@ -36,7 +36,7 @@ class ModelNotFoundError(InvalidRequestError):
 
 
 def invalid_request(invalid: ValidationError) -> InvalidRequestError:
-    """The first thing that is wrong with a body, as one error with the path of its parameter."""
+    """The first error in a body, with the path of its parameter; others are named."""
     errors = invalid.errors()
     first = _describe(errors[0])
     others = sorted({param for error in errors[1:] if (param := _describe(error).param)})
@@ -48,14 +48,14 @@ def invalid_request(invalid: ValidationError) -> InvalidRequestError:
 
 
 def as_plato_error(error: BaseException) -> PlatoError:
-    """What a client may be told about `error`; details of unexpected ones stay in the log."""
+    """The error to send to the client; details of unexpected errors stay in the log."""
     if isinstance(error, PlatoError):
         return error
-    return PlatoError("internal error; the server's log says more")
+    return PlatoError("internal error; see the server's log")
 
 
 def error_body(error: PlatoError) -> dict[str, dict[str, str | None]]:
-    """The JSON body of a response, or of an event in a stream, that reports `error`."""
+    """The JSON body that reports `error` in a response or an event."""
     return {
         "error": {
             "message": error.message,
@@ -67,14 +67,14 @@ def error_body(error: PlatoError) -> dict[str, dict[str, str | None]]:
 
 
 def error_headers(error: PlatoError) -> dict[str, str]:
-    """Headers of a response that reports `error`: `Retry-After` in whole seconds, if known."""
+    """`Retry-After` in whole seconds, if `error` has it."""
     if error.retry_after_s is None:
         return {}
     return {"Retry-After": str(max(1, math.ceil(error.retry_after_s)))}
 
 
 class ErrorReporter:
-    """Tells clients of errors, counts them, and logs them."""
+    """Reports errors to clients, counts them, and logs them."""
 
     def __init__(self, recorder: Recorder) -> None:
         self._recorder = recorder
@@ -85,14 +85,14 @@ class ErrorReporter:
         return {
             PlatoError: self._respond,
             HTTPException: self._respond_http,
-            ClientDisconnect: self._respond_to_nobody,
+            ClientDisconnect: self._ignore_disconnect,
             Exception: self._respond_unexpected,
         }
 
     def in_stream(
         self, error: Exception, path: str, run_id: str, *, name: str | None = None
     ) -> bytes:
-        """The event, of type `name`, that ends a stream which has begun."""
+        """The event, of type `name`, that ends a stream after an error."""
         if not isinstance(error, PlatoError):
             logger.error("stream failed", exc_info=error, extra={"run": run_id})
         reported = as_plato_error(error)
@@ -107,15 +107,15 @@ class ErrorReporter:
         return JSONResponse(error_body(error), error.status, headers)
 
     async def _respond_http(self, request: Request, error: HTTPException) -> JSONResponse:
-        """What the router finds itself: an unknown path, a wrong method."""
+        """Errors of the router: an unknown path or a wrong method."""
         reported = InvalidRequestError(
             f"{request.method} {request.url.path}: {error.detail}", code="not_found"
         )
         reported.status = error.status_code
         return await self._respond(request, reported, error.headers)
 
-    async def _respond_to_nobody(self, request: Request, error: ClientDisconnect) -> Response:
-        """The client left before its body was here: no error of ours."""
+    async def _ignore_disconnect(self, request: Request, error: ClientDisconnect) -> Response:
+        """The client left before it had sent its body; not an error of the server."""
         return Response(status_code=CLIENT_LEFT)
 
     async def _respond_unexpected(self, request: Request, error: Exception) -> JSONResponse:
@@ -145,7 +145,7 @@ def _describe(error: ErrorDetails) -> InvalidRequestError:
     elif message.startswith(_INPUT_SHOULD):
         message = message.removeprefix("Input ")
     elif kind not in _OWN_TYPES:
-        message = f"is wrong: {message}"
+        message = f"is invalid: {message}"
     if kind.endswith("_type"):
         code = "invalid_type"
     return InvalidRequestError(f"'{param}' {message}", param=param, code=code)

@@ -1,7 +1,4 @@
-"""From a body to a `RunRequest`: everything is validated here, and nothing after it.
-
-Defaults and bounds come from the settings, for HTTP, the command line and the library alike.
-"""
+"""From a body to a `RunRequest`: all validation, for HTTP, the command line and the library."""
 
 from __future__ import annotations
 
@@ -27,12 +24,12 @@ MAX_BODY_BYTES = 4 << 20
 
 
 def random_seed() -> int:
-    """A seed for a request that brings none."""
+    """A seed for a request without one."""
     return secrets.randbits(SEED_BITS)
 
 
 async def read_body(request: Request) -> bytes:
-    """The body, within its bound. Raises `InvalidRequestError`."""
+    """The body, up to `MAX_BODY_BYTES`. Raises `InvalidRequestError`."""
     body = bytearray()
     async for piece in request.stream():
         body += piece
@@ -44,30 +41,27 @@ async def read_body(request: Request) -> bytes:
 
 
 def tenant_of(request: Request) -> str:
-    """Whose text a request holds: clients with the same API key share prefixes, others do not."""
+    """The tenant of a request, by its API key; prefixes are shared only within a tenant."""
     key = request.headers.get("authorization", "").removeprefix("Bearer ").strip()
     return hashlib.blake2b(key.encode(), digest_size=8).hexdigest() if key else ""
 
 
 def parse_request(body: bytes | str, *, run: bool = False) -> ChatCompletionRequest:
-    """Read the body of a request. Raises `InvalidRequestError`.
-
-    With `run` it opens a detached run.
-    """
+    """Read a body; with `run`, that of a detached run. Raises `InvalidRequestError`."""
     try:
         request = ChatCompletionRequest.model_validate_json(body)
     except ValidationError as error:
         raise invalid_request(error) from error
     if run and request.stream:
         raise InvalidRequestError(
-            "'stream' is not for runs; remove it, and follow the run at /v1/runs/{id}/events",
+            "'stream' is not supported for runs; remove it, and use /v1/runs/{id}/events",
             param="stream",
         )
     return request
 
 
 def validate_request(fields: Mapping[str, Any]) -> ChatCompletionRequest:
-    """Read the fields of a request as if they came in a body. Raises `InvalidRequestError`."""
+    """Read the fields of a request as from a body. Raises `InvalidRequestError`."""
     try:
         return parse_request(to_json(fields))
     except PydanticSerializationError as error:
@@ -82,17 +76,9 @@ def to_run_request(
     run_id: str,
     seed_source: Callable[[], int] = random_seed,
 ) -> RunRequest:
-    """What the scheduler is asked to do.
+    """The request for the scheduler, with the defaults of `settings`.
 
-    Args:
-        body: The request.
-        settings: The deployment's limits and defaults.
-        tenant: Whose private text this is.
-        run_id: Name of the new run.
-        seed_source: Draws a seed for a request that brings none.
-
-    Raises:
-        InvalidRequestError: The deployment cannot honour the request.
+    Raises `InvalidRequestError` if the request exceeds the limits of `settings`.
     """
     if body.model != settings.model_name:
         raise ModelNotFoundError(
@@ -179,13 +165,13 @@ def _deadline(options: PlatoOptions, settings: Settings) -> float:
 
 
 def _nodes(plan: Sequence[PlanNode]) -> list[Node]:
-    """The parts as sent; a part without a number has its place in the list as one."""
+    """The nodes as sent; a node without a number gets its position in the list."""
     return [
         Node(
-            number=place if node.number is None else node.number,
+            number=position if node.number is None else node.number,
             title=node.title,
             dependencies=tuple(sorted(node.dependencies)),
             max_tokens=node.max_tokens,
         )
-        for place, node in enumerate(plan, start=1)
+        for position, node in enumerate(plan, start=1)
     ]

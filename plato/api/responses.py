@@ -1,4 +1,4 @@
-"""What clients receive: chat completions, chunks of them, and the `plato` object in both."""
+"""Response schemas: chat completions, their chunks, and the `plato` object in both."""
 
 from __future__ import annotations
 
@@ -29,22 +29,22 @@ from plato.runs import (
 
 
 class PromptTokensDetails(BaseModel):
-    """Where the prompt tokens came from."""
+    """Details of the prompt tokens."""
 
     cached_tokens: int
 
 
 class CompletionTokensDetails(BaseModel):
-    """What the completion tokens were for."""
+    """Details of the completion tokens."""
 
     reasoning_tokens: int
-    """The plan's."""
+    """Tokens of the plan."""
 
 
 class Usage(BaseModel):
-    """Tokens of an answer; the plan's are part of `completion_tokens`, as OpenAI counts reasoning.
+    """Tokens of an answer; plan tokens count as completion tokens, as reasoning does at OpenAI.
 
-    What was decoded and cut is no part of it: nobody pays for what nobody sees.
+    Tokens that were decoded but cut from the answer do not count.
     """
 
     prompt_tokens: int
@@ -55,7 +55,7 @@ class Usage(BaseModel):
 
     @classmethod
     def of(cls, answer: Answer) -> Usage:
-        """Sum up an answer."""
+        """The usage of an answer."""
         report = answer.report
         completion = answer.tokens + report.plan.tokens
         return cls(
@@ -68,7 +68,7 @@ class Usage(BaseModel):
 
 
 class Graph(BaseModel):
-    """The plan graph and what became of every node."""
+    """The plan graph and the state of every node."""
 
     nodes: tuple[NodeReport, ...]
 
@@ -90,17 +90,17 @@ class PlatoInfo(BaseModel):
     mode: Mode
     requested_mode: Mode
     reason: str | None
-    """Why the mode is not the one asked for, or how `auto` decided."""
+    """Why the mode is not the requested one, or how `auto` decided."""
     plan: PlanReport
     graph: Graph
     timings: Timings
     cached_tokens: int
     degraded: tuple[str, ...]
-    """What the run had to do without."""
+    """Services that were unavailable during the run."""
 
     @classmethod
     def of(cls, report: RunReport) -> PlatoInfo:
-        """Describe a run, also one that has not ended."""
+        """Describe a run, ended or not."""
         return cls(
             run=report.run_id,
             mode=report.mode,
@@ -119,10 +119,10 @@ class PlatoInfo(BaseModel):
 
 
 class PlatoEvent(BaseModel):
-    """The `plato` object of a chunk that tells what happens to a part."""
+    """The `plato` object of a chunk that reports an event."""
 
     event: dict[str, Any]
-    """`type` (`node_started`, for example) and the fields of that event in `plato.runs`."""
+    """`type` (for example `node_started`) and the fields of that event in `plato.runs`."""
 
 
 class AnswerMessage(BaseModel):
@@ -162,7 +162,7 @@ class Delta(BaseModel):
 
     @model_serializer
     def _given(self) -> dict[str, str]:
-        """Leaves out what is not added, as OpenAI does."""
+        """Omits fields without a value, as OpenAI does."""
         fields = {"role": self.role, "content": self.content}
         return {name: value for name, value in fields.items() if value is not None}
 
@@ -201,10 +201,7 @@ _ADAPTERS: dict[type[Event], TypeAdapter[Any]] = {kind: TypeAdapter(kind) for ki
 
 
 def describe_event(event: Event) -> dict[str, Any] | None:
-    """A run's event as JSON values with its `type`; None for the end of the run.
-
-    The end is reported by the last chunk, or by the error.
-    """
+    """An event as JSON values with its `type`; None for the end of a run, reported elsewhere."""
     kind = type(event)
     if kind not in _EVENT_TYPES:
         return None
@@ -214,7 +211,7 @@ def describe_event(event: Event) -> dict[str, Any] | None:
 
 
 def read_event(described: Mapping[str, Any]) -> RunEvent | None:
-    """The event that `describe_event` has described; None for a type that is not known."""
+    """The inverse of `describe_event`; None for an unknown type."""
     kind = _EVENT_KINDS.get(described["type"])
     if kind is None:
         return None
@@ -231,20 +228,19 @@ def _now() -> int:
 class ChatResponse:
     """Builds the bodies of one response; every method returns JSON text.
 
-    A stream is `opening`, `text` and `event` as they come, `closing`, `usage` if asked for, and
-    then `sse.DONE`.
+    A stream is `opening`, any `text` and `event`, `closing`, `usage` if requested, `sse.DONE`.
     """
 
     run: str
     model: str
     include_usage: bool = False
-    """Chunks say that their usage is still to come."""
+    """Whether chunks contain `"usage": null`, because a usage chunk follows."""
     created: int = field(default_factory=_now)
     """Unix time in seconds."""
 
     @property
     def id(self) -> str:
-        """What OpenAI calls the completion."""
+        """The id of the completion."""
         return f"chatcmpl-{self.run}"
 
     def completion(self, answer: Answer) -> str:
@@ -255,8 +251,7 @@ class ChatResponse:
             model=self.model,
             choices=(
                 Choice(
-                    message=AnswerMessage(content=answer.text),
-                    finish_reason=answer.finish_reason,
+                    message=AnswerMessage(content=answer.text), finish_reason=answer.finish_reason
                 ),
             ),
             usage=Usage.of(answer),
@@ -272,7 +267,7 @@ class ChatResponse:
         return self._chunk(ChunkChoice(delta=Delta(content=text)))
 
     def event(self, event: Event) -> str | None:
-        """A chunk without text that tells what happened; None where `describe_event` has none."""
+        """A chunk that reports an event; None where `describe_event` returns None."""
         described = describe_event(event)
         if described is None:
             return None
@@ -286,7 +281,7 @@ class ChatResponse:
         )
 
     def usage(self, answer: Answer) -> str:
-        """The chunk after it, for clients that asked for `include_usage`."""
+        """The chunk after `closing`, for clients that set `include_usage`."""
         return self._dump({"plato"}, choices=(), usage=Usage.of(answer))
 
     def _chunk(self, choice: ChunkChoice, plato: PlatoInfo | PlatoEvent | None = None) -> str:

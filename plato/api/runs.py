@@ -1,4 +1,4 @@
-"""Runs over HTTP: a run as an object, and its events, which can be resumed."""
+"""Detached runs over HTTP: the run as an object, and its resumable event stream."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ RunStatus = Literal["running", "done", "failed", "cancelled"]
 
 
 class RunObject(BaseModel):
-    """What `/v1/runs/{id}` shows."""
+    """The body of `/v1/runs/{id}`."""
 
     id: str
     object: Literal["run"] = "run"
@@ -50,16 +50,16 @@ class RunObject(BaseModel):
     answer: str
     """The text so far."""
     finish_reason: AnswerFinish | None = None
-    """Set when it is done."""
+    """Set if `done`."""
     error: dict[str, str | None] | None = None
-    """Set when it has failed or was cancelled; as in the body of an error."""
+    """Set if `failed` or `cancelled`; as in the body of an error."""
     usage: Usage | None = None
-    """Set when it is done."""
+    """Set if `done`."""
     plato: PlatoInfo
 
     @classmethod
     def of(cls, state: RunState, model: str) -> RunObject:
-        """Describe a run as it stands."""
+        """Describe the current state of a run."""
         ended = state.ended
         fields: dict[str, Any] = {"status": "running"}
         if isinstance(ended, RunFinished):
@@ -85,8 +85,8 @@ class RunObject(BaseModel):
 def event_data(event: RunEvent, state: RunState, model: str) -> dict[str, Any]:
     """The `data` of the last event of `state`: its `type`, its fields, and the text it releases.
 
-    `text_offset` says at which byte (UTF-8) of the answer `text` begins: a client that reconnects
-    to a run whose scheduler has changed may get some text again, at its place.
+    `text` begins at byte (UTF-8) `text_offset` of the answer; after a takeover a client that
+    reconnects may get some text again.
     """
     described = describe_event(event) or {
         "type": "run_finished" if isinstance(event, RunFinished) else "run_failed",
@@ -94,7 +94,7 @@ def event_data(event: RunEvent, state: RunState, model: str) -> dict[str, Any]:
         "run": RunObject.of(state, model).model_dump(mode="json"),
         "text": event.text,
     }
-    # Also without text it says how long the answer is: clients cut theirs there.
+    # Without text it is the length of the answer, where clients truncate theirs.
     return described | {"text_offset": event.text_offset if event.text else state.text_bytes}
 
 
@@ -120,7 +120,7 @@ class RunRoutes:
         return RunObject.of(RunState(asked), self._model).response(202, location)
 
     async def get(self, request: Request) -> Response:
-        """A run as it stands; DELETE cancels it first, unless it has ended."""
+        """The current state of a run; DELETE cancels it first, unless it has ended."""
         tenant, run_id = tenant_of(request), _run_id(request)
         if request.method == "DELETE":
             await self._service.cancel(tenant, run_id)
@@ -128,7 +128,7 @@ class RunRoutes:
         return RunObject.of(RunState(snapshot.request, snapshot.events), self._model).response()
 
     async def events(self, request: Request) -> Response:
-        """The events of a run as they come; with Last-Event-ID, those behind it."""
+        """The events of a run, live; with Last-Event-ID, those after it."""
         given = request.headers.get("last-event-id") or request.query_params.get("after")
         try:
             after = EventId.parse(given) if given else BEFORE_ALL
@@ -139,7 +139,7 @@ class RunRoutes:
         return StreamingResponse(stream, media_type=sse.MEDIA_TYPE, headers=sse.HEADERS)
 
     async def _stream(self, asked: RunRequest, after: EventId) -> AsyncGenerator[bytes]:
-        # From the start whatever the client has: the last event shows the whole run.
+        # Always from the start: the last event shows the whole run.
         state = RunState(asked)
         try:
             events = with_heartbeat(self._service.events(asked), PING_S)
@@ -158,7 +158,7 @@ class RunRoutes:
 
 
 def _run_id(request: Request) -> str:
-    """The run that the path names, by its own id or its completion's; noted for the logs."""
+    """The run id in the path, which may be that of a completion; noted for the logs."""
     run_id = str(request.path_params["run_id"]).removeprefix("chatcmpl-")
     request.state.run = run_id
     return run_id

@@ -24,7 +24,7 @@ _TOKEN_ID = re.compile(r"0|[1-9][0-9]{0,8}")
 
 
 class WireModel(BaseModel):
-    """Strict about types; unknown fields are rejected."""
+    """Rejects other types and unknown fields."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
 
@@ -196,9 +196,7 @@ class ChatCompletionRequest(WireModel):
     stream: bool | None = None
     stream_options: StreamOptions | None = None
     max_completion_tokens: int | None = Field(
-        default=None,
-        ge=1,
-        description="Maximum number of tokens of the answer, not counting the plan.",
+        default=None, ge=1, description="Maximum number of tokens of the answer, without the plan."
     )
     max_tokens: int | None = Field(default=None, ge=1, description="Older name of the same limit.")
     temperature: float | None = Field(
@@ -220,30 +218,23 @@ class ChatCompletionRequest(WireModel):
         default=None,
         ge=0,
         le=1,
-        description="Sample from tokens whose probability is at least this fraction of the most "
-        "likely "
-        "token's.",
+        description="Minimum probability of a token, as a fraction of the most likely token's.",
     )
     presence_penalty: float | None = Field(
         default=None,
         ge=-2,
         le=2,
-        description="Penalty for tokens that already occur in the part; negative values favour "
-        "them.",
+        description="Penalty for tokens that already occur in the part; negative: favour them.",
     )
     frequency_penalty: float | None = Field(
-        default=None,
-        ge=-2,
-        le=2,
-        description="Penalty for each occurrence of a token in the part.",
+        default=None, ge=-2, le=2, description="Penalty for each occurrence of a token in the part."
     )
     repetition_penalty: float | None = Field(
         default=None,
         gt=0,
         le=2,
         description="Multiplicative penalty for tokens that already occur, 1 is neutral; default: "
-        "set "
-        "by the deployment.",
+        "set by the deployment.",
     )
     logit_bias: Annotated[dict[str, float] | None, AfterValidator(_token_biases)] = Field(
         default=None,

@@ -1,4 +1,4 @@
-"""What the HTTP API serves from."""
+"""The service behind the HTTP API."""
 
 from __future__ import annotations
 
@@ -9,34 +9,34 @@ from plato.runs import RunEvents, RunRequest, RunSnapshot, RunState
 
 
 class RunService(Protocol):
-    """Schedulers behind handles, or one in this process."""
+    """Drives runs: schedulers behind handles, or one in this process."""
 
     def answer(self, state: RunState) -> AsyncGenerator[RunEvents]:
-        """Answer the question that `state` is of, and feed it; released text comes once.
+        """Answer the question of `state`, and feed it; released text is not repeated.
 
         Closing the iterator cancels the run. The last event is `RunFinished` or `RunFailed`.
         """
         ...
 
     async def open(self, request: RunRequest) -> None:
-        """Start a detached run. Raises a `PlatoError` where there is no room."""
+        """Start a detached run. Raises a `PlatoError` if it is not admitted."""
         ...
 
     def events(self, request: RunRequest) -> AsyncGenerator[RunEvents]:
-        """The events of a detached run, from its start to its end; some can come again.
+        """The events of a detached run, from its start to its end; some can be repeated.
 
         Closing the iterator leaves the run alone.
         """
         ...
 
     async def snapshot(self, tenant: str, run_id: str) -> RunSnapshot:
-        """A run as it stands. Raises `RunNotFoundError`."""
+        """The current state of a run. Raises `RunNotFoundError`."""
         ...
 
     async def cancel(self, tenant: str, run_id: str) -> None:
-        """Cancel a run; one that has ended stays as it is. Raises `RunNotFoundError`."""
+        """Cancel a run, unless it has ended. Raises `RunNotFoundError`."""
         ...
 
     async def ready(self) -> dict[str, object]:
-        """What the next question would find. Raises if it would not be answered."""
+        """The state of the service. Raises if a question would not be answered now."""
         ...

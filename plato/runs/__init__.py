@@ -1,8 +1,7 @@
-"""Runs: what is asked, what happens, what is known of it, and the answer.
+"""Runs: `request` and `events` cross processes; `state` folds the events.
 
-`request` and `events` are what crosses processes, `state` folds the events, `composer` is the view
-of it that is the answer, `report` the one that responses show; `graph` is the plan, and `failover`
-follows a run whose scheduler fails.
+`composer` (the answer) and `report` (what responses show) are views of the state; `graph` is the
+plan; `failover` follows a run whose scheduler fails.
 """
 
 from plato.runs.events import (

@@ -16,26 +16,25 @@ from plato.runs.request import Mode
 from plato.runs.state import RunState
 
 SEPARATOR = "\n\n"
-"""Between two parts, and between a heading and its text."""
+"""Between the texts of two nodes, and between a heading and its text."""
 
 
 class Composer:
     """A view of a run's state: the text that can be shown now.
 
-    A node streams live when every node before it is finished; other nodes are held until their
-    turn. Nothing is shown before the run's mode is known. Pure and synchronous.
+    A node streams live once every earlier node is finished; later nodes are held back. Nothing is
+    shown before the run's mode is known. Pure and synchronous.
     """
 
     def __init__(self, state: RunState, decode: Callable[[tuple[int, ...]], str]) -> None:
-        """Compose the answer of `state`, by what its request asks for.
+        """Compose the answer of `state` as its request asks.
 
-        `max_tokens` bounds the answer, in output tokens of the nodes in plan order; it ends before
-        the first of the `stop` strings, which are matched on the composed text, separators and
-        headings included, so nodes must be decoded without them; `headings` puts `## title` above
-        each part.
+        `max_tokens` bounds the answer, in output tokens of the nodes in plan order. `stop` strings
+        are matched on the composed text, separators and headings included, so nodes must be
+        decoded without them. `headings` puts `## title` above the text of each node.
 
         Args:
-            state: The run; its owner feeds it.
+            state: The run; the caller feeds it.
             decode: Text of a node's first output tokens, special tokens skipped. Called where
                 `max_tokens` falls into the middle of a chunk.
         """
@@ -50,19 +49,19 @@ class Composer:
         """Characters of the current node that are released, skipped white space included."""
         self._composed_any = False
         self._cut = False
-        """Something that should be visible was cut."""
+        """Whether text that should be visible was cut."""
         self._finish_reason: AnswerFinish | None = None
         self.released_bytes = 0
-        """Length of all that was released, in UTF-8."""
+        """Length of the released text in UTF-8."""
 
     @property
     def done(self) -> bool:
-        """Nothing more can become visible: what still decodes can be cancelled."""
+        """Whether no more text can become visible; nodes still being decoded can be cancelled."""
         return self._finish_reason is not None
 
     @property
     def finish_reason(self) -> AnswerFinish | None:
-        """`length` if anything that should be visible was cut, else `stop`; `None` until `done`."""
+        """`length` if text that should be visible was cut, else `stop`; `None` until `done`."""
         return self._finish_reason
 
     @property
@@ -79,7 +78,7 @@ class Composer:
         return shown if bound is None else min(shown, bound)
 
     def advance(self) -> str:
-        """The text that the state makes visible since the last call, often none."""
+        """The text that has become visible since the last call, often none."""
         released: list[str] = []
         while self._state.mode is not None and not self.done:
             node = self._state.nodes.get(self._current)
@@ -101,8 +100,8 @@ class Composer:
 
     def _show(self, node: NodeStatus) -> str:
         """New visible text of the current node."""
-        # A node that begins with no budget left is cut, however little it would have said: only
-        # so can the rest be cancelled without waiting for it.
+        # A node that begins with no budget left is cut at once, so that the rest can be cancelled
+        # without waiting for its first token.
         cut = self._budget is not None and (self._budget == 0 or len(node.tokens) > self._budget)
         text = self._within_budget(node) if cut else node.text
         # White space at the end waits for more text, and is dropped if none comes.
@@ -126,12 +125,12 @@ class Composer:
         """Text of the tokens of `node` that `max_tokens` leaves."""
         text = self._decode(tuple(node.tokens[: self._budget])) if self._budget else ""
         text = text.rstrip(UNFINISHED)
-        # What has been shown cannot be taken back, should a tokenizer not agree with it.
+        # Shown text cannot be taken back, even if the tokenizer decodes the tokens differently.
         shown = node.text[: self._shown]
         return text if text.startswith(shown) else shown
 
     def _lead(self, node: NodeStatus) -> str:
-        """What separates the text so far from the first text of `node`."""
+        """The separator and heading before the first text of `node`."""
         lead = SEPARATOR if self._composed_any else ""
         if self._headings and node.title and self._state.mode is not Mode.SEQUENTIAL:
             lead += f"## {node.title}{SEPARATOR}"

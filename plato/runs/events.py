@@ -13,16 +13,16 @@ from plato.runs.request import Mode, RunRequest
 
 
 class EventId(NamedTuple):
-    """Position of an event in its run; ids increase, also across a takeover.
+    """Position of an event in its run, written `term-number` as in Redis streams.
 
-    Written `term-number`, as in Redis streams, where the events are kept.
+    Ids increase, also across a takeover.
     """
 
     term: int
     """Increases with every scheduler that drives the run and is never reused: 1 for the first,
     then about the Unix time in milliseconds; 0 precedes every event."""
     number: int
-    """Counts the events of one term, from 0."""
+    """Position within the term, from 0."""
 
     def __str__(self) -> str:
         return f"{self.term}-{self.number}"
@@ -42,7 +42,7 @@ BEFORE_ALL = EventId(0, 0)
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """Base of what a run reports."""
+    """Base of all events."""
 
     run_id: str
     at_s: float
@@ -52,15 +52,15 @@ class Event:
     text: str = field(default="", kw_only=True)
     """Text of the composed answer that this event releases."""
     text_offset: int = field(default=0, kw_only=True)
-    """Where `text` begins in the answer, in bytes of UTF-8. After a takeover some text can come
-    again: whoever has it already drops it by its offset."""
+    """Where `text` begins in the answer, in bytes of UTF-8. After a takeover some text can be
+    repeated; receivers drop it by its offset."""
 
 
 @dataclass(frozen=True, slots=True)
 class ModeChosen(Event):
-    """How the run is answered from here on; `reason` says why, unless it is the requested mode.
+    """The mode was chosen; emitted exactly once, before the first text of the answer.
 
-    Emitted exactly once, before the first text of the answer.
+    `reason` says why, unless it is the requested mode.
     """
 
     mode: Mode
@@ -73,14 +73,14 @@ class NodePlanned(Event):
 
     node: Node
     plan: PlanReport | None = None
-    """The plan so far, where the model writes it."""
+    """The plan so far, if the model writes it."""
     plan_tokens: tuple[int, ...] = ()
     """Output tokens of the plan so far, from which another planner can resume."""
 
 
 @dataclass(frozen=True, slots=True)
 class PlanFinished(Event):
-    """The plan is complete: no more nodes will come."""
+    """The plan is complete."""
 
     report: PlanReport
     reason: str | None = None
@@ -105,8 +105,7 @@ class NodeOutput(Event):
     number: int
     attempt: int
     offset: int
-    """Position of the first token in the node's output, as in `Chunk`; an offset that came before
-    is a repetition."""
+    """Position of the first token in the node's output, as in `Chunk`; outputs can overlap."""
     tokens: tuple[int, ...]
     node_text: str
     """Text of the node that these tokens complete."""
@@ -148,7 +147,7 @@ class RunFailed(Event):
     def of(
         cls, error: PlatoError, run_id: str, at_s: float = 0.0, report: RunReport | None = None
     ) -> Self:
-        """The event that tells of `error`."""
+        """The event that reports `error`."""
         return cls(
             run_id,
             at_s,
@@ -176,11 +175,11 @@ RunEvents = tuple[RunEvent, ...]
 """Events that are sent together, in order."""
 
 MOVED = frozenset({"handed_over", "taken_over"})
-"""Codes of a `RunFailed` that only says that another scheduler drives the run now."""
+"""Codes of a `RunFailed` that only reports that another scheduler drives the run now."""
 
 
 class RunError(PlatoError):
-    """A run that failed elsewhere, as its last event reported."""
+    """A run failed in another process; its last event says how."""
 
     def __init__(self, event: RunFailed) -> None:
         super().__init__(
@@ -196,8 +195,8 @@ class RunError(PlatoError):
 
 @dataclass(frozen=True, slots=True)
 class RunSnapshot:
-    """A run at one moment."""
+    """The current state of a run."""
 
     request: RunRequest
     events: RunEvents
-    """Condensed: they say the same as all events so far; see `RunState.events`."""
+    """Condensed; see `RunState.events`."""

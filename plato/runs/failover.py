@@ -1,8 +1,7 @@
 """Following a run across the failure of its scheduler.
 
-The run of a caller that waits for its answer is handed to another scheduler by that caller
-(`follow_with_failover`). A detached run is adopted by another scheduler on its own; a follower
-only has to find it again (`follow_detached`).
+An attached run is handed to another scheduler by its caller (`follow_with_failover`). A detached
+run is adopted by another scheduler; a follower reconnects to it (`follow_detached`).
 """
 
 from __future__ import annotations
@@ -31,8 +30,8 @@ from plato.runs.state import RunState
 logger = logging.getLogger(__name__)
 
 Drive = Callable[[RunRequest, RunEvents | None], AsyncGenerator[RunEvents]]
-"""Has a scheduler answer a question, from the start or (with the events received so far, which
-may be none) in place of one that failed."""
+"""Asks a scheduler to drive a run: from the start (`None`), or from the events received so far,
+which may be none, after another scheduler failed."""
 Follow = Callable[[EventId], AsyncGenerator[RunEvents]]
 """The events of a run with ids above one, whichever scheduler drives it."""
 
@@ -41,18 +40,18 @@ MAX_BACKOFF_S = 1.0
 
 
 def has_moved(event: RunEvent) -> bool:
-    """Whether an event only says that another scheduler drives the run now."""
+    """Whether an event only reports that another scheduler drives the run now."""
     return isinstance(event, RunFailed) and event.code in MOVED
 
 
 def follow_with_failover(
     drive: Drive, state: RunState, patience_s: float
 ) -> AsyncGenerator[RunEvents]:
-    """The events of the run that `state` is of, handed to another scheduler when its own fails.
+    """The events of a run, which is handed to another scheduler when its own fails.
 
-    Feeds `state`, from which the next scheduler resumes: what was received is not decoded again,
-    and released text comes once. Raises the last error when `patience_s` has passed without an
-    event. Closing the iterator cancels the run.
+    Feeds `state`, from which the next scheduler resumes: received tokens are not decoded again,
+    and released text is not repeated. Raises the last error when `patience_s` has passed without
+    an event. Closing the iterator cancels the run.
     """
     attempts = count()
     return _reconnect(
@@ -66,7 +65,7 @@ def follow_with_failover(
 def follow_detached(follow: Follow, run_id: str, patience_s: float) -> AsyncGenerator[RunEvents]:
     """The events of a detached run, from its start to its end.
 
-    Some events can come again, condensed, after another scheduler has adopted it. Raises the last
+    After another scheduler has adopted it, some events can be repeated, condensed. Raises the last
     error when `patience_s` has passed without an event. Closing the iterator leaves the run alone.
     """
     after = BEFORE_ALL
@@ -85,7 +84,7 @@ async def _reconnect(
     run_id: str,
     patience_s: float,
 ) -> AsyncGenerator[RunEvents]:
-    """What `take` makes of the events of `connect`, called again if they end before the run does.
+    """The events of `connect`, mapped by `take`; reconnects if they end before the run does.
 
     Backs off in between, with jitter. Raises errors that another scheduler would repeat, and the
     last one when `patience_s` has passed without an event.
@@ -100,7 +99,7 @@ async def _reconnect(
                     if not events:
                         break
                     yield events
-                    # Time that the consumer takes does not count.
+                    # The consumer's own time does not count.
                     received_at, backoff_s = loop.time(), FIRST_BACKOFF_S
                     if isinstance(events[-1], RunFinished | RunFailed):
                         return
@@ -129,6 +128,6 @@ def _feed(state: RunState, event: RunEvent) -> RunEvent:
     text = state.feed(event)
     if state.text_missing:
         raise NodeFailedError(
-            f"text behind byte {begins} of the answer is missing; send the question again"
+            f"text after byte {begins} of the answer is missing; send the question again"
         )
     return event if text == event.text else replace(event, text=text, text_offset=begins)

@@ -1,4 +1,4 @@
-"""The plan graph: parts of an answer and what each part needs."""
+"""The plan graph: the nodes of an answer and their dependencies."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from plato.errors import InvalidPlanError
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """One part of the answer."""
+    """A node of the plan; its text is one part of the answer."""
 
     number: int
     """1-based, in plan order."""
@@ -20,14 +20,13 @@ class Node:
     dependencies: tuple[int, ...] = ()
     """Numbers of the nodes whose text this one needs, ascending; all smaller than `number`."""
     max_tokens: int | None = None
-    """A budget of its own, in tokens, where the caller gave one."""
+    """The node's own token budget, if the caller gave one."""
 
 
 class PlanGraph:
     """Nodes in plan order, and their dependencies; acyclic by construction.
 
-    Nodes are added while the plan is still being decoded, so every query answers for the nodes
-    known so far.
+    Nodes are added while the plan is being decoded: queries cover the nodes known so far.
     """
 
     def __init__(self, nodes: Iterable[Node] = ()) -> None:
@@ -37,37 +36,24 @@ class PlanGraph:
             self.add(node)
 
     def add(self, node: Node) -> None:
-        """Append `node`. Raises `InvalidPlanError` if it does not fit behind the nodes so far."""
-        expected = len(self._nodes) + 1
+        """Append `node`. Raises `InvalidPlanError` if it does not follow from the nodes so far."""
         if node.number in self._nodes:
-            raise InvalidPlanError(
-                f"part {node.number} appears twice; number the parts 1, 2, 3, ... in order",
-                param="plato.plan",
-            )
-        if node.number != expected:
-            raise InvalidPlanError(
-                f"part {node.number} stands where part {expected} should; "
-                "number the parts 1, 2, 3, ... in order",
-                param="plato.plan",
-            )
+            raise _invalid(node, "appears twice; number the parts 1, 2, 3, ... in order")
+        if node.number != len(self._nodes) + 1:
+            raise _invalid(node, "is out of order; number the parts 1, 2, 3, ... in order")
         if not node.title.strip():
-            raise InvalidPlanError(f"part {node.number} has no title", param="plato.plan")
+            raise _invalid(node, "has no title")
         for dependency in node.dependencies:
             if dependency >= node.number:
-                raise InvalidPlanError(
-                    f"part {node.number} depends on part {dependency}, which does not come "
-                    "before it; a part may need only parts with smaller numbers",
-                    param="plato.plan",
+                raise _invalid(
+                    node,
+                    f"depends on part {dependency}, which does not come before it; a part may "
+                    "need only parts with smaller numbers",
                 )
             if dependency not in self._nodes:
-                raise InvalidPlanError(
-                    f"part {node.number} depends on part {dependency}, which does not exist",
-                    param="plato.plan",
-                )
+                raise _invalid(node, f"depends on part {dependency}, which does not exist")
         if len(set(node.dependencies)) != len(node.dependencies):
-            raise InvalidPlanError(
-                f"part {node.number} names a dependency twice", param="plato.plan"
-            )
+            raise _invalid(node, "names a dependency twice")
         self._nodes[node.number] = node
         self._graph.add_node(node.number)
         self._graph.add_edges_from((dependency, node.number) for dependency in node.dependencies)
@@ -100,11 +86,14 @@ class PlanGraph:
     def heights(self) -> dict[int, int]:
         """For every node the number of nodes on the longest path that starts at it.
 
-        The critical-path priority of list scheduling (Graham, 1969): a node with more work
-        behind it goes first.
+        The critical-path priority of list scheduling (Graham, 1969).
         """
         heights: dict[int, int] = {}
         for number in reversed(self._nodes):
             below = (heights[successor] for successor in self._graph.successors(number))
             heights[number] = 1 + max(below, default=0)
         return heights
+
+
+def _invalid(node: Node, reason: str) -> InvalidPlanError:
+    return InvalidPlanError(f"part {node.number} {reason}", param="plato.plan")

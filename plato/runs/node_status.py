@@ -1,4 +1,4 @@
-"""Everything that is known of one node from its events."""
+"""The state of one node, folded from its events."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from plato.runs.report import NodeReport, NodeState
 
 @dataclass(slots=True)
 class NodeStatus:
-    """One node: its output in one piece, and the events that say the rest."""
+    """One node: its output in one piece, and its other events."""
 
     number: int
     planned: NodePlanned | None = None
@@ -22,29 +22,29 @@ class NodeStatus:
     last: NodeOutput | None = None
     finished: NodeFinished | None = None
     failed: NodeReport | None = None
-    """Set by the scheduler: a node that cannot be decoded ends the run, so there is no event."""
+    """Set by the scheduler: a failed node ends the run, so it has no event of its own."""
     attempts: int = 0
     tokens: list[int] = field(default_factory=list)
     text: str = ""
     finish: FinishReason | None = None
-    """Set once all of its output is here."""
+    """Set once its output is complete."""
     first_token_s: float | None = None
-    """When its first token came, as its events say."""
+    """Time of its first token, by its events."""
     visible_s: float | None = None
-    """When its first text other than white space came."""
+    """Time of its first text other than white space."""
     _pieces: list[tuple[int, int]] = field(default_factory=list)
     """Token offset and character position at which each output began."""
     _firsts: list[tuple[NodeOutput, int, int]] = field(default_factory=list)
-    """The outputs that set these times, and the tokens and characters there were then."""
+    """The outputs that set these times, with the number of tokens and characters up to each."""
 
     @property
     def title(self) -> str:
-        """The title, as far as it is known."""
+        """The title; empty until the node is planned."""
         return self.planned.node.title if self.planned is not None else ""
 
     @property
     def report(self) -> NodeReport:
-        """The node as it stands."""
+        """The node's current state."""
         if self.failed is not None:
             return self.failed
         if self.finished is not None:
@@ -71,10 +71,10 @@ class NodeStatus:
         )
 
     def take(self, output: NodeOutput) -> None:
-        """Add output. What is here already is dropped; what would leave a gap is ignored.
+        """Add output. Known tokens are dropped; output that would leave a gap is ignored.
 
-        The only rule for offsets: the same for a retried node, an event log with a gap, and a
-        scheduler that resumed from less than is known here.
+        The same rule covers a retried node, an event log with a gap, and a scheduler that resumed
+        from fewer tokens than are known here.
         """
         known, end = len(self.tokens), output.offset + len(output.tokens)
         tokens, text = output.tokens, output.node_text
@@ -102,10 +102,7 @@ class NodeStatus:
         self.finish = output.finish
 
     def _cut(self, offset: int) -> bool:
-        """Forget the output from `offset` on, if a piece begins there.
-
-        The piece that follows comes from a scheduler that resumed from less than is known here.
-        """
+        """Forget the output from `offset` on, if a piece begins there; returns whether one did."""
         index = bisect_left(self._pieces, offset, key=itemgetter(0))
         if index == len(self._pieces) or self._pieces[index][0] != offset:
             return False
@@ -130,7 +127,7 @@ class NodeStatus:
 
     @property
     def outputs(self) -> list[NodeOutput]:
-        """The output in a few events, all from offset 0, which also say when it began."""
+        """The output in a few events, all from offset 0, that preserve `first_token_s`."""
         firsts = [
             replace(
                 output,

@@ -1,4 +1,4 @@
-"""What became of a run, its plan and its nodes."""
+"""Reports of a run, its plan and its nodes."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class NodeState(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class PlanReport:
-    """How the plan came about. Times are seconds since the run started."""
+    """Source, size and cost of the plan. Times are seconds since the run started."""
 
     source: str
     """`model` (decoded), `request` (handed in) or `none` (sequential)."""
@@ -34,7 +34,7 @@ class PlanReport:
     prompt_tokens: int = 0
     cached_tokens: int = 0
     one_probability: float | None = None
-    """The model's probability of `[ONE]`, do not split, at the plan's first token."""
+    """The model's probability of `[ONE]` (do not split) at the plan's first token."""
     started_s: float = 0.0
     finished_s: float = 0.0
     replica: str = ""
@@ -45,7 +45,7 @@ NO_PLAN = PlanReport(source="none")
 
 @dataclass(frozen=True, slots=True)
 class NodeReport:
-    """What became of one node. Times are seconds since the run started."""
+    """State and cost of one node. Times are seconds since the run started."""
 
     number: int
     title: str
@@ -59,13 +59,13 @@ class NodeReport:
     continues: int | None = None
     """The dependency whose conversation its prompt continues."""
     sees: tuple[int, ...] = ()
-    """Every node whose text is in its prompt."""
+    """Nodes whose text is in its prompt."""
     shortened: tuple[int, ...] = ()
     """Nodes whose text was cut in the middle to fit the model's context."""
     prompt_tokens: int = 0
     cached_tokens: int = 0
     predicted_cached_tokens: int = 0
-    """Cache hit that placement predicted."""
+    """Predicted by placement."""
     tokens: int = 0
     attempts: int = 0
     finish: FinishReason | None = None
@@ -76,7 +76,7 @@ class NodeReport:
 
 @dataclass(frozen=True, slots=True)
 class RunReport:
-    """The whole run: what the response's `plato` object shows."""
+    """The whole run, as the response's `plato` object shows it."""
 
     run_id: str
     requested_mode: Mode
@@ -97,7 +97,7 @@ class RunReport:
     finish_reason: AnswerFinish | None = None
     """Set when the answer is complete: `length` if some of it was cut, else `stop`."""
     degraded: tuple[str, ...] = ()
-    """What the run had to do without (the context store, for example)."""
+    """Services that were unavailable during the run (the context store, for example)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +109,7 @@ class Answer:
 
     @property
     def finish_reason(self) -> AnswerFinish:
-        """`length` if anything that should be visible was cut, else `stop`."""
+        """`length` if text that should be visible was cut, else `stop`."""
         return self.report.finish_reason or "stop"
 
     @property

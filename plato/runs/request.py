@@ -1,4 +1,4 @@
-"""What is asked of a run."""
+"""The request of a run."""
 
 from __future__ import annotations
 
@@ -32,10 +32,7 @@ class Message:
 
 @dataclass(frozen=True, slots=True)
 class RunRequest:
-    """What a scheduler is asked to do: validated, complete, with a seed.
-
-    Made by `plato.api.requests`, which fills in the deployment's defaults.
-    """
+    """A question for a scheduler: validated and complete; made by `plato.api.requests`."""
 
     run_id: str
     messages: tuple[Message, ...]
@@ -49,18 +46,17 @@ class RunRequest:
     max_tokens: int | None = None
     """Bounds the composed answer, in tokens."""
     plan: tuple[Node, ...] | None = None
-    """A plan handed in by the caller; the planner is not asked then."""
+    """A plan given by the caller; the planner is not called."""
     decode_plan: bool = False
-    """Have the planner decode `plan` as if it were its own. Only with `Settings.equal_work`."""
+    """Have the planner decode `plan` as if it were its own. Needs `Settings.equal_work`."""
     exact_lengths: bool = False
-    """Decode every node to exactly its `max_tokens`, past the model's end of turn. Only with
-    `Settings.equal_work`."""
+    """Decode each node to exactly `max_tokens`, past its end. Needs `Settings.equal_work`."""
     include_prompts: bool = False
     """Report the text of every node's prompt."""
     headings: bool = False
-    """Put titles above the parts of the answer."""
+    """Put each node's title above its text."""
 
     @property
     def planned_mode(self) -> Mode:
-        """The mode of an answer that follows a plan."""
+        """The mode if the answer follows a plan."""
         return Mode.SKELETON if self.mode is Mode.SKELETON else Mode.PLATO

@@ -1,9 +1,8 @@
-"""Everything that is known of a run from its events.
+"""The state of a run, folded from its events; the only fold.
 
-The one place where events are folded. The scheduler that drives a run composes, reports and
-resumes from it; an ingress keeps one to hand the run on when its scheduler dies, and to report. A
-state gives back a few events that say the same as all it was fed, so taking over a run is
-replaying them.
+The scheduler that drives a run composes and reports from it; an ingress keeps one to hand the run
+to another scheduler. A state can be condensed into a few equivalent events, so taking over a run
+means replaying them.
 """
 
 from __future__ import annotations
@@ -54,7 +53,7 @@ class RunState:
         self.text_bytes = 0
         """Length of the released text in UTF-8."""
         self.text_missing = False
-        """Whether text was released that begins behind a gap, as in a damaged event log."""
+        """Whether released text began after a gap, as in a damaged event log."""
         self._released: list[str] = []
         self._mode: ModeChosen | None = None
         self._plan: PlanFinished | None = None
@@ -62,16 +61,16 @@ class RunState:
             self.feed(event)
 
     def feed(self, event: RunEvent) -> str:
-        """Take an event; returns the text it releases that was not here yet.
+        """Apply an event; returns the text it releases that is new here.
 
-        Repetitions change nothing; text behind a gap is ignored (see `text_missing`).
+        Repetitions change nothing; text after a gap is ignored (see `text_missing`).
         """
         self.last_id = max(self.last_id, event.id)
         self.at_s = max(self.at_s, event.at_s)
         match event:
             case ModeChosen():
                 if event.mode is Mode.SEQUENTIAL and self.mode is not Mode.SEQUENTIAL:
-                    # The answer is one node, whatever a plan had begun before.
+                    # The answer is one node; nodes of an abandoned plan do not count.
                     self.nodes.clear()
                 self._mode = _without_text(event)
             case NodePlanned():
@@ -93,10 +92,10 @@ class RunState:
         return self.release(event.text, event.text_offset)
 
     def release(self, text: str, offset: int) -> str:
-        """Add released text that begins at byte `offset`; returns what was not here yet.
+        """Add released text that begins at byte `offset`; returns what is new here.
 
-        Where another scheduler composed other text and the cut falls into a character, `?` takes
-        the place of each of its bytes that is left, so that offsets stay right.
+        If another scheduler composed different text and the cut splits a character, each of its
+        remaining bytes becomes `?`, so that offsets stay correct.
         """
         if not text:
             return ""
@@ -113,7 +112,7 @@ class RunState:
         return text
 
     def node(self, number: int) -> NodeStatus:
-        """The status of a node, empty if nothing is known of it yet."""
+        """The status of a node, created empty if it is not known yet."""
         return self.nodes.setdefault(number, NodeStatus(number))
 
     @property
@@ -125,7 +124,7 @@ class RunState:
 
     @property
     def mode(self) -> Mode | None:
-        """How the question is answered, once that is known."""
+        """The mode, once it is chosen."""
         return self._mode.mode if self._mode is not None else None
 
     @property
@@ -135,7 +134,7 @@ class RunState:
 
     @property
     def plan(self) -> PlanReport:
-        """The plan as far as it is known."""
+        """The report of the plan so far."""
         if self._plan is not None:
             return self._plan.report
         reports = (planned.plan for planned in reversed(self._planned()))
@@ -143,12 +142,12 @@ class RunState:
 
     @property
     def plan_tokens(self) -> tuple[int, ...]:
-        """Output tokens of the plan, as far as they are known."""
+        """Output tokens of the plan so far."""
         return max((planned.plan_tokens for planned in self._planned()), key=len, default=())
 
     @property
     def planned_nodes(self) -> tuple[Node, ...]:
-        """The plan so far."""
+        """The nodes planned so far."""
         return tuple(planned.node for planned in self._planned())
 
     @property
@@ -161,7 +160,7 @@ class RunState:
             if node.visible_s is not None:
                 return max(shown_s, node.visible_s)
             if node.last is not None:
-                # Nodes after one without text are shown once that has ended.
+                # A node without text holds back the next one until it has ended.
                 shown_s = max(shown_s, node.last.at_s)
         return None
 
@@ -171,7 +170,7 @@ class RunState:
         return self.plan_complete and all(n.finished is not None for n in self.nodes.values())
 
     def report(self) -> RunReport:
-        """The run as it stands, or as it ended."""
+        """The run's current or final state."""
         if self.ended is not None and self.ended.report is not None:
             return self.ended.report
         nodes = tuple(node.report for _, node in sorted(self.nodes.items()))
@@ -200,9 +199,9 @@ class RunState:
         return Answer(self.text, self.ended.report)
 
     def events(self) -> RunEvents:
-        """A few events, in the order of their ids, that say the same as all so far.
+        """A few events, by ascending id, that are equivalent to all events so far.
 
-        Each says nothing that was not known at its id; the released text comes with the last.
+        None contains anything newer than its id; the last one carries the released text.
         """
         events: list[RunEvent | None] = [self._mode, *self._planned(), self._plan]
         for _, node in sorted(self.nodes.items()):
@@ -210,7 +209,7 @@ class RunState:
         events.append(self.ended)
         condensed = sorted((e for e in events if e is not None), key=attrgetter("id"))
         if condensed:
-            # Text can have come with an event that said nothing else, so the id is the highest.
+            # The text may be newer than the other contents of the last event.
             last = replace(condensed[-1], id=self.last_id, text=self.text, text_offset=0)
             condensed = [replace(e, text_offset=self.text_bytes) for e in condensed[:-1]] + [last]
         return tuple(condensed)
@@ -221,5 +220,5 @@ class RunState:
 
 
 def _without_text(event: E) -> E:
-    """The event without released text, which the state keeps in one piece."""
+    """The event without released text, which the state stores separately."""
     return replace(event, text="", text_offset=0) if event.text_offset or event.text else event

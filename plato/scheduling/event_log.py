@@ -1,4 +1,4 @@
-"""The events of one run, and those who follow them."""
+"""The events of one run, and their followers."""
 
 from __future__ import annotations
 
@@ -22,44 +22,37 @@ from plato.runs.composer import Composer
 from plato.scheduling.ownership.journal import Journal
 
 MAX_EVENTS_BEHIND = 4096
-"""A follower that lags further behind is dropped. Events come in batches of whatever is there, so
-only one that has stopped reading gets this far."""
+"""A follower that lags further behind is dropped. A read returns all pending events, so only one
+that has stopped reading lags this far."""
 
 
 @dataclass(eq=False, slots=True)
 class _Follower:
     read: int
-    """Events it has taken or, at first, skipped."""
+    """Number of events it has read or skipped."""
     joined: int
-    """Events there were when it began."""
+    """Number of events when it joined."""
     dropped: bool = False
 
 
 class EventLog:
-    """Appends a run's events to its state, its answer and its journal, and wakes its followers.
+    """Feeds a run's events to its state, composer and journal, and wakes its followers.
 
     Appending never waits, so no follower can slow the run. Events are bounded by the token budgets
     of the run's nodes.
     """
 
     def __init__(
-        self,
-        state: RunState,
-        journal: Journal,
-        decode: Callable[[tuple[int, ...]], str],
-        term: int,
+        self, state: RunState, journal: Journal, decode: Callable[[tuple[int, ...]], str], term: int
     ) -> None:
-        """Go on behind the events that `state` was restored from, in `term`.
-
-        `decode` is the composer's.
-        """
+        """Continue after the events of `state`, in `term`; `decode` is the composer's."""
         self.state = state
         self.composer = Composer(state, decode)
         self.on_complete: Callable[[], None] = lambda: None
         """Called when the answer is complete while nodes are still being decoded."""
         self._journal = journal
         self._events: list[RunEvent] = list(state.events())
-        """Those of other schedulers, condensed, then all of ours."""
+        """Events of previous schedulers, condensed, then all events of this one."""
         self._restored = len(self._events)
         self._restored_id = state.last_id
         self._next_id = EventId(term, 0)
@@ -77,26 +70,26 @@ class EventLog:
 
     @property
     def followed(self) -> bool:
-        """Whether somebody follows the run."""
+        """Whether the run has a follower."""
         return bool(self._followers)
 
     @property
     def ended(self) -> bool:
-        """Whether the last event is here."""
+        """Whether the run has ended."""
         return self.state.ended is not None
 
     @property
     def stamp(self) -> tuple[str, float]:
-        """The first fields of an event that happens now."""
+        """`run_id` and `at_s` of an event that happens now."""
         return self.state.request.run_id, self.at_s
 
     def choose_mode(self, mode: Mode, reason: str | None = None) -> None:
-        """Report how the question is answered, once, before the first text."""
+        """Report the mode, unless it was reported before."""
         if self.state.mode is None:
             self.append(ModeChosen(*self.stamp, mode, reason))
 
     def append(self, event: RunEvent) -> None:
-        """Assign the event its id and the text that it releases, and pass it on."""
+        """Assign the event its id and the text that it releases, and publish it."""
         event = replace(event, id=self._next_id)
         self._next_id = EventId(event.id.term, event.id.number + 1)
         self.state.feed(event)
@@ -116,15 +109,12 @@ class EventLog:
             self.on_complete()
 
     def compose(self) -> None:
-        """Compose what the state makes visible; the next event carries it.
-
-        What other schedulers have released is not released again.
-        """
+        """Compose newly visible text for the next event to carry; released text is not repeated."""
         begins = self.composer.released_bytes
         self._unsent += self.state.release(self.composer.advance(), begins)
 
     def report(self, degraded: tuple[str, ...]) -> RunReport:
-        """The run as it ends now: nodes that have not ended are cancelled."""
+        """The report of a run that ends now: unfinished nodes are cancelled."""
         report = self.state.report()
         return replace(
             report,
@@ -146,10 +136,10 @@ class EventLog:
         """Events with ids above `after`, in batches, until the run has ended.
 
         Yields an empty batch whenever `heartbeat_s` has passed without an event. Raises
-        `SlowConsumerError` if the consumer did not read for so long that it was dropped.
+        `SlowConsumerError` if the consumer lags by more than `MAX_EVENTS_BEHIND`.
         """
         read = 0
-        # Restored events are condensed: who has not seen all of them gets all.
+        # Restored events are condensed: a follower that lacks one of them gets all.
         if after >= self._restored_id:
             read = bisect_right(self._events, after, lo=self._restored, key=lambda event: event.id)
         follower = _Follower(read, len(self._events))
@@ -159,8 +149,8 @@ class EventLog:
                 news = self._news
                 if follower.dropped:
                     raise SlowConsumerError(
-                        f"more than {MAX_EVENTS_BEHIND} events were not read in time; follow the "
-                        "run again behind the last event"
+                        f"more than {MAX_EVENTS_BEHIND} events were not read in time; reconnect "
+                        "with Last-Event-ID"
                     )
                 if follower.read < len(self._events):
                     batch = tuple(self._events[follower.read :])

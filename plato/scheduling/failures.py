@@ -1,4 +1,4 @@
-"""Why an attempt at decoding failed, and whether another may succeed."""
+"""Why an attempt failed, and whether to retry."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ RETRY_AFTER_S = 1.0
 
 
 class SilenceError(Exception):
-    """The decoder has answered nothing for so long that it counts as lost."""
+    """The decoder was silent for so long that it counts as lost."""
 
 
 class LeaseLostError(Exception):
@@ -40,11 +40,11 @@ class AttemptFailure:
     blames_replica: bool = True
     """Whether its replica should be avoided."""
     silent: bool = False
-    """Whether all that is known is that nothing was heard."""
+    """Whether the decoder was silent, as opposed to reporting an error."""
 
 
 def classify_failure(error: BaseException, what: str, replica: str) -> AttemptFailure:
-    """What an error of an attempt means; `what` names the node or plan to the user."""
+    """Classify an error of an attempt; `what` names the node or plan to the user."""
 
     def unavailable(message: str) -> UnavailableError:
         return UnavailableError(f"{what}: {message}", retry_after_s=RETRY_AFTER_S)
@@ -59,13 +59,11 @@ def classify_failure(error: BaseException, what: str, replica: str) -> AttemptFa
         case EngineError():
             return AttemptFailure(unavailable(str(error)), "engine")
         case SilenceError():
-            silent = unavailable(f"decoder {replica} does not answer")
+            silent = unavailable(f"decoder {replica} does not respond")
             return AttemptFailure(silent, "silent", silent=True)
         case LeaseLostError():
-            dropped = NodeFailedError(
-                f"{what}: decoder {replica} dropped it, because this scheduler's lease had expired"
-            )
-            return AttemptFailure(dropped, "lease_lost", blames_replica=False)
+            message = f"{what}: decoder {replica} dropped it after the scheduler's lease expired"
+            return AttemptFailure(NodeFailedError(message), "lease_lost", blames_replica=False)
         case NodeFailedError() | UnavailableError():
             return AttemptFailure(error)
         case PlatoError():
@@ -74,9 +72,5 @@ def classify_failure(error: BaseException, what: str, replica: str) -> AttemptFa
             return AttemptFailure(NodeFailedError(f"{what} was cancelled by its decoder"))
         case _:
             logger.info("attempt failed", exc_info=error)
-            return AttemptFailure(
-                NodeFailedError(
-                    f"{what} failed on decoder {replica} ({type(error).__name__}); send the "
-                    "question again"
-                )
-            )
+            message = f"{what} failed on decoder {replica} ({type(error).__name__}); ask again"
+            return AttemptFailure(NodeFailedError(message))

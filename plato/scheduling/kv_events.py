@@ -23,7 +23,7 @@ SNAPSHOT_INTERVAL_S = 1.0
 async def publish_kv_events(engine: Engine, replica: str, store: ContextStore) -> None:
     """Append an engine's KV events to the store, until cancelled or the engine is closed.
 
-    A batch that the store loses shows as a gap in the numbers, and followers fetch a snapshot.
+    A lost batch leaves a gap in the numbers, and followers fetch a snapshot.
     """
     while True:
         await asyncio.sleep(INTERVAL_S)
@@ -32,7 +32,7 @@ async def publish_kv_events(engine: Engine, replica: str, store: ContextStore) -
             if batch is not None:
                 await store.append_kv_events(pack(KVEventRecord(replica, engine.epoch, batch)))
             elif not store.available:
-                # An idle decoder writes nothing, and would not notice that the store is back.
+                # An idle decoder writes nothing, and would not notice that the store recovered.
                 await store.ping()
         except EngineClosedError:
             return
@@ -43,8 +43,8 @@ async def publish_kv_events(engine: Engine, replica: str, store: ContextStore) -
 class KVEventFollower:
     """Applies the KV events of all decoders to a scheduler's placement.
 
-    Batches are numbered: after a gap, a restart of the store or a new epoch of a replica, the
-    replica is asked for a snapshot. Runs never wait for any of this.
+    Batches are numbered: after a gap, a restart of the store or a new epoch of a replica, a
+    snapshot of the replica is fetched. Runs never wait for it.
     """
 
     def __init__(self, store: ContextStore, pool: DecoderPool, replicas: ReplicaTable) -> None:
@@ -56,7 +56,7 @@ class KVEventFollower:
         self._synced: dict[str, str] = {}
         """Epoch of every replica whose stored prefixes are known; bounded by the replicas."""
         self._fetching: dict[str, asyncio.Task[None]] = {}
-        """One task for each replica whose snapshot is being fetched."""
+        """One task per replica whose snapshot is being fetched."""
         self.snapshots = 0
         """Snapshots fetched."""
 
@@ -114,6 +114,6 @@ class KVEventFollower:
         except Exception as error:
             logger.info("fetching the KV snapshot of %s failed: %r", replica, error)
         finally:
-            # Success or not, the next one has to wait.
+            # Wait after a failure, too.
             await asyncio.sleep(SNAPSHOT_INTERVAL_S)
             del self._fetching[replica]

@@ -1,4 +1,4 @@
-"""Decoding a node, on as many replicas as it takes."""
+"""Decoding a node, with retries on other replicas."""
 
 from __future__ import annotations
 
@@ -20,12 +20,7 @@ from plato.metrics.table import (
     REUSE_PREDICTED,
 )
 from plato.runs import NodeStatus
-from plato.scheduling.failures import (
-    AttemptFailure,
-    LeaseLostError,
-    SilenceError,
-    classify_failure,
-)
+from plato.scheduling.failures import AttemptFailure, LeaseLostError, SilenceError, classify_failure
 from plato.scheduling.leases import LeaseKeeper, being_cancelled
 from plato.scheduling.placement import Booking, Placement
 from plato.settings import Settings
@@ -39,43 +34,41 @@ RETRY_BACKOFF_S = 0.1
 MAX_ATTEMPTS = 4
 """Attempts of a node in all, in units of `Settings.node_attempts`."""
 SILENT_COST = 0.5
-"""Of an attempt: it may be the receiver of a silent decoder's other streams that is gone, and kills
-no decoder, unlike a node that has its decoders die."""
+"""Cost of a silent attempt: a lost receiver of another stream can block a decoder, so silence is
+weaker evidence against the node than a crash."""
 SUSPECT_AFTER = 2
-"""Attempts in a row without a token after which a node may be what kills replicas."""
+"""Attempts in a row without a new token after which a node is suspected of crashing replicas."""
 
 
 @dataclass(slots=True)
 class NodeDecoding:
-    """A node that is being decoded.
-
-    Its output so far, from which an attempt resumes, is in `status`, which `on_output` feeds.
-    """
+    """A node that is being decoded."""
 
     request: GenerateRequest
     status: NodeStatus
+    """The output so far, from which an attempt resumes; `on_output` must feed it."""
     on_output: Callable[[Chunk], None]
     """Called for every chunk with tokens or a finish reason."""
     on_retry: Callable[[str], None]
     """Called with the reason before every further attempt."""
     attempt: int = 0
     predicted_tokens: int = 0
-    """Cache hit that placement predicted."""
+    """Cache hit predicted by placement."""
     replica: str = ""
     epoch: str = ""
 
     @property
     def name(self) -> str:
-        """What users call the node."""
+        """The node's name in messages to users."""
         return f"part {self.request.node}"
 
 
 class NodeDecoder:
-    """Shared by all runs of a scheduler.
+    """Decodes nodes on the pool; shared by all runs of a scheduler.
 
     A replica that dies, hangs, leaves or is too busy costs an attempt: the node resumes on another
     decoder from its last token. Attempts in a row without a new token are bounded, so a node that
-    kills every decoder it meets fails, and spares the rest of the pool.
+    crashes every decoder fails before it takes down the pool.
     """
 
     def __init__(
@@ -93,7 +86,7 @@ class NodeDecoder:
         self._recorder = recorder
 
     def full(self) -> bool:
-        """Whether more sequences at once would decode no faster; see `ReplicaTable.full`."""
+        """See `ReplicaTable.full`."""
         return self._placement.replicas.full()
 
     async def decode(self, decoding: NodeDecoding) -> None:
@@ -111,7 +104,7 @@ class NodeDecoder:
             ) from error
 
     async def _retry(self, decoding: NodeDecoding) -> None:
-        """Attempt until one succeeds, or too many have brought no new token."""
+        """Retry until an attempt succeeds or the attempts are used up."""
         fruitless, spent = 0, 0.0
         limit = self._settings.node_attempts
         while True:
@@ -187,7 +180,7 @@ class NodeDecoder:
         booking: Booking,
         silence: asyncio.Timeout,
     ) -> None:
-        """Take the chunks of one attempt; `silence` is expired when the replica counts as lost."""
+        """Receive one attempt's chunks; `silence` is expired when the replica counts as lost."""
 
         def lost() -> None:
             expire(silence)
@@ -195,10 +188,10 @@ class NodeDecoder:
         stream, answered = self._pool.generate(request, ranked), False
         with ExitStack() as held:
             if decoding.replica:
-                # Also before it has answered: it may hang already.
+                # Also before its first chunk: it may hang already.
                 held.enter_context(self._leases.holding(decoding.replica, lost))
             async with aclosing(stream):
-                # Only waiting for a chunk can be interrupted: taking one never waits.
+                # Only waiting for a chunk can be interrupted: handling one never waits.
                 async for chunk in stream:
                     if chunk.offset != len(decoding.status.tokens):
                         raise NodeFailedError(
@@ -206,7 +199,7 @@ class NodeDecoder:
                             f"{decoding.name} are missing"
                         )
                     if chunk.replica != decoding.replica:
-                        # The pool has taken another than was chosen.
+                        # The pool chose another replica than placement.
                         held.close()
                         held.enter_context(self._leases.holding(chunk.replica, lost))
                     decoding.replica, decoding.epoch = chunk.replica, chunk.epoch
@@ -221,8 +214,7 @@ class NodeDecoder:
                         raise LeaseLostError
                     decoding.on_output(chunk)
                     if chunk.finish is not None:
-                        # A replica that dies between its last chunk and the end of its stream
-                        # has done all there was to do.
+                        # Do not wait for the end of the stream: the replica may die before it.
                         return
 
     def _record_reuse(self, predicted: int, actual: int) -> None:
@@ -232,16 +224,13 @@ class NodeDecoder:
         self._recorder.add(REUSE_MISSED, max(0, predicted - actual))
 
     def finished(self, decoding: NodeDecoding) -> None:
-        """Let placement know that the replica holds the node's prompt and output."""
+        """Tell placement that the replica holds the node's prompt and output."""
         prompt = decoding.request.prompt.extended(Segment(tuple(decoding.status.tokens)))
         # The last token was sampled and has no KV.
         self._placement.replicas.learn(prompt, decoding.replica, missing=1)
 
     async def release(self, run_id: str, replicas: Iterable[str]) -> None:
-        """Tell replicas that a run has ended and needs nothing that it pinned there.
-
-        Never raises: pins expire where nobody releases them.
-        """
+        """Release the pins of a run that has ended. Never raises: unreleased pins expire."""
         try:
             async with asyncio.timeout(RELEASE_DEADLINE_S):
                 calls = (self._pool.release(run_id, replica) for replica in replicas)
@@ -256,10 +245,9 @@ class NodeDecoder:
 
 
 def _backoff_s(fruitless: int) -> float:
-    """How long to wait before the next attempt.
+    """Backoff before the next attempt: none at first, since waiting does not revive a process.
 
-    The first goes at once: a process that has died will not be more alive later. Then the time
-    doubles, with jitter, so that nodes that failed together do not come back together.
+    Then it doubles, with jitter, so that nodes that failed together do not retry together.
     """
     if fruitless <= 1:
         return 0.0

@@ -14,14 +14,10 @@ from plato.scheduling.services import Services
 
 
 class NodeTask:
-    """Has a node decoded, and appends what happens to the run's log."""
+    """Decodes one node, and appends its events to the run's log."""
 
     def __init__(
-        self,
-        request: GenerateRequest,
-        prompt: NodePrompt,
-        log: EventLog,
-        services: Services,
+        self, request: GenerateRequest, prompt: NodePrompt, log: EventLog, services: Services
     ) -> None:
         status = log.state.node(request.node)
         report = status.report
@@ -43,7 +39,7 @@ class NodeTask:
         )
 
     async def decode(self) -> None:
-        """Decode the node, which another scheduler may have begun. Raises a `PlatoError`."""
+        """Decode the node, or the rest of it after a takeover. Raises a `PlatoError`."""
         self._begin(None)
         try:
             await self._services.decoder.decode(self.decoding)
@@ -58,7 +54,7 @@ class NodeTask:
         status = self.decoding.status
         self.decoding.attempt -= 1
         if status.finished is None and status.output is not None:
-            # Whole: followers of the run may have less of it than the context store.
+            # In one piece: followers of the run may have less of it than the context store.
             self._log.append(replace(status.output, at_s=self._log.at_s))
             self._finish()
 

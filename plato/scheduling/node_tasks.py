@@ -1,4 +1,4 @@
-"""The nodes of one run: each starts as soon as its dependencies are done."""
+"""The tasks of one run's nodes: each starts as soon as its dependencies are done."""
 
 from __future__ import annotations
 
@@ -7,13 +7,7 @@ from dataclasses import replace
 
 from plato.engine import GenerateRequest, Prompt, StopConditions
 from plato.prompting import NodePrompt, NodeText, TranscriptConversation
-from plato.runs import (
-    Mode,
-    Node,
-    NodePlanned,
-    PlanGraph,
-    PlanReport,
-)
+from plato.runs import Mode, Node, NodePlanned, PlanGraph, PlanReport
 from plato.scheduling.budget import node_budget
 from plato.scheduling.event_log import EventLog
 from plato.scheduling.node_task import NodeTask
@@ -21,14 +15,14 @@ from plato.scheduling.ownership.journal import Journal
 from plato.scheduling.services import Services
 
 HIDDEN_INTERVALS = 2.5
-"""Nodes whose text waits for that of earlier ones send less often, by this factor: every message
-costs processor time, which the decoders lack where they share a machine with the rest."""
+"""Factor by which nodes whose text is not visible yet send less often: messages cost CPU time that
+decoders on the same machine need."""
 
 
 class NodeTasks:
-    """Dispatches the nodes of a run and reports what becomes of them.
+    """Dispatches the nodes of a run.
 
-    Nothing polls: a plan line and the end of a node start what they make ready.
+    Without polling: each plan line and each finished node starts the nodes that it makes ready.
     """
 
     def __init__(self, log: EventLog, journal: Journal, services: Services) -> None:
@@ -42,7 +36,7 @@ class NodeTasks:
         self._request = log.state.request
         self._conversation: TranscriptConversation | None = None
         self._group: asyncio.TaskGroup | None = None
-        # Both by node, so bounded by the plan.
+        # By node, so bounded by the plan.
         self._started: dict[int, asyncio.Task[None]] = {}
         self._texts: dict[int, NodeText] = {}
         """Of finished nodes."""
@@ -87,7 +81,7 @@ class NodeTasks:
         self._start(self.graph[1], NodePrompt(prompt, None, (), ()), budget, height=1, keep=None)
 
     async def discard(self) -> None:
-        """Cancel all nodes and forget them: the question is answered in another mode."""
+        """Cancel and forget all nodes, because the mode has changed."""
         for task in self._started.values():
             task.cancel()
         if self._started:
@@ -97,9 +91,9 @@ class NodeTasks:
         self.graph = PlanGraph()
 
     def _distance(self, number: int) -> int | None:
-        """How many other nodes must end before one can start that continues this one.
+        """Number of other nodes that must end before a dependent of this one can start.
 
-        `None` if none will. While the plan is still being written, its next line may need it.
+        `None` if there is no dependent. While the plan is decoded, its next line may be one.
         """
         if self._request.mode is Mode.SKELETON:
             return None
@@ -135,7 +129,7 @@ class NodeTasks:
         self._started[node.number] = self._group.create_task(self._run(work))
 
     async def _run(self, work: NodeTask) -> None:
-        """Decode one node, and start what it makes ready."""
+        """Decode one node, and start the nodes that it makes ready."""
         status, keep = work.decoding.status, work.decoding.request.keep
         if status.finish is not None:
             work.restore()

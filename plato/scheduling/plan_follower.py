@@ -1,4 +1,4 @@
-"""Following a planner: its lines as they come, and another attempt where one breaks off."""
+"""Following a planner line by line, with a retry if it fails."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from plato.tasks import expire
 logger = logging.getLogger(__name__)
 
 AddNode = Callable[[Node, PlanReport, tuple[int, ...]], None]
-"""Takes a node, the plan so far, and the plan's output tokens so far."""
+"""Called with a node, the plan so far, and the plan's output tokens so far."""
 PLAN_ATTEMPTS = 2
 MARGIN_S = 1.0
-"""The planner keeps the deadline itself; this is for one that hangs."""
+"""Added to the deadline, which the planner enforces itself unless it hangs."""
 
 
 class PlanFollower:
@@ -37,13 +37,13 @@ class PlanFollower:
         self._replica = ""
         self._started_s = at_s()
         self.usage = PlanUsage()
-        """What the plan has taken."""
+        """Cost of the plan so far."""
         self.reason: str | None = None
         """Why the plan ended early, if it did."""
         self.failed = False
-        """Whether that is because no planner brought it to its end."""
+        """Whether the last attempt failed."""
         self.split = True
-        """False: the model chose to answer in one piece."""
+        """Whether the model chose to split the answer."""
 
     def report(self, nodes: int) -> PlanReport:
         """The plan so far."""
@@ -62,10 +62,10 @@ class PlanFollower:
         )
 
     async def follow(self, request: PlanRequest, known: int, add: AddNode) -> None:
-        """Call `add` for every node behind the first `known`.
+        """Call `add` for every node after the first `known`.
 
-        A planner that dies or falls silent is replaced by another, which resumes from the tokens
-        of the last line. Raises `ContextLengthError`: that is for the caller to fix.
+        If a planner dies or is silent, another one resumes from the tokens of the last line.
+        Raises `ContextLengthError`.
         """
         loop = asyncio.get_running_loop()
         deadline = loop.time() + request.deadline_s
@@ -98,7 +98,7 @@ class PlanFollower:
             attempt = replace(request, deadline_s=left_s)
 
     async def _attempt(self, request: PlanRequest, take: Callable[[PlanLine], None]) -> str | None:
-        """One planner's attempt: why it failed, if it did. How a plan ended is no failure."""
+        """Make one attempt; returns why it failed, if it did."""
         try:
             async with asyncio.timeout(request.deadline_s + MARGIN_S) as deadline:
                 async with asyncio.timeout(None) as silence:
@@ -119,12 +119,12 @@ class PlanFollower:
     async def _receive(
         self, request: PlanRequest, take: Callable[[PlanLine], None], silence: asyncio.Timeout
     ) -> bool:
-        """Take the events of one attempt; whether the plan came to its end."""
+        """Receive the events of one attempt; returns whether the plan ended."""
         leases = self._services.leases
         stream = self._services.planner.plan(request)
         with ExitStack() as held:
             async with aclosing(stream):
-                # Only waiting for an event can be interrupted: taking one never waits.
+                # Only waiting for an event can be interrupted: handling one never waits.
                 async for event in stream:
                     match event:
                         case PlanStarted():
@@ -141,7 +141,7 @@ class PlanFollower:
 
 
 def _describe(error: BaseException, replica: str) -> str:
-    """Why an attempt failed, as the run reports it; details of unexpected errors are logged."""
+    """Why an attempt failed, for the run's report; details of unexpected errors are logged."""
     match error:
         case asyncio.CancelledError():
             return "the planner was cancelled"
@@ -150,7 +150,7 @@ def _describe(error: BaseException, replica: str) -> str:
         case EngineError():
             return f"the planner failed: {error}"
         case SilenceError():
-            return f"the planner failed: decoder {replica} does not answer"
+            return f"the planner failed: decoder {replica} does not respond"
         case _:
             logger.info("planner failed", exc_info=error)
             return f"the planner failed ({type(error).__name__})"

@@ -1,4 +1,4 @@
-"""How a question is answered: by a plan that is given or decoded, or sequentially."""
+"""Choosing how to answer: by a given or decoded plan, or sequentially."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ FULL = "not split: every decoder's batch is full, and more parts would decode no
 
 
 class PlanPhase:
-    """Adds the nodes of one run as their plan lines come."""
+    """Chooses the mode of one run, and adds its nodes as their plan lines arrive."""
 
     def __init__(
         self, nodes: NodeTasks, log: EventLog, journal: Journal, services: Services
@@ -34,7 +34,7 @@ class PlanPhase:
         self._services = services
 
     async def run(self) -> None:
-        """Find out how to answer, and start it; or resume where another scheduler stopped."""
+        """Choose the mode and start the nodes, or resume where another scheduler stopped."""
         request = self._request
         if Mode.SEQUENTIAL in (request.mode, self._state.mode):
             await self._answer_sequentially(None, self._state.plan)
@@ -61,7 +61,7 @@ class PlanPhase:
         self._finish_plan(PlanReport(source="request", nodes=len(plan)), None)
 
     async def _follow_planner(self) -> None:
-        """Take the plan line by line, and start what each line makes ready."""
+        """Add the plan line by line, and start the nodes that each line makes ready."""
         request, settings = self._request, self._services.settings
         follower = PlanFollower(self._services, lambda: self._log.at_s)
 
@@ -86,18 +86,18 @@ class PlanPhase:
         await self._settle(follower)
 
     async def _settle(self, follower: PlanFollower) -> None:
-        """No more lines will come: go on with the graph, or answer sequentially."""
+        """After the last line: complete the plan, or fall back to a sequential answer."""
         nodes = len(self._nodes.graph)
         report, reason = follower.report(nodes), follower.reason
         if nodes >= 2:
             self._finish_plan(report, reason)
         elif self._state.mode is not None:
-            # The text of the only node has been shown already; the rest continues it.
+            # Text of the only node is already visible; a second node adds the rest.
             self._services.recorder.add(FALLBACKS, reason="plan_broke_off")
             self._nodes.add(Node(2, REST_TITLE, (1,)))
             self._finish_plan(
                 replace(report, nodes=2),
-                f"{reason or 'the plan broke off'}; cut short to two parts",
+                f"{reason or 'the plan ended early'}; cut short to two parts",
             )
         elif not follower.split:
             await self._fall_back("not_split", _not_split(report.one_probability), report)

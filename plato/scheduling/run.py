@@ -1,4 +1,4 @@
-"""One run: its lifetime, from its admission to its last event."""
+"""One run, from its admission to its last event."""
 
 from __future__ import annotations
 
@@ -30,9 +30,8 @@ class CancelledError(PlatoError):
 class Run:
     """Drives one question in one task, which owns every task of its plan and nodes.
 
-    It ends with its answer, by its deadline, or when it is cancelled. Followers come and go
-    (`log.follow`). A run whose caller waits for it has that caller as its owner, and is cancelled
-    when the owner leaves; a detached run has none.
+    It ends with its answer, by its deadline, or when it is cancelled. Followers may come and go
+    (`log.follow`). A run with an attached caller is cancelled when that caller detaches.
     """
 
     def __init__(
@@ -44,9 +43,9 @@ class Run:
         term: int,
         on_end: Callable[[Run], None],
     ) -> None:
-        """Start to drive the run, from wherever `state` stands.
+        """Start to drive the run from `state`.
 
-        `term` is that of its events' ids; `on_end` is called after the last event.
+        `term` is the term of its events' ids; `on_end` is called after the last event.
         """
         self.id = state.request.run_id
         self.tenant = state.request.tenant
@@ -54,27 +53,27 @@ class Run:
         self.log = EventLog(state, journal, services.model.text, term)
         self._services = services
         self._on_end = on_end
-        self._owner: object | None = None
+        self._caller: object | None = None
         self._cancelled = CancelledError("the run was cancelled")
         self._task = asyncio.create_task(self._drive(), name=f"run-{self.id}")
 
     @property
     def state(self) -> RunState:
-        """What is known of the run."""
+        """The run's current state."""
         return self.log.state
 
-    def adopt(self) -> object:
-        """Make the caller the owner, in place of an earlier one; returns its token."""
-        self._owner = object()
-        return self._owner
+    def attach(self) -> object:
+        """Attach a caller, in place of an earlier one; returns a token for `detach`."""
+        self._caller = object()
+        return self._caller
 
-    async def leave(self, token: object) -> None:
-        """The caller leaves: cancels the run if it is still the owner."""
-        if self._owner is token and not self.log.ended:
+    async def detach(self, token: object) -> None:
+        """Cancel the run, unless another caller has attached since."""
+        if self._caller is token and not self.log.ended:
             await self.cancel()
 
     async def cancel(self, code: str = "cancelled", message: str = "the run was cancelled") -> None:
-        """End the run, if it has not ended; followers are told `code` and `message`."""
+        """Cancel the run, if it has not ended; `code` and `message` are in its last event."""
         if self.log.ended:
             return
         self._cancelled = CancelledError(message, code=code)
@@ -85,7 +84,7 @@ class Run:
         if late:
             logger.error("run did not end when cancelled", extra={"run": self.id})
         elif not self.log.ended:
-            # Its task had not begun: a task that is cancelled before that never runs.
+            # A task that is cancelled before its first step never runs.
             self._end(self._cancelled)
 
     async def _drive(self) -> None:
@@ -98,11 +97,11 @@ class Run:
         except Exception as error:
             failure = _first_failure(error, self.id)
         self._end(failure)
-        # Followers have their last event already: nobody waits for this.
+        # After the last event, so that no follower waits for it.
         await self._services.decoder.release(self.id, nodes.pinned_at)
 
     async def _answer(self, nodes: NodeTasks) -> PlatoError | None:
-        """Answer the question; returns what went wrong, if it is the deadline."""
+        """Answer the question; returns an error if the deadline has passed."""
         deadline_s = min(self.state.request.deadline_s, self._services.settings.run_deadline_s)
         self.journal.open()
         try:
@@ -111,7 +110,7 @@ class Run:
                 asyncio.timeout(None) as complete,
                 asyncio.TaskGroup() as tasks,
             ):
-                # Whatever is still being decoded then is not needed.
+                # Nodes still being decoded are not needed any more.
                 self.log.on_complete = lambda: expire(complete)
                 nodes.start(tasks)
                 tasks.create_task(PlanPhase(nodes, self.log, self.journal, self._services).run())
@@ -127,7 +126,7 @@ class Run:
         return None
 
     def _end(self, failure: PlatoError | None) -> None:
-        # A run that was taken over may have been complete already.
+        # A run that was taken over may already be complete.
         self.log.compose()
         if failure is None and not self.log.composer.done:
             failure = NodeFailedError(
@@ -145,14 +144,14 @@ class Run:
 
 
 def _first_failure(error: Exception, run_id: str) -> PlatoError:
-    """The error to report of those that ended a run together."""
+    """The error to report: the first `PlatoError` among those that ended the run."""
     failures = list(_flat(error))
     for failure in failures:
         if isinstance(failure, PlatoError):
             return failure
     logger.error("run failed unexpectedly", exc_info=error, extra={"run": run_id})
     return PlatoError(
-        f"the run failed unexpectedly ({type(failures[0]).__name__}); the server's log says more"
+        f"the run failed unexpectedly ({type(failures[0]).__name__}); see the server's log"
     )
 
 

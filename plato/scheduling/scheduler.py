@@ -1,4 +1,4 @@
-"""The graph scheduler: answers questions over a planner, a decoder pool and a context store."""
+"""The graph scheduler: drives runs with a planner, a decoder pool and a context store."""
 
 from __future__ import annotations
 
@@ -17,14 +17,7 @@ from plato.metrics.recording import record_run
 from plato.metrics.table import RUNS_TAKEN_OVER
 from plato.planning.protocol import Planner
 from plato.prompting.model_tools import ModelTools
-from plato.runs import (
-    BEFORE_ALL,
-    EventId,
-    RunEvents,
-    RunFailed,
-    RunRequest,
-    RunState,
-)
+from plato.runs import BEFORE_ALL, EventId, RunEvents, RunFailed, RunRequest, RunState
 from plato.scheduling.admission import Admission
 from plato.scheduling.kv_events import KVEventFollower
 from plato.scheduling.leases import LeaseKeeper
@@ -47,11 +40,10 @@ RECORD_DEADLINE_S = 1.0
 
 
 class GraphScheduler:
-    """Runs graphs. One instance a process; an asyncio program that never blocks.
+    """Drives runs; one instance per process, on its event loop.
 
     The same code drives an engine in this process (`plato.runtime`) and replicas behind Ray Serve
-    handles (`deployments`). At any time one scheduler drives a run, and another resumes it when
-    that one dies (see `ownership`).
+    handles (`deployments`). One scheduler drives a run at any time; see `ownership`.
     """
 
     def __init__(
@@ -66,14 +58,14 @@ class GraphScheduler:
         name: str = "scheduler",
         recorder: Recorder = NO_METRICS,
     ) -> None:
-        """Take over the parts; `close` ends what was started here, but not the parts."""
+        """`close` closes neither `pool` nor `store`."""
         # A name alone would let a restarted scheduler keep its predecessor's sequences alive.
         self._owner = f"{name}:{uuid.uuid4().hex[:8]}"
         self._settings = settings
         self._store = store
         self._recorder = recorder
         self.placement = Placement(policy)
-        """Where sequences go, and how well that was predicted."""
+        """Chooses replicas for sequences."""
         leases = LeaseKeeper(pool, self._owner, settings.lease_ttl_s, silence_s=settings.silence_s)
         decoder = NodeDecoder(pool, self.placement, leases, settings, recorder)
         self._services = Services(settings, model, planner, decoder, leases, recorder)
@@ -87,7 +79,7 @@ class GraphScheduler:
         )
         self._stored = StoredRuns(store)
         self.runs = RunRegistry(store, self._stored, self._owner, settings)
-        """Runs of this scheduler, and how to follow those of others."""
+        """Runs of this scheduler; also follows runs of other schedulers."""
         self._background: list[asyncio.Task[None]] = []
         self._draining = False
 
@@ -104,7 +96,7 @@ class GraphScheduler:
         )
 
     def start(self) -> None:
-        """Follow KV events, keep the leases of runs, and adopt orphans, from now on."""
+        """Start to follow KV events, renew the leases of runs, and adopt orphaned runs."""
         if not self._background:
             maintenance = self.runs.maintain(self._take_over, self._admission.recheck)
             self._background = [
@@ -116,27 +108,27 @@ class GraphScheduler:
     async def attached(
         self, request: RunRequest, received: RunEvents | None = None
     ) -> AsyncIterator[tuple[Run, EventId]]:
-        """A run that is cancelled when the caller leaves, unless another call has adopted it.
+        """Attach to a run; it is cancelled on exit, unless another caller has attached since.
 
-        `received` is what the caller has of this run from a scheduler that failed, if one has; the
-        run resumes from there, or is joined where this scheduler drives it already. Gives the run,
-        and the id behind which to follow it. Raises a `PlatoError` where it cannot be started.
+        With `received`, the events received from a scheduler that failed, the run is taken over,
+        or joined if this scheduler drives it already. Yields the run and the id after which to
+        follow it. Raises a `PlatoError` if it cannot be started.
         """
         after = BEFORE_ALL
         if received is None:
             run = await self._admit(request)
         elif (found := self.runs.find(request.tenant, request.run_id)) is not None:
-            # What the caller has came from elsewhere: repeating it is safe, omitting some is not.
+            # Ids of another scheduler may not match this log; repeated events are safe.
             run = found
         else:
             state = RunState(request, received)
             after = state.last_id
             run = await self._take_over(state)
-        token = run.adopt()
+        token = run.attach()
         try:
             yield run, after
         finally:
-            await run.leave(token)
+            await run.detach(token)
 
     async def run(
         self,
@@ -146,8 +138,8 @@ class GraphScheduler:
     ) -> AsyncGenerator[RunEvents]:
         """Answer one question; the last event is `RunFinished` or `RunFailed`.
 
-        Closing the iterator leaves the run; see `attached` for that and for `received`. An empty
-        batch comes whenever `heartbeat_s` has passed without an event.
+        Closing the iterator detaches from the run; see `attached`, also for `received`. Yields an
+        empty batch whenever `heartbeat_s` has passed without an event.
         """
         async with AsyncExitStack() as stack:
             try:
@@ -161,24 +153,21 @@ class GraphScheduler:
                 yield events
 
     async def open(self, request: RunRequest) -> None:
-        """Start a detached run.
-
-        Raises `OverloadedError` or `UnavailableError` where there is no room.
-        """
+        """Start a detached run. Raises `OverloadedError` or `UnavailableError`."""
         run = await self._admit(request)
-        # Whoever hears of it may ask another scheduler for it.
+        # The client may ask another scheduler for it next.
         with suppress(TimeoutError):
             async with asyncio.timeout(RECORD_DEADLINE_S):
                 await run.journal.recorded.wait()
 
     async def drain(self) -> None:
-        """Take no more runs, and hand those that nobody follows to other schedulers."""
+        """Admit no more runs, and hand runs without followers to other schedulers."""
         self._draining = True
         await self.runs.hand_over()
         await self._writes.close()
 
     async def close(self) -> None:
-        """Cancel what runs, stop renewing leases, and write what is queued."""
+        """Cancel all runs, stop renewing leases, and flush queued writes."""
         for task in self._background:
             await end_task(task)
         await self.runs.close()
@@ -196,9 +185,9 @@ class GraphScheduler:
             raise
 
     async def _take_over(self, state: RunState, fence: int = 0) -> Run:
-        """Resume a run. It was admitted before, so it does not wait again."""
+        """Resume a run from another scheduler; already admitted there, it does not wait here."""
         await self._stored.add_finished_nodes(state)
-        # Fences are about the time; without one, the time itself is the next best thing.
+        # Fences are Unix milliseconds, too: terms must exceed those of any other scheduler.
         term = max(state.last_id.term + 1, fence or round(time.time() * 1000))
         self._recorder.add(RUNS_TAKEN_OVER)
         logger.warning("taking over run", extra={"run": state.request.run_id, "term": term})

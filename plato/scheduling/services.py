@@ -1,4 +1,4 @@
-"""What all runs of a scheduler share."""
+"""The services that all runs of a scheduler share."""
 
 from __future__ import annotations
 

@@ -11,22 +11,22 @@ from plato.metrics.recorder import Totals
 
 @dataclass(frozen=True, slots=True)
 class SchedulerStats:
-    """State now, and counters since the scheduler started."""
+    """Current state, and counters since the scheduler started."""
 
     running: int
     """Runs in flight here, those taken over included."""
     waiting: int
     """Runs waiting for admission."""
     avoided: int
-    """Decoders that get no work now because they have just failed."""
+    """Decoders that get no work because they failed recently."""
     silences: int
     """Times a decoder counted as lost because it was silent."""
     snapshots: int
-    """KV snapshots taken from decoders."""
+    """KV snapshots fetched from decoders."""
     writes_pending: int
     """Writes waiting for the context store."""
     writes_dropped: int
-    """Writes that never reached it."""
+    """Writes that never reached the context store."""
 
 
 class SchedulerSampler:
@@ -38,7 +38,7 @@ class SchedulerSampler:
         self._totals = Totals(recorder)
 
     def __call__(self) -> None:
-        """Record the scheduler as it stands."""
+        """Record the current values."""
         stats = self._stats()
         self._recorder.set(table.RUNS_IN_FLIGHT, stats.running)
         self._recorder.set(table.RUNS_WAITING, stats.waiting)

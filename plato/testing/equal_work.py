@@ -1,4 +1,4 @@
-"""Equal work for measurements: a given plan that is decoded as if the model had written it."""
+"""Equal work in benchmarks: a given plan is decoded as if the model had written it."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from plato.planning.protocol import PlanEvent, PlanLine, PlanRequest
 
 
 class ScriptedPlanner(ModelPlanner):
-    """A planner that decodes `PlanRequest.script`, where there is one, a step for each token."""
+    """A planner that decodes `PlanRequest.script`, if there is one, with one step per token."""
 
     def longest_title(self, request: PlanRequest) -> int:
-        """The longest of the script's titles, if that is longer."""
+        """The length of the longest title, including the script's."""
         titles = (len(node.title) for node in request.script)
         return max(super().longest_title(request), *titles, 0)
 
     def generate_request(self, request: PlanRequest) -> GenerateRequest:
-        """The sequence that is the plan, with its tokens chosen."""
+        """The request that decodes the plan, with the script as forced tokens."""
         generate = super().generate_request(request)
         if not request.script:
             return generate

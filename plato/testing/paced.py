@@ -1,7 +1,7 @@
-"""An engine that takes the time of a measured model and computes nothing.
+"""An engine that sleeps for the measured step times of a model and computes nothing.
 
-For studies of many replicas on few cores: KV tree, queues, steps and everything around them are
-real, and a step sleeps as long as it was measured to take. The text that it writes is meaningless.
+For studies of many replicas on few cores: the engine's KV tree, queues and steps are real, its text
+is meaningless.
 """
 
 from __future__ import annotations
@@ -24,17 +24,16 @@ from plato.engine.torch.pool import KVPool
 from plato.settings import Settings
 
 VOCABULARY = 512
-"""Number of logits: enough to sample from."""
+"""Number of logits."""
 FIRST_WORD = 100
-"""Token ids below are markup in many vocabularies."""
+"""Lower token ids are markup in many vocabularies."""
 
 
 @dataclass(frozen=True, slots=True)
 class Pace:
     """Measured speed of a model.
 
-    The defaults are the default model's in int8, on two cores of a server CPU
-    (`python -m benchmarks.engine`).
+    Defaults: the default model in int8 on two server CPU cores (`python -m benchmarks.engine`).
     """
 
     step_ms: tuple[tuple[int, float], ...] = (
@@ -51,7 +50,7 @@ class Pace:
 
 
 def step_seconds(pace: Pace, decoding: int, prefilled: int) -> float:
-    """Seconds of a step with `decoding` sequences of one new token and `prefilled` more tokens.
+    """Seconds of a step with `decoding` one-token sequences and `prefilled` other tokens.
 
     Interpolated between the measured widths, extrapolated beyond them.
     """

@@ -88,7 +88,7 @@ async def test_a_service_that_does_not_answer_is_not_ready(
     monkeypatch.setattr(runtime.service, "ready", lambda: asyncio.sleep(5))
     async with connect(runtime.service, runtime.settings) as http:
         refused = await http.get("/readyz")
-    assert (refused.status_code, refused.json()["reason"]) == (503, "no answer in time")
+    assert (refused.status_code, refused.json()["reason"]) == (503, "no response in time")
 
 
 @pytest.mark.parametrize(
@@ -188,7 +188,7 @@ async def test_details_of_an_unexpected_error_stay_in_the_log(
     async with connect(broken, runtime.settings, recorder) as http:
         response = await http.post(CHAT, json=short(stream=stream))
     assert response.status_code == (200 if stream else 500)
-    assert "the server's log says more" in response.text
+    assert "see the server's log" in response.text
     assert "secret" not in response.text
     assert recorder.total(REQUEST_ERRORS_TOTAL, code="internal_error") == 1
     (logged,) = [record for record in caplog.records if record.levelno == logging.ERROR]

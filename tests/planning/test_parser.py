@@ -101,7 +101,7 @@ def test_any_text_parses_or_is_an_invalid_plan_however_it_is_cut(
         ("1 | - | A\n2 | 3 | B\n", "line 2: part 2 depends on part 3, which does not come before"),
         ("1 | - | A\n2 | 2 | B\n", "line 2: part 2 depends on part 2"),
         ("1 | - | A\n1 | - | B\n", "line 2: part 1 appears twice"),
-        ("2 | - | A\n", "line 1: part 2 stands where part 1 should"),
+        ("2 | - | A\n", "line 1: part 2 is out of order"),
         ("1 | - | A\n2 | - | B\n3 | 2,1 | C\n", "line 3: list the dependencies in ascending"),
         ("1 | - | A\n2 | 1,1 | C\n", "line 2: part 2 names a dependency twice"),
         ("1 | - | A | B\n", "line 1: the title contains `|`"),

@@ -160,7 +160,7 @@ async def test_text_of_another_scheduler_that_is_cut_inside_a_character_leaves_n
 
 async def test_missing_text_fails_the_answer() -> None:
     script = Script((output(1, 0, "one"), output(1, 1, "three", 7), end(1, 2)))
-    with pytest.raises(NodeFailedError, match="text behind byte 3 of the answer is missing"):
+    with pytest.raises(NodeFailedError, match="text after byte 3 of the answer is missing"):
         await driven(script)
     assert len(script.known) == script.closed == 1
 

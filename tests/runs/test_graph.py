@@ -60,8 +60,8 @@ def test_ancestors_and_dependents() -> None:
     ("node", "message"),
     [
         (Node(2, "Again"), "part 2 appears twice"),
-        (Node(6, "Too far"), "part 6 stands where part 5 should"),
-        (Node(0, "Nothing"), "part 0 stands where part 5 should"),
+        (Node(6, "Too far"), "part 6 is out of order"),
+        (Node(0, "Nothing"), "part 0 is out of order"),
         (Node(5, "  "), "part 5 has no title"),
         (Node(5, "Itself", (5,)), "part 5 depends on part 5, which does not come before it"),
         (Node(5, "Ahead", (6,)), "part 5 depends on part 6, which does not come before it"),

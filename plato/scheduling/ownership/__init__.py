@@ -1,6 +1,5 @@
-"""Who drives a run: at any time one scheduler, by a lease with a fencing token.
+"""Ownership of runs: one scheduler drives a run at any time, by a lease with a fencing token.
 
-`lease` is a scheduler's claim to a run, `journal` what it writes of it into the context store,
-`stored_runs` what others read there, and `registry` the runs of one scheduler: it keeps their
-leases, hands them over when the scheduler drains, and adopts those of schedulers that are gone.
+When that scheduler dies or drains, another one takes the run over: an attached caller sends it
+there; a run without a caller is adopted from the context store.
 """

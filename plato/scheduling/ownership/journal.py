@@ -1,4 +1,4 @@
-"""What a run writes into the context store, off the hot path."""
+"""Writes of a run to the context store, off the hot path."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from plato.scheduling.ownership.lease import RunLease
 class Journal:
     """Records one run: its state, its events and its finished nodes.
 
-    The lease is acquired in the background too: decoding does not wait for the store. A store that
-    was away, or has lost everything, gets all of it again when it is back.
+    The lease is acquired in the background, too: decoding does not wait for the store. After an
+    outage or data loss, everything is written again.
     """
 
     def __init__(
         self, store: ContextStore, writes: WriteBehind, lease: RunLease, state: RunState
     ) -> None:
-        """`state` is fed by whoever calls `append`, before the call."""
+        """The caller of `append` feeds `state` first."""
         self._store = store
         self._writes = writes
         self._lease = lease
@@ -43,23 +43,23 @@ class Journal:
         self._nodes: dict[int, NodeRecord] = {}
         """Finished nodes; bounded by the plan."""
         self._appended = BEFORE_ALL
-        """The last event that the store has; none of a run that was taken over."""
+        """The last event written by this journal."""
         self._pending: list[RunEvent] = []
         """Events that wait for the next write; bounded like the run's output."""
         self._append_queued = False
-        """Whether a write of them is queued. The queue may drop it: `keep` queues it again."""
+        """Whether a write of them is queued. If the queue drops it, `keep` queues it again."""
         self._incomplete = False
-        """Whether the store missed a write, and has to get everything again."""
+        """Whether the store missed a write, so that everything must be written again."""
         self._closed = False
         self._end_written = False
         self._leaving = False
-        """Whether the run was handed over: nothing that happens to it here is written."""
+        """Whether the run was handed over: nothing more is written."""
         self.recorded = asyncio.Event()
-        """Set once the store was told of the run, whether it was reachable or not."""
+        """Set after the first write of the run, successful or not."""
 
     @property
     def degraded(self) -> tuple[str, ...]:
-        """What the run had to do without."""
+        """Services that were unavailable during the run."""
         complete = self._store.available and not self._incomplete
         return () if complete else ("context store",)
 
@@ -70,24 +70,24 @@ class Journal:
 
     @property
     def settled(self) -> bool:
-        """Whether the run has ended and the store has all of it, or another scheduler the run."""
+        """Whether nothing is left to write: the run is stored to its end, or was handed over."""
         return self._leaving or (
             self._end_written and not self._incomplete and self._appended >= self._state.last_id
         )
 
     def open(self) -> None:
-        """The run starts, or is taken over."""
+        """Record the start, or the takeover, of the run."""
         if not self._lease.fence:
             self._writes.submit(self._lease.acquire)
         self._update()
 
     def plan_finished(self) -> None:
-        """The plan is complete, and the mode is known."""
+        """Record the complete plan and the mode."""
         mode = self._state.mode or self._record.mode
         self._update(plan_complete=True, mode=mode)
 
     def node_finished(self, report: NodeReport, tokens: tuple[int, ...], text: str) -> None:
-        """Keep the output of a node."""
+        """Record the output of a node."""
         node = NodeRecord(
             run_id=self._record.run_id,
             tenant=self._record.tenant,
@@ -102,7 +102,7 @@ class Journal:
         self._writes.submit(lambda: self._put_node(node))
 
     def append(self, events: RunEvents) -> None:
-        """Append events to the run's log. Those that come while a write waits go with it."""
+        """Append events to the run's log, batched with those that still wait for a write."""
         if self._leaving:
             return
         self._pending.extend(events)
@@ -111,14 +111,14 @@ class Journal:
             self._writes.submit(self._append)
 
     def close(self, outcome: str) -> None:
-        """The run has ended with its last event: write that, and release the lease."""
+        """After the last event: record the outcome, and release the lease."""
         if not self._leaving:
             self._update(state=outcome)
             self._writes.submit(self._lease.release)
         self._closed = True
 
     def hand_over(self) -> None:
-        """Let another scheduler have the run: nothing is written from now on."""
+        """Write the pending events, let another scheduler adopt the run, and stop writing."""
         self._leaving = True
         self._writes.submit(self._hand_over)
 
@@ -127,7 +127,7 @@ class Journal:
         await self._lease.hand_over()
 
     def keep(self) -> None:
-        """Renew the lease, and write what the store has missed, if it is back."""
+        """Renew the lease, and write what the store has missed, if it is reachable again."""
         self._writes.submit(self._keep)
 
     async def _keep(self) -> None:
@@ -155,7 +155,7 @@ class Journal:
         await self._append()
 
     async def _append(self) -> None:
-        """Append to the log; all that is known so far where the log has a gap."""
+        """Append to the log; if the log has a gap, the condensed events of the whole run."""
         self._append_queued = False
         events, self._pending = tuple(self._pending), []
         last = self._state.last_id
@@ -196,7 +196,7 @@ class Journal:
 
 
 def _is_next(event: EventId, last: EventId) -> bool:
-    """Whether `event` is the next one in the log; the first event of a run follows nothing."""
+    """Whether `event` directly follows `last`."""
     if last == BEFORE_ALL:
         return event == EventId(1, 0)
     return event == EventId(last.term, last.number + 1)

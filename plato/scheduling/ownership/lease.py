@@ -1,11 +1,11 @@
-"""A scheduler's claim to a run."""
+"""A scheduler's lease on a run."""
 
 from __future__ import annotations
 
 from plato.context import ContextStore
 
 HANDED_OVER_TTL_S = 0.001
-"""A lease that expires at once makes the run an orphan, which other schedulers look for."""
+"""Expires at once, which makes the run an orphan that other schedulers adopt."""
 
 
 class RunLease:
@@ -22,9 +22,9 @@ class RunLease:
         *,
         force: bool = False,
     ) -> None:
-        """`fence` is given where the lease was acquired before; otherwise `acquire` it.
+        """`fence` is that of a lease that was acquired before; otherwise call `acquire`.
 
-        With `force` it is taken from whoever has it, because that owner was seen dying.
+        With `force` the first `acquire` takes the lease from an owner that is known to have failed.
         """
         self._store = store
         self._tenant = tenant
@@ -32,23 +32,23 @@ class RunLease:
         self.owner = owner
         self._ttl_s = ttl_s
         self.fence = fence
-        """0: not acquired."""
+        """The fencing token; 0 until acquired."""
         self._force = force
         self.lost = False
         """Whether another scheduler drives the run now."""
 
     async def acquire(self) -> bool:
-        """Become the owner, if nobody else is."""
+        """Acquire the lease, if it is free; returns whether it was."""
         fence = await self._store.acquire(
             self._tenant, self._run_id, self.owner, self._ttl_s, force=self._force
         )
         self.fence = fence or 0
-        # Once: whoever takes the run from us after this has a reason to.
+        # Force only once: a later owner has taken the run from this one for a reason.
         self._force = self._force and fence is None
         return fence is not None
 
     async def extend(self) -> bool:
-        """Renew; false if the store is away, has forgotten the lease, or gave it to another."""
+        """Renew; false if the store is unreachable or the lease is lost."""
         return await self._extend(self._ttl_s)
 
     async def hand_over(self) -> None:
@@ -57,7 +57,7 @@ class RunLease:
         await self._extend(HANDED_OVER_TTL_S)
 
     async def release(self) -> None:
-        """Give it up, because the run has ended."""
+        """Release the lease of a run that has ended."""
         await self._store.release(self._tenant, self._run_id, self.owner, self.fence)
 
     async def _extend(self, ttl_s: float) -> bool:

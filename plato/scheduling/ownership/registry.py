@@ -1,4 +1,4 @@
-"""The runs of one scheduler: finding, keeping and handing them over, and adopting others'."""
+"""The runs of one scheduler: lookup, lease renewal, handover and adoption."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ logger = logging.getLogger(__name__)
 KEEPS_PER_TTL = 3
 MAX_LINGERING = 256
 LINGER_S = 30.0
-"""How long an ended run is kept that the context store has missed something of."""
+"""How long an ended run is kept if the context store does not have all of it."""
 FOLLOW_INTERVAL_S = 0.25
-"""How often the event log is read for a run that another scheduler drives."""
+"""How often the event log of a run that another scheduler drives is read."""
 MOVED_MESSAGE = "another scheduler resumes this run"
 
 Adopt = Callable[[RunState, int], Awaitable[object]]
-"""Resume a run from its stored state, with the fencing token of its lease."""
+"""Resumes a run from its stored state, with the fencing token of its lease."""
 
 
 class RunRegistry:
@@ -35,16 +35,16 @@ class RunRegistry:
     def __init__(
         self, store: ContextStore, stored: StoredRuns, owner: str, settings: Settings
     ) -> None:
-        """`owner` names this incarnation of this scheduler."""
+        """`owner` identifies this incarnation of the scheduler."""
         self._store = store
         self._stored = stored
         self._owner = owner
         self._ttl_s = settings.ownership_ttl_s
         self._patience_s = settings.run_deadline_s
         self._runs: dict[str, Run] = {}
-        """By id; bounded by admission, and by the runs that were taken over."""
+        """By id; bounded by admission, plus the runs that were taken over."""
         self._lingering: dict[str, tuple[Run, float]] = {}
-        """Ended runs and until when they are kept; at most `MAX_LINGERING`."""
+        """Ended runs with their expiry; at most `MAX_LINGERING`."""
         self._draining = False
 
     def __len__(self) -> int:
@@ -54,18 +54,18 @@ class RunRegistry:
         return run_id in self._runs
 
     def add(self, run: Run) -> None:
-        """A run starts."""
+        """Add a run that starts."""
         self._runs[run.id] = run
 
     def find(self, tenant: str, run_id: str) -> Run | None:
-        """A run in flight or just ended, if it is this tenant's."""
+        """A run of this tenant that is in flight here or has just ended."""
         run = self._runs.get(run_id)
         if run is None and run_id in self._lingering:
             run = self._lingering[run_id][0]
         return run if run is not None and run.tenant == tenant else None
 
     def ended(self, run: Run) -> None:
-        """A run has ended: keep it until the store has all of it."""
+        """Note the end of a run, and keep it until the store has all of it."""
         if self._runs.get(run.id) is run:
             del self._runs[run.id]
         while len(self._lingering) >= MAX_LINGERING:
@@ -81,9 +81,9 @@ class RunRegistry:
     ) -> AsyncGenerator[RunEvents]:
         """Events with ids above `after`, until the run has ended, whichever scheduler drives it.
 
-        From memory if the run is driven here, else from the event log. An empty batch comes
+        From memory if the run is driven here, else from the event log. Yields an empty batch
         whenever `heartbeat_s` has passed without an event. Raises `RunNotFoundError`, and
-        `UnavailableError` if nobody can know, or no event came in time.
+        `UnavailableError` if the store is unreachable or no event came in time.
         """
         if self.find(tenant, run_id) is None:
             await self._stored.require(tenant, run_id)
@@ -97,7 +97,7 @@ class RunRegistry:
                     return
             elif _now() > deadline:
                 raise UnavailableError(
-                    f"nothing was heard of run {run_id}; ask for it again later", retry_after_s=5.0
+                    f"no events for run {run_id}; try again later", retry_after_s=5.0
                 )
             else:
                 await asyncio.sleep(FOLLOW_INTERVAL_S)
@@ -109,28 +109,28 @@ class RunRegistry:
                 yield events
 
     async def snapshot(self, tenant: str, run_id: str) -> RunSnapshot:
-        """A run as it stands. Raises as `follow` does."""
+        """The current state of a run. Raises as `follow` does."""
         run = self.find(tenant, run_id)
         state = run.state if run is not None else await self._stored.state(tenant, run_id)
         return RunSnapshot(state.request, state.events())
 
     async def owner(self, tenant: str, run_id: str) -> str | None:
-        """Name of the scheduler that drives a run, as far as the store knows."""
+        """Name of the scheduler that drives a run; `None` if it has ended. Raises as `follow`."""
         if self.find(tenant, run_id) is not None:
             return scheduler_name(self._owner)
         return await self._stored.owner(tenant, run_id)
 
     async def cancel(self, tenant: str, run_id: str) -> bool:
-        """Cancel a run if it is driven here; whether it was."""
+        """Cancel a run if it is driven here; returns whether it is."""
         run = self.find(tenant, run_id)
         if run is not None:
             await run.cancel()
         return run is not None
 
     async def maintain(self, adopt: Adopt, recheck: Callable[[], None]) -> None:
-        """Renew the leases of runs and adopt orphans, until cancelled.
+        """Renew the leases of runs, adopt orphans and call `recheck` in rounds, until cancelled.
 
-        `recheck` is called in each round. Failures are logged, and the next round tries again.
+        Failures are logged and retried in the next round.
         """
         while True:
             await asyncio.sleep(self._ttl_s / KEEPS_PER_TTL)
@@ -142,7 +142,7 @@ class RunRegistry:
                 logger.exception("run maintenance failed; retrying")
 
     async def hand_over(self) -> None:
-        """Let other schedulers adopt the runs that nobody follows here, and adopt none."""
+        """Let other schedulers adopt the runs without followers here, and adopt no more runs."""
         self._draining = True
         for run in tuple(self._runs.values()):
             if not run.log.followed:

@@ -1,4 +1,4 @@
-"""Runs as the context store has them: of other schedulers, or of one that is gone."""
+"""Runs in the context store, as written by the journals of all schedulers."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ logger = logging.getLogger(__name__)
 
 
 class StoredRuns:
-    """Reads what the journals of schedulers have written."""
+    """Reads runs from the context store."""
 
     def __init__(self, store: ContextStore) -> None:
         self._store = store
 
     async def require(self, tenant: str, run_id: str) -> None:
-        """Raise `RunNotFoundError` without such a run, `UnavailableError` if nobody can know."""
+        """Raise `RunNotFoundError`, or `UnavailableError` if the store is unreachable."""
         if await self._store.get_run(tenant, run_id) is None:
             raise self._missing(run_id)
 
@@ -35,7 +35,7 @@ class StoredRuns:
         return events
 
     async def state(self, tenant: str, run_id: str) -> RunState:
-        """A run as its log has it. Raises as `require`, and for what another release wrote."""
+        """A run, replayed from its log. Raises as `require`; `UnavailableError` if unreadable."""
         record = await self._store.get_run(tenant, run_id)
         if record is None:
             raise self._missing(run_id)
@@ -53,7 +53,7 @@ class StoredRuns:
         return scheduler_name(record.owner) if record.state == "running" else None
 
     async def unfinished(self, tenant: str, run_id: str) -> RunState | None:
-        """The state to resume a run from; `None` if there is nothing to resume."""
+        """The state to resume a run from; `None` if it has ended or is unreadable."""
         record = await self._store.get_run(tenant, run_id)
         if record is None or record.state != "running":
             return None
@@ -66,7 +66,7 @@ class StoredRuns:
         return state if state.ended is None else None
 
     async def add_finished_nodes(self, state: RunState) -> None:
-        """Add the output of nodes that have finished without the state having heard of it."""
+        """Add the output of finished nodes that the state lacks."""
         request = state.request
         records = await self._store.get_nodes(request.tenant, request.run_id)
         for record in records.values():
@@ -84,8 +84,8 @@ class StoredRuns:
     def _missing(self, run_id: str) -> PlatoError:
         if self._store.available:
             return RunNotFoundError(
-                f"there is no run {run_id}; runs are kept for a while only, and only their own "
-                "API key sees them"
+                f"run {run_id} not found; runs expire, and are visible only to the API key that "
+                "created them"
             )
         return UnavailableError(
             "the context store is unreachable, and this scheduler does not drive run "
@@ -95,7 +95,7 @@ class StoredRuns:
 
 
 def scheduler_name(owner: str) -> str:
-    """The scheduler's name in an owner's, which also names the scheduler's incarnation."""
+    """The scheduler's name, without the incarnation that `owner` ends with."""
     return owner.rpartition(":")[0]
 
 
@@ -110,6 +110,6 @@ def _output(record: NodeRecord, state: RunState) -> NodeOutput:
         tokens=record.tokens,
         node_text=record.text,
         finish=FinishReason(record.finish),
-        # An event without an id would come before all others, and readers of the log would skip it.
+        # Readers of the log would skip an event without an id, which sorts before all others.
         id=state.last_id,
     )

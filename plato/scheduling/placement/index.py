@@ -1,4 +1,4 @@
-"""Which replica holds the KV of which prefix, as far as a scheduler knows."""
+"""A scheduler's index of the prefixes cached by each replica."""
 
 from __future__ import annotations
 
@@ -11,10 +11,9 @@ MAX_CHAINS = 65_536
 
 
 class KVIndex:
-    """Holders by the chained hash of a prefix's last segment.
+    """Maps a prefix, by the chained hash of its last segment, to the replicas that hold its KV.
 
-    Entries are hints: a prefix may be gone or not there yet, which costs a prefill. Bounded by
-    `max_chains` prefixes; the least recently used go first.
+    Entries are hints; a stale one costs a prefill. An LRU of at most `max_chains` prefixes.
     """
 
     def __init__(self, max_chains: int = MAX_CHAINS) -> None:
@@ -28,7 +27,7 @@ class KVIndex:
         return len(self._holders)
 
     def hold(self, replica: str, chain: bytes, tokens: int) -> None:
-        """Note that `replica` holds the first `tokens` tokens of the prefix `chain`."""
+        """Record that `replica` holds the first `tokens` tokens of the prefix `chain`."""
         self._holders.setdefault(chain, {})[replica] = tokens
         self._holders.move_to_end(chain)
         self._chains.setdefault(replica, set()).add(chain)
@@ -38,7 +37,7 @@ class KVIndex:
                 self._chains[holder].discard(gone)
 
     def drop(self, replica: str, chain: bytes) -> None:
-        """Note that `replica` has evicted a prefix."""
+        """Record that `replica` has evicted a prefix."""
         holders = self._holders.get(chain)
         if holders is None or holders.pop(replica, None) is None:
             return
@@ -53,21 +52,21 @@ class KVIndex:
         self._chains.pop(replica, None)
 
     def replace(self, replica: str, held: Iterable[StoredPrefix]) -> None:
-        """Note that `replica` holds exactly the prefixes `held`."""
+        """Record that `replica` holds exactly the prefixes `held`."""
         self.forget(replica)
         for prefix in held:
             self.hold(replica, prefix.chain, prefix.tokens)
 
     def held_by(self, replica: str) -> dict[bytes, int]:
-        """Length of every prefix that a replica holds, by chain."""
+        """Tokens of each prefix that a replica holds, by chain."""
         return {chain: self._holders[chain][replica] for chain in self._chains.get(replica, ())}
 
     def tokens(self, replica: str, chain: bytes) -> int:
-        """How many tokens of a prefix a replica holds."""
+        """Tokens of the prefix `chain` that a replica holds."""
         return self._holders.get(chain, {}).get(replica, 0)
 
     def cached(self, prompt: Prompt) -> Mapping[str, int]:
-        """Leading tokens of `prompt` by replica; those without any are left out."""
+        """Cached leading tokens of `prompt` by replica; replicas without any are omitted."""
         found: dict[str, int] = {}
         for chain in reversed(prompt.hashes):
             holders = self._holders.get(chain)
@@ -75,6 +74,6 @@ class KVIndex:
                 self._holders.move_to_end(chain)
                 for replica, tokens in holders.items():
                     found.setdefault(replica, tokens)
-        # The last token of a prompt is always computed: its logits are needed.
+        # The last token of a prompt is always computed, for its logits.
         most = len(prompt) - 1
         return {replica: min(tokens, most) for replica, tokens in found.items()}

@@ -1,4 +1,4 @@
-"""What is known of one replica between placement decisions."""
+"""A scheduler's state of one decoder replica."""
 
 from __future__ import annotations
 
@@ -11,36 +11,36 @@ _NO_LOAD = Load()
 
 
 class ReplicaState:
-    """One replica: its epoch, the load it reports, and what this scheduler has placed there.
+    """One replica: its epoch, its reported load, and the sequences placed there.
 
-    A decision looks at every replica, and few of them change between two decisions: the view of
-    this one is kept until it changes.
+    A placement decision views every replica and few of them change in between, so the view is
+    cached.
     """
 
     def __init__(self, name: str) -> None:
         self.name = name
         self.epoch = ""
         self.last_change: int | None = None
-        """Number of the last batch of KV events that was applied; `None`: none of this epoch."""
+        """Number of the last applied batch of KV events; `None`: none of this epoch."""
         self.unconfirmed: dict[bytes, float] = {}
-        """Prefixes that were sent there and that no KV event has confirmed, and until when they
-        count; swept with every batch of events."""
+        """Prefixes sent there but not confirmed by a KV event, with their expiry; swept with every
+        batch of events."""
         self.avoid_until = 0.0
-        """It failed a moment ago; in the table's clock."""
+        """After a failure; in the table's clock."""
         self._load: Load | None = None
         self._sequences = 0
-        """Booked there; the reported load lags behind."""
+        """Booked sequences; the reported load lags."""
         self._prefill = 0
         """Booked prompt tokens that are not computed yet."""
         self._kv = 0
-        """KV that booked sequences will take and that the reported load does not count yet."""
+        """KV tokens of booked sequences that the reported load does not count yet."""
         self._suspects = 0
-        """Booked sequences that may be what crashes replicas."""
+        """Booked sequences suspected of crashing replicas."""
         self._view: ReplicaView | None = None
 
     @property
     def load(self) -> Load | None:
-        """The load it reported last; `None`: none yet."""
+        """The last reported load; `None`: none yet."""
         return self._load
 
     @load.setter
@@ -69,7 +69,7 @@ class ReplicaState:
         return max(load.prefill_tokens, self._prefill)
 
     def view(self, now: float) -> ReplicaView:
-        """The replica, as a prompt sees it of which nothing is cached there."""
+        """The view of the replica for a prompt without cached tokens there."""
         if self._view is None:
             load = self._load
             self._view = ReplicaView(
@@ -96,11 +96,11 @@ class Booking:
         state.book(sequences=1, prefill=prefill, kv=self._kv, suspects=suspect)
 
     def prefilled(self) -> None:
-        """Its prompt is computed, and the reported load counts it. Idempotent."""
+        """Note that its prompt is computed, so that the reported load counts it. Idempotent."""
         self._state.book(prefill=-self._prefill, kv=-self._kv)
         self._prefill = self._kv = 0
 
     def ended(self) -> None:
-        """The sequence has ended."""
+        """Note the end of the sequence."""
         self.prefilled()
         self._state.book(sequences=-1, suspects=-self._suspect)
