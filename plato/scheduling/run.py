@@ -20,7 +20,7 @@ logger = logging.getLogger(__name__)
 CANCEL_DEADLINE_S = 5.0
 
 
-class CancelledError(PlatoError):
+class RunCancelledError(PlatoError):
     """The run was cancelled."""
 
     status = 499  # What proxies log when a client closes its request.
@@ -54,7 +54,7 @@ class Run:
         self._services = services
         self._on_end = on_end
         self._caller: object | None = None
-        self._cancelled = CancelledError("the run was cancelled")
+        self._cancelled = RunCancelledError("the run was cancelled")
         self._task = asyncio.create_task(self._drive(), name=f"run-{self.id}")
 
     @property
@@ -76,7 +76,7 @@ class Run:
         """Cancel the run, if it has not ended; `code` and `message` are in its last event."""
         if self.log.ended:
             return
-        self._cancelled = CancelledError(message, code=code)
+        self._cancelled = RunCancelledError(message, code=code)
         if code != "cancelled":
             self._cancelled.status = 500
         self._task.cancel()
@@ -138,7 +138,7 @@ class Run:
             self.log.append(RunFinished(*stamp, report))
         else:
             self.log.append(RunFailed.of(failure, *stamp, report))
-        cancelled = isinstance(failure, CancelledError)
+        cancelled = isinstance(failure, RunCancelledError)
         self.journal.close("cancelled" if cancelled else "failed" if failure else "done")
         self._on_end(self)
 

@@ -68,6 +68,9 @@ class RunRegistry:
         """Note the end of a run, and keep it until the store has all of it."""
         if self._runs.get(run.id) is run:
             del self._runs[run.id]
+        if run.journal.settled:
+            # Another scheduler drives it: a caller that comes back must not find it here.
+            return
         while len(self._lingering) >= MAX_LINGERING:
             del self._lingering[next(iter(self._lingering))]
         self._lingering[run.id] = run, _now() + LINGER_S
