@@ -40,11 +40,9 @@ def ask(server: Server, question: str, *, max_tokens: int = 60, **plato: Any) ->
     return told
 
 
-@pytest.fixture(scope="module")
-def answers(server: Server) -> dict[str, list[dict[str, Any]]]:
-    """Answers in every mode, several at once, and errors."""
-    long = "Tell me about a day by the sea. " + "It was warm, and nobody was in a hurry. " * 70
-    # One decoder holds the long question; when many ask it at once, it is worth moving.
+def ask_in_a_crowd(server: Server, question: str) -> list[dict[str, Any]]:
+    """Many ask the same long question, which one decoder holds: its KV is worth moving."""
+    long = question + " It was warm, and nobody was in a hurry." * 70
     alone = [ask(server, long, max_tokens=1, mode="sequential")]
     time.sleep(TOLD_S)
     with ThreadPoolExecutor(CROWD) as threads:
@@ -53,7 +51,15 @@ def answers(server: Server) -> dict[str, list[dict[str, Any]]]:
             crowd.append(threads.submit(ask, server, long, max_tokens=100, mode="sequential"))
             # The first that goes elsewhere gets the prefix before the next one would compute it.
             time.sleep(APART_S)
-        alone += [answer.result() for answer in crowd]
+        return alone + [answer.result() for answer in crowd]
+
+
+@pytest.fixture(scope="module")
+def answers(server: Server) -> dict[str, list[dict[str, Any]]]:
+    """Answers in every mode, several at once, and errors."""
+    # Twice: on a busy machine a transfer can pass its deadline, and then it is not timed.
+    alone = ask_in_a_crowd(server, "Tell me about a day by the sea.")
+    alone += ask_in_a_crowd(server, "Tell me about a day in the hills.")
     done = [
         ask(server, "What is rain?", mode="plato"),
         ask(server, "What is wind?", mode="plato", plan=WIDE),
