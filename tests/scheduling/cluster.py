@@ -33,6 +33,7 @@ class Process:
         settings = Settings().model_copy(
             update={
                 "node_max_tokens": 40,
+                "sequential_max_tokens": 40,
                 "max_title_chars": 12,
                 "lease_ttl_s": 0.4,
                 "silence_s": 0.4,

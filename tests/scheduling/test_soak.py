@@ -18,6 +18,7 @@ from plato.engine.torch import TorchEngine
 from plato.prompting.model_tools import ModelTools
 from plato.runs import RunFailed, RunFinished, RunRequest, RunState
 from plato.runs.failover import follow_with_failover
+from plato.scheduling import plan_follower
 from tests.faults import FaultyEngines
 from tests.scheduling.cluster import DEADLINE_S, Cluster, Process
 from tests.scheduling.helpers import DIAMOND, parts, question, until
@@ -67,8 +68,13 @@ def asked(index: int) -> RunRequest:
 
 @pytest.mark.slow
 async def test_nothing_is_left_of_five_hundred_runs(
-    shared_engines: dict[str, TorchEngine], tools: ModelTools, valkey_url: str
+    shared_engines: dict[str, TorchEngine],
+    tools: ModelTools,
+    valkey_url: str,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    # Its planners die far more often than any would.
+    monkeypatch.setattr(plan_follower, "PLAN_ATTEMPTS", 20)
     chance = random.Random(0)
     process = psutil.Process(os.getpid())
     store = RedisContextStore(valkey_url, timeout_s=2.0, ttl_s=60)
