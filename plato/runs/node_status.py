@@ -128,15 +128,18 @@ class NodeStatus:
     @property
     def outputs(self) -> list[NodeOutput]:
         """The output in a few events, all from offset 0, that preserve `first_token_s`."""
+        output = self.output
+        if output is None:
+            return []
         firsts = [
             replace(
-                output,
+                first,
                 offset=0,
                 tokens=tuple(self.tokens[:tokens]),
                 node_text=self.text[:characters],
                 finish=None,
             )
-            for output, tokens, characters in self._firsts
-            if output is not self.last
+            for first, tokens, characters in self._firsts
+            if first is not self.last
         ]
-        return firsts if self.output is None else [*firsts, self.output]
+        return [*firsts, output]
