@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import uuid
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import dataclass
@@ -123,7 +122,7 @@ class LocalClient:
         # Validate as the server does, so that invalid options give the same errors.
         settings = self._runtime.settings
         body = validate_request(_body(question, options, settings.model_name))
-        request = to_run_request(body, settings=settings, tenant="", run_id=uuid.uuid4().hex)
+        request = to_run_request(body, settings=settings)
         state = RunState(request)
         async with aclosing(self._runtime.service.answer(state)) as batches:
             async for event in (event async for events in batches for event in events):

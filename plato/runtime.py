@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import uuid
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from typing import Any, Self
@@ -205,9 +204,7 @@ class Runtime:
         body = validate_request(
             {"model": self.settings.model_name, "messages": messages, **options}
         )
-        state = RunState(
-            to_run_request(body, settings=self.settings, tenant="", run_id=uuid.uuid4().hex)
-        )
+        state = RunState(to_run_request(body, settings=self.settings))
         timer = AnswerTimer(state, self._recorder)
         async with aclosing(self.service.answer(state)) as batches:
             async for events in batches:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import time
-import uuid
 from collections.abc import AsyncGenerator
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field
@@ -156,7 +155,6 @@ class RuntimeAsker:
             parse_request(json.dumps(body)),
             settings=self._settings,
             tenant=fresh_tenant(),
-            run_id=uuid.uuid4().hex,
         )
         answered = Answered(question, way.name, request=request)
         state = RunState(request)

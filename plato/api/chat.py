@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import uuid
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
@@ -39,9 +38,7 @@ class ChatRoutes:
     async def create(self, request: Request) -> Response:
         """Answer a question, streamed or not."""
         body = parse_request(await read_body(request))
-        asked = to_run_request(
-            body, settings=self._settings, tenant=tenant_of(request), run_id=uuid.uuid4().hex
-        )
+        asked = to_run_request(body, settings=self._settings, tenant=tenant_of(request))
         request.state.run = asked.run_id
         logger.info(
             "run started",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import secrets
+import uuid
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -72,11 +73,11 @@ def to_run_request(
     body: ChatCompletionRequest,
     *,
     settings: Settings,
-    tenant: str,
-    run_id: str,
+    tenant: str = "",
+    run_id: str | None = None,
     seed_source: Callable[[], int] = random_seed,
 ) -> RunRequest:
-    """The request for the scheduler, with the defaults of `settings`.
+    """The request for the scheduler, with the defaults of `settings`; by default a new run.
 
     Raises `InvalidRequestError` if the request exceeds the limits of `settings`.
     """
@@ -92,7 +93,7 @@ def to_run_request(
     if plan is not None and options.decode_plan:
         validate_script(plan)
     return RunRequest(
-        run_id=run_id,
+        run_id=run_id or uuid.uuid4().hex,
         messages=tuple(map(_message, body.messages)),
         tenant=tenant,
         mode=options.mode,

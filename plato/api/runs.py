@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import uuid
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import Any, Literal
@@ -85,17 +84,16 @@ class RunObject(BaseModel):
 def event_data(event: RunEvent, state: RunState, model: str) -> dict[str, Any]:
     """The `data` of the last event of `state`: its `type`, its fields, and the text it releases.
 
-    `text` begins at byte (UTF-8) `text_offset` of the answer; after a takeover a client that
-    reconnects may get some text again.
+    `text` begins at byte (UTF-8) `text_offset` of the answer, to which clients truncate theirs;
+    after a takeover a client that reconnects may get some text again.
     """
-    described = describe_event(event) or {
+    return describe_event(event) or {
         "type": "run_finished" if isinstance(event, RunFinished) else "run_failed",
         "id": str(event.id),
         "run": RunObject.of(state, model).model_dump(mode="json"),
         "text": event.text,
+        "text_offset": event.text_offset,
     }
-    # Without text it is the length of the answer, where clients truncate theirs.
-    return described | {"text_offset": event.text_offset if event.text else state.text_bytes}
 
 
 class RunRoutes:
@@ -110,9 +108,7 @@ class RunRoutes:
     async def create(self, request: Request) -> Response:
         """Start a detached run: 202, and the run."""
         body = parse_request(await read_body(request), run=True)
-        asked = to_run_request(
-            body, settings=self._settings, tenant=tenant_of(request), run_id=uuid.uuid4().hex
-        )
+        asked = to_run_request(body, settings=self._settings, tenant=tenant_of(request))
         request.state.run = asked.run_id
         await self._service.open(asked)
         logger.info("run started", extra={"run": asked.run_id, "mode": asked.mode})

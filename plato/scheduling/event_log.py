@@ -98,7 +98,7 @@ class EventLog:
         begins = self.state.text_bytes - len(text.encode())
         event = replace(event, text=text, text_offset=begins)
         self._events.append(event)
-        self._journal.append((event,))
+        self._journal.append(event)
         for follower in tuple(self._followers):
             if len(self._events) - max(follower.read, follower.joined) > MAX_EVENTS_BEHIND:
                 follower.dropped = True

@@ -37,10 +37,16 @@ class AttemptFailure:
     reason: str = "died"
     """Label of the metric."""
     retryable: bool = True
-    blames_replica: bool = True
-    """Whether its replica should be avoided."""
-    silent: bool = False
-    """Whether the decoder was silent, as opposed to reporting an error."""
+
+    @property
+    def blames_replica(self) -> bool:
+        """Whether its replica should be avoided."""
+        return self.reason != "lease_lost"
+
+    @property
+    def silent(self) -> bool:
+        """Whether the decoder was silent, as opposed to reporting an error."""
+        return self.reason == "silent"
 
 
 def classify_failure(error: BaseException, what: str, replica: str) -> AttemptFailure:
@@ -60,10 +66,10 @@ def classify_failure(error: BaseException, what: str, replica: str) -> AttemptFa
             return AttemptFailure(unavailable(str(error)), "engine")
         case SilenceError():
             silent = unavailable(f"decoder {replica} does not respond")
-            return AttemptFailure(silent, "silent", silent=True)
+            return AttemptFailure(silent, "silent")
         case LeaseLostError():
             message = f"{what}: decoder {replica} dropped it after the scheduler's lease expired"
-            return AttemptFailure(NodeFailedError(message), "lease_lost", blames_replica=False)
+            return AttemptFailure(NodeFailedError(message), "lease_lost")
         case NodeFailedError() | UnavailableError():
             return AttemptFailure(error)
         case PlatoError():

@@ -8,6 +8,7 @@ import random
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack, aclosing
 from dataclasses import dataclass, replace
+from functools import partial
 
 from plato.engine import Chunk, DecoderPool, FinishReason, GenerateRequest, Segment
 from plato.errors import DeadlineError, NodeFailedError
@@ -158,7 +159,7 @@ class NodeDecoder:
         if choice.source:
             request = replace(request, source=choice.source, source_tokens=choice.predicted_tokens)
         self._recorder.add(PLACEMENTS, kv="import" if choice.source else "compute")
-        with self._placement.booked(request.prompt, choice, suspect=suspect) as booking:
+        with self._placement.booked(choice, suspect=suspect) as booking:
             try:
                 async with asyncio.timeout(None) as silence:
                     await self._receive(decoding, request, choice.ranked, booking, silence)
@@ -181,10 +182,7 @@ class NodeDecoder:
         silence: asyncio.Timeout,
     ) -> None:
         """Receive one attempt's chunks; `silence` is expired when the replica counts as lost."""
-
-        def lost() -> None:
-            expire(silence)
-
+        lost = partial(expire, silence)
         stream, answered = self._pool.generate(request, ranked), False
         with ExitStack() as held:
             if decoding.replica:

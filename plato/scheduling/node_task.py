@@ -24,7 +24,6 @@ class NodeTask:
         self._log = log
         self._services = services
         self._prompt = prompt
-        self._started_s = log.at_s if report.started_s is None else report.started_s
         self._text: str | None = None
         if log.state.request.include_prompts:
             self._text = services.model.prompt_text(prompt.prompt.tokens)
@@ -86,11 +85,11 @@ class NodeTask:
         self._log.append(NodeFinished(*self._log.stamp, report.number, finish, report))
 
     def _report(self, state: NodeState) -> NodeReport:
-        decoding, prompt = self.decoding, self._prompt
+        decoding, prompt, known = self.decoding, self._prompt, self.decoding.status.report
         return replace(
-            decoding.status.report,
+            known,
             state=state,
-            started_s=self._started_s,
+            started_s=self._log.at_s if known.started_s is None else known.started_s,
             continues=prompt.continues,
             sees=prompt.sees,
             shortened=prompt.shortened,

@@ -7,6 +7,7 @@ import logging
 from collections.abc import Callable
 from contextlib import ExitStack, aclosing
 from dataclasses import replace
+from functools import partial
 
 from plato.engine import EngineError
 from plato.errors import ContextLengthError, PlatoError
@@ -129,7 +130,7 @@ class PlanFollower:
                     match event:
                         case PlanStarted():
                             self._replica = event.replica
-                            holding = leases.holding(event.replica, lambda: expire(silence))
+                            holding = leases.holding(event.replica, partial(expire, silence))
                             held.enter_context(holding)
                         case PlanLine():
                             take(event)

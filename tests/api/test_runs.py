@@ -77,7 +77,8 @@ def whole() -> list[RunEvent]:
         begins = composer.released_bytes
         released.append(replace(event, text=composer.advance(), text_offset=begins))
     report = replace(state.report(), answer_tokens=11, finish_reason="stop")
-    return [*released, RunFinished("run-1", 1.1, report, id=EventId(1, 11))]
+    fields: dict[str, Any] = {"id": EventId(1, 11), "text_offset": composer.released_bytes}
+    return [*released, RunFinished("run-1", 1.1, report, **fields)]
 
 
 def told(events: list[RunEvent], after: EventId = BEFORE_ALL) -> list[dict[str, Any]]:
@@ -139,7 +140,8 @@ def test_every_event_has_its_id_its_type_and_the_text_it_releases() -> None:
 
 def test_an_event_without_text_stands_at_the_end_of_the_answer() -> None:
     assert [data["text_offset"] for data in told(whole())] == [*[0] * 9, 2, 14, 14]
-    end = RunFailed("run-1", 1.0, 500, "server_error", "overloaded", "full", id=EventId(1, 9))
+    fields: dict[str, Any] = {"id": EventId(1, 9), "text_offset": 2}
+    end = RunFailed("run-1", 1.0, 500, "server_error", "overloaded", "full", **fields)
     (failed,) = told([*whole()[:9], end], EventId(1, 8))
     assert (failed["type"], failed["text"], failed["text_offset"]) == ("run_failed", "", 2)
 

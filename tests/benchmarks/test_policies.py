@@ -58,7 +58,7 @@ def test_a_run_stays_on_one_replica_under_consistent_hashing(run_id: str) -> Non
 def test_a_prefix_tree_follows_what_was_sent_until_the_replica_is_gone() -> None:
     placement = Placement(PrefixTree(), seed=1)
     choice = placement.choose(prompt(100), BOTH)
-    with placement.booked(prompt(100), choice):
+    with placement.booked(choice):
         pass
     longer = prompt(100).extended(Segment((7,)))
     assert {placement.choose(longer, BOTH).replica for _ in range(20)} == {choice.replica}

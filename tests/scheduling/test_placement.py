@@ -49,7 +49,7 @@ def placement() -> Placement:
 def test_without_replicas_the_pool_decides() -> None:
     choice = Placement().choose(prompt(10), ())
     assert (choice.replica, choice.predicted_tokens) == (None, 0)
-    with Placement().booked(prompt(10), choice) as booking:
+    with Placement().booked(choice) as booking:
         booking.prefilled()
 
 
@@ -132,7 +132,7 @@ def test_siblings_stay_together_while_there_is_room_and_spread_when_there_is_not
         for one in asked:
             choice = placement.choose(one, BOTH)
             chosen.append(choice.replica)
-            booked.enter_context(placement.booked(one, choice))
+            booked.enter_context(placement.booked(choice))
     first_b = chosen.index("b")
     assert 4 < first_b < 18
     assert {"a", "b"} == set(chosen[first_b:])
@@ -141,7 +141,7 @@ def test_siblings_stay_together_while_there_is_room_and_spread_when_there_is_not
 def test_what_has_ended_weighs_no_more(placement: Placement) -> None:
     asked = prompt(100)
     choice = placement.choose(asked, (A,))
-    with placement.booked(asked, choice) as booking:
+    with placement.booked(choice) as booking:
         assert placement.choose(prompt(90, first=5000), BOTH).replica == "b"
         booking.prefilled()
         booking.prefilled()
@@ -163,7 +163,7 @@ def test_what_was_placed_before_the_epoch_was_known_counts() -> None:
     placement = Placement()
     asked = prompt(100)
     choice = placement.choose(asked, (A,))
-    with placement.booked(asked, choice):
+    with placement.booked(choice):
         assert placement.choose(asked.extended(Segment((7,))), (A,)).predicted_tokens == 100
         placement.replicas.observe("a", "e1", Load())
         assert placement.choose(asked.extended(Segment((7,))), (A,)).predicted_tokens == 100
@@ -472,7 +472,7 @@ def test_another_policy_decides_and_learns_where_sequences_go_and_which_replicas
     placement = Placement(policy)
     choice = placement.choose(prompt(10), BOTH, run_id="r1")
     assert (choice.replica, choice.ranked, choice.source) == ("b", ("b", "a"), "")
-    with placement.booked(prompt(10), choice):
+    with placement.booked(choice):
         assert policy.calls == [("placed", "r1", "b")]
     placement.replicas.observe("a", "e1", Load())
     placement.replicas.observe("a", "e2", Load())

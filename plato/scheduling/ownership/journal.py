@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from plato.context import ContextStore, NodeRecord, RunRecord, WriteBehind
 from plato.context.records import pack, pack_events
-from plato.runs import BEFORE_ALL, EventId, NodeReport, RunEvent, RunEvents, RunState
+from plato.runs import BEFORE_ALL, EventId, NodeReport, RunEvent, RunState
 from plato.scheduling.ownership.lease import RunLease
 
 
@@ -101,11 +101,11 @@ class Journal:
         self._nodes[node.number] = node
         self._writes.submit(lambda: self._put_node(node))
 
-    def append(self, events: RunEvents) -> None:
-        """Append events to the run's log, batched with those that still wait for a write."""
+    def append(self, event: RunEvent) -> None:
+        """Append an event to the run's log, batched with those that still wait for a write."""
         if self._leaving:
             return
-        self._pending.extend(events)
+        self._pending.append(event)
         if not self._append_queued:
             self._append_queued = True
             self._writes.submit(self._append)

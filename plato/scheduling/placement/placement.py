@@ -23,12 +23,11 @@ RANKS = 3
 class Choice:
     """Where a sequence goes, and how many prompt tokens should be cached there."""
 
+    sequence: PlacementRequest
     replica: str | None
     predicted_tokens: int
     ranked: tuple[str, ...] = ()
     """`replica`, and the next best in case it is gone."""
-    run_id: str = ""
-    output: int = USUAL_OUTPUT
     source: str = ""
     """Replica to import the prompt's KV from; empty: none."""
 
@@ -61,33 +60,31 @@ class Placement:
         output: int = USUAL_OUTPUT,
     ) -> Choice:
         """The best replica for `prompt`, of which up to `output` tokens will be decoded."""
+        sequence = PlacementRequest(run_id, prompt, output)
         names = [replica.name for replica in replicas]
         if not names:
-            return Choice(None, 0, run_id=run_id, output=output)
-        sequence = PlacementRequest(run_id, prompt, output)
+            return Choice(sequence, None, 0)
         self.replicas.update(names)
         views = self.replicas.views(prompt)
         ranked = self._policy.rank(sequence, views, self._random)
         target = views[names.index(ranked[0])]
         source = self._policy.source(sequence, target, views)
         return Choice(
+            sequence,
             target.name,
             source.confirmed if source else target.cached,
             tuple(ranked[:RANKS]),
-            run_id,
-            output,
             source.name if source else "",
         )
 
     @contextmanager
-    def booked(self, prompt: Prompt, choice: Choice, *, suspect: bool = False) -> Iterator[Booking]:
+    def booked(self, choice: Choice, *, suspect: bool = False) -> Iterator[Booking]:
         """Count a placed sequence until it ends. Others keep away from a `suspect`."""
-        booking = self.replicas.book(
-            choice.replica, len(prompt) - choice.predicted_tokens, choice.output, suspect=suspect
-        )
+        sequence = choice.sequence
+        prefill = len(sequence.prompt) - choice.predicted_tokens
+        booking = self.replicas.book(choice.replica, prefill, sequence.output, suspect=suspect)
         if choice.replica is not None:
-            self.replicas.learn(prompt, choice.replica)
-            sequence = PlacementRequest(choice.run_id, prompt, choice.output)
+            self.replicas.learn(sequence.prompt, choice.replica)
             self._policy.placed(sequence, choice.replica)
         try:
             yield booking
