@@ -14,6 +14,7 @@ import pytest_asyncio
 
 from plato.engine import Chunk, GenerateRequest, Prompt, SamplingParams, Segment
 from plato.engine.torch import TorchEngine
+from plato.engine.torch.core import EngineCore
 from plato.errors import ModelError, OverloadedError, PlatoError
 from plato.planning.given import validate_plan
 from plato.runs import (
@@ -88,7 +89,7 @@ async def idle(runtime: Runtime, deadline_s: float = 2.0) -> None:
             await asyncio.sleep(0.01)
     for engine in runtime.engines.values():
         assert isinstance(engine, TorchEngine)
-        engine.core.check_integrity()
+        await engine.inspect(EngineCore.check_integrity)
 
 
 def part(report: RunReport, number: int) -> tuple[float, float]:

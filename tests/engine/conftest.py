@@ -105,7 +105,7 @@ async def engine(shared_engine: TorchEngine) -> AsyncIterator[TorchEngine]:
     """The tiny model behind the `Engine` protocol; every test leaves it idle and sound."""
     yield shared_engine
     assert shared_engine.stats().live == ()
-    shared_engine.core.check_integrity()
+    await shared_engine.inspect(EngineCore.check_integrity)
 
 
 def tiny_config(folder: str, **settings: Any) -> TorchEngineConfig:

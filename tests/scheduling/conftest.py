@@ -12,6 +12,7 @@ from plato.assembly import new_planner, new_scheduler
 from plato.context import ContextStore, MemoryContextStore
 from plato.engine import DecoderPool
 from plato.engine.torch import TorchEngine, TorchEngineConfig
+from plato.engine.torch.core import EngineCore
 from plato.metrics import NO_METRICS, Recorder
 from plato.planning.protocol import Planner
 from plato.prompting.model_tools import ModelTools
@@ -51,7 +52,7 @@ async def engine(shared_engine: TorchEngine) -> AsyncIterator[TorchEngine]:
     """An engine that every test must leave idle and sound."""
     yield shared_engine
     await until(lambda: shared_engine.stats().live == ())
-    shared_engine.core.check_integrity()
+    await shared_engine.inspect(EngineCore.check_integrity)
 
 
 @pytest.fixture
@@ -138,5 +139,5 @@ async def cluster(
         await process.scheduler.close()
     for engine in shared_engines.values():
         await until(lambda engine=engine: engine.stats().live == ())
-        engine.core.check_integrity()
+        await engine.inspect(EngineCore.check_integrity)
     await until(lambda: len(asyncio.all_tasks()) <= before)

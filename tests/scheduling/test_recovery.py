@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from plato.engine.torch import TorchEngine
+from plato.engine.torch.core import EngineCore
 from plato.prompting.model_tools import ModelTools
 from plato.runs import NodeOutput, NodeStarted, RunEvent
 from plato.scheduling.scheduler import GraphScheduler
@@ -37,7 +38,7 @@ async def engines(shared_engines: dict[str, TorchEngine]) -> AsyncIterator[Fault
     for name, engine in shared_engines.items():
         pool.go_on(name)
         await until(lambda engine=engine: engine.stats().live == ())
-        engine.core.check_integrity()
+        await engine.inspect(EngineCore.check_integrity)
 
 
 @pytest.fixture

@@ -10,6 +10,7 @@ import pytest
 from plato.context import MemoryContextStore
 from plato.engine import FinishReason
 from plato.engine.torch import TorchEngine
+from plato.engine.torch.core import EngineCore
 from plato.errors import SlowConsumerError
 from plato.prompting.model_tools import ModelTools
 from plato.runs import (
@@ -251,7 +252,7 @@ async def test_closing_the_events_cancels_plan_and_nodes_in_the_engine(
     assert live >= {0, 1}
     assert len(scheduler.runs) == 0
     await until(lambda: engine.stats().live == (), timeout_s=1.0)
-    engine.core.check_integrity()
+    await engine.inspect(EngineCore.check_integrity)
 
 
 async def test_a_cancelled_consumer_cancels_too(

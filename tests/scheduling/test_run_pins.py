@@ -8,12 +8,14 @@ from contextlib import aclosing
 import pytest
 
 from plato.engine.torch import TorchEngine
+from plato.engine.torch.core import EngineCore
 from plato.prompting.model_tools import ModelTools
 from plato.runs import Mode, NodeFinished, RunFinished
 from plato.runtime import LocalPool
 from plato.scheduling import node_decoder
 from tests.scheduling.conftest import MakeScheduler
 from tests.scheduling.helpers import (
+    DEADLINE_S,
     DIAMOND,
     ScriptedPlanner,
     ScriptedPool,
@@ -113,12 +115,14 @@ async def test_a_release_that_hangs_delays_nobody(
 async def test_the_engine_holds_pins_while_the_run_lasts_and_none_after_it(
     make_scheduler: MakeScheduler, engine: TorchEngine
 ) -> None:
-    def runs() -> set[str]:
-        return {run for node in engine.core.tree.nodes() for run in node.pins or ()}
+    def runs(core: EngineCore) -> set[str]:
+        return {run for node in core.tree.nodes() for run in node.pins or ()}
 
     request = question(plan=parts((), (1,), max_tokens=40), exact_lengths=True)
     scheduler = make_scheduler(LocalPool({"local": engine}))
     async with watching(scheduler, request) as run:
         await run.until(lambda: bool(run.of(NodeFinished)))
-        assert runs() == {request.run_id}
-    await until(lambda: not runs())
+        assert await engine.inspect(runs) == {request.run_id}
+    async with asyncio.timeout(DEADLINE_S):
+        while await engine.inspect(runs):
+            pass

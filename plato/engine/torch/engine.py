@@ -81,11 +81,6 @@ class TorchEngine:
         """Longest sequence of the model, in tokens."""
         return self._model.context_length
 
-    @property
-    def core(self) -> EngineCore:
-        """The loop body, for tests of an idle engine."""
-        return self._core
-
     async def generate(self, request: GenerateRequest) -> AsyncGenerator[Chunk]:
         """Decode one sequence; see `Engine.generate`."""
         self._require_alive()
@@ -201,6 +196,10 @@ class TorchEngine:
             busy_s=core.busy_s,
             kv_bytes_per_token=self._model.kv_bytes_per_token,
         )
+
+    async def inspect(self, look: Callable[[EngineCore], T]) -> T:
+        """Run `look` in the engine's thread, between two steps, for tests."""
+        return await self._call(lambda: look(self._core))
 
     async def close(self) -> None:
         """Cancel all sequences and stop the thread. Idempotent."""

@@ -141,7 +141,8 @@ class TestEnd:
         def step() -> None:
             raise RuntimeError("the accelerator fell off")
 
-        monkeypatch.setattr(own_engine.core, "step", step)
+        core = await own_engine.inspect(lambda core: core)
+        monkeypatch.setattr(core, "step", step)
         async with asyncio.timeout(5):
             results = await asyncio.gather(*tasks, return_exceptions=True)
         for result in results:
@@ -166,8 +167,9 @@ class TestEnd:
             own_engine.cancel("run")
             raise RuntimeError("broken")
 
-        monkeypatch.setattr(own_engine.core, "cancel", cancel)
-        monkeypatch.setattr(own_engine.core, "step", step)
+        core = await own_engine.inspect(lambda core: core)
+        monkeypatch.setattr(core, "cancel", cancel)
+        monkeypatch.setattr(core, "step", step)
         async with asyncio.timeout(5):
             with pytest.raises(EngineClosedError, match="broken"):
                 await task

@@ -6,6 +6,7 @@ import pytest
 
 from plato.engine import FinishReason
 from plato.engine.torch import TorchEngine, pins
+from plato.engine.torch.core import EngineCore
 from plato.engine.torch.pins import PIN_TTL_S
 from tests.engine.conftest import MakeCore
 from tests.engine.helpers import (
@@ -16,7 +17,6 @@ from tests.engine.helpers import (
     drain,
     run_alone,
     some_tokens,
-    until,
 )
 from tests.engine.torch.test_tree import Forest
 
@@ -222,10 +222,10 @@ async def test_pins_go_through_the_engines_protocol(engine: TorchEngine) -> None
     await collect(engine, ask(prompt, run_id="kept", keep=1))
     engine.pin("pinned", ask(prompt).prompt, 0)
 
-    def runs() -> set[str]:
-        return {run for node in engine.core.tree.nodes() for run in node.pins or ()}
+    def runs(core: EngineCore) -> set[str]:
+        return {run for node in core.tree.nodes() for run in node.pins or ()}
 
-    await until(lambda: runs() == {"kept", "pinned"})
+    assert await engine.inspect(runs) == {"kept", "pinned"}
     engine.release("kept")
     engine.release("pinned")
-    await until(lambda: not runs())
+    assert not await engine.inspect(runs)
