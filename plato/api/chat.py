@@ -11,7 +11,13 @@ from starlette.responses import Response, StreamingResponse
 
 from plato.api import sse
 from plato.api.errors import ErrorReporter
-from plato.api.requests import parse_request, read_body, tenant_of, to_run_request
+from plato.api.requests import (
+    parse_request,
+    read_body,
+    tenant_of,
+    to_run_request,
+    while_connected,
+)
 from plato.api.responses import ChatResponse
 from plato.api.service import RunService
 from plato.metrics import Recorder
@@ -50,7 +56,7 @@ class ChatRoutes:
         if body.stream:
             stream = self._stream(state, timer, response, with_events=body.options.events)
             return StreamingResponse(stream, media_type=sse.MEDIA_TYPE, headers=sse.HEADERS)
-        async with aclosing(self._service.answer(state)) as batches:
+        async with while_connected(request), aclosing(self._service.answer(state)) as batches:
             async for events in batches:
                 timer.observe(events)
         return Response(response.completion(state.answer()), media_type="application/json")

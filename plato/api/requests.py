@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import secrets
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from typing import Any
 
 from pydantic import ValidationError
 from pydantic_core import PydanticSerializationError, to_json
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 
 from plato.api.errors import ModelNotFoundError, invalid_request
 from plato.api.schemas import ChatCompletionRequest, ChatMessage, PlanNode, PlatoOptions
@@ -19,6 +21,7 @@ from plato.errors import InvalidRequestError
 from plato.planning.given import validate_plan, validate_script
 from plato.runs import Message, Node, RunRequest
 from plato.settings import Settings
+from plato.tasks import end_task, expire
 
 SEED_BITS = 63
 MAX_BODY_BYTES = 4 << 20
@@ -39,6 +42,31 @@ async def read_body(request: Request) -> bytes:
                 f"the body is larger than {MAX_BODY_BYTES >> 20} MiB; send a shorter conversation"
             )
     return bytes(body)
+
+
+@asynccontextmanager
+async def while_connected(request: Request) -> AsyncIterator[None]:
+    """Cancel the block when the client disconnects. Raises `ClientDisconnect`.
+
+    For responses that are not streamed: nothing else notices that nobody waits for them.
+    """
+    try:
+        async with asyncio.timeout(None) as disconnected:
+            watching = asyncio.create_task(_expire_on_disconnect(request, disconnected))
+            try:
+                yield
+            finally:
+                await end_task(watching)
+    except TimeoutError as error:
+        if not disconnected.expired():
+            raise
+        raise ClientDisconnect from error
+
+
+async def _expire_on_disconnect(request: Request, timer: asyncio.Timeout) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+    expire(timer)
 
 
 def tenant_of(request: Request) -> str:

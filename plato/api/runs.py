@@ -84,8 +84,8 @@ class RunObject(BaseModel):
 def event_data(event: RunEvent, state: RunState, model: str) -> dict[str, Any]:
     """The `data` of the last event of `state`: its `type`, its fields, and the text it releases.
 
-    `text` begins at byte (UTF-8) `text_offset` of the answer, to which clients truncate theirs;
-    after a takeover a client that reconnects may get some text again.
+    `text` begins at byte (UTF-8) `text_offset` of the answer, at which clients cut theirs; after
+    a takeover a client that reconnects may get some text again.
     """
     return describe_event(event) or {
         "type": "run_finished" if isinstance(event, RunFinished) else "run_failed",

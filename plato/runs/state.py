@@ -201,7 +201,7 @@ class RunState:
     def events(self) -> RunEvents:
         """A few events, by ascending id, that are equivalent to all events so far.
 
-        None contains anything newer than its id; the last one carries the released text.
+        None contains anything newer than its id; the last one carries all of the released text.
         """
         events: list[RunEvent | None] = [self._mode, *self._planned(), self._plan]
         for _, node in sorted(self.nodes.items()):
@@ -211,7 +211,7 @@ class RunState:
         if condensed:
             # The text may be newer than the other contents of the last event.
             last = replace(condensed[-1], id=self.last_id, text=self.text, text_offset=0)
-            condensed = [replace(e, text_offset=self.text_bytes) for e in condensed[:-1]] + [last]
+            condensed[-1] = last
         return tuple(condensed)
 
     def _planned(self) -> list[NodePlanned]:

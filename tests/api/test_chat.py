@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 
 import httpx
 import pytest
@@ -74,6 +75,26 @@ async def test_a_client_that_disconnects_cancels_its_run(runtime: Runtime) -> No
         async with asyncio.timeout(5):
             while run_id in runtime.scheduler.runs:  # noqa: ASYNC110
                 await asyncio.sleep(0.01)
+
+
+async def test_a_client_that_waits_for_the_whole_answer_and_disconnects_cancels_its_run(
+    runtime: Runtime, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    async with (
+        serving(runtime.service, runtime.settings) as url,
+        httpx.AsyncClient(base_url=url, trust_env=False) as http,
+    ):
+        asking = asyncio.create_task(http.post(CHAT, json=long()))
+        async with asyncio.timeout(5):
+            while not len(runtime.scheduler.runs):  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+            asking.cancel()
+            while len(runtime.scheduler.runs):  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+    (ended,) = [record for record in caplog.records if record.message == "run ended"]
+    assert vars(ended)["code"] == "cancelled"
+    assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
 
 
 async def test_a_run_that_fails_gives_its_status(http: httpx.AsyncClient) -> None:

@@ -401,6 +401,13 @@ class TestCondensedEvents:
             known.feed(event)
             assert facts(known) == before
 
+    def test_begin_where_a_follower_of_them_is(self) -> None:
+        follower = state_of()
+        for event in state_of(*EVENTS).events():
+            assert event.text_offset <= follower.text_bytes
+            follower.feed(event)
+        assert follower.text == state_of(*EVENTS).text
+
     def test_of_a_sequential_answer_are_those_after_what_it_replaced(self) -> None:
         abandoned = planned(1), output(1, "abandoned"), planned(2), chosen(Mode.SEQUENTIAL)
         answer = planned(1, "Answer"), plan_finished(), started(1), output(1, "answer", finish=STOP)
