@@ -5,11 +5,10 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from plato.context.protocol import ContextStore
 from plato.engine import DecoderPool, Engine, Prompt
-from plato.engine.torch import TorchEngine, TorchEngineConfig
 from plato.errors import SettingsError
 from plato.metrics import NO_METRICS, Recorder
 from plato.planning.planner import ModelPlanner
@@ -19,6 +18,10 @@ from plato.prompting.model_tools import ModelTools
 from plato.scheduling.placement import KVAware, Policy
 from plato.scheduling.scheduler import GraphScheduler
 from plato.settings import Settings
+
+if TYPE_CHECKING:
+    # Processes without an engine do not import torch (600 MB, seconds).
+    from plato.engine.torch import TorchEngineConfig
 
 EngineFactory = Callable[[Settings, str, str], Engine]
 """Creates the engine of one decoder from settings, model folder and replica name."""
@@ -34,6 +37,8 @@ def engine_threads(settings: Settings) -> int:
 
 def engine_config(settings: Settings, folder: str, name: str) -> TorchEngineConfig:
     """Configuration of one decoder's built-in engine."""
+    from plato.engine.torch import TorchEngineConfig
+
     return TorchEngineConfig(
         model_folder=folder,
         name=name,
@@ -53,6 +58,8 @@ def new_engine(settings: Settings, folder: str, name: str) -> Engine:
     Raises `EngineError` if the model cannot be loaded, `SettingsError` if there is no such engine.
     """
     if settings.engine == "torch":
+        from plato.engine.torch import TorchEngine
+
         return TorchEngine(engine_config(settings, folder, name))
     factory: EngineFactory = _imported("engine", settings.engine, "torch")
     return factory(settings, folder, name)

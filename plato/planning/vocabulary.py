@@ -14,10 +14,9 @@ def structure_tokens(tokenizer: Tokenizer) -> frozenset[int]:
     These are the tokens that consist only of digits, separators and newlines, and the markers:
     every line of a plan needs them.
     """
-    special = frozenset(tokenizer.hf.all_special_ids)
     tokens = set(tokenizer.text(END)) | set(tokenizer.text(ONE))
-    for token in range(len(tokenizer.hf)):
+    for token in range(tokenizer.size):
         text = tokenizer.decode((token,), special=True)
-        if text and token not in special and _CHARACTERS.issuperset(text):
+        if text and token not in tokenizer.special and _CHARACTERS.issuperset(text):
             tokens.add(token)
     return frozenset(tokens)

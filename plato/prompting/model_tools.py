@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from plato.errors import ModelError
 from plato.models import resolve_model
 from plato.prompting.template import ChatTemplate
 from plato.prompting.tokenizer import Tokenizer
+from plato.prompting.tokenizer_config import context_length
 from plato.prompting.transcript import TranscriptLayout
 from plato.settings import Settings
 
@@ -24,19 +24,9 @@ class ModelTools:
     @classmethod
     def load(cls, settings: Settings) -> ModelTools:
         """Download the model if necessary, and load its tokenizer. Raises `ModelError`."""
-        from transformers import AutoConfig
-
         folder = str(resolve_model(settings.model, settings.cache_dir))
         tokenizer = Tokenizer.load(folder)
-        try:
-            config = AutoConfig.from_pretrained(folder, local_files_only=True).get_text_config()
-            context_length = config.max_position_embeddings
-        except (OSError, ValueError, AttributeError) as error:
-            raise ModelError(
-                f"the configuration in {folder} cannot be served ({error}); "
-                "use a causal language model that transformers supports"
-            ) from error
-        return cls(folder, tokenizer, ChatTemplate(tokenizer), context_length)
+        return cls(folder, tokenizer, ChatTemplate(tokenizer), context_length(folder))
 
     @property
     def layout(self) -> TranscriptLayout:

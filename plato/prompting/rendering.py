@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from datetime import datetime
 from functools import lru_cache
 from typing import Any
 
 from jinja2 import TemplateError
-from transformers import PreTrainedTokenizerBase
+from jinja2.ext import Extension, loopcontrols
+from jinja2.nodes import Node
+from jinja2.parser import Parser
+from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from plato.errors import ModelError
+from plato.prompting.tokenizer_config import TokenizerConfig
 
 BUILT_IN = """\
 {{- bos_token -}}
@@ -38,31 +43,24 @@ class RenderError(Exception):
 
 
 class Renderer:
-    """Renders a tokenizer's chat template as text.
+    """Renders a model's chat template as text.
 
     Thinking is disabled, because it is not separated from the answer. Templates that state a date
     get `today` for the lifetime of this object: the prefix of prompts must not change at midnight.
     """
 
-    def __init__(self, hf: PreTrainedTokenizerBase, today: datetime) -> None:
-        """Raises `ModelError` if the tokenizer has several templates and none is the default."""
-        self._hf = hf
-        self._variables: dict[str, Any] = {"enable_thinking": False}
-        if hf.chat_template:
-            try:
-                self.template = str(hf.get_chat_template())
-            except ValueError as error:
-                raise ModelError(
-                    f"the chat template of this model cannot be used: {error}"
-                ) from error
-            if "strftime_now" in self.template:
-                self.template = _frozen_clock(today) + self.template
-        else:
+    def __init__(self, config: TokenizerConfig, today: datetime) -> None:
+        """Raises `ModelError` if the template is not valid."""
+        self.template = BUILT_IN if config.chat_template is None else config.chat_template
+        self._variables: dict[str, Any] = {**config.names, "enable_thinking": False}
+        if config.chat_template is None:
             # Only the tokenizers of models trained with a BOS token add one.
-            begins = hf.bos_token_id is not None and hf.bos_token_id in hf("")["input_ids"]
-            self.template = BUILT_IN
-            self._variables["bos_token"] = hf.bos_token if begins else ""
-            self._variables["eos_token"] = hf.eos_token or ""
+            self._variables["bos_token"] = config.names["bos_token"] if _adds_bos(config) else ""
+            self._variables["eos_token"] = config.names.get("eos_token", "")
+        try:
+            self._compiled = _environment(today).from_string(self.template)
+        except TemplateError as error:
+            raise ModelError(f"the chat template of this model is not valid: {error}") from error
         self.pieces = lru_cache(maxsize=_STRUCTURES)(self._pieces)
 
     def render(self, messages: Sequence[tuple[str, str]], *, opened: bool) -> str:
@@ -71,16 +69,15 @@ class Renderer:
         Raises `RenderError` if the template rejects it.
         """
         try:
-            text = self._hf.apply_chat_template(
-                [{"role": role, "content": content} for role, content in messages],
-                chat_template=self.template,
+            return self._compiled.render(
+                messages=[{"role": role, "content": content} for role, content in messages],
                 add_generation_prompt=opened,
-                tokenize=False,
+                tools=None,
+                documents=None,
                 **self._variables,
             )
         except (TemplateError, TypeError, ValueError, KeyError) as error:
             raise RenderError(str(error)) from error
-        return str(text)
 
     def _pieces(self, roles: tuple[str, ...]) -> tuple[str, ...]:
         """The markup before, between and after the contents of turns with these roles.
@@ -105,12 +102,40 @@ def hole(index: int) -> str:
     return f"\ue000{index}\ue001"
 
 
-def _frozen_clock(now: datetime) -> str:
-    """A macro that shadows `strftime_now` of transformers and always formats `now`."""
-    known = {f"%{letter}": now.strftime(f"%{letter}") for letter in "aAwdbBmyYHIpMSjUWcxX"}
-    known |= {"%-d": str(now.day), "%-m": str(now.month)}
-    replaced = "".join(f" | replace({key!r}, {value!r})" for key, value in known.items())
-    # The empty expression protects the first character of the template from trim_blocks.
-    return (
-        f"{{% macro strftime_now(format) %}}{{{{ format{replaced} }}}}{{% endmacro %}}{{{{ '' }}}}"
+class _Generation(Extension):
+    """Ignores `{% generation %}`, which marks the assistant's text for training."""
+
+    tags = {"generation"}  # noqa: RUF012 - declared by jinja
+
+    def parse(self, parser: Parser) -> list[Node]:
+        """The marked statements, unchanged."""
+        next(parser.stream)
+        return parser.parse_statements(("name:endgeneration",), drop_needle=True)
+
+
+def _environment(today: datetime) -> ImmutableSandboxedEnvironment:
+    """What chat templates may use, by the conventions of transformers; they are untrusted code."""
+    environment = ImmutableSandboxedEnvironment(
+        trim_blocks=True, lstrip_blocks=True, extensions=[_Generation, loopcontrols]
     )
+    environment.filters["tojson"] = _to_json
+    environment.globals |= {"raise_exception": _refuse, "strftime_now": today.strftime}
+    return environment
+
+
+def _to_json(value: object, **options: Any) -> str:
+    """Without the escapes for HTML of jinja's own."""
+    return json.dumps(value, **{"ensure_ascii": False, **options})
+
+
+def _refuse(message: str) -> None:
+    raise TemplateError(message)
+
+
+def _adds_bos(config: TokenizerConfig) -> bool:
+    begin = config.token_id("bos_token")
+    if begin is None:
+        return False
+    if config.adds_bos is not None:
+        return config.adds_bos
+    return begin in config.backend.encode("").ids

@@ -57,7 +57,7 @@ class ChatTemplate:
         self._markup = lru_cache(maxsize=_MARKUPS)(
             lambda text: Segment(tokenizer.markup(text), public=True)
         )
-        self._renderer = Renderer(tokenizer.hf, today or datetime.now())
+        self._renderer = Renderer(tokenizer.config, today or datetime.now())
         own, folded = self._fit(("system",)), self._fit(())
         if max(own, folded) is _Fit.UNUSABLE:
             raise ModelError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Sequence
 from datetime import datetime
@@ -9,41 +10,36 @@ from itertools import pairwise
 from typing import Any
 
 import tokenizers
-from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
-from plato.errors import ModelError
 from plato.prompting.rendering import Renderer, RenderError
+from plato.prompting.tokenizer_config import TokenizerConfig
 
 
 class Tokenizer:
-    """Wraps a transformers fast tokenizer.
+    """Wraps a fast tokenizer.
 
     Pieces of a prompt are tokenised separately, so nothing is added at their edges: no automatic
-    special tokens, no leading space. Thread-safe: the two encoders are private copies that are
-    never reconfigured.
+    special tokens, no leading space. Thread-safe: the encoders are never reconfigured.
     """
 
-    def __init__(self, hf: PreTrainedTokenizerBase) -> None:
-        """Raises `ModelError`: `hf` is not a fast tokenizer, or its chat template is ambiguous."""
-        if not hf.is_fast:
-            raise ModelError(
-                "this model has no fast tokenizer; add tokenizer.json to its folder "
-                "(transformers converts most slow tokenizers)"
-            )
-        self.hf = hf
-        self._markup = _edgeless(hf)
-        self._text = _edgeless(hf)
+    def __init__(self, config: TokenizerConfig) -> None:
+        """Raises `ModelError` if the chat template is ambiguous."""
+        self.config = config
+        self._markup = _edgeless(config.backend)
+        self._text = copy.deepcopy(self._markup)
         self._text.encode_special_tokens = True
-        renderer = Renderer(hf, datetime.now())
-        # Tokens like Qwen's `<think>` are special to the template, but not to the tokenizer.
-        self._control = frozenset(
-            number
-            for number, added in hf.added_tokens_decoder.items()
-            # The unknown token is not markup.
-            if (added.special and number not in {hf.unk_token_id} - {hf.eos_token_id})
-            or added.content in renderer.template
-        )
-        ends = {hf.eos_token_id, self._end_of_turn(renderer)}
+        self.size = config.backend.get_vocab_size()
+        """Number of tokens, added ones included."""
+        added = config.backend.get_added_tokens_decoder()
+        self.special = frozenset(number for number, token in added.items() if token.special)
+        """Ids of the special tokens."""
+        renderer = Renderer(config, datetime.now())
+        end = config.token_id("eos_token")
+        # The unknown token is not markup. Tokens like Qwen's `<think>` are special to the template,
+        # but not to the tokenizer.
+        self._control = self.special - ({config.token_id("unk_token")} - {end})
+        self._control |= {n for n, token in added.items() if token.content in renderer.template}
+        ends = {end, self._end_of_turn(renderer)}
         self.end_tokens = frozenset(token for token in ends if token is not None)
         """Ids that end the assistant's turn: end of sequence, and the template's closing token."""
 
@@ -53,14 +49,7 @@ class Tokenizer:
 
         Raises `ModelError` if it is missing or broken.
         """
-        try:
-            hf = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-        except Exception as error:  # tokenizers raises bare `Exception` for a broken file
-            raise ModelError(
-                f"the tokenizer in {folder} cannot be loaded ({error}); "
-                "check that tokenizer.json and tokenizer_config.json exist and are complete"
-            ) from error
-        return cls(hf)
+        return cls(TokenizerConfig.load(folder))
 
     def text(self, text: str) -> tuple[int, ...]:
         """Tokenise text of a user or a model: `<|im_end|>` in it stays text."""
@@ -89,11 +78,7 @@ class Tokenizer:
 
     def decode(self, tokens: Sequence[int], *, special: bool = False) -> str:
         """Text of `tokens`, without special tokens unless `special`."""
-        return str(
-            self.hf.decode(
-                list(tokens), skip_special_tokens=not special, clean_up_tokenization_spaces=False
-            )
-        )
+        return str(self._markup.decode(list(tokens), skip_special_tokens=not special))
 
     def _end_of_turn(self, renderer: Renderer) -> int | None:
         """The token directly after an assistant's content, if it is a control token."""
@@ -105,24 +90,34 @@ class Tokenizer:
         return tokens[0] if tokens and tokens[0] in self._control else None
 
 
-def _edgeless(hf: PreTrainedTokenizerBase) -> tokenizers.Tokenizer:
-    """A copy of the tokenizer that adds no leading space and does not truncate."""
-    spec = json.loads(hf.backend_tokenizer.to_str())
-    spec["truncation"] = spec["padding"] = None
-    _without_leading_space(spec, "pre_tokenizer", "pretokenizers")
-    _without_leading_space(spec, "normalizer", "normalizers")
+def _edgeless(backend: tokenizers.Tokenizer) -> tokenizers.Tokenizer:
+    """A tokenizer that adds no leading space and does not truncate; `backend` if it is one."""
+    steps = {name: _state(getattr(backend, name)) for name in ("normalizer", "pre_tokenizer")}
+    changed = [_remove_leading_space(step) for step in steps.values()]
+    if not any(changed) and backend.truncation is None and backend.padding is None:
+        return backend
+    spec = json.loads(backend.to_str()) | steps | {"truncation": None, "padding": None}
     return tokenizers.Tokenizer.from_str(json.dumps(spec))
 
 
-def _without_leading_space(spec: dict[str, Any], name: str, members: str) -> None:
-    """Change `spec[name]`, a step or a sequence of steps, in place."""
-    step = spec[name]
+def _state(step: Any) -> dict[str, Any] | None:
+    """The specification of a step or a sequence of steps; the whole tokenizer's takes 20 MB."""
+    state: dict[str, Any] | None = None if step is None else json.loads(step.__getstate__())
+    return state
+
+
+def _remove_leading_space(step: dict[str, Any] | None) -> bool:
+    """Change a step in place; returns whether that was necessary."""
     if step is None:
-        return
-    for part in step[members] if step["type"] == "Sequence" else [step]:
-        if part["type"] == "Metaspace":
-            part["prepend_scheme"] = "never"
-        elif part["type"] == "ByteLevel":
-            part["add_prefix_space"] = False
-        elif part["type"] == "Prepend":
-            part["prepend"] = ""
+        return False
+    changed = False
+    for part in step.get("pretokenizers") or step.get("normalizers") or [step]:
+        for kind, name, value in (
+            ("Metaspace", "prepend_scheme", "never"),
+            ("ByteLevel", "add_prefix_space", False),
+            ("Prepend", "prepend", ""),
+        ):
+            if part["type"] == kind and part[name] != value:
+                part[name] = value
+                changed = True
+    return changed

@@ -6,6 +6,7 @@ import llguidance.hf
 import pytest
 
 from plato.prompting import ChatTemplate, Tokenizer
+from tests.prompting.reference import hf_of
 
 
 @pytest.fixture(scope="session")
@@ -21,4 +22,4 @@ def template(tokenizer: Tokenizer) -> ChatTemplate:
 @pytest.fixture(scope="session")
 def matching(tokenizer: Tokenizer) -> Any:
     """llguidance's view of the tokenizer."""
-    return llguidance.hf.from_tokenizer(tokenizer.hf)
+    return llguidance.hf.from_tokenizer(hf_of(tokenizer))

@@ -36,4 +36,4 @@ def test_structure_is_exempt_from_the_penalty_and_words_are_not(tokenizer: Token
     structure = structure_tokens(tokenizer)
     assert structure.issuperset(tokenizer.text("1 | - | 2 | 1,2 | 30\n[END]"))
     assert structure.isdisjoint(tokenizer.text(" Which one to choose"))
-    assert structure.isdisjoint(tokenizer.hf.all_special_ids)
+    assert structure.isdisjoint(tokenizer.special)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cache
 
 import pytest
@@ -32,9 +33,8 @@ def with_template(tokenizer: Tokenizer) -> Callable[..., Tokenizer]:
 
     @cache
     def make(chat_template: str | None, tokens: tuple[str, ...] = ()) -> Tokenizer:
-        hf = copy.deepcopy(tokenizer.hf)
-        hf.chat_template = chat_template
-        hf.add_tokens(list(tokens))
-        return Tokenizer(hf)
+        backend = copy.deepcopy(tokenizer.config.backend)
+        backend.add_tokens(list(tokens))
+        return Tokenizer(replace(tokenizer.config, backend=backend, chat_template=chat_template))
 
     return make

@@ -8,24 +8,25 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers import AddedToken, models, normalizers, pre_tokenizers
 from tokenizers import Tokenizer as Backend
-from transformers import PreTrainedTokenizerFast
 
 from plato.errors import ModelError
 from plato.prompting import Tokenizer
+from plato.prompting.tokenizer_config import TokenizerConfig
 from tests.prompting.families import QWEN_3
+from tests.prompting.reference import hf_of
 
 
 def test_special_tokens_are_parsed_in_markup_and_stay_text_in_text(tokenizer: Tokenizer) -> None:
-    end = tokenizer.hf.eos_token_id
+    end = hf_of(tokenizer).eos_token_id
     assert tokenizer.markup("a<|im_end|>")[-1] == end
     tokens = tokenizer.text("a<|im_end|><|im_end|>b <|im_start|>")
-    assert not set(tokens) & set(tokenizer.hf.added_tokens_decoder)
+    assert not set(tokens) & tokenizer.special
     assert tokenizer.decode(tokens) == "a<|im_end|><|im_end|>b <|im_start|>"
 
 
 def test_ordinary_text_gives_the_models_own_tokens(tokenizer: Tokenizer) -> None:
     text = "How do I bake bread?\n\n1. Flour"
-    assert list(tokenizer.text(text)) == tokenizer.hf.encode(text, add_special_tokens=False)
+    assert list(tokenizer.text(text)) == hf_of(tokenizer).encode(text, add_special_tokens=False)
 
 
 def test_tokens_that_only_the_template_treats_as_special_stay_text_too(
@@ -44,9 +45,9 @@ def test_any_text_gets_its_plain_tokens_and_no_control_token(
     tokenizer: Tokenizer, text: str
 ) -> None:
     tokens = tokenizer.text(text)
-    plain = tokenizer.hf.encode(text, add_special_tokens=False, split_special_tokens=True)
+    plain = hf_of(tokenizer).encode(text, add_special_tokens=False, split_special_tokens=True)
     assert list(tokens) == plain
-    assert not set(tokens) & set(tokenizer.hf.added_tokens_decoder)
+    assert not set(tokens) & tokenizer.special
 
 
 def test_the_end_of_a_turn_is_the_templates_and_the_tokenizers(
@@ -56,7 +57,10 @@ def test_the_end_of_a_turn_is_the_templates_and_the_tokenizers(
         "{% for m in messages %}{{ m.role + ':' + m.content + '<file_sep>' }}{% endfor %}"
         "{{ 'assistant:' }}"
     )
-    assert tokenizer.end_tokens == {tokenizer.hf.eos_token_id, tokenizer.markup("<file_sep>")[0]}
+    assert tokenizer.end_tokens == {
+        hf_of(tokenizer).eos_token_id,
+        tokenizer.markup("<file_sep>")[0],
+    }
 
 
 @pytest.mark.parametrize("scheme", ["metaspace", "prepend"])
@@ -71,9 +75,8 @@ def test_sentencepiece_tokenizers_add_no_leading_space(scheme: str) -> None:
             [normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")]
         )
     backend.add_special_tokens([AddedToken("</s>", special=True)])
-    hf = PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="</s>")
-    assert hf.encode("a", add_special_tokens=False) == [3]
-    tokenizer = Tokenizer(hf)
+    assert backend.encode("a", add_special_tokens=False).ids == [3]
+    tokenizer = Tokenizer(TokenizerConfig(backend, {"eos_token": "</s>"}))
     assert tokenizer.text("a") == (1,)
     assert tokenizer.text("b a") == (2, 3)
     assert tokenizer.markup("</s>b") == (4, 2)
