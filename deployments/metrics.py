@@ -8,8 +8,6 @@ frequent sampling only makes gauges more current.
 from __future__ import annotations
 
 import asyncio
-import logging
-import time
 from collections.abc import Callable
 from functools import cache
 from typing import Any
@@ -18,15 +16,10 @@ from ray import serve
 from ray.serve import metrics
 
 from plato.metrics import Kind, Metric, Recorder, Role, metrics_of
-from plato.metrics.recording import ProcessSampler
-from plato.metrics.table import LOOP_LAG
-
-logger = logging.getLogger(__name__)
+from plato.metrics.sampling import sample
 
 PREFIX = "ray_"
 """Prefix that Ray adds to every name."""
-INTERVAL_S = 1.0
-"""Sampling interval of state and totals."""
 ROLES = {
     "Ingress": Role.INGRESS,
     "PlannerService": Role.PLANNER,
@@ -87,23 +80,5 @@ def start_sampling(*samplers: Callable[[], None]) -> asyncio.Task[None]:
 
     Keep a reference to the task: event loops keep only weak ones.
     """
-    recorder = replica_recorder()
-    sampling = _sample(recorder, (ProcessSampler(recorder), *samplers))
+    sampling = sample(replica_recorder(), *samplers)
     return asyncio.create_task(sampling, name="sample-metrics")
-
-
-async def _sample(recorder: Recorder, samplers: tuple[Callable[[], None], ...]) -> None:
-    failing: set[int] = set()
-    """Samplers whose last call failed: each failure is logged once."""
-    while True:
-        due = time.monotonic() + INTERVAL_S
-        await asyncio.sleep(INTERVAL_S)
-        recorder.observe(LOOP_LAG, max(0.0, time.monotonic() - due))
-        for number, sampler in enumerate(samplers):
-            try:
-                sampler()
-                failing.discard(number)
-            except Exception:
-                if number not in failing:
-                    logger.exception("sampling metrics failed; retrying")
-                failing.add(number)

@@ -8,7 +8,8 @@ from typing import Any
 from ray import serve
 from ray.serve.handle import DeploymentHandle
 
-from plato.context.redis import RedisContextStore
+from plato.assembly import new_store
+from plato.context import ContextStore
 from plato.logs import configure_logs
 from plato.settings import Settings
 
@@ -18,7 +19,7 @@ HEARTBEATS = 4
 START_DEADLINE_S = 60.0
 
 
-async def open_store(settings: Settings, owner: DeploymentHandle[Any] | None) -> RedisContextStore:
+async def open_store(settings: Settings, owner: DeploymentHandle[Any] | None) -> ContextStore:
     """The context store: the configured one, or the embedded one of its `owner`."""
     url = settings.redis_url
     if url is None:
@@ -26,7 +27,7 @@ async def open_store(settings: Settings, owner: DeploymentHandle[Any] | None) ->
             raise AssertionError("no store URL is set, and there is no embedded store")
         async with asyncio.timeout(START_DEADLINE_S):
             url = await owner.url.remote()
-    return RedisContextStore(url, timeout_s=settings.redis_timeout_s, ttl_s=settings.redis_ttl_s)
+    return new_store(settings, url)
 
 
 def own_deployment() -> DeploymentHandle[Any]:

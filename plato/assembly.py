@@ -7,7 +7,8 @@ from collections.abc import Callable
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from plato.context.protocol import ContextStore
+from plato.context import ContextStore, MemoryContextStore
+from plato.context.redis import RedisContextStore
 from plato.engine import DecoderPool, Engine, Prompt
 from plato.errors import SettingsError
 from plato.metrics import NO_METRICS, Recorder
@@ -63,6 +64,17 @@ def new_engine(settings: Settings, folder: str, name: str) -> Engine:
         return TorchEngine(engine_config(settings, folder, name))
     factory: EngineFactory = _imported("engine", settings.engine, "torch")
     return factory(settings, folder, name)
+
+
+def new_store(settings: Settings, url: str | None = None) -> ContextStore:
+    """The context store at `url`, else at the configured one, else in this process's memory.
+
+    Raises `SettingsError` if the URL is invalid.
+    """
+    url = url or settings.redis_url
+    if url is None:
+        return MemoryContextStore()
+    return RedisContextStore(url, timeout_s=settings.redis_timeout_s, ttl_s=settings.redis_ttl_s)
 
 
 def new_policy(settings: Settings) -> Policy:

@@ -13,16 +13,16 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from pydantic import ValidationError
 from rich.console import Console
 from rich.live import Live
 
 from plato.client import Client, HttpClient, LocalClient, Update
 from plato.display import RunView, figures
-from plato.errors import InvalidPlanError, PlatoError, SettingsError
+from plato.errors import InvalidPlanError, PlatoError
 from plato.logs import configure_logs
 from plato.runs import Mode
-from plato.settings import MAX_NODES, Settings
+from plato.server.options import ServeOptions
+from plato.settings import MAX_NODES, read_settings
 
 DEFAULT_URL = "http://127.0.0.1:8000"
 INTERRUPTED = 130
@@ -50,6 +50,11 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 )
 def serve(context: typer.Context) -> None:
     """Start a server on this machine; for options see `plato serve --help`."""
+    options = ServeOptions.parse(context.args)
+    if options.embedded:
+        from plato.server import embedded
+
+        raise typer.Exit(embedded.main(options))
     # Only `deployments` depends on Ray; this package never imports it.
     command = [sys.executable, "-m", "deployments", *context.args]
     os.execv(sys.executable, command)
@@ -210,7 +215,7 @@ async def _client(
     transformers_logging.disable_progress_bar()
     if console.is_terminal:
         console.print("loading the model", style="dim")
-    settings = _settings()
+    settings = read_settings()
     if "log_level" in settings.model_fields_set:
         configure_logs(settings.log_level)
     else:
@@ -218,15 +223,6 @@ async def _client(
         logging.getLogger("plato").addHandler(logging.NullHandler())
     async with await Runtime.open(settings) as runtime:
         yield LocalClient(runtime)
-
-
-def _settings() -> Settings:
-    try:
-        return Settings()
-    except ValidationError as error:
-        first = error.errors()[0]
-        name = "_".join(("PLATO", *map(str, first["loc"]))).upper()
-        raise SettingsError(f"{name} is invalid: {first['msg']}") from error
 
 
 @contextmanager

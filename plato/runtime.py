@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 from typing import Any, Self
 
 from plato.api.requests import to_run_request, validate_request
-from plato.assembly import new_engine, new_planner, new_scheduler
-from plato.context import ContextStore, MemoryContextStore
+from plato.assembly import new_engine, new_planner, new_scheduler, new_store
+from plato.context import ContextStore
 from plato.engine import (
     Chunk,
     DecoderPool,
@@ -22,11 +22,12 @@ from plato.engine import (
 from plato.errors import ModelError, UnavailableError
 from plato.kv_transfer import KVTransfer
 from plato.metrics import NO_METRICS, Recorder
-from plato.metrics.recording import AnswerTimer
+from plato.metrics.recording import AnswerTimer, StoreSampler
 from plato.planning.protocol import Planner
 from plato.prompting.model_tools import ModelTools
 from plato.runs import Answer, Message, RunEvents, RunRequest, RunSnapshot, RunState
 from plato.scheduling.scheduler import GraphScheduler
+from plato.scheduling.stats import SchedulerSampler
 from plato.settings import Settings
 
 
@@ -104,8 +105,13 @@ class LocalRunService:
 
     async def cancel(self, tenant: str, run_id: str) -> None:
         """Cancel a run."""
-        if not await self._scheduler.runs.cancel(tenant, run_id):
-            await self._scheduler.runs.owner(tenant, run_id)  # Raises if there is no such run.
+        if await self._scheduler.runs.cancel(tenant, run_id):
+            return
+        owner = await self._scheduler.runs.owner(tenant, run_id)
+        if owner is not None:
+            raise UnavailableError(
+                f"another server ({owner}) on the same store drives run {run_id}; cancel it there"
+            )
 
     async def ready(self) -> dict[str, object]:
         """The state of the engines and the scheduler."""
@@ -144,7 +150,7 @@ class Runtime:
         self.settings = settings
         self.tools = tools
         self.engines = engines
-        self._store = store or MemoryContextStore()
+        self._store = store or new_store(settings)
         pool = pool or LocalPool(engines, recorder)
         self.scheduler = new_scheduler(
             settings,
@@ -189,6 +195,13 @@ class Runtime:
         await self._store.close()
         for engine in self.engines.values():
             await engine.close()
+
+    def samplers(self, recorder: Recorder) -> tuple[Callable[[], None], ...]:
+        """Record the state of the scheduler and the store; for `plato.metrics.sampling.sample`."""
+        return (
+            SchedulerSampler(recorder, self.scheduler.stats),
+            StoreSampler(recorder, lambda: self._store.available),
+        )
 
     def run(self, request: RunRequest) -> AsyncGenerator[RunEvents]:
         """Answer one question, event by event; closing the generator cancels it."""

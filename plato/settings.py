@@ -7,10 +7,14 @@ takes precedence, then the environment, then the default.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from difflib import get_close_matches
 from typing import Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from plato.errors import SettingsError
 
 DEFAULT_MODEL = "HuggingFaceTB/SmolLM2-135M-Instruct"
 MAX_NODES = 32
@@ -236,3 +240,18 @@ class Settings(BaseSettings):
     def model_name(self) -> str:
         """Name of the model in the API."""
         return self.served_model_name or self.model
+
+
+def read_settings(values: Mapping[str, object] | None = None) -> Settings:
+    """Settings from `values` and the environment. Raises `SettingsError` that names the field."""
+    try:
+        return Settings.model_validate(values or {})
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = "_".join(map(str, first["loc"]))
+        if first["type"] == "extra_forbidden":
+            near = get_close_matches(name, Settings.model_fields, 1)
+            hint = f"; did you mean {near[0]}?" if near else ""
+            raise SettingsError(f"there is no setting {name}{hint}") from error
+        reason = first["msg"].removeprefix("Value error, ")
+        raise SettingsError(f"{name} is invalid: {reason}" if name else reason) from error

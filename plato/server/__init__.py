@@ -1,0 +1,1 @@
+"""`plato serve`: its command line, and the server in one process, without Ray."""

@@ -1,0 +1,84 @@
+"""`plato serve --embedded`: the API over a runtime in this process."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import socket
+import sys
+import time
+from types import FrameType
+
+import uvicorn
+
+from plato.api.app import new_app
+from plato.errors import PlatoError, SettingsError
+from plato.logs import configure_logs
+from plato.metrics import Role, metrics_of
+from plato.metrics.recording import EngineSampler
+from plato.metrics.sampling import sample
+from plato.runtime import Runtime
+from plato.server.options import USAGE_ERROR, ServeOptions
+from plato.server.prometheus import PrometheusMetrics
+from plato.tasks import end_task
+
+SERVICE_METRICS = {
+    metric for role in Role if role is not Role.DECODER for metric in metrics_of(role)
+}
+
+
+def main(options: ServeOptions) -> int:
+    """Serve until SIGINT or SIGTERM; returns the exit status."""
+    configure_logs(options.settings.log_level)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        # While it serves, uvicorn has handlers of its own, and raises the signal again at the end.
+        signal.signal(number, _leave)
+    try:
+        with options.bind() as listener:
+            asyncio.run(serve(options, listener))
+    except PlatoError as error:
+        sys.stderr.write(f"plato serve: {error.message}\n")
+        return USAGE_ERROR if isinstance(error, SettingsError) else 1
+    return 0
+
+
+async def serve(options: ServeOptions, listener: socket.socket) -> None:
+    """Load the model, and serve on `listener` until a signal."""
+    settings, started = options.settings, time.monotonic()
+    metrics = PrometheusMetrics()
+    recorder = metrics.recorder("runtime", SERVICE_METRICS)
+    _say(f"loading {settings.model_name}")
+    async with await Runtime.open(settings, recorder=recorder) as runtime:
+        samplers = [*runtime.samplers(recorder)]
+        for name, engine in runtime.engines.items():
+            of_engine = metrics.recorder(name, metrics_of(Role.DECODER))
+            samplers.append(EngineSampler(of_engine, engine.stats))
+        sampling = asyncio.create_task(sample(recorder, *samplers), name="sample-metrics")
+        app = new_app(runtime.service, settings, recorder)
+        app.add_route("/metrics", metrics.show, methods=["GET"])
+        config = uvicorn.Config(
+            app,
+            log_config=None,
+            access_log=False,
+            lifespan="off",
+            timeout_graceful_shutdown=max(1, round(settings.drain_s)),
+        )
+        _say(
+            f"serving {settings.model_name} at {options.url}/v1 after "
+            f"{time.monotonic() - started:.1f} s; metrics at {options.url}/metrics"
+        )
+        try:
+            await uvicorn.Server(config).serve(sockets=[listener])
+        finally:
+            await end_task(sampling)
+
+
+def _leave(number: int, _: FrameType | None) -> None:
+    """Unwind, which closes the runtime; later signals are ignored."""
+    signal.signal(number, signal.SIG_IGN)
+    raise SystemExit(0)
+
+
+def _say(text: str) -> None:
+    sys.stderr.write(f"{text}\n")
+    sys.stderr.flush()

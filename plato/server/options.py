@@ -1,0 +1,86 @@
+"""The command line of `plato serve`, with and without Ray."""
+
+from __future__ import annotations
+
+import argparse
+import socket
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from plato.errors import SettingsError
+from plato.settings import Settings, read_settings
+
+USAGE_ERROR = 2
+"""The exit status of invalid options, as argparse has it."""
+
+
+@dataclass(frozen=True, slots=True)
+class ServeOptions:
+    """Options of `plato serve`."""
+
+    settings: Settings
+    host: str
+    port: int
+    metrics_port: int | None
+    """Port of the Prometheus metrics of the Ray application; None: a free port."""
+    embedded: bool
+    """Whether to serve in this process, without Ray."""
+
+    @property
+    def url(self) -> str:
+        """Base URL of the server."""
+        return f"http://{self.host}:{self.port}"
+
+    @classmethod
+    def parse(cls, arguments: Sequence[str]) -> ServeOptions:
+        """Parse arguments; exits with status 2 if one is invalid."""
+        parser = argparse.ArgumentParser(
+            prog="plato serve",
+            description="Serve Plato on this machine.",
+            epilog="Settings are the fields of plato.settings.Settings; docs/operations.md lists "
+            "them.",
+        )
+        parser.add_argument("--host", default="127.0.0.1")
+        parser.add_argument("--port", type=int, default=8000)
+        parser.add_argument(
+            "--embedded", action="store_true", help="serve in one process, without Ray"
+        )
+        parser.add_argument(
+            "--metrics-port",
+            type=int,
+            help="port of the Prometheus metrics; default: a free port; with --embedded they are "
+            "at /metrics",
+        )
+        parser.add_argument("settings", nargs="*", metavar="key=value")
+        given = parser.parse_args(arguments)
+        if given.embedded and given.metrics_port is not None:
+            parser.error("--metrics-port is for Ray; with --embedded, metrics are at /metrics")
+        values: dict[str, str] = {}
+        for item in given.settings:
+            key, equals, value = item.partition("=")
+            if not equals:
+                parser.error(f"'{item}' is not a setting; write key=value")
+            values[key] = value
+        try:
+            settings = read_settings(values)
+        except SettingsError as error:
+            parser.error(error.message)
+        return cls(settings, given.host, given.port, given.metrics_port, given.embedded)
+
+    def bind(self) -> socket.socket:
+        """A socket at host and port that nobody else listens on; raises `SettingsError`.
+
+        Without SO_REUSEPORT: with it, two servers of the same user would share the connections.
+        """
+        family = socket.AF_INET6 if ":" in self.host else socket.AF_INET
+        listener = socket.socket(family)
+        try:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.bind((self.host, self.port))
+        except OSError as error:
+            listener.close()
+            raise SettingsError(
+                f"cannot listen on {self.host}:{self.port} ({error.strerror}); stop the server "
+                "that uses it, or choose another with --port"
+            ) from error
+        return listener

@@ -1,0 +1,61 @@
+"""What `plato serve` is told, and refuses."""
+
+from __future__ import annotations
+
+import socket
+
+import pytest
+
+from plato.errors import SettingsError
+from plato.server.options import ServeOptions
+
+
+def refused(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
+    with pytest.raises(SystemExit) as exit_:
+        ServeOptions.parse(arguments)
+    assert exit_.value.code == 2
+    return capsys.readouterr().err
+
+
+def test_the_options_and_settings_of_a_command_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PLATO_PLANNERS", "3")
+    options = ServeOptions.parse(["--port", "81", "--embedded", "decoders=2", "max_nodes=4"])
+    assert (options.url, options.embedded) == ("http://127.0.0.1:81", True)
+    settings = options.settings
+    assert (settings.decoders, settings.max_nodes, settings.planners) == (2, 4, 3)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (["decoder=2"], "there is no setting decoder; did you mean decoders?"),
+        (["zzz=2"], "there is no setting zzz"),
+        (["max_nodes=1"], "max_nodes is invalid: Input should be greater than or equal to 2"),
+        (["decoders=3", "max_decoders=2"], "max_decoders is 2, less than decoders (3)"),
+        (["decoders"], "'decoders' is not a setting; write key=value"),
+        (["--embedded", "--metrics-port", "9"], "at /metrics"),
+        (["--port", "x"], "argument --port: invalid int value: 'x'"),
+    ],
+)
+def test_what_is_wrong_is_one_line(
+    arguments: list[str], named: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shown = refused(arguments, capsys)
+    assert named in shown.splitlines()[-1]
+    assert "pydantic" not in shown
+
+
+def test_a_port_in_use_is_refused_even_if_its_server_would_share_it() -> None:
+    with socket.socket() as other:
+        other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = other.getsockname()[1]
+        with pytest.raises(SettingsError, match=f"127.0.0.1:{port}.*--port"):
+            ServeOptions.parse(["--port", str(port)]).bind()
+    ServeOptions.parse(["--port", str(port)]).bind().close()
+
+
+def test_a_host_that_is_not_of_this_machine_is_refused() -> None:
+    with pytest.raises(SettingsError, match=r"192\.0\.2\.1"):
+        ServeOptions.parse(["--host", "192.0.2.1", "--port", "0"]).bind()
