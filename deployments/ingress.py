@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import logging
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from typing import Any
@@ -16,15 +14,11 @@ from deployments.handles import ask, stream
 from deployments.metrics import replica_recorder, start_sampling
 from deployments.replica import start_replica
 from plato.api.app import new_app
-from plato.errors import PlatoError, UnavailableError
 from plato.runs import EventId, RunEvents, RunRequest, RunSnapshot, RunState
-from plato.runs.failover import follow_detached, follow_with_failover
+from plato.runs.failover import call_with_failover, follow_detached, follow_with_failover
 from plato.settings import Settings
 
-logger = logging.getLogger(__name__)
-
 CALL_DEADLINE_S = 5.0
-RETRY_S = 0.1
 
 
 class ServeRunService:
@@ -88,26 +82,8 @@ class ServeRunService:
         run_id: str,
         deadline_s: float = CALL_DEADLINE_S,
     ) -> Any:
-        """Call any scheduler, and retry on another if it fails, within a deadline."""
-        try:
-            async with asyncio.timeout(deadline_s) as timer:
-                while True:
-                    try:
-                        return await ask(call)
-                    except PlatoError:
-                        raise
-                    except Exception as error:
-                        # The process has died, or is shutting down.
-                        logger.warning(
-                            "retrying call on another scheduler: %r", error, extra={"run": run_id}
-                        )
-                        await asyncio.sleep(RETRY_S)
-        except TimeoutError as error:
-            if not timer.expired():
-                raise
-            raise UnavailableError(
-                "no scheduler responds; try again in a moment", retry_after_s=2.0
-            ) from error
+        """Call any scheduler, and another one if it fails."""
+        return await call_with_failover(lambda: ask(call), run_id, deadline_s)
 
 
 @serve.deployment

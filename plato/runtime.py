@@ -8,8 +8,8 @@ from contextlib import aclosing
 from typing import Any, Self
 
 from plato.api.requests import to_run_request, validate_request
-from plato.assembly import new_engine, new_planner, new_scheduler, new_store
-from plato.context import ContextStore
+from plato.assembly import new_engine, new_planner, new_scheduler
+from plato.context import ContextStore, MemoryContextStore
 from plato.engine import (
     Chunk,
     DecoderPool,
@@ -150,7 +150,7 @@ class Runtime:
         self.settings = settings
         self.tools = tools
         self.engines = engines
-        self._store = store or new_store(settings)
+        self._store = store or MemoryContextStore()
         pool = pool or LocalPool(engines, recorder)
         self.scheduler = new_scheduler(
             settings,

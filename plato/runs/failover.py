@@ -1,7 +1,8 @@
 """Following a run across the failure of its scheduler.
 
 An attached run is handed to another scheduler by its caller (`follow_with_failover`). A detached
-run is adopted by another scheduler; a follower reconnects to it (`follow_detached`).
+run is adopted by another scheduler; a follower reconnects to it (`follow_detached`). Single calls
+are repeated (`call_with_failover`).
 """
 
 from __future__ import annotations
@@ -9,10 +10,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
 from dataclasses import replace
 from itertools import count
+from typing import TypeVar
 
 from plato.errors import NodeFailedError, PlatoError, UnavailableError
 from plato.runs.events import (
@@ -37,6 +39,9 @@ Follow = Callable[[EventId], AsyncGenerator[RunEvents]]
 
 FIRST_BACKOFF_S = 0.05
 MAX_BACKOFF_S = 1.0
+CALL_RETRY_S = 0.1
+
+T = TypeVar("T")
 
 
 def has_moved(event: RunEvent) -> bool:
@@ -76,6 +81,33 @@ def follow_detached(follow: Follow, run_id: str, patience_s: float) -> AsyncGene
         return event
 
     return _reconnect(lambda: follow(after), take, run_id, patience_s)
+
+
+async def call_with_failover(call: Callable[[], Awaitable[T]], run_id: str, deadline_s: float) -> T:
+    """The result of a call about a run, which is repeated while schedulers fail.
+
+    Raises the `PlatoError` of a scheduler that answers, and `UnavailableError` when `deadline_s`
+    has passed.
+    """
+    try:
+        async with asyncio.timeout(deadline_s) as timer:
+            while True:
+                try:
+                    return await call()
+                except PlatoError:
+                    raise
+                except Exception as error:
+                    # The process has died, or is shutting down.
+                    logger.warning(
+                        "retrying call on another scheduler: %r", error, extra={"run": run_id}
+                    )
+                    await asyncio.sleep(CALL_RETRY_S)
+    except TimeoutError as error:
+        if not timer.expired():
+            raise
+        raise UnavailableError(
+            "no scheduler responds; try again in a moment", retry_after_s=2.0
+        ) from error
 
 
 async def _reconnect(

@@ -12,6 +12,7 @@ from types import FrameType
 import uvicorn
 
 from plato.api.app import new_app
+from plato.assembly import new_store
 from plato.errors import PlatoError, SettingsError
 from plato.logs import configure_logs
 from plato.metrics import Role, metrics_of
@@ -48,7 +49,13 @@ async def serve(options: ServeOptions, listener: socket.socket) -> None:
     metrics = PrometheusMetrics()
     recorder = metrics.recorder("runtime", SERVICE_METRICS)
     _say(f"loading {settings.model_name}")
-    async with await Runtime.open(settings, recorder=recorder) as runtime:
+    # Late, because it imports torch.
+    from transformers.utils import logging as transformers_logging
+
+    transformers_logging.disable_progress_bar()
+    async with await Runtime.open(settings, new_store(settings), recorder) as runtime:
+        # The store may have runs of a server that has died.
+        runtime.scheduler.start()
         samplers = [*runtime.samplers(recorder)]
         for name, engine in runtime.engines.items():
             of_engine = metrics.recorder(name, metrics_of(Role.DECODER))
@@ -63,6 +70,7 @@ async def serve(options: ServeOptions, listener: socket.socket) -> None:
             lifespan="off",
             timeout_graceful_shutdown=max(1, round(settings.drain_s)),
         )
+        listener.listen()
         _say(
             f"serving {settings.model_name} at {options.url}/v1 after "
             f"{time.monotonic() - started:.1f} s; metrics at {options.url}/metrics"
@@ -70,6 +78,7 @@ async def serve(options: ServeOptions, listener: socket.socket) -> None:
         try:
             await uvicorn.Server(config).serve(sockets=[listener])
         finally:
+            await runtime.scheduler.drain()
             await end_task(sampling)
 
 

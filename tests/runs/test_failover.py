@@ -21,7 +21,7 @@ from plato.runs import (
     RunRequest,
     RunState,
 )
-from plato.runs.failover import follow_detached, follow_with_failover
+from plato.runs.failover import call_with_failover, follow_detached, follow_with_failover
 from tests.runs import examples
 from tests.runs.examples import REPORT, RUN, request
 
@@ -224,3 +224,37 @@ async def test_a_follower_of_a_run_that_is_not_there_is_told_so() -> None:
     script = Script((InvalidRequestError("no run"),))
     with pytest.raises(InvalidRequestError):
         await collected(follow_detached(script.follow, RUN, PATIENCE_S))
+
+
+class TestCall:
+    async def test_is_repeated_while_schedulers_die(self) -> None:
+        outcomes: list[Exception | None] = [RuntimeError("died"), TimeoutError(), None]
+
+        async def call() -> str:
+            outcome = outcomes.pop(0)
+            if outcome is not None:
+                raise outcome
+            return "answered"
+
+        assert await call_with_failover(call, RUN, PATIENCE_S) == "answered"
+
+    async def test_is_not_repeated_after_a_refusal(self) -> None:
+        calls = []
+
+        async def call() -> None:
+            calls.append(1)
+            raise InvalidRequestError("no")
+
+        with pytest.raises(InvalidRequestError):
+            await call_with_failover(call, RUN, PATIENCE_S)
+        assert calls == [1]
+
+    @pytest.mark.parametrize("hangs", [False, True])
+    async def test_ends_at_its_deadline(self, *, hangs: bool) -> None:
+        async def call() -> None:
+            if hangs:
+                await asyncio.sleep(5)
+            raise RuntimeError("died")
+
+        with pytest.raises(UnavailableError, match="no scheduler responds"):
+            await call_with_failover(call, RUN, 0.25)
