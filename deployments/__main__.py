@@ -14,7 +14,7 @@ from types import FrameType
 
 from plato.errors import PlatoError, SettingsError
 from plato.logs import configure_logs
-from plato.server.options import USAGE_ERROR, ServeOptions
+from plato.server.options import USAGE_ERROR, ServeOptions, stage_reporter
 
 
 def main() -> int:
@@ -34,7 +34,9 @@ def main() -> int:
 
 
 def _serve(options: ServeOptions) -> None:
-    # Imports Ray, which takes seconds.
+    report = stage_reporter()
+    report("loading Ray")
+    # Takes seconds.
     from deployments.local import LocalApp
 
     with LocalApp(
@@ -43,10 +45,10 @@ def _serve(options: ServeOptions) -> None:
         port=options.port,
         logs=True,
         metrics_port=options.metrics_port,
+        report=report,
     ) as app:
-        sys.stderr.write(f"serving {options.settings.model_name} at {app.url}/v1\n")
-        sys.stderr.write(f"Prometheus metrics at {app.metrics_url}\n")
-        sys.stderr.flush()
+        report(f"serving {options.settings.model_name} at {app.url}/v1")
+        report(f"Prometheus metrics at {app.metrics_url}")
         threading.Event().wait()
 
 

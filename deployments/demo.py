@@ -129,8 +129,8 @@ def main() -> int:
     )
     try:
         resolve_model(settings.model, settings.cache_dir)
-        with console.status("starting Ray and the deployments, loading the model"):
-            app = LocalApp(settings, port=free_port())
+        with console.status("starting") as status:
+            app = LocalApp(settings, port=free_port(), report=status.update)
             app.start()
         with app:
             console.print(Panel(question, title=f"{settings.model_name} at {app.url}"))

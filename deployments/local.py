@@ -11,7 +11,7 @@ import sys
 import tempfile
 import threading
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from types import TracebackType
 from typing import Self
@@ -23,6 +23,8 @@ if "ray" not in sys.modules:
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     # Lines that differ only in the ids of runs are not duplicates.
     os.environ.setdefault("RAY_DEDUP_LOGS", "0")
+    # Progress is reported by `LocalApp`; a slow start on a busy machine is no cause for a warning.
+    os.environ.setdefault("RAY_SERVE_SLOW_STARTUP_WARNING_S", "600")
     # Otherwise decoders run at low priority.
     os.environ.setdefault("RAY_worker_niceness", "0")
     if os.environ.setdefault("RAY_AUTH_MODE", "token") == "token":
@@ -30,6 +32,7 @@ if "ray" not in sys.modules:
 
 import ray
 from ray import serve
+from ray.serve.schema import DeploymentStatus
 
 from deployments.app import build
 from plato.models import resolve_model
@@ -38,6 +41,7 @@ from plato.settings import Settings
 logger = logging.getLogger(__name__)
 
 APP_NAME = "plato"
+STATUS_INTERVAL_S = 0.2
 SERVE_LOGS = {"log_level": "WARNING", "encoding": "JSON"}
 """For Serve itself, in every process: at INFO it logs a line for every lease renewal."""
 
@@ -111,11 +115,14 @@ class LocalApp:
         port: int = 8000,
         logs: bool = False,
         metrics_port: int | None = None,
+        report: Callable[[str], None] = lambda _: None,
     ) -> None:
         """`logs` forwards the logs of all replicas to standard error.
 
-        Metrics are served at `metrics_port`, or at a free port.
+        Metrics are served at `metrics_port`, or at a free port. `report` is called with each stage
+        of the start, from several threads.
         """
+        self._report = report
         self._settings = settings
         self._host = host
         self._port = port
@@ -142,6 +149,7 @@ class LocalApp:
         if not self._logs:
             logging.getLogger("ray.serve").setLevel(logging.WARNING)
         try:
+            self._report("starting Ray")
             self._ray = ExitStack()
             resources = reserved_resources(self._settings)
             self._ray.enter_context(
@@ -151,12 +159,14 @@ class LocalApp:
                 http_options={"host": self._host, "port": self._port},
                 logging_config=SERVE_LOGS,
             )
-            serve.run(
-                build(self._settings),
-                name=APP_NAME,
-                route_prefix="/",
-                logging_config=SERVE_LOGS,
-            )
+            self._report(f"starting the application, loading {self._settings.model_name}")
+            with _reporting(self._report):
+                serve.run(
+                    build(self._settings),
+                    name=APP_NAME,
+                    route_prefix="/",
+                    logging_config=SERVE_LOGS,
+                )
         except BaseException:
             self.stop()
             raise
@@ -200,3 +210,26 @@ def _own_signals() -> Iterator[None]:
         for number, handler in handlers.items():
             if handler is not None:
                 signal.signal(number, handler)
+
+
+@contextmanager
+def _reporting(report: Callable[[str], None]) -> Iterator[None]:
+    """Report each deployment when its replicas are ready."""
+    done = threading.Event()
+
+    def watch() -> None:
+        reported: set[str] = set()
+        while not done.wait(STATUS_INTERVAL_S):
+            app = serve.status().applications.get(APP_NAME)
+            for name, deployment in () if app is None else app.deployments.items():
+                if deployment.status == DeploymentStatus.HEALTHY and name not in reported:
+                    reported.add(name)
+                    report(f"{name} is ready")
+
+    watching = threading.Thread(target=watch, name="report-start", daemon=True)
+    watching.start()
+    try:
+        yield
+    finally:
+        done.set()
+        watching.join()

@@ -6,7 +6,6 @@ import asyncio
 import signal
 import socket
 import sys
-import time
 from types import FrameType
 
 import uvicorn
@@ -19,7 +18,7 @@ from plato.metrics import Role, metrics_of
 from plato.metrics.recording import EngineSampler
 from plato.metrics.sampling import sample
 from plato.runtime import Runtime
-from plato.server.options import USAGE_ERROR, ServeOptions
+from plato.server.options import USAGE_ERROR, ServeOptions, stage_reporter
 from plato.server.prometheus import PrometheusMetrics
 from plato.tasks import end_task
 
@@ -45,10 +44,10 @@ def main(options: ServeOptions) -> int:
 
 async def serve(options: ServeOptions, listener: socket.socket) -> None:
     """Load the model, and serve on `listener` until a signal."""
-    settings, started = options.settings, time.monotonic()
+    settings, report = options.settings, stage_reporter()
     metrics = PrometheusMetrics()
     recorder = metrics.recorder("runtime", SERVICE_METRICS)
-    _say(f"loading {settings.model_name}")
+    report(f"loading {settings.model_name}")
     # Late, because it imports torch.
     from transformers.utils import logging as transformers_logging
 
@@ -71,10 +70,8 @@ async def serve(options: ServeOptions, listener: socket.socket) -> None:
             timeout_graceful_shutdown=max(1, round(settings.drain_s)),
         )
         listener.listen()
-        _say(
-            f"serving {settings.model_name} at {options.url}/v1 after "
-            f"{time.monotonic() - started:.1f} s; metrics at {options.url}/metrics"
-        )
+        report(f"serving {settings.model_name} at {options.url}/v1")
+        report(f"Prometheus metrics at {options.url}/metrics")
         try:
             await uvicorn.Server(config).serve(sockets=[listener])
         finally:
@@ -86,8 +83,3 @@ def _leave(number: int, _: FrameType | None) -> None:
     """Unwind, which closes the runtime; later signals are ignored."""
     signal.signal(number, signal.SIG_IGN)
     raise SystemExit(0)
-
-
-def _say(text: str) -> None:
-    sys.stderr.write(f"{text}\n")
-    sys.stderr.flush()

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 import socket
-from collections.abc import Sequence
+import sys
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from plato.errors import SettingsError
@@ -84,3 +86,14 @@ class ServeOptions:
                 "that uses it, or choose another with --port"
             ) from error
         return listener
+
+
+def stage_reporter() -> Callable[[str], None]:
+    """Prints stages of the start to standard error, with the seconds since this call."""
+    started = time.monotonic()
+
+    def report(stage: str) -> None:
+        sys.stderr.write(f"{time.monotonic() - started:5.1f} s  {stage}\n")
+        sys.stderr.flush()
+
+    return report
