@@ -4,6 +4,7 @@
 #   make serve   start the server on http://127.0.0.1:8000
 #   make test    lint, format, types, import layers, all tests
 #   make quick   make test without the slow tests
+#   make soak    the long tests that make test leaves out
 #   make lint    lint, format, types, import layers
 #   make bench   run the quick benchmarks (a quarter of an hour) and write benchmarks/results/REPORT.md
 #   make clean   remove .venv, build output and tool caches
@@ -14,7 +15,7 @@ INSTALLED := .venv/installed
 BENCHMARKS := answers ablations worst_case peers
 RESULTS := benchmarks/results
 
-.PHONY: demo serve test quick lint bench clean
+.PHONY: demo serve test quick soak lint bench clean
 
 demo: $(INSTALLED)
 	@$(BIN)/python -m deployments.demo
@@ -26,7 +27,10 @@ test: lint
 	$(BIN)/python -m pytest
 
 quick: lint
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -m "not slow and not soak"
+
+soak: $(INSTALLED)
+	$(BIN)/python -m pytest -m soak
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

@@ -18,8 +18,6 @@ from ray.serve import metrics
 from plato.metrics import Kind, Metric, Recorder, Role, metrics_of
 from plato.metrics.sampling import sample
 
-PREFIX = "ray_"
-"""Prefix that Ray adds to every name."""
 ROLES = {
     "Ingress": Role.INGRESS,
     "PlannerService": Role.PLANNER,

@@ -13,10 +13,15 @@ from typing import Self
 import httpx
 import psutil
 
+from plato.metrics.table import SEQUENCES
 from plato.ports import free_port
+from tests.end_to_end.exposition import Scrape
 from tests.end_to_end.waiting import says_ok, wait_until
 
 READY_DEADLINE_S = 180.0
+EXPORT_S = 1
+"""How often Ray exports metrics; 10 s is its default."""
+PREFIX = "ray_"
 
 
 class Server:
@@ -29,6 +34,7 @@ class Server:
         self._folder = folder
         self._command = command
         self._settings = {"equal_work": True, **settings}
+        self._embedded = "--embedded" in command
         self._port = free_port()
         self._process: subprocess.Popen[bytes] | None = None
         self.url = f"http://127.0.0.1:{self._port}"
@@ -40,12 +46,13 @@ class Server:
         temporary.mkdir(exist_ok=True)
         environment = {
             key: value for key, value in os.environ.items() if not key.startswith("RAY_")
-        } | {"TMPDIR": str(temporary)}
+        } | {"TMPDIR": str(temporary), "RAY_metrics_report_interval_ms": str(1000 * EXPORT_S)}
+        metrics = () if self._embedded else ("--metrics-port", str(self._metrics_port))
         with self._log.open("wb") as log:
             self._process = subprocess.Popen(
                 [
                     *(sys.executable, "-m", *self._command, "--port", str(self._port)),
-                    *("--metrics-port", str(self._metrics_port)),
+                    *metrics,
                     *(f"{name}={value}" for name, value in self._settings.items()),
                 ],
                 env=environment,
@@ -95,8 +102,13 @@ class Server:
 
     def metrics(self) -> str:
         """What Prometheus would get now."""
-        url = f"http://127.0.0.1:{self._metrics_port}/metrics"
-        return httpx.get(url, timeout=10).raise_for_status().text
+        url = self.url if self._embedded else f"http://127.0.0.1:{self._metrics_port}"
+        return httpx.get(f"{url}/metrics", timeout=10).raise_for_status().text
+
+    def live(self) -> int:
+        """Sequences that the decoders had at the last sample, at most `EXPORT_S` + 1 s ago."""
+        prefix = "" if self._embedded else PREFIX
+        return round(Scrape(self.metrics()).total(f"{prefix}{SEQUENCES.name}"))
 
     def processes(self, name: str) -> list[psutil.Process]:
         """The server's processes whose command line has `name` in it, oldest first."""

@@ -5,9 +5,13 @@ from __future__ import annotations
 import threading
 from pathlib import Path
 
+import pytest
+
 from tests.end_to_end.asking import QUESTIONS, ask_all
 from tests.end_to_end.server import Server
 from tests.end_to_end.waiting import wait_until
+
+pytestmark = pytest.mark.soak
 
 
 def test_decoders_come_with_the_load_and_go_with_it(model_folder: str, tmp_path: Path) -> None:

@@ -7,9 +7,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import pytest
+
 from tests.end_to_end.asking import QUESTIONS, ask_all, report
 from tests.end_to_end.server import Server
 from tests.end_to_end.waiting import wait_until
+
+pytestmark = pytest.mark.soak
 
 
 @contextmanager

@@ -7,7 +7,7 @@ from typing import Any
 
 from openai import AsyncOpenAI, OpenAI
 
-from deployments.local import LocalApp
+from tests.end_to_end.server import Server
 
 DIAMOND = [
     {"title": "Rain and roof area", "max_tokens": 24},
@@ -69,9 +69,9 @@ def test_the_first_part_starts_before_the_plan_is_complete(client: OpenAI) -> No
     assert nodes[0]["first_token_s"] < nodes[-1]["planned_s"]
 
 
-async def test_the_same_seed_gives_the_same_text_alone_and_in_company(app: LocalApp) -> None:
+async def test_the_same_seed_gives_the_same_text_alone_and_in_company(api: Server) -> None:
     async with AsyncOpenAI(
-        base_url=f"{app.url}/v1", api_key="test-key", max_retries=0, timeout=240
+        base_url=f"{api.url}/v1", api_key="test-key", max_retries=0, timeout=240
     ) as client:
 
         async def one(question: str, seed: int) -> str:

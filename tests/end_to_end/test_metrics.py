@@ -10,13 +10,13 @@ from typing import Any
 import httpx
 import pytest
 
-from deployments.metrics import PREFIX, ROLES
+from deployments.metrics import ROLES
 from plato.metrics import METRICS, Kind, Metric, metrics_of, table
 from tests.end_to_end.exposition import Scrape
-from tests.end_to_end.server import Server
+from tests.end_to_end.server import EXPORT_S, PREFIX, Server
 
-EXPORT_S = 10.0
-"""Ray's interval."""
+pytestmark = pytest.mark.slow
+
 SAMPLED_S = 4.0
 """What is sampled once a second, and the way to Ray's agent, on a machine that is busy."""
 TOLD_S = 1.5

@@ -8,10 +8,13 @@ from pathlib import Path
 
 import httpx
 import psutil
+import pytest
 
 from tests.end_to_end.asking import QUESTIONS, Followed, ask_all, report
 from tests.end_to_end.server import Server
 from tests.end_to_end.waiting import wait_until
+
+pytestmark = pytest.mark.soak
 
 SERVICES = ("Ingress", "SchedulerService", "PlannerService")
 

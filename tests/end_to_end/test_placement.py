@@ -5,8 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import httpx
+import pytest
 
 from tests.end_to_end.server import Server
+
+pytestmark = pytest.mark.slow
 
 QUESTION = "Here is a long story to start with. " + "The sea was calm that day. " * 40 + "And then?"
 CHAIN = [

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import signal
 import time
+from datetime import UTC, datetime
 
 import httpx
 import pytest
@@ -12,6 +13,10 @@ import pytest
 from tests.end_to_end.asking import DEADLINE_S, PLAN, QUESTIONS, ask_all, report
 from tests.end_to_end.server import Server
 from tests.end_to_end.waiting import wait_until
+
+LEASE_DEADLINE_S = 2.0
+
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
@@ -26,17 +31,36 @@ def kill(server: Server, deployment: str, sig: signal.Signals = signal.SIGKILL) 
     server.replicas(deployment)[0].send_signal(sig)
 
 
+def expired_leases(server: Server) -> list[datetime]:
+    """When decoders have cancelled the sequences of a scheduler."""
+    lines = [line for line in server.log.splitlines() if "lease expired" in line]
+    logged = [json.loads(line[line.index("{") : line.rindex("}") + 1]) for line in lines]
+    return sorted(datetime.fromisoformat(line["time"]) for line in logged)
+
+
 @pytest.mark.parametrize("victim", ["Decoder", "SchedulerService", "PlannerService"])
 def test_a_killed_process_costs_time_and_no_word(
     server: Server, undisturbed: list[str], victim: str
 ) -> None:
-    answers = ask_all(server, lambda: kill(server, victim))
+    killed: list[datetime] = []
+
+    def disturb() -> None:
+        kill(server, victim)
+        killed.append(datetime.now(UTC))
+
+    answers = ask_all(server, disturb)
     report(f"{victim} killed", answers)
+    if victim == "SchedulerService":
+        # Its sequences are dropped by every decoder that had some.
+        dropped = [when for when in expired_leases(server) if when > killed[0]]
+        assert dropped
+        assert (dropped[0] - killed[0]).total_seconds() < LEASE_DEADLINE_S
     assert [one.error for one in answers] == [""] * len(QUESTIONS)
     assert [one.text for one in answers] == undisturbed
     wait_until(server.ready, 60, "ready again")
 
 
+@pytest.mark.soak
 def test_a_decoder_that_hangs(server: Server, undisturbed: list[str]) -> None:
     answers = ask_all(server, lambda: kill(server, "Decoder", signal.SIGSTOP))
     report("a decoder stopped", answers)
@@ -81,6 +105,7 @@ def test_an_ingress_that_dies(server: Server, undisturbed: list[str]) -> None:
     assert [one.text for one in answers] == undisturbed
 
 
+@pytest.mark.soak
 def test_a_run_whose_scheduler_dies_is_followed_to_its_end(
     server: Server, undisturbed: list[str]
 ) -> None:

@@ -3,27 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from typing import Any
 
 import httpx
 import pytest
 
-from deployments.local import LocalApp
-from tests.end_to_end.conftest import decoder_stats
+from tests.end_to_end.server import Server
 from tests.end_to_end.waiting import wait_until
 
 PLAN = [
     {"title": "The first part", "max_tokens": 20},
     {"title": "The second part", "max_tokens": 20, "dependencies": [1]},
 ]
-
-
-@pytest.fixture
-def http(app: LocalApp) -> Iterator[httpx.Client]:
-    headers = {"Authorization": "Bearer test-key"}
-    with httpx.Client(base_url=app.url, headers=headers, timeout=60) as opened:
-        yield opened
 
 
 def body(**plato: Any) -> dict[str, Any]:
@@ -96,27 +87,27 @@ def test_an_answer_of_chat_completions_can_be_fetched_as_a_run(http: httpx.Clien
     assert run["plato"]["run"] == answer["plato"]["run"]
 
 
-def test_cancelling_a_run_ends_it_in_the_decoder_too(http: httpx.Client) -> None:
+def test_cancelling_a_run_ends_it_in_the_decoder_too(http: httpx.Client, api: Server) -> None:
     long = [{"title": f"Part {letter}", "max_tokens": 400} for letter in "AB"]
     run = http.post("/v1/runs", json=body(plan=long)).json()["id"]
-    wait_until(lambda: len(decoder_stats().live) == 2, 20, "the parts are decoded")
+    wait_until(lambda: api.live() == 2, 20, "the parts are decoded", every_s=0.2)
     cancelled = http.delete(f"/v1/runs/{run}")
     assert cancelled.status_code == httpx.codes.OK
     assert cancelled.json()["status"] == "cancelled"
     assert cancelled.json()["error"]["code"] == "cancelled"
-    wait_until(lambda: decoder_stats().live == (), 2, "nothing is decoded")
+    wait_until(lambda: api.live() == 0, 4, "nothing is decoded", every_s=0.2)
     assert events(http, run)[-1][1] == "run_failed"
     # Again changes nothing.
     assert http.delete(f"/v1/runs/{run}").json()["status"] == "cancelled"
 
 
-def test_a_run_is_nobody_elses(http: httpx.Client, app: LocalApp) -> None:
+def test_a_run_is_nobody_elses(http: httpx.Client, api: Server) -> None:
     run = http.post("/v1/runs", json=body()).json()["id"]
     other = {"Authorization": "Bearer another-key"}
     for ask in (
-        lambda: httpx.get(f"{app.url}/v1/runs/{run}", headers=other),
-        lambda: httpx.get(f"{app.url}/v1/runs/{run}/events", headers=other),
-        lambda: httpx.delete(f"{app.url}/v1/runs/{run}", headers=other),
+        lambda: httpx.get(f"{api.url}/v1/runs/{run}", headers=other),
+        lambda: httpx.get(f"{api.url}/v1/runs/{run}/events", headers=other),
+        lambda: httpx.delete(f"{api.url}/v1/runs/{run}", headers=other),
         lambda: http.get("/v1/runs/no-such-run"),
     ):
         refused = ask()

@@ -12,9 +12,12 @@ from pathlib import Path
 
 import httpx
 import psutil
+import pytest
 
 from plato.ports import free_port
 from tests.end_to_end.waiting import says_ok, wait_until
+
+pytestmark = pytest.mark.slow
 
 
 def test_plato_serve_answers_and_leaves_nothing_behind(model_folder: str, tmp_path: Path) -> None:

@@ -3,21 +3,36 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterator
 from typing import Any
 
+import pytest
 import redis.asyncio
+
+# Before anything imports Ray: it sets what Ray reads once.
+from deployments.local import APP_NAME, LocalApp  # isort: skip
 from openai import OpenAI
 from ray import serve
 from starlette.requests import Request
 
-from deployments.local import APP_NAME, LocalApp
 from plato.api.requests import tenant_of
 from plato.context.redis import RedisContextStore
+from plato.ports import free_port
+from plato.settings import Settings
+
+pytestmark = pytest.mark.soak
 
 
-async def test_a_run_leaves_state_outputs_and_handles_with_a_ttl(
-    app: LocalApp, client: OpenAI
-) -> None:
+@pytest.fixture
+def app(model_folder: str) -> Iterator[LocalApp]:
+    """The application, whose embedded store this process can reach."""
+    settings = Settings(model=model_folder, served_model_name="small")
+    with LocalApp(settings, port=free_port()) as running:
+        yield running
+
+
+async def test_a_run_leaves_state_outputs_and_handles_with_a_ttl(app: LocalApp) -> None:
+    client = OpenAI(base_url=f"{app.url}/v1", api_key="test-key", max_retries=0, timeout=120)
     answer: Any = await asyncio.to_thread(
         client.chat.completions.create,
         model="small",

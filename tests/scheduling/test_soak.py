@@ -67,7 +67,7 @@ def asked(index: int) -> RunRequest:
     )
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 async def test_nothing_is_left_of_five_hundred_runs(
     shared_engines: dict[str, TorchEngine],
     tools: ModelTools,
