@@ -3,11 +3,12 @@
     python -m benchmarks.answers [--quick] [--json FILE] [--questions FILE] [--free N]
 
 *Fixed*: the questions of the fixed workload with the same plan, lengths and work in every mode, one
-at a time in this process (`runtime`) and over Ray Serve and HTTP (`http`), compared with the bound
-of `benchmarks.answering.bound` with step times measured in the same run; and several concurrently
-over HTTP. *Free*: questions from a file (JSON lines with `question`, or FastChat's `turns`), with
-the model's own plans and lengths. Every question has its own tenant, so that no answer uses the
-cache of another.
+at a time and interleaved: in this process (`runtime`), over HTTP from `plato serve --embedded`
+(`embedded`) and from Ray Serve (`http`), compared with the bound of `benchmarks.answering.bound`
+with step times measured in the same run; and several concurrently over HTTP from Ray Serve.
+*Free*: questions from a file (JSON lines with `question`, or FastChat's `turns`), with the model's
+own plans and lengths. Every question has its own tenant, so that no answer uses the cache of
+another.
 """
 
 from __future__ import annotations
@@ -16,12 +17,13 @@ import asyncio
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 from typing import Any
 
-from deployments.local import LocalApp  # isort: skip
 from rich.console import Console
 from rich.table import Table
 
@@ -44,9 +46,9 @@ from benchmarks.answering.calibration import calibrate, fastest
 from benchmarks.answering.comparing import CONCURRENCY, metrics
 from benchmarks.answering.ideal import ideal_of, reuse_of
 from benchmarks.common.report import Report, arguments, read_jsonl
+from benchmarks.common.serving import serving
 from benchmarks.common.workload import SHARED_DATA, fixed_graphs
 from plato.models import resolve_model
-from plato.ports import free_port
 from plato.runtime import Runtime
 from plato.settings import Settings
 from plato.testing.paced import Pace
@@ -93,15 +95,16 @@ def main() -> None:
     folder = resolve_model(settings.model)
     # Before, between and after: other tenants of the processor come and go.
     paces = [calibrate(folder)]
-    inside = asyncio.run(in_process(settings, fixed, options.repeats))
-    paces.append(calibrate(folder))
-    with LocalApp(settings, port=free_port()) as app:
-        outside = asyncio.run(over_http(app.url, settings, fixed, options.repeats))
-        rest = asyncio.run(crowds(app.url, settings, crowd))
-        rest += asyncio.run(freely(app.url, settings, free))
+    with serving(settings, embedded=False) as ray_serve:
+        with serving(settings, embedded=True) as one_process:
+            urls = {"embedded": one_process.url, "http": ray_serve.url}
+            asked = asyncio.run(interleaved(settings, urls, fixed, options.repeats))
+        paces.append(calibrate(folder))
+        rest = asyncio.run(crowds(ray_serve.url, settings, crowd))
+        rest += asyncio.run(freely(ray_serve.url, settings, free))
     paces.append(calibrate(folder))
     pace = fastest(paces)
-    rows = bounded(inside, outside, pace) + rest
+    rows = bounded(asked, pace) + rest
     report = Report(
         "answers",
         settings.model_name,
@@ -137,52 +140,48 @@ def free_questions(path: Path, count: int) -> list[Question]:
     ]
 
 
-async def in_process(
-    settings: Settings, questions: Sequence[Question], repeats: int
-) -> list[tuple[Answered, dict[str, Any]]]:
-    """Every question in every way, one at a time, through `plato.runtime`; with its reuse."""
+@dataclass(frozen=True)
+class Asked:
+    """An answer, by the way that it took; with its reuse, if that is known."""
+
+    via: str
+    answered: Answered
+    reuse: dict[str, Any] | None = None
+
+
+async def interleaved(
+    settings: Settings, urls: Mapping[str, str], questions: Sequence[Question], repeats: int
+) -> list[Asked]:
+    """Every question in every way, one at a time: in this process, and from servers."""
     found = []
-    async with await Runtime.open(settings) as runtime:
-        asker = RuntimeAsker(runtime, settings)
-        for way in (SEQUENTIAL, PLATO):
-            await asker.ask(WARM_UP, way)
-        for _ in range(repeats):
-            for question in questions:
-                for way in FIXED_WAYS:
+    async with AsyncExitStack() as stack:
+        runtime = await stack.enter_async_context(await Runtime.open(settings))
+        askers: dict[str, Asker] = {"runtime": RuntimeAsker(runtime, settings)}
+        for via, url in urls.items():
+            askers[via] = await stack.enter_async_context(http_asker(url, settings.model_name))
+        for asker in askers.values():
+            for way in HTTP_WAYS:
+                await asker.ask(WARM_UP, way)
+        for question in [question for _ in range(repeats) for question in questions]:
+            for via, asker in askers.items():
+                for way in FIXED_WAYS if via == "runtime" else HTTP_WAYS:
                     answered = await asker.ask(question, way)
-                    found.append((answered, reuse_of(runtime.tools, answered)))
-                    _say("runtime", answered)
+                    reuse = reuse_of(runtime.tools, answered) if via == "runtime" else None
+                    found.append(Asked(via, answered, reuse))
+                    _say(via, answered)
     return found
 
 
-def bounded(
-    inside: Sequence[tuple[Answered, dict[str, Any]]], outside: Sequence[Answered], pace: Pace
-) -> list[dict[str, Any]]:
+def bounded(asked: Sequence[Asked], pace: Pace) -> list[dict[str, Any]]:
     """Rows with their bounds. The work of an answer over HTTP is that of the one in process."""
     bounds: dict[tuple[str, str], Bound] = {}
     rows = []
-    for answered, reuse in inside:
-        ideal = ideal_of(answered, reuse["cacheable_by_part"], pace)
-        bounds[answered.question.name, answered.way] = ideal
-        rows.append(row(answered, "runtime", ideal) | reuse)
-    rows += [row(one, "http", bounds[one.question.name, one.way]) for one in outside]
+    for one in asked:
+        key = one.answered.question.name, one.answered.way
+        if one.reuse is not None:
+            bounds[key] = ideal_of(one.answered, one.reuse["cacheable_by_part"], pace)
+        rows.append(row(one.answered, one.via, bounds[key]) | (one.reuse or {}))
     return rows
-
-
-async def over_http(
-    url: str, settings: Settings, questions: Sequence[Question], repeats: int
-) -> list[Answered]:
-    """The same through Ray Serve and HTTP."""
-    found = []
-    async with http_asker(url, settings.model_name) as asker:
-        for way in (SEQUENTIAL, PLATO):
-            await asker.ask(WARM_UP, way)
-        for _ in range(repeats):
-            for question in questions:
-                for way in HTTP_WAYS:
-                    found.append(await asker.ask(question, way))
-                    _say("http", found[-1])
-    return found
 
 
 async def crowds(url: str, settings: Settings, crowd: Sequence[Question]) -> list[dict[str, Any]]:

@@ -10,6 +10,8 @@ from typing import Any
 from benchmarks.answering.asking import AUTO, GIVEN, PLATO, SEQUENTIAL, SKELETON, Way
 from benchmarks.common.statistics import bootstrap, spread
 
+VIAS = ("runtime", "embedded", "http")
+"""In this process; over HTTP from one process; over HTTP from Ray Serve."""
 CONCURRENCY = (4, 16)
 """Questions at a time, besides one."""
 
@@ -17,16 +19,22 @@ CONCURRENCY = (4, 16)
 def metrics(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """The figures of the report, ratios within this run; medians over questions."""
     found: dict[str, Any] = {}
-    for via in ("runtime", "http"):
+    for via in VIAS:
         for kind in ("independent", "mixed", "chain"):
             ratios = speedups(rows, via, PLATO, kind)
-            suffix = "" if via == "http" else "_runtime"
+            suffix = "" if via == "http" else f"_{via}"
             if ratios:
                 found[f"speedup_{kind}{suffix}"] = median(ratios)
                 found[f"speedup_{kind}{suffix}_interval"] = bootstrap(ratios, median)
         ours = select(rows, via, PLATO)
         found[f"bound_share_{via}"] = median(row["bound_share"] for row in ours)
         found[f"bound_share_{via}_spread"] = spread([row["bound_share"] for row in ours])
+    found["embedded_over_runtime"] = median(
+        inside["latency_s"] / outside["latency_s"]
+        for inside, outside in zip(
+            select(rows, "runtime", PLATO), select(rows, "embedded", PLATO), strict=True
+        )
+    )
     found["first_text_bound_share"] = median(
         row["first_text_bound_share"] for row in select(rows, "http", PLATO)
     )

@@ -11,7 +11,7 @@ import pytest
 from benchmarks.ablations import measure as measure_ablations
 from benchmarks.ablations import metrics as ablation_metrics
 from benchmarks.answering.asking import GIVEN, PLATO, SEQUENTIAL, Question, RuntimeAsker
-from benchmarks.answering.comparing import metrics, throughput
+from benchmarks.answering.comparing import VIAS, metrics, throughput
 from benchmarks.answering.ideal import ideal_of, plan_work, reuse_of
 from benchmarks.common.workload import fixed_graphs
 from benchmarks.publish import report
@@ -113,7 +113,7 @@ def fixed_row(via: str, way: str, latency_s: float, concurrency: int = 1) -> dic
 def test_metrics_are_ratios_within_the_run() -> None:
     rows = [
         fixed_row(via, way, seconds, concurrency)
-        for via in ("runtime", "http")
+        for via in VIAS
         for way, seconds in (("sequential", 8.0), ("plato", 4.0), ("skeleton", 2.0))
         for concurrency in (1, 4, 16)
     ]
@@ -121,6 +121,7 @@ def test_metrics_are_ratios_within_the_run() -> None:
     found = metrics(rows)
     assert found["speedup_mixed"] == found["speedup_mixed_runtime"] == 2.0
     assert found["speedup_given"] == 8.0
+    assert found["embedded_over_runtime"] == 1.0
     assert found["throughput_ratio_1"] == found["throughput_ratio_16"] == 2.0
     assert found["cached_over_cacheable"] == 0.9
     assert found["bound_share_http"] == 0.8
