@@ -249,6 +249,8 @@ def read_settings(values: Mapping[str, object] | None = None) -> Settings:
     except ValidationError as error:
         first = error.errors()[0]
         name = "_".join(map(str, first["loc"]))
+        if name in Settings.model_fields and name not in (values or {}):
+            name = f"PLATO_{name}".upper()
         if first["type"] == "extra_forbidden":
             near = get_close_matches(name, Settings.model_fields, 1)
             hint = f"; did you mean {near[0]}?" if near else ""

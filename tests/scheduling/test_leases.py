@@ -138,7 +138,7 @@ async def test_an_engine_drops_the_sequences_of_a_scheduler_that_hangs_until_it_
     make_scheduler: MakeScheduler, engine: TorchEngine
 ) -> None:
     scheduler = make_scheduler(LocalPool({"local": engine}), lease_ttl_s=0.4)
-    plan = parts((), (), max_tokens=1900)
+    plan = parts((), (), max_tokens=900)
     run = asyncio.create_task(collect(scheduler, question(plan=plan, exact_lengths=True)))
     await until(lambda: len(engine.stats().live) == 2)
     time.sleep(1.0)  # noqa: ASYNC251 - blocking the loop is the point
