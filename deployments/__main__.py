@@ -1,9 +1,4 @@
-"""`plato serve`: serves the application on this machine until it is stopped.
-
-    python -m deployments [--host HOST] [--port PORT] [--metrics-port PORT] [key=value ...]
-
-The keys are the fields of `plato.settings.Settings`.
-"""
+"""`plato serve` without `--embedded`: serves the application on Ray until it is stopped."""
 
 from __future__ import annotations
 
@@ -20,6 +15,10 @@ from plato.server.options import USAGE_ERROR, ServeOptions, stage_reporter
 def main() -> int:
     """Serve until SIGINT or SIGTERM; returns the exit status."""
     options = ServeOptions.parse(sys.argv[1:])
+    if options.embedded:
+        from plato.server import embedded
+
+        return embedded.main(options)
     configure_logs(options.settings.log_level, deployment="serve")
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _leave)

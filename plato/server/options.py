@@ -31,7 +31,8 @@ class ServeOptions:
     @property
     def url(self) -> str:
         """Base URL of the server."""
-        return f"http://{self.host}:{self.port}"
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"http://{host}:{self.port}"
 
     @classmethod
     def parse(cls, arguments: Sequence[str]) -> ServeOptions:

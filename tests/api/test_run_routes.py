@@ -8,8 +8,10 @@ from typing import Any
 import httpx
 import pytest
 
+from plato.context import MemoryContextStore
 from plato.runtime import Runtime
 from tests.api.asking import CHAT, RUNS, long, server_sent, short
+from tests.serving import connect
 
 # One event loop for all tests of the API: the model is loaded once.
 pytestmark = pytest.mark.asyncio(loop_scope="package")
@@ -93,3 +95,24 @@ async def test_only_its_own_key_finds_a_run(http: httpx.AsyncClient, path: str) 
     assert refused.json()["error"]["code"] == "run_not_found"
     refused = await http.delete(location, headers={"Authorization": "Bearer another"})
     assert refused.status_code == httpx.codes.NOT_FOUND
+
+
+async def test_a_run_of_another_server_on_the_same_store_is_cancelled_there(
+    runtime: Runtime,
+) -> None:
+    store = MemoryContextStore()
+    one, two = (Runtime(runtime.settings, runtime.tools, runtime.engines, store) for _ in range(2))
+    try:
+        async with (
+            connect(one.service, one.settings) as here,
+            connect(two.service, two.settings) as there,
+        ):
+            run = (await here.post(RUNS, json=long())).json()["id"]
+            refused = await there.delete(f"{RUNS}/{run}")
+            assert refused.status_code == httpx.codes.SERVICE_UNAVAILABLE
+            assert "cancel it there" in refused.json()["error"]["message"]
+            assert (await here.delete(f"{RUNS}/{run}")).json()["status"] == "cancelled"
+            assert (await there.delete(f"{RUNS}/{run}")).json()["status"] == "cancelled"
+    finally:
+        await one.scheduler.close()
+        await two.scheduler.close()

@@ -25,6 +25,11 @@ def test_the_options_and_settings_of_a_command_line(monkeypatch: pytest.MonkeyPa
     assert (settings.decoders, settings.max_nodes, settings.planners) == (2, 4, 3)
 
 
+def test_an_address_of_ipv6_has_brackets_in_the_url() -> None:
+    options = ServeOptions.parse(["--host", "::1", "--port", "81"])
+    assert options.url == "http://[::1]:81"
+
+
 @pytest.mark.parametrize(
     ("arguments", "named"),
     [
