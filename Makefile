@@ -31,6 +31,7 @@ quick: lint
 
 soak: $(INSTALLED)
 	$(BIN)/python -m pytest -m soak
+	PLATO_CHAOS_SEEDS=40 $(BIN)/python -m pytest tests/scheduling/test_chaos.py
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

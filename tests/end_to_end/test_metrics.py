@@ -57,9 +57,11 @@ def ask_in_a_crowd(server: Server, question: str) -> list[dict[str, Any]]:
 @pytest.fixture(scope="module")
 def answers(server: Server) -> dict[str, list[dict[str, Any]]]:
     """Answers in every mode, several at once, and errors."""
-    # Twice: on a busy machine a transfer can pass its deadline, and then it is not timed.
     alone = ask_in_a_crowd(server, "Tell me about a day by the sea.")
-    alone += ask_in_a_crowd(server, "Tell me about a day in the hills.")
+    time.sleep(EXPORT_S + SAMPLED_S)
+    if not Scrape(server.metrics()).series(f"{_name(table.KV_IMPORT_SECONDS)}_count"):
+        # On a busy machine a transfer can pass its deadline, and then it is not timed.
+        alone += ask_in_a_crowd(server, "Tell me about a day in the hills.")
     done = [
         ask(server, "What is rain?", mode="plato"),
         ask(server, "What is wind?", mode="plato", plan=WIDE),
