@@ -12,7 +12,7 @@ from openai import OpenAI
 from tests.end_to_end.server import Server
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def embedded(model_folder: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """One process, without Ray."""
     folder: Path = tmp_path_factory.mktemp("embedded")
@@ -23,15 +23,14 @@ def embedded(model_folder: str, tmp_path_factory: pytest.TempPathFactory) -> Ite
         yield running
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def server(model_folder: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """On Ray: three decoders, and two of everything else; one for all tests."""
+    """On Ray: three decoders, and two of everything else; one for all tests of this package."""
     folder: Path = tmp_path_factory.mktemp("server")
     with Server(
         folder,
         model=model_folder,
         served_model_name="small",
-        dtype="float32",
         node_max_tokens=64,
         decoders=3,
         schedulers=2,
