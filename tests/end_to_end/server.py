@@ -69,14 +69,15 @@ class Server:
         traceback: TracebackType | None,
     ) -> None:
         assert self._process is not None
-        for process in self.processes(""):
-            # What is stopped cannot be told to end.
-            process.send_signal(signal.SIGCONT)
-        self._process.send_signal(signal.SIGTERM)
-        try:
-            self._process.wait(60)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
+        if self._process.poll() is None:
+            for process in self.processes(""):
+                # What is stopped cannot be told to end.
+                process.send_signal(signal.SIGCONT)
+            self._process.send_signal(signal.SIGTERM)
+            try:
+                self._process.wait(60)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
         if error is not None:
             print(self.log[-6000:])
 
@@ -84,6 +85,11 @@ class Server:
         """Send the server's own process a signal."""
         assert self._process is not None
         self._process.send_signal(number)
+
+    def wait(self, deadline_s: float) -> int:
+        """Wait for the end of the server's own process; returns its exit status."""
+        assert self._process is not None
+        return self._process.wait(deadline_s)
 
     @property
     def _log(self) -> Path:

@@ -116,9 +116,9 @@ def test_counters_begin_at_zero_for_every_value_of_their_labels(scrape: Scrape) 
     # Without that, the first error of a kind would be no increase.
     found = {labels["code"] for labels in scrape.series(_name(table.RUN_ERRORS_TOTAL))}
     assert found == set(table.RUN_ERRORS)
-    # Other tests on this server have provoked some errors.
-    values = [scrape.total(_name(table.RUN_ERRORS_TOTAL), code=code) for code in found]
-    assert 0 in values
+    name = _name(table.RUN_ERRORS_TOTAL)
+    # Other tests on this server ask a question that is too long.
+    assert {code for code in found if scrape.total(name, code=code)} <= {"context_length_exceeded"}
 
 
 def test_the_numbers_are_those_of_the_answers(

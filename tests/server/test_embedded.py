@@ -2,57 +2,35 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
-import psutil
 import pytest
 from openai import OpenAI
 
-from plato.ports import free_port
-from tests.end_to_end.waiting import says_ok, wait_until
+from tests.end_to_end.server import Server
+from tests.end_to_end.waiting import wait_until
 
 pytestmark = pytest.mark.slow
 
 
-@contextmanager
-def embedded(
-    folder: Path, model: str, **settings: object
-) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
-    """A server and its URL; its log is in `folder`."""
-    port = free_port()
-    given = {"model": model, "served_model_name": "tiny", "kv_budget_mb": 16, **settings}
-    values = [f"{name}={value}" for name, value in given.items()]
-    command = [sys.executable, "-m", "plato.cli", "serve", "--embedded", "--port", str(port)]
-    environment = {k: v for k, v in os.environ.items() if not k.startswith("PLATO_")}
-    with (folder / "log").open("ab") as log:
-        server = subprocess.Popen([*command, *values], env=environment, stdout=log, stderr=log)
-    url = f"http://127.0.0.1:{port}"
-    try:
-
-        def ready() -> bool:
-            assert server.poll() is None, (folder / "log").read_text()[-3000:]
-            return says_ok(f"{url}/readyz")
-
-        wait_until(ready, 60, "the server is ready", every_s=0.1)
-        yield server, url
-    finally:
-        server.kill()
-        server.wait(10)
+def embedded(folder: Path, model: str, **settings: object) -> Server:
+    """A server with the tiny model; its log is in `folder`."""
+    command = ("plato.cli", "serve", "--embedded")
+    given = {"served_model_name": "tiny", "kv_budget_mb": 16, **settings}
+    return Server(folder, command, model=model, **given)
 
 
 def test_one_process_answers_and_ends_with_what_it_has_begun(
     tiny_model_folder: str, tmp_path: Path
 ) -> None:
-    with embedded(tmp_path, tiny_model_folder) as (server, url):
-        assert psutil.Process(server.pid).children(recursive=True) == []
+    with embedded(tmp_path, tiny_model_folder) as server:
+        url = server.url
+        assert server.processes("") == []
         with OpenAI(base_url=f"{url}/v1", api_key="key", max_retries=0, timeout=60) as client:
             stream = client.chat.completions.create(
                 model="tiny",
@@ -62,23 +40,23 @@ def test_one_process_answers_and_ends_with_what_it_has_begun(
                 extra_body={"plato": {"mode": "sequential"}},
             )
             next(iter(stream))
-            server.send_signal(signal.SIGTERM)
+            server.tell(signal.SIGTERM)
             reasons = [chunk.choices[0].finish_reason for chunk in stream if chunk.choices]
         assert reasons[-1] == "length"
         assert server.wait(10) == 0
-    log = (tmp_path / "log").read_text()
-    assert "loading tiny" in log
-    assert f"serving tiny at {url}/v1" in log
-    assert "Traceback" not in log
+    assert "loading tiny" in server.log
+    assert f"serving tiny at {url}/v1" in server.log
+    assert "Traceback" not in server.log
 
 
 def test_its_metrics_are_at_the_same_port(tiny_model_folder: str, tmp_path: Path) -> None:
-    with embedded(tmp_path, tiny_model_folder, decoders=2) as (_, url):
+    with embedded(tmp_path, tiny_model_folder, decoders=2) as server:
+        url = server.url
         body = {"model": "tiny", "messages": [{"role": "user", "content": "Hi"}], "max_tokens": 8}
         httpx.post(f"{url}/v1/chat/completions", json=body, timeout=60).raise_for_status()
 
         def counted() -> bool:
-            shown = httpx.get(f"{url}/metrics", timeout=10).text
+            shown = server.metrics()
             tokens = [
                 float(line.split()[-1])
                 for line in shown.splitlines()
@@ -99,15 +77,15 @@ def test_with_a_store_a_run_outlives_its_server(
         "plato": {"mode": "sequential"},
     }
     store = {"redis_url": valkey_url, "ownership_ttl_s": 1.5}
-    with embedded(tmp_path, tiny_model_folder, **store) as (server, url):
-        run = httpx.post(f"{url}/v1/runs", json=body, timeout=60).json()["id"]
+    with embedded(tmp_path, tiny_model_folder, **store) as server:
+        run = httpx.post(f"{server.url}/v1/runs", json=body, timeout=60).json()["id"]
         time.sleep(0.5)
-        server.kill()
-    with embedded(tmp_path, tiny_model_folder, **store) as (_, url):
+        server.tell(signal.SIGKILL)
+        server.wait(10)
+    with embedded(tmp_path, tiny_model_folder, **store) as server:
 
         def ended() -> bool:
-            snapshot = httpx.get(f"{url}/v1/runs/{run}", timeout=10).json()
-            print(str(snapshot)[:300])
+            snapshot = httpx.get(f"{server.url}/v1/runs/{run}", timeout=10).json()
             return bool(snapshot["status"] == "done")
 
         wait_until(ended, 60, "the run has ended", every_s=0.2)
@@ -116,8 +94,8 @@ def test_with_a_store_a_run_outlives_its_server(
 def test_a_port_in_use_is_one_line_before_anything_is_loaded(
     tiny_model_folder: str, tmp_path: Path
 ) -> None:
-    with embedded(tmp_path, tiny_model_folder) as (_, url):
-        port = url.rpartition(":")[2]
+    with embedded(tmp_path, tiny_model_folder) as server:
+        port = server.url.rpartition(":")[2]
         for way in ([], ["--embedded"]):
             command = [sys.executable, "-m", "plato.cli", "serve", *way, "--port", port]
             refused = subprocess.run(command, capture_output=True, text=True, timeout=30)
