@@ -3,20 +3,16 @@
     python -m benchmarks.gpu [--quick] [--json FILE]
 
 A model with the shape of Llama 3 8B and random weights in bfloat16: nothing is downloaded, and only
-torch and transformers are required. Use smaller shapes to test the program on a CPU:
+torch, transformers and rich are required. Use smaller shapes to test the program on a CPU:
 
     python -m benchmarks.gpu --device cpu --layers 2 --hidden 256 --quick
 """
 
 from __future__ import annotations
 
-import argparse
-import json
-import platform
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
 from statistics import median
 from typing import Any
 from unittest.mock import patch
@@ -24,6 +20,7 @@ from unittest.mock import patch
 import torch
 import transformers
 
+from benchmarks.common.report import Report, arguments
 from benchmarks.engine.harness import (
     Output,
     Tokens,
@@ -219,9 +216,7 @@ def measure_graph(bench: Bench) -> list[Row]:
 
 def main() -> None:
     """Run the benchmark."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.gpu", description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="a smaller run")
-    parser.add_argument("--json", type=Path, help="write the report here")
+    parser = arguments("gpu", str(__doc__))
     parser.add_argument("--device", default="cuda", choices=("cuda", "cpu"))
     parser.add_argument("--layers", type=int, default=32)
     parser.add_argument("--hidden", type=int, default=4096, help="a multiple of 128")
@@ -245,18 +240,14 @@ def main() -> None:
         for row in measure(bench):
             rows.append(row)
             print("  ".join(f"{key} {_shown(value)}" for key, value in row.items()), flush=True)
-    report = {
-        "benchmark": "gpu",
-        "machine": describe_machine(options.device),
-        "model": f"random Llama, {options.layers} layers, {options.hidden} wide, bfloat16",
-        "settings": {"quick": options.quick, "device": options.device},
-        "metrics": metrics_of(rows),
-        "rows": rows,
-    }
-    print(json.dumps(report["metrics"], indent=1))
-    if options.json is not None:
-        options.json.parent.mkdir(parents=True, exist_ok=True)
-        options.json.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    report = Report(
+        "gpu",
+        f"random Llama, {options.layers} layers, {options.hidden} wide, bfloat16",
+        {"quick": options.quick, "device": options.device},
+        metrics_of(rows),
+        rows,
+    )
+    report.write(options.json)
 
 
 def metrics_of(rows: Sequence[Row]) -> Row:
@@ -270,16 +261,6 @@ def metrics_of(rows: Sequence[Row]) -> Row:
         "fork_prefilled_tokens": graph["prefilled_shared"],
         "fork_time_ratio": graph["first_token_ratio"],
         "graph_speedup": graph["speedup_together"],
-    }
-
-
-def describe_machine(device: str) -> Row:
-    """What the figures were measured on."""
-    return {
-        "gpu": torch.cuda.get_device_name() if device == "cuda" else None,
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "transformers": transformers.__version__,
     }
 
 

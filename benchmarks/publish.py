@@ -49,6 +49,7 @@ def report(found: dict[str, Any]) -> str:
         "worst_case": worst_case,
         "peers": peers,
         "engine": engine,
+        "gpu": gpu,
         "routing": routing,
         "scaleout": scaleout,
     }
@@ -313,6 +314,11 @@ def engine(one: dict[str, Any]) -> str:
     return _figures("The engine", one, "![tokens per second by width](engine.svg)")
 
 
+def gpu(one: dict[str, Any]) -> str:
+    """Steps of a large model on a GPU."""
+    return _figures("A model of 8B on a GPU", one)
+
+
 def routing(one: dict[str, Any]) -> str:
     """Placement policies."""
     metrics = one["metrics"]
@@ -336,9 +342,9 @@ def scaleout(one: dict[str, Any]) -> str:
     return _figures("Scaling out, simulated", one, "![throughput by decoders](scaleout.svg)")
 
 
-def _figures(title: str, one: dict[str, Any], picture: str) -> str:
+def _figures(title: str, one: dict[str, Any], *pictures: str) -> str:
     figures = [(n, v) for n, v in one["metrics"].items() if isinstance(v, int | float)]
-    return "\n\n".join((heading(title, one), picture, table(("figure", "value"), figures)))
+    return "\n\n".join((heading(title, one), *pictures, table(("figure", "value"), figures)))
 
 
 if __name__ == "__main__":

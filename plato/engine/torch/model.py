@@ -23,11 +23,13 @@ from plato.engine.torch.linear import (
 from plato.engine.torch.pool import KVPool, bytes_per_token
 
 SELF_TEST_TOKENS = 24
-SELF_TEST_TOLERANCE = {torch.float32: 2e-3, torch.bfloat16: 0.35}
-"""Largest allowed difference between our logits and those of transformers, at load."""
+SELF_TEST_TOLERANCE = 2e-3
+"""Largest allowed difference between our logits and those of transformers in float32, at load."""
 SELF_TEST_DIVERGENCE = 0.1
-"""Largest allowed mean Kullback-Leibler divergence (nats per token) of int8 from float32, at load.
-The default model's is about 0.003; an incorrectly computed part gives several."""
+"""Largest allowed mean Kullback-Leibler divergence (nats per token) from transformers, at load, of
+bfloat16 and int8. Their rounding moves single logits by any amount (by 0.44 in a random model of
+8B), and the distribution by little: by 0.003 in the default model with int8. An incorrectly
+computed part gives several."""
 
 
 class LanguageModel:
@@ -35,6 +37,10 @@ class LanguageModel:
 
     def __init__(self, config: TorchEngineConfig) -> None:
         self.device = _device(config.device)
+        if self.device.type == "cuda":
+            # It prepares a plan for every new shape, and the longest sequence grows in every step:
+            # 2 ms in each layer, 30 times as long as the attention itself.
+            torch.backends.cuda.enable_cudnn_sdp(enabled=False)
         self.precision = choose_precision(config.dtype, self.device)
         """`float32`, `bfloat16` or `int8`."""
         int8 = self.precision == "int8"
@@ -130,7 +136,7 @@ class LanguageModel:
         self._model.set_attn_implementation(ATTENTION_NAME)
         self._decoder = self._model.get_decoder()
         self._head = self._model.get_output_embeddings()
-        self._compare(tokens, expected, exact=True)
+        self._compare(tokens, expected, exact=self.dtype is torch.float32)
         if self.device.type != "cpu" or self.dtype is not torch.float32:
             return
         self._replace_modules()
@@ -159,7 +165,10 @@ class LanguageModel:
         self._model.set_output_embeddings(self._head)
 
     def _compare(self, tokens: list[int], expected: torch.Tensor, *, exact: bool) -> None:
-        """Raise `ModelNotSupportedError` unless `tokens` get the `expected` logits."""
+        """Raise `ModelNotSupportedError` unless `tokens` get the `expected` logits.
+
+        Without `exact` they may differ, if the distribution does not.
+        """
         count = len(tokens)
         pool = self.new_pool(count, self.dtype if exact else None)
         slots = pool.allocate(count)
@@ -172,7 +181,7 @@ class LanguageModel:
         if exact:
             what = "logits differ"
             difference = (logits - expected).abs().max().item()
-            limit = SELF_TEST_TOLERANCE[self.dtype]
+            limit = SELF_TEST_TOLERANCE
         else:
             what = "their distribution diverges"
             difference = kl_div(
@@ -184,7 +193,7 @@ class LanguageModel:
             limit = SELF_TEST_DIVERGENCE
         if difference <= limit:
             return
-        if not exact:
+        if self.precision == "int8" and not exact:
             raise ModelNotSupportedError(
                 f"this model loses too much precision in int8: {what} by {difference:.3g} from "
                 f"float32 (allowed {limit}); set the dtype to float32"
