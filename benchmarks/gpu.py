@@ -33,8 +33,10 @@ from benchmarks.engine.harness import (
 )
 from benchmarks.engine.sharing import BRANCHES, OWN, run_fan
 from plato.engine import GenerateRequest
+from plato.engine.tokenizer_config import TokenizerConfig
 from plato.engine.torch.config import TorchEngineConfig
 from plato.engine.torch.core import EngineCore
+from plato.engine.torch.load import load_model
 from plato.engine.torch.model import LanguageModel
 
 VOCABULARY = 128_256
@@ -111,22 +113,18 @@ def random_model(config: TorchEngineConfig, shape: transformers.LlamaConfig) -> 
         )
     with (
         patch.object(transformers.AutoModelForCausalLM, "from_pretrained", lambda *_, **__: model),
-        patch.object(
-            transformers.AutoTokenizer, "from_pretrained", lambda *_, **__: plain_tokenizer()
-        ),
+        patch.object(TokenizerConfig, "load", lambda _: plain_tokenizer()),
     ):
-        return LanguageModel(config)
+        return load_model(config)
 
 
-def plain_tokenizer() -> Any:
+def plain_tokenizer() -> TokenizerConfig:
     """A tokenizer with a word for every id: texts mean nothing here, but have to be written."""
     from tokenizers import Tokenizer, decoders, models
 
     tokenizer = Tokenizer(models.WordLevel({f"w{i}": i for i in range(VOCABULARY)}, "w0"))
     tokenizer.decoder = decoders.Fuse()
-    return transformers.PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, bos_token="w0", eos_token="w1"
-    )
+    return TokenizerConfig(tokenizer, {"bos_token": "w0", "eos_token": "w1"})
 
 
 def random_prompts(count: int, length: int) -> list[Tokens]:

@@ -42,6 +42,7 @@ def engine_config(settings: Settings, folder: str, name: str) -> TorchEngineConf
 
     return TorchEngineConfig(
         model_folder=folder,
+        cache_dir=settings.cache_dir,
         name=name,
         device=settings.device,
         dtype=settings.dtype,

@@ -10,6 +10,7 @@ import itertools
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -19,6 +20,7 @@ import torch
 from plato.engine import Chunk, GenerateRequest, Prompt, Segment, StopConditions
 from plato.engine.torch.config import TorchEngineConfig
 from plato.engine.torch.core import EngineCore
+from plato.engine.torch.load import load_model
 from plato.engine.torch.model import LanguageModel, use_one_thread
 
 TEXTS = Path(__file__).parents[1] / "texts"
@@ -66,10 +68,12 @@ class Workbench:
         self._references: dict[str, Any] = {}
         """transformers' own model by dtype: `float32`, `bfloat16`."""
 
-    @property
+    @cached_property
     def tokenizer(self) -> Any:
-        """The model's tokenizer."""
-        return self.model("auto").tokenizer
+        """The model's tokenizer, as transformers loads it."""
+        from transformers import AutoTokenizer
+
+        return AutoTokenizer.from_pretrained(self.folder)
 
     def config(self, dtype: str, **fields: Any) -> TorchEngineConfig:
         """An engine's configuration for this model."""
@@ -78,7 +82,7 @@ class Workbench:
     def model(self, dtype: str) -> LanguageModel:
         """The engine's model in one precision."""
         if dtype not in self._models:
-            self._models[dtype] = LanguageModel(self.config(dtype))
+            self._models[dtype] = load_model(self.config(dtype))
         return self._models[dtype]
 
     def core(self, dtype: str, **fields: Any) -> EngineCore:

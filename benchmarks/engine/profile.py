@@ -31,7 +31,9 @@ from plato.engine.torch import layers, linear, sampling
 from plato.engine.torch.core import EngineCore
 from plato.engine.torch.kernels import NativeKernels, new_kernels
 from plato.engine.torch.model import LanguageModel
+from plato.engine.torch.packed import PackedModel
 from plato.engine.torch.text import TextStream
+from plato.engine.torch.transformers_model import TransformersModel
 from plato.planning.grammar import plan_grammar
 
 WIDTHS = (1, 8)
@@ -97,21 +99,31 @@ def clocked_step(model: LanguageModel) -> Iterator[Clocks]:
         wrap(LanguageModel, "forward", "step set-up")
         wrap(TextStream, "push", "text")
         wrap(sampling, "choose", "sampling")
-        wrap(model._decoder, "forward", "transformers")
-        wrap(model._head, "forward", "head")
-        kernels: set[type] = set()
-        for module in (*model._decoder.modules(), model._head):
-            kind = type(module)
-            if kind.__module__ == linear.__name__ and module is not model._head:
-                wrap(module, "forward", "linears")
-            elif kind.__module__ == layers.__name__:
-                wrap(module, "forward", "layers")
-            if hasattr(module, "_kernels"):
-                kernels.add(type(module._kernels))
-        for kind in kernels:
-            for name in _public_methods(kind):
-                wrap(kind, name, KERNEL_GROUPS.get(name, name))
+        wrap(model, "_logits", "head")
+        if isinstance(model, PackedModel):
+            wrap(model, "_hidden", "embedding, positions")
+            wrap(model._decoder, "compute", "layers")
+            wrap(model._kernels, "rms_norm", KERNEL_GROUPS["rms_norm"])
+        elif isinstance(model, TransformersModel):
+            wrap(model, "_hidden", "transformers")
+            _wrap_modules(model, wrap)
         yield clocks
+
+
+def _wrap_modules(model: TransformersModel, wrap: Wrap) -> None:
+    """Wrap our modules in a model of transformers, and their kernels."""
+    kernels: set[type] = set()
+    for module in model._decoder.modules():
+        kind = type(module)
+        if kind.__module__ == linear.__name__:
+            wrap(module, "forward", "linears")
+        elif kind.__module__ == layers.__name__:
+            wrap(module, "forward", "layers")
+        if hasattr(module, "_kernels"):
+            kernels.add(type(module._kernels))
+    for kind in kernels:
+        for name in _public_methods(kind):
+            wrap(kind, name, KERNEL_GROUPS.get(name, name))
 
 
 @contextmanager

@@ -1,7 +1,7 @@
 """Engines: token ids in, tokens out, with a KV cache.
 
 `protocol` is the contract of an engine and `pool` that of several, `prompt` the chained segments,
-`torch` the built-in engine. Nothing here imports the rest of `plato`.
+`torch` the built-in engine. Nothing here imports the layers above it.
 """
 
 from plato.engine.errors import (

@@ -18,6 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
+from plato.caches import cache_root
 from plato.errors import ModelError
 from plato.models import convert
 from plato.models.folder import CONTENTS, check_model_folder
@@ -42,8 +43,7 @@ class DefaultModel:
     """
 
     def __init__(self, cache_dir: str | None) -> None:
-        root = Path(cache_dir).expanduser() if cache_dir else Path.home() / ".cache" / "plato"
-        self.folder = root.absolute() / "models" / DEFAULT_MODEL.replace("/", "--")
+        self.folder = cache_root(cache_dir) / "models" / DEFAULT_MODEL.replace("/", "--")
         self._work = self.folder.with_name(f".{self.folder.name}.partial")
         self._lock = self.folder.with_name(f".{self.folder.name}.lock")
 

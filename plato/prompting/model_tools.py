@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from plato.engine.tokenizer_config import context_length
 from plato.models import resolve_model
 from plato.prompting.template import ChatTemplate
 from plato.prompting.tokenizer import Tokenizer
-from plato.prompting.tokenizer_config import context_length
 from plato.prompting.transcript import TranscriptLayout
 from plato.settings import Settings
 

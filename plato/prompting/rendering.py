@@ -14,8 +14,8 @@ from jinja2.nodes import Node
 from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
+from plato.engine.tokenizer_config import TokenizerConfig
 from plato.errors import ModelError
-from plato.prompting.tokenizer_config import TokenizerConfig
 
 BUILT_IN = """\
 {{- bos_token -}}

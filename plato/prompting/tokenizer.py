@@ -11,8 +11,8 @@ from typing import Any
 
 import tokenizers
 
+from plato.engine.tokenizer_config import TokenizerConfig
 from plato.prompting.rendering import Renderer, RenderError
-from plato.prompting.tokenizer_config import TokenizerConfig
 
 
 class Tokenizer:

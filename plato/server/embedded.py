@@ -48,10 +48,6 @@ async def serve(options: ServeOptions, listener: socket.socket) -> None:
     metrics = PrometheusMetrics()
     recorder = metrics.recorder("runtime", SERVICE_METRICS)
     report(f"loading {settings.model_name}")
-    # Late, because it imports torch.
-    from transformers.utils import logging as transformers_logging
-
-    transformers_logging.disable_progress_bar()
     async with await Runtime.open(settings, new_store(settings), recorder) as runtime:
         # The store may have runs of a server that has died.
         runtime.scheduler.start()

@@ -10,14 +10,13 @@ import time
 from bisect import bisect_left
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import torch
 from pydantic import TypeAdapter
-from transformers import AutoTokenizer
 
 from plato.assembly import engine_config
 from plato.engine import Engine
+from plato.engine.tokenizer_config import TokenizerConfig
 from plato.engine.torch import TorchEngine, TorchEngineConfig
 from plato.engine.torch.attention import Rows
 from plato.engine.torch.pool import KVPool
@@ -79,7 +78,7 @@ class PacedModel:
 
     def __init__(self, config: TorchEngineConfig, pace: Pace) -> None:
         self._pace = pace
-        self.tokenizer: Any = AutoTokenizer.from_pretrained(config.model_folder)
+        self.tokenizer = TokenizerConfig.load(config.model_folder)
         self.context_length = pace.context_length
         self.vocabulary = VOCABULARY
         self.end_tokens: frozenset[int] = frozenset()

@@ -11,6 +11,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, Llama
 
 from plato.engine.torch import TorchEngine, TorchEngineConfig
 from plato.engine.torch.core import EngineCore
+from plato.engine.torch.load import load_model
 from plato.engine.torch.model import LanguageModel
 from tests.engine.helpers import Clock
 
@@ -57,7 +58,7 @@ def tiny_folder(tmp_path_factory: pytest.TempPathFactory, tokenizer: Any) -> str
 
 @pytest.fixture(scope="session")
 def tiny(tiny_folder: str) -> LanguageModel:
-    return LanguageModel(TorchEngineConfig(tiny_folder, device="cpu", dtype="float32"))
+    return load_model(TorchEngineConfig(tiny_folder, device="cpu", dtype="float32"))
 
 
 @pytest.fixture(scope="session")
@@ -67,7 +68,7 @@ def tiny_reference(tiny_folder: str) -> Any:
 
 @pytest.fixture(scope="session")
 def small(model_folder: str) -> LanguageModel:
-    return LanguageModel(TorchEngineConfig(model_folder, device="cpu", dtype="float32"))
+    return load_model(TorchEngineConfig(model_folder, device="cpu", dtype="float32"))
 
 
 @pytest.fixture(scope="session")

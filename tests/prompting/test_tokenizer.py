@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from tokenizers import AddedToken, models, normalizers, pre_tokenizers
 from tokenizers import Tokenizer as Backend
 
+from plato.engine.tokenizer_config import TokenizerConfig
 from plato.errors import ModelError
 from plato.prompting import Tokenizer
-from plato.prompting.tokenizer_config import TokenizerConfig
 from tests.prompting.families import QWEN_3
 from tests.prompting.reference import hf_of
 

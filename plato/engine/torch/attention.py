@@ -1,10 +1,9 @@
 """Attention over the KV pool: the layout of a step's tokens, and attention in torch.
 
 A step computes a flat row of tokens of many sequences: first the sequences with one new token,
-then those with several (prefill, forced tokens). On a CPU our own modules (`layers.py`) compute
-them all with a kernel that reads KV in place. Elsewhere `tree_attention` replaces transformers'
-attention: sequences with one new token in one padded batch, the others one by one with a causal
-mask.
+then those with several (prefill, forced tokens). On a CPU our own kernels compute them all and read
+KV in place. Elsewhere `tree_attention` replaces transformers' attention: sequences with one new
+token in one padded batch, the others one by one with a causal mask.
 """
 
 from __future__ import annotations
@@ -15,15 +14,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from torch.nn.functional import scaled_dot_product_attention as sdpa
-from transformers import AttentionInterface
 
 from plato.engine.torch.kernels import QueryRows
 from plato.engine.torch.pool import KVPool
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
-
-ATTENTION_NAME = "plato_tree"
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,7 +181,3 @@ def tree_attention(
             enable_gqa=key.shape[1] != heads,
         )[0].transpose(0, 1)
     return output[None], None
-
-
-# No mask function is registered under this name, so transformers passes no mask: masks are ours.
-AttentionInterface.register(ATTENTION_NAME, tree_attention)

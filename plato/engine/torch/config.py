@@ -11,6 +11,8 @@ class TorchEngineConfig:
 
     model_folder: str
     """Local folder with configuration, weights and tokenizer."""
+    cache_dir: str | None = None
+    """Folder for packed weights; `None`: ~/.cache/plato."""
     name: str = "local"
     """Name of the replica in chunks."""
     device: str = "auto"

@@ -108,7 +108,7 @@ class EngineCore:
         waiting = len(self._scheduler.waiting)
         if waiting >= self._config.max_waiting:
             raise EngineBusyError(f"{waiting} sequences are waiting; try again later")
-        text = TextStream(self._model.tokenizer, request.stop.strings)
+        text = TextStream(self._model.tokenizer.backend, request.stop.strings)
         text.push(request.emitted)  # Its text was released by the earlier attempt.
         matcher = None
         if request.grammar is not None:

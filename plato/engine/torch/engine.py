@@ -19,8 +19,9 @@ from plato.engine.prompt import Prompt
 from plato.engine.protocol import Chunk, EngineStats, GenerateRequest, KVEventBatch, KVPiece
 from plato.engine.torch.config import TorchEngineConfig
 from plato.engine.torch.core import EngineCore
+from plato.engine.torch.load import load_model
 from plato.engine.torch.mailbox import Mailbox
-from plato.engine.torch.model import LanguageModel, use_one_thread
+from plato.engine.torch.model import use_one_thread
 from plato.engine.torch.protocol import Model
 from plato.engine.torch.sequence import Sequence
 
@@ -42,7 +43,7 @@ class TorchEngine:
         self,
         config: TorchEngineConfig,
         *,
-        load: Callable[[TorchEngineConfig], Model] = LanguageModel,
+        load: Callable[[TorchEngineConfig], Model] = load_model,
         core: type[EngineCore] = EngineCore,
     ) -> None:
         """Load the model and start the engine's thread.

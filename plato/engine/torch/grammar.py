@@ -2,32 +2,39 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from typing import Any
 
+from tokenizers import Tokenizer
+
 from plato.engine.errors import EngineError, RequestRefusedError
+from plato.engine.tokenizer_config import TokenizerConfig
 
 
 class GrammarCompiler:
     """Compiles grammars into matchers for one tokenizer."""
 
-    def __init__(self, tokenizer: Any, vocabulary: int) -> None:
+    def __init__(self, tokenizer: TokenizerConfig, vocabulary: int) -> None:
         self._tokenizer = tokenizer
         self._vocabulary = vocabulary
         self._ll: Any = None
-        """llguidance's view of the tokenizer; takes about a second to build."""
+        """llguidance's view of the tokenizer; takes 0.3 s to build."""
 
     def matcher(self, grammar: str, emitted: Sequence[int]) -> Matcher:
         """A matcher that has already consumed `emitted`."""
         try:
             import llguidance
-            import llguidance.hf
         except ImportError as error:
             raise EngineError(
                 "the request has a grammar, but llguidance is not installed; pip install llguidance"
             ) from error
         if self._ll is None:
-            self._ll = llguidance.hf.from_tokenizer(self._tokenizer, n_vocab=self._vocabulary)
+            self._ll = llguidance.LLTokenizer(
+                _without_lengths(self._tokenizer.backend).to_str(),
+                n_vocab=self._vocabulary,
+                eos_token=self._tokenizer.token_id("eos_token"),
+            )
         matcher = Matcher(llguidance.LLMatcher(self._ll, grammar))
         matcher.consume(emitted)
         return matcher
@@ -86,6 +93,16 @@ class Mask:
         bits: bytes = self._matcher.compute_bitmask()
         _raise_error_of(self._matcher)
         return bits
+
+
+def _without_lengths(backend: Tokenizer) -> Tokenizer:
+    """The same tokenizer without padding and truncation; itself if it has neither."""
+    if backend.padding is None and backend.truncation is None:
+        return backend
+    changed = copy.deepcopy(backend)
+    changed.no_padding()
+    changed.no_truncation()
+    return changed
 
 
 def _raise_error_of(matcher: Any) -> None:

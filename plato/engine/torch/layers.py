@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from plato.engine.torch.attention import StepBatch
-from plato.engine.torch.kernels import Kernels, LayerWeights, NativeDecoder, NativeKernels
+from plato.engine.torch.kernels import Kernels
 from plato.engine.torch.kernels.native import MAX_DIM, MAX_TILE
 from plato.engine.torch.linear import LinearFactory, merged
 
@@ -91,69 +91,6 @@ class Attention(nn.Module):
         return projected[None], None
 
 
-class Int8Layers(nn.Module):
-    """All layers of a decoder with int8 weights as one module."""
-
-    def __init__(self, layers: nn.ModuleList, kernels: NativeKernels) -> None:
-        super().__init__()
-        attention: Any = layers[0].self_attn
-        self._decoder = NativeDecoder(
-            kernels,
-            [_int8_weights(layer, kernels) for layer in layers],
-            dim=attention.head_dim,
-            scaling=attention.scaling,
-        )
-
-    def forward(
-        self,
-        hidden_states: torch.Tensor,
-        *,
-        position_embeddings: tuple[torch.Tensor, torch.Tensor],
-        step_batch: StepBatch,
-        **_: Any,
-    ) -> torch.Tensor:
-        """[1, tokens, hidden size] to the same shape."""
-        cosine, sine = position_embeddings
-        batch = step_batch
-        assert batch.query_rows is not None
-        hidden = hidden_states.contiguous()
-        self._decoder.compute(
-            hidden[0],
-            (cosine[0].contiguous(), sine[0].contiguous()),
-            batch.new_slots,
-            batch.query_rows,
-            batch.pool.keys,
-            batch.pool.values,
-        )
-        return hidden
-
-
-def _int8_weights(layer: Any, kernels: NativeKernels) -> LayerWeights:
-    attention, mlp = layer.self_attn, layer.mlp
-    qkv, qkv_bias = merged((attention.q_proj, attention.k_proj, attention.v_proj))
-    gate_up, gate_up_bias = merged((mlp.gate_proj, mlp.up_proj))
-    query_norm, key_norm = (
-        (attention.q_norm.weight, attention.k_norm.weight)
-        if hasattr(attention, "q_norm")
-        else (None, None)
-    )
-    return LayerWeights(
-        attention_norm=layer.input_layernorm.weight,
-        mlp_norm=layer.post_attention_layernorm.weight,
-        query_norm=query_norm,
-        key_norm=key_norm,
-        eps=layer.input_layernorm.variance_epsilon,
-        qkv=kernels.pack(qkv),
-        qkv_bias=qkv_bias,
-        output=kernels.pack(attention.o_proj.weight),
-        output_bias=attention.o_proj.bias,
-        gate_up=kernels.pack(gate_up),
-        gate_up_bias=gate_up_bias,
-        down=kernels.pack(mlp.down_proj.weight),
-        down_bias=mlp.down_proj.bias,
-    )
-
-
 def can_replace(model_type: str, head_dim: int, group: int, config: Any) -> bool:
     """Whether `replace_layers` supports this model's layers."""
     return (
@@ -162,12 +99,6 @@ def can_replace(model_type: str, head_dim: int, group: int, config: Any) -> bool
         and group <= MAX_TILE
         and getattr(config, "hidden_act", "silu") == "silu"
     )
-
-
-def replace_layers_int8(decoder: Any, kernels: NativeKernels) -> None:
-    """Replace all layers of `decoder` with one module with int8 weights."""
-    decoder.layers = nn.ModuleList([Int8Layers(decoder.layers, kernels)])
-    decoder.norm = Norm(decoder.norm, kernels)
 
 
 def replace_layers(decoder: Any, factory: LinearFactory, kernels: Kernels) -> None:

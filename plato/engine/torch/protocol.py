@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 
+from plato.engine.tokenizer_config import TokenizerConfig
 from plato.engine.torch.attention import Rows
 from plato.engine.torch.pool import KVPool
 
@@ -13,7 +14,7 @@ from plato.engine.torch.pool import KVPool
 class Model(Protocol):
     """A model that `EngineCore` can run: `LanguageModel`, or a stand-in for it."""
 
-    tokenizer: Any
+    tokenizer: TokenizerConfig
     context_length: int
     vocabulary: int
     """Number of logits."""

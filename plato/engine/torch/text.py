@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+
+from tokenizers import Tokenizer
 
 from plato.engine.stop import UNFINISHED, StopMatcher
 
@@ -16,7 +17,7 @@ class TextStream:
     tokens, as in text-generation-inference.
     """
 
-    def __init__(self, tokenizer: Any, stop: Sequence[str]) -> None:
+    def __init__(self, tokenizer: Tokenizer, stop: Sequence[str]) -> None:
         self._tokenizer = tokenizer
         self._stop = StopMatcher(stop)
         self._tokens: list[int] = []
@@ -52,7 +53,5 @@ class TextStream:
         return self._stop.feed(after[len(before) :])
 
     def _decode(self, start: int, stop: int) -> str:
-        text: str = self._tokenizer.decode(
-            self._tokens[start:stop], skip_special_tokens=True, clean_up_tokenization_spaces=False
-        )
+        text: str = self._tokenizer.decode(self._tokens[start:stop], skip_special_tokens=True)
         return text

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 import re
-from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -18,6 +17,7 @@ from plato.engine import (
     SamplingParams,
     StopConditions,
 )
+from plato.engine.tokenizer_config import TokenizerConfig
 from plato.engine.torch import TorchEngine, TorchEngineConfig
 from plato.engine.torch.core import EngineCore
 from plato.engine.torch.grammar import GrammarCompiler, Mask, Matcher
@@ -113,9 +113,10 @@ def test_alternatives_of_the_first_token_are_what_the_grammar_allows(core: Engin
 
 
 @pytest.fixture(scope="module")
-def compiler(tokenizer: Any) -> GrammarCompiler:
+def compiler(model_folder: str) -> GrammarCompiler:
     """For a model whose vocabulary is padded past what the tokenizer knows."""
-    return GrammarCompiler(tokenizer, len(tokenizer) + 64)
+    tokenizer = TokenizerConfig.load(model_folder)
+    return GrammarCompiler(tokenizer, tokenizer.backend.get_vocab_size() + 64)
 
 
 class TestMasks:
@@ -174,7 +175,7 @@ class TestMasks:
     ) -> None:
         asked: list[Mask] = []
         monkeypatch.setattr(Mask, "bits", asked.append)
-        tokens = core._model.tokenizer.encode("a")
+        tokens = core._model.tokenizer.backend.encode("a").ids
         greedy = SamplingParams(logit_bias=((tokens[0], 1e6),))
         request = planned(sampling=greedy, grammar="start: /a{1,60}b/\n", max_tokens=30)
         assert set(run_alone(core, request).text) == {"a"}
@@ -213,5 +214,5 @@ def allowed(mask: Mask) -> np.ndarray:
 
 
 def core_text(core: EngineCore, tokens: tuple[int, ...]) -> str:
-    decode: Callable[..., str] = core._model.tokenizer.decode
-    return decode(tokens, skip_special_tokens=True)
+    text: str = core._model.tokenizer.backend.decode(tokens, skip_special_tokens=True)
+    return text

@@ -7,7 +7,7 @@ import pytest
 from plato.engine import GenerateRequest, Prompt, Segment
 from plato.engine.torch import TorchEngineConfig
 from plato.engine.torch.core import EngineCore
-from plato.engine.torch.model import LanguageModel
+from plato.engine.torch.load import load_model
 from tests.engine.conftest import MakeCore
 from tests.engine.helpers import ask, run_together, some_tokens
 
@@ -27,7 +27,7 @@ def transfer(source: EngineCore, target: EngineCore, prompt: Prompt = PROMPT) ->
 def test_a_sequence_continues_from_transferred_kv_as_from_its_own(
     dtype: str, tiny_folder: str, make_core: MakeCore
 ) -> None:
-    model = LanguageModel(TorchEngineConfig(tiny_folder, device="cpu", dtype=dtype))
+    model = load_model(TorchEngineConfig(tiny_folder, device="cpu", dtype=dtype))
     source, target, alone = (make_core(model) for _ in range(3))
     run_together(source, [request()])
     assert transfer(source, target) == len(PROMPT)

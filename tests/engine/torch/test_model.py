@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +20,10 @@ from transformers import (
 
 from plato.engine import EngineError, ModelNotSupportedError
 from plato.engine.torch import TorchEngineConfig
-from plato.engine.torch.attention import ATTENTION_NAME, Rows, tree_attention
-from plato.engine.torch.kernels import NativeKernels, PortableKernels
-from plato.engine.torch.kernels.build import load_library
+from plato.engine.torch.attention import Rows, tree_attention
+from plato.engine.torch.load import load_model
 from plato.engine.torch.model import LanguageModel
+from plato.engine.torch.transformers_model import ATTENTION_NAME
 from tests.engine.conftest import TINY, MakeCore
 from tests.engine.helpers import Stream, ask, assert_greedy, run_together, some_tokens
 
@@ -43,7 +43,7 @@ def save(config: Any, folder: Path, tokenizer: Any) -> str:
 
 
 def load(folder: str) -> LanguageModel:
-    return LanguageModel(TorchEngineConfig(folder, device="cpu", dtype="float32"))
+    return load_model(TorchEngineConfig(folder, device="cpu", dtype="float32"))
 
 
 @pytest.mark.parametrize(
@@ -75,31 +75,18 @@ def test_other_families_equal_generate(
         assert_greedy(reference, prompt, stream.tokens)
 
 
-class TorchBetweenProducts(PortableKernels, NativeKernels):
-    """Only the products of int8 weights in C: there is no int8 without them."""
-
-
-def new_torch_between_products() -> TorchBetweenProducts:
-    library = load_library()
-    assert library is not None
-    return TorchBetweenProducts(library)
-
-
-@pytest.mark.parametrize(
-    ("dtype", "new_kernels"),
-    [("float32", PortableKernels), ("int8", new_torch_between_products)],
-    ids=["float32", "int8"],
-)
+@pytest.mark.parametrize("dtype", ["float32", "int8"])
 def test_torch_computes_the_same_as_the_compiled_kernels(
-    dtype: str,
-    new_kernels: Callable[[], PortableKernels],
-    tiny_folder: str,
-    monkeypatch: pytest.MonkeyPatch,
+    dtype: str, tiny_folder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    config = TorchEngineConfig(tiny_folder, device="cpu", dtype=dtype)
-    native = LanguageModel(config)
-    monkeypatch.setattr("plato.engine.torch.model.new_kernels", new_kernels)
-    portable = LanguageModel(config)
+    config = TorchEngineConfig(tiny_folder, str(tmp_path), device="cpu", dtype=dtype)
+    native = load_model(config)
+    # As for a family whose layers we do not replace. The products of int8 are still in C: there
+    # is no int8 without them.
+    monkeypatch.setattr("plato.engine.torch.transformers_model.can_replace", lambda *_: False)
+    shutil.rmtree(tmp_path)
+    portable = load_model(config)
+    assert (type(native) is type(portable)) == (dtype == "float32")
     tokens = list(some_tokens(30))
     logits = []
     for model in (native, portable):
@@ -173,7 +160,7 @@ def test_a_gpu_that_is_not_there_says_so(tiny_folder: str) -> None:
     if torch.cuda.is_available():
         pytest.skip("there is a GPU")
     with pytest.raises(EngineError, match="set the device to cpu or auto"):
-        LanguageModel(TorchEngineConfig(tiny_folder, device="cuda"))
+        load_model(TorchEngineConfig(tiny_folder, device="cuda"))
 
 
 def test_a_slot_that_was_never_written_does_not_matter(

@@ -14,6 +14,7 @@ from plato.engine import EngineError
 from plato.engine.torch.attention import Rows
 from plato.engine.torch.config import TorchEngineConfig
 from plato.engine.torch.kernels import has_compiled_kernels
+from plato.engine.torch.load import load_model
 from plato.engine.torch.model import LanguageModel, choose_precision
 
 CPU = torch.device("cpu")
@@ -22,7 +23,7 @@ pytestmark = pytest.mark.skipif(not has_compiled_kernels(), reason="this machine
 
 @pytest.fixture(scope="module")
 def int8(model_folder: str) -> LanguageModel:
-    return LanguageModel(TorchEngineConfig(model_folder, device="cpu", dtype="int8"))
+    return load_model(TorchEngineConfig(model_folder, device="cpu", dtype="int8"))
 
 
 @pytest.fixture(scope="module")

@@ -20,7 +20,7 @@ ODD = (2, 10813, 230, 117, 17097, 247, 126, 28, 216)
 
 
 def pieces(tokenizer: Any, tokens: list[int], stop: tuple[str, ...] = ()) -> list[str]:
-    stream = TextStream(tokenizer, stop)
+    stream = TextStream(tokenizer.backend_tokenizer, stop)
     parts = [stream.push([token]) for token in tokens]
     return [*parts, stream.flush()]
 
@@ -51,7 +51,7 @@ class TestCharacters:
         assert "".join(parts) == tokenizer.decode(tokens, skip_special_tokens=True)
         # Continued elsewhere after `cut` tokens, in groups: what is released after a token
         # depends on the tokens before it alone.
-        again = TextStream(tokenizer, ())
+        again = TextStream(tokenizer.backend_tokenizer, ())
         cut = min(cut, len(tokens))
         released = again.push(tokens[:cut])
         assert released == "".join(parts[:cut])
@@ -79,7 +79,7 @@ class TestStopStrings:
         assert "".join(parts) == "The answer is forty-"
 
     def test_hold_back_what_could_become_one(self, tokenizer: Any) -> None:
-        stream = TextStream(tokenizer, ("END",))
+        stream = TextStream(tokenizer.backend_tokenizer, ("END",))
         assert stream.push(encode(tokenizer, "the E")) == "the "
         assert stream.push(encode(tokenizer, "N")) == ""
         assert stream.push(encode(tokenizer, "ough")) == "ENough"
@@ -102,7 +102,7 @@ class TestStopStrings:
     ) -> None:
         tokens = encode(tokenizer, text)
         parts = pieces(tokenizer, tokens, tuple(stop))
-        stream = TextStream(tokenizer, stop)
+        stream = TextStream(tokenizer.backend_tokenizer, stop)
         released = ""
         for start in range(0, len(tokens), group):
             released += stream.push(tokens[start : start + group])
@@ -125,7 +125,7 @@ class TestStopStrings:
         tokens = encode(tokenizer, text)
         whole = pieces(tokenizer, tokens, ("END",))
         for cut in range(len(tokens)):
-            stream = TextStream(tokenizer, ("END",))
+            stream = TextStream(tokenizer.backend_tokenizer, ("END",))
             stream.push(tokens[:cut])
             rest = [stream.push([token]) for token in tokens[cut:]]
             assert [*rest, stream.flush()] == whole[cut:]

@@ -13,6 +13,8 @@ import tempfile
 from functools import cache
 from pathlib import Path
 
+from plato.caches import cache_root
+
 logger = logging.getLogger(__name__)
 
 SOURCES = sorted(Path(__file__).parent.glob("*.[ch]"))
@@ -61,9 +63,9 @@ def _compiled(compiler: str) -> Path:
     """Path of the library for these sources, compiler and CPU; compiles it if missing."""
     digest = hashlib.blake2b(digest_size=12)
     sources = [source.read_text() for source in SOURCES]
-    for part in (*sources, *FLAGS, compiler, _cpu()):
+    for part in (*sources, *FLAGS, compiler, cpu_kind()):
         digest.update(part.encode())
-    folder = Path.home() / ".cache" / "plato" / "kernels"
+    folder = cache_root() / "kernels"
     library = folder / f"{digest.hexdigest()}.so"
     if library.exists():
         return library
@@ -87,7 +89,7 @@ def compile_kernels(compiler: str, output: Path, *flags: str) -> None:
     )
 
 
-def _cpu() -> str:
+def cpu_kind() -> str:
     """Identifies the kind of CPU: machines of several kinds can share a home directory."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()

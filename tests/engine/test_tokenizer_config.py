@@ -15,9 +15,9 @@ from tokenizers import Tokenizer as Backend
 from tokenizers import models, pre_tokenizers
 from transformers import AutoTokenizer
 
+from plato.engine.tokenizer_config import context_length
 from plato.errors import ModelError
 from plato.prompting import Tokenizer
-from plato.prompting.tokenizer_config import context_length
 
 TEXTS = ("How do I bake bread?\n\n1. Flour", "Ünïcødé 😀 12,345", "  <|im_end|> <tool> </s>x")
 TEMPLATE = "{% for m in messages %}{{ bos_token + m.role + m.content + eos_token }}{% endfor %}"
