@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import signal
 import sys
 import threading
-from types import FrameType
 
-from plato.errors import PlatoError, SettingsError
 from plato.logs import configure_logs
-from plato.server.options import USAGE_ERROR, ServeOptions, stage_reporter
+from plato.server.options import ServeOptions, run_server, stage_reporter
 
 
 def main() -> int:
@@ -20,19 +17,12 @@ def main() -> int:
 
         return embedded.main(options)
     configure_logs(options.settings.log_level, deployment="serve")
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, _leave)
-    try:
-        # Serve's proxies would share the port with those of another server.
-        options.bind().close()
-        _serve(options)
-    except PlatoError as error:
-        sys.stderr.write(f"plato serve: {error.message}\n")
-        return USAGE_ERROR if isinstance(error, SettingsError) else 1
-    return 0
+    return run_server(lambda: _serve(options))
 
 
 def _serve(options: ServeOptions) -> None:
+    # Serve's proxies would share the port with those of another server.
+    options.bind().close()
     report = stage_reporter()
     report("loading Ray")
     # Takes seconds.
@@ -49,12 +39,6 @@ def _serve(options: ServeOptions) -> None:
         report(f"serving {options.settings.model_name} at {app.url}/v1")
         report(f"Prometheus metrics at {app.metrics_url}")
         threading.Event().wait()
-
-
-def _leave(number: int, _: FrameType | None) -> None:
-    """Unwind, which stops the application; later signals are ignored."""
-    signal.signal(number, signal.SIG_IGN)
-    raise SystemExit(0)
 
 
 if __name__ == "__main__":

@@ -44,10 +44,9 @@ class Decoder:
             return new_engine(settings, folder, name)
 
         self._engine = await asyncio.to_thread(load)
-        tools = await asyncio.to_thread(ModelTools.load, settings)
-        await prefill_public(self._engine, public_prompts(settings, tools))
         self._store = await open_store(settings, store)
         # The event loop keeps only weak references to tasks.
+        self._prefilling = asyncio.create_task(self._prefill(settings), name="prefill-public")
         self._publishing = asyncio.create_task(
             publish_kv_events(self._engine, name, self._store), name="publish-kv-events"
         )
@@ -57,6 +56,10 @@ class Decoder:
             EngineSampler(self._recorder, self._engine.stats),
             StoreSampler(self._recorder, lambda: self._store.available),
         )
+
+    async def _prefill(self, settings: Settings) -> None:
+        tools = await asyncio.to_thread(ModelTools.load, settings)
+        await prefill_public(self._engine, public_prompts(settings, tools))
 
     async def kv_snapshot(self, *, replica: str) -> tuple[str, str, KVEventBatch]:
         """Name, epoch and stored prefixes of this replica. `replica` is for the router."""

@@ -146,8 +146,7 @@ class LocalApp:
         # Here and not in a replica, to show the progress of a first download.
         resolve_model(self._settings.model, self._settings.cache_dir)
         cpus = max(os.cpu_count() or 1, -(-reserved_cpus(self._settings) // 1))
-        if not self._logs:
-            logging.getLogger("ray.serve").setLevel(logging.WARNING)
+        logging.getLogger("ray.serve").setLevel(logging.WARNING)
         try:
             self._report("starting Ray")
             self._ray = ExitStack()

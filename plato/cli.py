@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-import os
+import runpy
 import sys
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import aclosing, asynccontextmanager, contextmanager, nullcontext
@@ -55,9 +55,9 @@ def serve(context: typer.Context) -> None:
         from plato.server import embedded
 
         raise typer.Exit(embedded.main(options))
-    # Only `deployments` depends on Ray; this package never imports it.
-    command = [sys.executable, "-m", "deployments", *context.args]
-    os.execv(sys.executable, command)
+    # By name: only `deployments` depends on Ray; this package never imports it.
+    sys.argv = ["plato serve", *context.args]
+    runpy.run_module("deployments", run_name="__main__", alter_sys=True)
 
 
 @app.command()
@@ -208,11 +208,8 @@ async def _client(
             yield client
             return
         console.print(f"no server at {DEFAULT_URL}: answering in this process", style="dim")
-    from transformers.utils import logging as transformers_logging
-
     from plato.runtime import Runtime
 
-    transformers_logging.disable_progress_bar()
     if console.is_terminal:
         console.print("loading the model", style="dim")
     settings = read_settings()

@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-import signal
 import socket
-import sys
-from types import FrameType
 
 import uvicorn
 
 from plato.api.app import new_app
-from plato.assembly import new_store
-from plato.errors import PlatoError, SettingsError
+from plato.assembly import new_store, public_prompts
+from plato.engine.prefill import prefill_public
 from plato.logs import configure_logs
 from plato.metrics import Role, metrics_of
 from plato.metrics.recording import EngineSampler
 from plato.metrics.sampling import sample
 from plato.runtime import Runtime
-from plato.server.options import USAGE_ERROR, ServeOptions, stage_reporter
+from plato.server.options import ServeOptions, run_server, stage_reporter
 from plato.server.prometheus import PrometheusMetrics
 from plato.tasks import end_task
 
@@ -30,16 +27,13 @@ SERVICE_METRICS = {
 def main(options: ServeOptions) -> int:
     """Serve until SIGINT or SIGTERM; returns the exit status."""
     configure_logs(options.settings.log_level)
-    for number in (signal.SIGINT, signal.SIGTERM):
-        # While it serves, uvicorn has handlers of its own, and raises the signal again at the end.
-        signal.signal(number, _leave)
-    try:
+
+    def run() -> None:
         with options.bind() as listener:
             asyncio.run(serve(options, listener))
-    except PlatoError as error:
-        sys.stderr.write(f"plato serve: {error.message}\n")
-        return USAGE_ERROR if isinstance(error, SettingsError) else 1
-    return 0
+
+    # While it serves, uvicorn has handlers of its own, and raises the signal again at the end.
+    return run_server(run)
 
 
 async def serve(options: ServeOptions, listener: socket.socket) -> None:
@@ -55,7 +49,14 @@ async def serve(options: ServeOptions, listener: socket.socket) -> None:
         for name, engine in runtime.engines.items():
             of_engine = metrics.recorder(name, metrics_of(Role.DECODER))
             samplers.append(EngineSampler(of_engine, engine.stats))
-        sampling = asyncio.create_task(sample(recorder, *samplers), name="sample-metrics")
+        prompts = public_prompts(settings, runtime.tools)
+        tasks = [
+            asyncio.create_task(sample(recorder, *samplers), name="sample-metrics"),
+            *(
+                asyncio.create_task(prefill_public(engine, prompts), name=f"prefill-{name}")
+                for name, engine in runtime.engines.items()
+            ),
+        ]
         app = new_app(runtime.service, settings, recorder)
         app.add_route("/metrics", metrics.show, methods=["GET"])
         config = uvicorn.Config(
@@ -72,10 +73,5 @@ async def serve(options: ServeOptions, listener: socket.socket) -> None:
             await uvicorn.Server(config).serve(sockets=[listener])
         finally:
             await runtime.scheduler.drain()
-            await end_task(sampling)
-
-
-def _leave(number: int, _: FrameType | None) -> None:
-    """Unwind, which closes the runtime; later signals are ignored."""
-    signal.signal(number, signal.SIG_IGN)
-    raise SystemExit(0)
+            for task in tasks:
+                await end_task(task)

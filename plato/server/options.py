@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import signal
 import socket
 import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from types import FrameType
 
-from plato.errors import SettingsError
+from plato.errors import PlatoError, SettingsError
 from plato.settings import Settings, read_settings
 
 USAGE_ERROR = 2
@@ -87,6 +89,24 @@ class ServeOptions:
                 "that uses it, or choose another with --port"
             ) from error
         return listener
+
+
+def run_server(serve: Callable[[], None]) -> int:
+    """Serve until SIGINT or SIGTERM; returns the exit status. A `PlatoError` becomes one line."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _leave)
+    try:
+        serve()
+    except PlatoError as error:
+        sys.stderr.write(f"plato serve: {error.message}\n")
+        return USAGE_ERROR if isinstance(error, SettingsError) else 1
+    return 0
+
+
+def _leave(number: int, _: FrameType | None) -> None:
+    """Unwind, which stops the server; later signals are ignored."""
+    signal.signal(number, signal.SIG_IGN)
+    raise SystemExit(0)
 
 
 def stage_reporter() -> Callable[[str], None]:
