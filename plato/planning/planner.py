@@ -7,12 +7,12 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
 from plato.engine import (
-    UNFINISHED,
     Chunk,
     DecoderPool,
     FinishReason,
     GenerateRequest,
     SamplingParams,
+    without_unfinished,
 )
 from plato.errors import InvalidPlanError, UnavailableError
 from plato.planning.decision import SplitDecision
@@ -82,7 +82,7 @@ class ModelPlanner:
         """
         progress = _Progress(request, self._decision, self.longest_title(request))
         # The engine resumes after the last complete character.
-        begun = self.tokenizer.decode(request.emitted).rstrip(UNFINISHED)
+        begun = without_unfinished(self.tokenizer.decode(request.emitted))
         deadline = asyncio.get_running_loop().time() + request.deadline_s
         stream = self._pool.generate(self.generate_request(request))
         started = False
