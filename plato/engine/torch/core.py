@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -24,6 +25,10 @@ from plato.engine.torch.sequence import Sequence
 from plato.engine.torch.text import TextStream
 from plato.engine.torch.tree import KVTree
 from plato.engine.torch.widths import StepTimes
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 logger = logging.getLogger(__name__)
 
@@ -182,13 +187,14 @@ class EngineCore:
 
     def import_kv(self, prompt: Prompt, piece: KVPiece) -> int:
         """Store KV that another engine has computed; returns the number of tokens stored."""
-        if piece.dtype != self.pool.dtype or piece.stop > len(prompt):
+        if not 0 <= piece.start < piece.stop <= len(prompt) or not self.pool.fits(piece):
             return 0
-        slots = self.tree.adopt(prompt, piece.start, piece.stop)
-        if slots is None:
-            return 0
-        count = len(slots)
-        self.pool.write(slots, piece.keys[:, -count:], piece.values[:, -count:])
+
+        def write(slots: NDArray[np.int64]) -> None:
+            count = len(slots)
+            self.pool.write(slots, piece.keys[:, -count:], piece.values[:, -count:])
+
+        count = self.tree.adopt(prompt, piece.start, piece.stop, write)
         self.imported_tokens += count
         self._load = self._measure_load()
         return count
