@@ -124,10 +124,12 @@ class RedisContextStore:
         )
         return self._unpack(RunRecord, data) if data is not None else None
 
-    async def put_node(self, record: NodeRecord) -> bool:
-        """Write a finished node's output."""
-        key = nodes_key(record.tenant, record.run_id)
-        return await self._write(scripts.PUT_NODE, key, record.number, pack(record), self._ttl_ms)
+    async def put_node(self, record: NodeRecord, fence: int) -> bool:
+        """Write a finished node's output; False if not possible or the fence is stale."""
+        tenant, run_id = record.tenant, record.run_id
+        keys = run_key(tenant, run_id), nodes_key(tenant, run_id)
+        arguments = fence, record.number, pack(record), self._ttl_ms
+        return await self._write(scripts.PUT_NODE, keys, *arguments)
 
     async def get_nodes(self, tenant: str, run_id: str) -> dict[int, NodeRecord]:
         """All finished nodes of a run, by number."""
