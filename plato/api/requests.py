@@ -17,7 +17,7 @@ from starlette.requests import ClientDisconnect, Request
 from plato.api.errors import ModelNotFoundError, invalid_request
 from plato.api.schemas import ChatCompletionRequest, ChatMessage, PlanNode, PlatoOptions
 from plato.engine import SamplingParams
-from plato.errors import InvalidRequestError
+from plato.errors import BodyTooLargeError, InvalidRequestError, MediaTypeError
 from plato.planning.given import validate_plan, validate_script
 from plato.runs import Message, Node, RunRequest
 from plato.settings import Settings
@@ -25,6 +25,7 @@ from plato.tasks import end_task, expire
 
 SEED_BITS = 63
 MAX_BODY_BYTES = 4 << 20
+JSON = "application/json"
 
 
 def random_seed() -> int:
@@ -33,15 +34,24 @@ def random_seed() -> int:
 
 
 async def read_body(request: Request) -> bytes:
-    """The body, up to `MAX_BODY_BYTES`. Raises `InvalidRequestError`."""
+    """The body, up to `MAX_BODY_BYTES`. Raises `BodyTooLargeError` and `MediaTypeError`."""
+    kind = request.headers.get("content-type", JSON).partition(";")[0].strip().lower()
+    if kind != JSON and not kind.endswith("+json"):
+        raise MediaTypeError(f"the body is declared as {kind!r}; send Content-Type: {JSON}")
+    declared = request.headers.get("content-length", "")
+    # What is announced as too large is not read.
+    length = int(declared) if declared.isascii() and declared.isdecimal() else 0
     body = bytearray()
-    async for piece in request.stream():
-        body += piece
-        if len(body) > MAX_BODY_BYTES:
-            raise InvalidRequestError(
-                f"the body is larger than {MAX_BODY_BYTES >> 20} MiB; send a shorter conversation"
-            )
-    return bytes(body)
+    if length <= MAX_BODY_BYTES:
+        async for piece in request.stream():
+            body += piece
+            if len(body) > MAX_BODY_BYTES:
+                break
+        else:
+            return bytes(body)
+    raise BodyTooLargeError(
+        f"the body is larger than {MAX_BODY_BYTES >> 20} MiB; send a shorter conversation"
+    )
 
 
 @asynccontextmanager
@@ -71,7 +81,10 @@ async def _expire_on_disconnect(request: Request, timer: asyncio.Timeout) -> Non
 
 def tenant_of(request: Request) -> str:
     """The tenant of a request, by its API key; prefixes are shared only within a tenant."""
-    key = request.headers.get("authorization", "").removeprefix("Bearer ").strip()
+    header = request.headers.get("authorization", "").strip()
+    scheme, _, key = header.partition(" ")
+    # The names of schemes are case-insensitive (RFC 9110, section 11.1).
+    key = key.strip() if scheme.lower() == "bearer" else header
     return hashlib.blake2b(key.encode(), digest_size=8).hexdigest() if key else ""
 
 
