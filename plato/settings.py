@@ -39,7 +39,8 @@ class Settings(BaseSettings):
         description="Name of the model in `GET /v1/models`; default: the value of `model`.",
     )
     cache_dir: str | None = Field(
-        default=None, description="Folder for converted models and packed weights; default: ~/.cache/plato."
+        default=None,
+        description="Folder for converted models and packed weights; default: ~/.cache/plato.",
     )
     dtype: Literal["auto", "float32", "bfloat16", "int8"] = "auto"
     device: Literal["auto", "cpu", "cuda"] = "auto"
