@@ -17,7 +17,6 @@ from deployments.planner import PlannerService
 from deployments.routing import PlacedRouter
 from deployments.scheduler import SchedulerService
 from deployments.store import StoreOwner
-from plato.assembly import engine_threads
 from plato.settings import Settings
 
 CONTROL_CALLS = 64
@@ -42,7 +41,6 @@ def build(settings: Settings) -> Application:
     service = {"num_cpus": settings.service_cpus, **_one_of(settings.service_resource)}
     placed = RequestRouterConfig(request_router_class=PlacedRouter)
     drained = {"graceful_shutdown_timeout_s": settings.drain_s}
-    threads = str(engine_threads(settings))
     stores: list[Any] = []
     if settings.redis_url is None:
         stores.append(_deployment(StoreOwner, ray_actor_options=service).bind(settings))
@@ -54,8 +52,6 @@ def build(settings: Settings) -> Application:
             "num_cpus": settings.decoder_cpus,
             "num_gpus": settings.decoder_gpus,
             **_one_of(settings.decoder_resource),
-            # By default Ray sets this to the number of reserved whole CPUs.
-            "runtime_env": {"env_vars": {"OMP_NUM_THREADS": threads}},
         },
         request_router_config=placed,
         **drained,

@@ -41,7 +41,8 @@ from plato.settings import Settings
 logger = logging.getLogger(__name__)
 
 APP_NAME = "plato"
-STATUS_INTERVAL_S = 0.2
+STATUS_INTERVAL_S = 1.0
+"""Asking more often would slow down the start that it reports."""
 SERVE_LOGS = {"log_level": "WARNING", "encoding": "JSON"}
 """For Serve itself, in every process: at INFO it logs a line for every lease renewal."""
 
