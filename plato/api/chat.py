@@ -48,7 +48,12 @@ class ChatRoutes:
     async def create(self, request: Request) -> Response:
         """Answer a question, streamed or not."""
         body = parse_request(await read_body(request))
-        asked = to_run_request(body, settings=self._settings, tenant=tenant_of(request))
+        asked = to_run_request(
+            body,
+            settings=self._settings,
+            context_length=self._service.context_length,
+            tenant=tenant_of(request),
+        )
         request.state.run = asked.run_id
         logger.info(
             "run started",

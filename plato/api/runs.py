@@ -106,7 +106,12 @@ class RunRoutes:
     async def create(self, request: Request) -> Response:
         """Start a detached run: 202, and the run."""
         body = parse_request(await read_body(request), run=True)
-        asked = to_run_request(body, settings=self._settings, tenant=tenant_of(request))
+        asked = to_run_request(
+            body,
+            settings=self._settings,
+            context_length=self._service.context_length,
+            tenant=tenant_of(request),
+        )
         request.state.run = asked.run_id
         await self._service.open(asked)
         logger.info("run started", extra={"run": asked.run_id, "mode": asked.mode})

@@ -37,8 +37,9 @@ BUILT_IN = """\
 
 _STRUCTURES = 256
 """Cache size: role structures."""
+_LONG_STRUCTURES = 8
 _SHORT = 32
-"""Turns of the longest structure that is cached."""
+"""Turns of the longest structure of which many are cached."""
 
 
 class RenderError(Exception):
@@ -65,6 +66,8 @@ class Renderer:
         except TemplateError as error:
             raise ModelError(f"the chat template of this model is not valid: {error}") from error
         self._known_pieces = lru_cache(maxsize=_STRUCTURES)(self._pieces)
+        # Long structures rarely occur twice, except for the nodes of one run.
+        self._recent_pieces = lru_cache(maxsize=_LONG_STRUCTURES)(self._pieces)
 
     def render(self, messages: Sequence[tuple[str, str]], *, opened: bool) -> str:
         """The text of a conversation of (role, content), with an assistant turn `opened` after it.
@@ -88,8 +91,8 @@ class Renderer:
         An assistant turn is opened at the end, so there is one more piece than roles. Raises
         `RenderError` unless every content appears exactly once, in order.
         """
-        # Long conversations are all different.
-        return (self._known_pieces if len(roles) <= _SHORT else self._pieces)(roles)
+        short = len(roles) <= _SHORT
+        return (self._known_pieces if short else self._recent_pieces)(roles)
 
     def _pieces(self, roles: tuple[str, ...]) -> tuple[str, ...]:
         text = self.render([(role, hole(i)) for i, role in enumerate(roles)], opened=True)
