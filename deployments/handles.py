@@ -11,6 +11,7 @@ from ray.exceptions import RayTaskError
 from ray.serve.handle import DeploymentHandle, DeploymentResponse, DeploymentResponseGenerator
 
 from deployments.membership import known_replicas
+from deployments.raised import Raised, unwrap
 from plato.engine import Chunk, GenerateRequest, KVEventBatch, Replica
 from plato.errors import UnavailableError
 from plato.planning.protocol import PlanEvent, PlanRequest
@@ -31,10 +32,11 @@ def detached(call: Callable[[], T]) -> T:
 async def ask(call: Callable[[], DeploymentResponse[T]]) -> T:
     """The result of a handle call. Raises the exception of the remote process."""
     try:
-        return await detached(call)
+        result: T = await detached(call)
     except RayTaskError as error:
         # The text of a RayTaskError is a remote traceback; its cause has the useful message.
         raise error.cause from error
+    return unwrap(result)
 
 
 async def stream(
@@ -60,6 +62,9 @@ async def stream(
             if item is _END:
                 ended = True
                 return
+            if isinstance(item, Raised):
+                ended = True
+                raise item.error
             if item:
                 ended = is_last(cast(T, item))
                 yield cast(T, item)
