@@ -32,6 +32,7 @@ quick: lint
 soak: $(INSTALLED)
 	$(BIN)/python -m pytest -m soak
 	PLATO_CHAOS_SEEDS=40 $(BIN)/python -m pytest tests/scheduling/test_chaos.py
+	PLATO_RANDOM_EXAMPLES=100 $(BIN)/python -m pytest tests/engine/torch/test_random_operations.py
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

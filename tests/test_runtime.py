@@ -166,6 +166,7 @@ async def test_a_diamond_overlaps_and_its_last_part_sees_the_others(runtime: Run
         assert texts[number].strip() in prompt
 
 
+@pytest.mark.slow
 async def test_equal_seeds_give_equal_texts_alone_and_among_seven_others(
     runtime: Runtime,
 ) -> None:

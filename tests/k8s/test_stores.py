@@ -17,7 +17,11 @@ from tests.k8s.stores import PASSWORD, running
 
 
 @pytest.mark.parametrize(
-    ("store", "policy"), [("context-store", "volatile-ttl"), ("gcs-store", "noeviction")]
+    ("store", "policy"),
+    [
+        ("context-store", "volatile-ttl"),
+        pytest.param("gcs-store", "noeviction", marks=pytest.mark.slow),
+    ],
 )
 def test_a_store_wants_its_password_and_keeps_what_it_has(
     store: str, policy: str, tmp_path: Path

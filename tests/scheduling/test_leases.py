@@ -134,6 +134,7 @@ async def test_the_lease_goes_with_the_plan_too(
     assert asked.lease.ttl_s == 7.0
 
 
+@pytest.mark.slow
 async def test_an_engine_drops_the_sequences_of_a_scheduler_that_hangs_until_it_is_back(
     make_scheduler: MakeScheduler, engine: TorchEngine
 ) -> None:
