@@ -101,6 +101,7 @@ async def test_ways_do_equal_work_and_reuse_is_counted(asker: RuntimeAsker) -> N
     assert 0 < ideal.first_text_s < ideal.latency_s
 
 
+@pytest.mark.slow
 async def test_reuse_that_is_turned_off_shows(settings: Settings) -> None:
     engine = "benchmarks.engine.variants:engine_without_reuse"
     without = settings.model_copy(update={"engine": engine})

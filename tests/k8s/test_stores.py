@@ -16,11 +16,12 @@ from tests.k8s.rendering import render
 from tests.k8s.stores import PASSWORD, running
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("store", "policy"),
     [
         ("context-store", "volatile-ttl"),
-        pytest.param("gcs-store", "noeviction", marks=pytest.mark.slow),
+        ("gcs-store", "noeviction"),
     ],
 )
 def test_a_store_wants_its_password_and_keeps_what_it_has(

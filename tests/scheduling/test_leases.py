@@ -113,6 +113,7 @@ async def test_closing_stops_it(keeper: LeaseKeeper, pool: Renewals) -> None:
         assert pool.by_replica == seen
 
 
+@pytest.mark.slow
 async def test_a_long_run_outlives_its_ttl(
     make_scheduler: MakeScheduler, engine: TorchEngine
 ) -> None:

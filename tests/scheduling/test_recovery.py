@@ -75,7 +75,10 @@ async def undisturbed(
     return known
 
 
-@pytest.mark.parametrize("fault", ["kill", pytest.param("hang", marks=pytest.mark.slow), "drop"])
+@pytest.mark.parametrize(
+    "fault",
+    ["kill", *(pytest.param(name, marks=pytest.mark.slow) for name in ("hang", "drop"))],
+)
 async def test_a_fault_in_mid_stream_changes_no_text(
     scheduler: GraphScheduler,
     engines: FaultyEngines,
@@ -124,6 +127,7 @@ async def test_a_node_that_kills_what_decodes_it_ends_its_run_and_not_the_pool(
     assert sum(switch.lives for switch in engines.switches.values()) <= 8
 
 
+@pytest.mark.slow
 async def test_when_all_replicas_are_gone_a_node_waits_for_a_new_one(
     scheduler: GraphScheduler, engines: FaultyEngines, undisturbed: dict[int, str]
 ) -> None:

@@ -218,6 +218,7 @@ async def test_a_run_without_a_store_is_known_to_its_scheduler_and_says_what_it_
     assert answer(asked, await followed(second, asked)) == undisturbed
 
 
+@pytest.mark.slow
 async def test_cancelling_ends_a_run_everywhere_and_its_followers_are_told(
     cluster: Cluster,
 ) -> None:

@@ -119,6 +119,7 @@ def expected(make_core: MakeCore) -> Any:
     return alone
 
 
+@pytest.mark.slow
 @settings(
     max_examples=EXAMPLES,
     deadline=None,
