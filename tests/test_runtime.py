@@ -100,6 +100,7 @@ def part(report: RunReport, number: int) -> tuple[float, float]:
     return node.started_s, node.finished_s
 
 
+@pytest.mark.slow
 async def test_a_question_is_planned_and_its_parts_start_before_the_plan_is_complete(
     runtime: Runtime,
 ) -> None:
@@ -129,6 +130,7 @@ async def test_skeleton_decodes_a_given_plan_without_its_dependencies(runtime: R
     assert headings == [f"## {node.title}" for node in DIAMOND]
 
 
+@pytest.mark.slow
 async def test_sequential_is_an_ordinary_answer(runtime: Runtime) -> None:
     answer = await runtime.ask("What is 2 + 2?", plato=SEQUENTIAL, max_tokens=12)
     assert "4" in answer.text
@@ -187,6 +189,7 @@ async def test_equal_seeds_give_equal_texts_alone_and_among_seven_others(
 
 
 @pytest.mark.parametrize("plato", [{"plan": DIAMOND}, {"mode": "sequential"}])
+@pytest.mark.slow
 async def test_max_tokens_bounds_the_answer(runtime: Runtime, plato: dict[str, Any]) -> None:
     answer = await runtime.ask(QUESTION, plato=plato, max_tokens=10)
     assert answer.finish_reason == "length"
@@ -227,11 +230,13 @@ async def test_earlier_turns_are_part_of_the_question(runtime: Runtime) -> None:
     assert "Zbigniew" in answer.text
 
 
+@pytest.mark.slow
 async def test_a_plan_that_is_no_plan_raises_what_to_change(runtime: Runtime) -> None:
     with pytest.raises(PlatoError, match="depends on part 3"):
         await runtime.ask(QUESTION, plato={"plan": (Node(1, "One"), Node(2, "Two", (3,)))})
 
 
+@pytest.mark.slow
 async def test_a_run_that_fails_raises_what_to_do(runtime: Runtime) -> None:
     with pytest.raises(RunError, match="8192") as raised:
         await runtime.ask("word " * 9000, plato=SEQUENTIAL)
