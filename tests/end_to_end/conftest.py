@@ -43,7 +43,9 @@ def server(model_folder: str, tmp_path_factory: pytest.TempPathFactory) -> Itera
         yield running
 
 
-@pytest.fixture(params=["embedded", pytest.param("server", marks=pytest.mark.slow)])
+@pytest.fixture(
+    params=[pytest.param(name, marks=pytest.mark.slow) for name in ("embedded", "server")]
+)
 def api(request: pytest.FixtureRequest) -> Server:
     """The API in one process, and on Ray."""
     running: Server = request.getfixturevalue(request.param)
