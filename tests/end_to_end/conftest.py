@@ -39,6 +39,8 @@ def server(model_folder: str, tmp_path_factory: pytest.TempPathFactory) -> Itera
         decoder_cpus=0.5,
         decoder_threads=1,
         kv_budget_mb=256,
+        # Of a store on a busy machine.
+        redis_timeout_s=2.0,
     ) as running:
         yield running
 

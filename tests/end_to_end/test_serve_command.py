@@ -10,11 +10,13 @@ import os
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import httpx
 import psutil
 import pytest
 
+from plato.settings import DEFAULT_MODEL
 from tests.end_to_end.server import Server
 
 pytestmark = pytest.mark.slow
@@ -48,6 +50,18 @@ def test_plato_serve_leaves_nothing_behind(server: Server) -> None:
     assert [process.cmdline() for process in family if lives(process)] == []
     assert list(server.temporary.iterdir()) == []
     assert not (server.home / ".ray").exists()
+
+
+@pytest.mark.soak
+def test_plato_serve_needs_no_settings(tmp_path: Path) -> None:
+    with Server(tmp_path) as running:
+        asked = {
+            "model": DEFAULT_MODEL,
+            "messages": [{"role": "user", "content": "Why is it dark?"}],
+        }
+        answered = httpx.post(f"{running.url}/v1/chat/completions", json=asked, timeout=120)
+        assert answered.json()["choices"][0]["message"]["content"]
+        assert running.stop() == 0
 
 
 def lives(process: psutil.Process) -> bool:
