@@ -3,7 +3,7 @@
 #   make demo    one question, answered sequentially and by Plato
 #   make serve   start the server on http://127.0.0.1:8000
 #   make test    lint, format, types, import layers, all tests
-#   make quick   make test without the slow tests
+#   make quick   make test without the slow tests (two minutes)
 #   make soak    the long tests that make test leaves out
 #   make lint    lint, format, types, import layers
 #   make bench   run the quick benchmarks (a quarter of an hour) and write benchmarks/results/REPORT.md
@@ -15,7 +15,13 @@ INSTALLED := .venv/installed
 BENCHMARKS := answers ablations worst_case peers
 RESULTS := benchmarks/results
 
-.PHONY: demo serve test quick soak lint bench clean
+# What computes by itself, and what needs the whole machine; everything else is the second half.
+FIRST := tests/engine tests/benchmarks tests/models tests/prompting tests/k8s
+CLUSTERS := tests/end_to_end tests/server tests/k8s/test_deploying.py
+# One thread each: threads of OpenMP wait for each other where two processes share two cores.
+HALVES := @OMP_NUM_THREADS=1 $(MAKE) --no-print-directory -j2 --output-sync tests-first tests-second
+
+.PHONY: tests-first tests-second demo serve test quick soak lint bench clean
 
 demo: $(INSTALLED)
 	@$(BIN)/python -m deployments.demo
@@ -24,14 +30,23 @@ serve: $(INSTALLED)
 	@$(BIN)/plato serve
 
 test: lint
-	$(BIN)/python -m pytest
+	$(HALVES) MARK="not soak"
+	$(BIN)/python -m pytest $(CLUSTERS)
 
 quick: lint
-	$(BIN)/python -m pytest -m "not slow and not soak"
+	$(HALVES) MARK="not slow and not soak"
+
+# Two halves of the tests at the same time, each printed when it is done.
+tests-first:
+	$(BIN)/python -m pytest -m "$(MARK)" $(FIRST) $(CLUSTERS:%=--ignore=%)
+
+tests-second:
+	$(BIN)/python -m pytest -m "$(MARK)" $(CLUSTERS:%=--ignore=%) $(FIRST:%=--ignore=%)
 
 soak: $(INSTALLED)
 	$(BIN)/python -m pytest -m soak
 	PLATO_CHAOS_SEEDS=40 $(BIN)/python -m pytest tests/scheduling/test_chaos.py
+	PLATO_RANDOM_EXAMPLES=100 $(BIN)/python -m pytest tests/engine/torch/test_random_operations.py
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

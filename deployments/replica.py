@@ -8,7 +8,6 @@ from typing import Any
 from ray import serve
 from ray.serve.handle import DeploymentHandle
 
-from plato.assembly import new_store
 from plato.context import ContextStore
 from plato.logs import configure_logs
 from plato.settings import Settings
@@ -27,6 +26,9 @@ async def open_store(settings: Settings, owner: DeploymentHandle[Any] | None) ->
             raise AssertionError("no store URL is set, and there is no embedded store")
         async with asyncio.timeout(START_DEADLINE_S):
             url = await owner.url.remote()
+    # Late: it imports everything that a scheduler needs, and the store's owner needs nothing of it.
+    from plato.assembly import new_store
+
     return new_store(settings, url)
 
 

@@ -187,6 +187,7 @@ class TestPlan:
         told = json.loads(as_json.stdout)
         assert told == {"mode": "sequential", "reason": "no [b] plan", "plan": []}
 
+    @pytest.mark.slow
     def test_the_model_plans_in_this_process_and_its_plan_can_be_handed_in(
         self, tmp_path: Path
     ) -> None:

@@ -100,6 +100,7 @@ def part(report: RunReport, number: int) -> tuple[float, float]:
     return node.started_s, node.finished_s
 
 
+@pytest.mark.slow
 async def test_a_question_is_planned_and_its_parts_start_before_the_plan_is_complete(
     runtime: Runtime,
 ) -> None:
@@ -118,6 +119,7 @@ async def test_a_question_is_planned_and_its_parts_start_before_the_plan_is_comp
     await idle(runtime)
 
 
+@pytest.mark.slow
 async def test_skeleton_decodes_a_given_plan_without_its_dependencies(runtime: Runtime) -> None:
     plato = {"mode": "skeleton", "plan": DIAMOND, "headings": True}
     answer = await runtime.ask(QUESTION, plato=plato)
@@ -128,6 +130,7 @@ async def test_skeleton_decodes_a_given_plan_without_its_dependencies(runtime: R
     assert headings == [f"## {node.title}" for node in DIAMOND]
 
 
+@pytest.mark.slow
 async def test_sequential_is_an_ordinary_answer(runtime: Runtime) -> None:
     answer = await runtime.ask("What is 2 + 2?", plato=SEQUENTIAL, max_tokens=12)
     assert "4" in answer.text
@@ -135,6 +138,7 @@ async def test_sequential_is_an_ordinary_answer(runtime: Runtime) -> None:
     assert answer.report.output_tokens <= 12
 
 
+@pytest.mark.slow
 async def test_auto_decides_and_says_why_it_did_not_split(runtime: Runtime) -> None:
     answer = await runtime.ask("What is the capital of France?", max_tokens=12)
     report = answer.report
@@ -144,6 +148,7 @@ async def test_auto_decides_and_says_why_it_did_not_split(runtime: Runtime) -> N
     assert (report.reason is not None) or report.mode is Mode.PLATO
 
 
+@pytest.mark.slow
 async def test_a_diamond_overlaps_and_its_last_part_sees_the_others(runtime: Runtime) -> None:
     texts = dict.fromkeys((1, 2, 3, 4), "")
     report: RunReport | None = None
@@ -166,6 +171,7 @@ async def test_a_diamond_overlaps_and_its_last_part_sees_the_others(runtime: Run
         assert texts[number].strip() in prompt
 
 
+@pytest.mark.slow
 async def test_equal_seeds_give_equal_texts_alone_and_among_seven_others(
     runtime: Runtime,
 ) -> None:
@@ -183,6 +189,7 @@ async def test_equal_seeds_give_equal_texts_alone_and_among_seven_others(
 
 
 @pytest.mark.parametrize("plato", [{"plan": DIAMOND}, {"mode": "sequential"}])
+@pytest.mark.slow
 async def test_max_tokens_bounds_the_answer(runtime: Runtime, plato: dict[str, Any]) -> None:
     answer = await runtime.ask(QUESTION, plato=plato, max_tokens=10)
     assert answer.finish_reason == "length"
@@ -190,6 +197,7 @@ async def test_max_tokens_bounds_the_answer(runtime: Runtime, plato: dict[str, A
     await idle(runtime)
 
 
+@pytest.mark.slow
 async def test_a_stop_string_ends_the_answer_and_cancels_the_rest(runtime: Runtime) -> None:
     first, second = Node(1, "Where to look", max_tokens=10), Node(2, "The frame", max_tokens=300)
 
@@ -210,6 +218,7 @@ async def test_a_stop_string_ends_the_answer_and_cancels_the_rest(runtime: Runti
     assert 0 < answer.report.output_tokens <= spent
 
 
+@pytest.mark.slow
 async def test_earlier_turns_are_part_of_the_question(runtime: Runtime) -> None:
     messages = [
         Message("system", "You are brief."),
@@ -221,17 +230,20 @@ async def test_earlier_turns_are_part_of_the_question(runtime: Runtime) -> None:
     assert "Zbigniew" in answer.text
 
 
+@pytest.mark.slow
 async def test_a_plan_that_is_no_plan_raises_what_to_change(runtime: Runtime) -> None:
     with pytest.raises(PlatoError, match="depends on part 3"):
         await runtime.ask(QUESTION, plato={"plan": (Node(1, "One"), Node(2, "Two", (3,)))})
 
 
+@pytest.mark.slow
 async def test_a_run_that_fails_raises_what_to_do(runtime: Runtime) -> None:
     with pytest.raises(RunError, match="8192") as raised:
         await runtime.ask("word " * 9000, plato=SEQUENTIAL)
     assert (raised.value.status, raised.value.code) == (400, "context_length_exceeded")
 
 
+@pytest.mark.slow
 async def test_closing_the_events_cancels(runtime: Runtime) -> None:
     request = question(mode=Mode.SEQUENTIAL, max_tokens=500, exact_lengths=True)
     async with aclosing(runtime.run(request)) as batches:
@@ -242,6 +254,7 @@ async def test_closing_the_events_cancels(runtime: Runtime) -> None:
     await idle(runtime, deadline_s=1.0)
 
 
+@pytest.mark.slow
 async def test_two_engines_share_the_parts_of_one_question(tiny_model_folder: str) -> None:
     settings = Settings(
         model=tiny_model_folder, decoders=2, kv_budget_mb=16, node_max_tokens=24, lease_ttl_s=10
@@ -280,6 +293,7 @@ async def test_a_model_that_cannot_be_loaded_is_a_clear_error(tmp_path: Path) ->
         await Runtime.open(Settings(model=str(tmp_path)))
 
 
+@pytest.mark.slow
 async def test_a_prefix_is_got_from_the_engine_that_has_it(tiny_model_folder: str) -> None:
     settings = Settings(model=tiny_model_folder, kv_budget_mb=16, decoders=2)
     async with await Runtime.open(settings) as runtime:

@@ -77,6 +77,7 @@ async def test_a_runtime_is_alive_and_ready(http: httpx.AsyncClient) -> None:
     assert ready.json().keys() == {"status", "decoders", "dtype", "runs"}
 
 
+@pytest.mark.slow
 async def test_a_closed_runtime_is_alive_and_not_ready(tiny_model_folder: str) -> None:
     settings = Settings(model=tiny_model_folder, kv_budget_mb=16)
     async with await Runtime.open(settings) as closed:

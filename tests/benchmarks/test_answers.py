@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+import pytest_asyncio
 
 from benchmarks.ablations import measure as measure_ablations
 from benchmarks.ablations import metrics as ablation_metrics
@@ -20,7 +21,12 @@ from plato.runtime import Runtime
 from plato.settings import Settings
 from plato.testing.paced import Pace
 
+in_one_loop = pytest.mark.asyncio(loop_scope="module")
+"""For what shares a runtime: the model is loaded once."""
+QUICK_GRAPHS = ("first-bicycle", "diamond", "chain-4")
+
 PACE = Pace()
+SLOW = pytest.mark.slow
 DIAMOND = Question(
     "diamond",
     "mixed",
@@ -38,17 +44,30 @@ DIAMOND = Question(
 def settings(tiny_model_folder: str) -> Settings:
     # Not float32: its threads are OpenMP's, which a busy neighbour slows down a hundredfold.
     return Settings(
-        model=tiny_model_folder, served_model_name="tiny", kv_budget_mb=64, equal_work=True
+        model=tiny_model_folder,
+        served_model_name="tiny",
+        kv_budget_mb=64,
+        # Of the questions that warm up; the others say how long their answers are.
+        node_max_tokens=8,
+        sequential_max_tokens=8,
+        equal_work=True,
     )
 
 
-@pytest.fixture
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def asker(settings: Settings) -> AsyncIterator[RuntimeAsker]:
     async with await Runtime.open(settings) as runtime:
         yield RuntimeAsker(runtime, settings)
 
 
-@pytest.mark.parametrize("graph", fixed_graphs(), ids=lambda graph: graph.name)
+@in_one_loop
+@pytest.mark.parametrize(
+    "graph",
+    [
+        pytest.param(graph, id=graph.name, marks=[] if graph.name in QUICK_GRAPHS else [SLOW])
+        for graph in fixed_graphs()
+    ],
+)
 async def test_every_graph_is_decoded_as_it_stands(asker: RuntimeAsker, graph: object) -> None:
     question = Question.of(graph, 0.05)  # type: ignore[arg-type]
     answered = await asker.ask(question, PLATO)
@@ -67,6 +86,7 @@ async def test_every_graph_is_decoded_as_it_stands(asker: RuntimeAsker, graph: o
     assert work.steps == plan["steps"]
 
 
+@in_one_loop
 async def test_ways_do_equal_work_and_reuse_is_counted(asker: RuntimeAsker) -> None:
     sequential = await asker.ask(DIAMOND, SEQUENTIAL)
     given = await asker.ask(DIAMOND, GIVEN)
@@ -81,6 +101,7 @@ async def test_ways_do_equal_work_and_reuse_is_counted(asker: RuntimeAsker) -> N
     assert 0 < ideal.first_text_s < ideal.latency_s
 
 
+@pytest.mark.slow
 async def test_reuse_that_is_turned_off_shows(settings: Settings) -> None:
     engine = "benchmarks.engine.variants:engine_without_reuse"
     without = settings.model_copy(update={"engine": engine})
@@ -128,6 +149,7 @@ def test_metrics_are_ratios_within_the_run() -> None:
     assert throughput(rows, 4, PLATO) == 25.0
 
 
+@pytest.mark.slow
 async def test_ablations_measure_every_variant(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -29,6 +29,7 @@ def bench(tiny_model_folder: str) -> Workbench:
     return Workbench(Path(tiny_model_folder), quick=True)
 
 
+@pytest.mark.slow
 def test_every_way_of_decoding_is_checked_against_the_reference(bench: Workbench) -> None:
     metrics, rows = measure_exactness(bench)
     assert metrics == {"exact_fraction": 1.0}
@@ -42,6 +43,7 @@ def test_every_way_of_decoding_is_checked_against_the_reference(bench: Workbench
     }
 
 
+@pytest.mark.slow
 def test_losses_are_those_of_the_reference(bench: Workbench) -> None:
     tokens = bench.documents(1, 64)[0]
     model, reference = bench.model("float32"), bench.reference("float32")

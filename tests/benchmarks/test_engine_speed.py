@@ -43,6 +43,7 @@ def test_what_was_not_measured_is_no_metric() -> None:
     assert "speedup_vs_bfloat16_generate_8" not in metrics
 
 
+@pytest.mark.slow
 def test_contestants_do_the_same_work(tiny_model_folder: str) -> None:
     bench = Workbench(Path(tiny_model_folder), quick=True)
     prompts = bench.documents(2, 20)

@@ -31,6 +31,7 @@ async def decode(
     return streams, stats
 
 
+@pytest.mark.slow
 async def test_without_forced_tokens_every_token_takes_a_step_and_the_text_is_the_same(
     settings: Settings, tiny_model_folder: str
 ) -> None:
@@ -44,6 +45,7 @@ async def test_without_forced_tokens_every_token_takes_a_step_and_the_text_is_th
     assert stepwise.text == usual.text
 
 
+@pytest.mark.slow
 async def test_without_reuse_equal_prompts_are_computed_again_and_give_the_same(
     settings: Settings, tiny_model_folder: str
 ) -> None:

@@ -24,10 +24,10 @@ QUESTIONS = [
     "What makes a good holiday?",
 ]
 PLAN = [
-    {"title": "The beginning", "max_tokens": 24},
-    {"title": "The middle", "max_tokens": 40, "dependencies": [1]},
-    {"title": "Another side", "max_tokens": 40},
-    {"title": "The end", "max_tokens": 24, "dependencies": [2, 3]},
+    {"title": "The beginning", "max_tokens": 16},
+    {"title": "The middle", "max_tokens": 32, "dependencies": [1]},
+    {"title": "Another side", "max_tokens": 32},
+    {"title": "The end", "max_tokens": 16, "dependencies": [2, 3]},
 ]
 DEADLINE_S = 150.0
 
@@ -67,7 +67,7 @@ class Followed:
             have = self.parts.get(number, 0)
             self.repeated += max(0, have - event["offset"]) if event["offset"] else 0
             self.parts[number] = max(have, event["offset"] + count)
-            if sum(self.parts.values()) > 16:
+            if sum(self.parts.values()) > 12:
                 self.started.set()
 
 

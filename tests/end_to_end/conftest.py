@@ -39,11 +39,15 @@ def server(model_folder: str, tmp_path_factory: pytest.TempPathFactory) -> Itera
         decoder_cpus=0.5,
         decoder_threads=1,
         kv_budget_mb=256,
+        # Of a store on a busy machine.
+        redis_timeout_s=2.0,
     ) as running:
         yield running
 
 
-@pytest.fixture(params=["embedded", pytest.param("server", marks=pytest.mark.slow)])
+@pytest.fixture(
+    params=[pytest.param(name, marks=pytest.mark.slow) for name in ("embedded", "server")]
+)
 def api(request: pytest.FixtureRequest) -> Server:
     """The API in one process, and on Ray."""
     running: Server = request.getfixturevalue(request.param)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -39,14 +41,23 @@ class Server:
         self._process: subprocess.Popen[bytes] | None = None
         self.url = f"http://127.0.0.1:{self._port}"
         self._metrics_port = free_port()
+        # Short: Ray's sockets lie in it.
+        self.temporary = Path(tempfile.mkdtemp(prefix="pr", dir="/tmp"))
+        self.home = folder / "home"
+        self.home.mkdir(exist_ok=True)
+        cache = self.home / ".cache"
+        if not cache.exists():
+            # What was compiled and downloaded need not be again.
+            cache.symlink_to(Path.home() / ".cache")
 
     def __enter__(self) -> Self:
-        # Short: Ray's sockets lie in it.
-        temporary = Path(f"/tmp/pr{os.getpid()}")
-        temporary.mkdir(exist_ok=True)
         environment = {
             key: value for key, value in os.environ.items() if not key.startswith("RAY_")
-        } | {"TMPDIR": str(temporary), "RAY_metrics_report_interval_ms": str(1000 * EXPORT_S)}
+        } | {
+            "TMPDIR": str(self.temporary),
+            "HOME": str(self.home),
+            "RAY_metrics_report_interval_ms": str(1000 * EXPORT_S),
+        }
         metrics = () if self._embedded else ("--metrics-port", str(self._metrics_port))
         with self._log.open("wb") as log:
             self._process = subprocess.Popen(
@@ -70,16 +81,23 @@ class Server:
     ) -> None:
         assert self._process is not None
         if self._process.poll() is None:
-            for process in self.processes(""):
-                # What is stopped cannot be told to end.
-                process.send_signal(signal.SIGCONT)
-            self._process.send_signal(signal.SIGTERM)
-            try:
-                self._process.wait(60)
-            except subprocess.TimeoutExpired:
-                self._process.kill()
+            self.stop()
+        shutil.rmtree(self.temporary, ignore_errors=True)
         if error is not None:
             print(self.log[-6000:])
+
+    def stop(self) -> int | None:
+        """End the server as an operator would; returns its exit status, `None` if it hangs."""
+        assert self._process is not None
+        for process in self.processes(""):
+            # What is stopped cannot be told to end.
+            process.send_signal(signal.SIGCONT)
+        self._process.send_signal(signal.SIGTERM)
+        try:
+            return self._process.wait(60)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            return None
 
     def tell(self, number: signal.Signals) -> None:
         """Send the server's own process a signal."""
@@ -90,6 +108,11 @@ class Server:
         """Wait for the end of the server's own process; returns its exit status."""
         assert self._process is not None
         return self._process.wait(deadline_s)
+
+    @property
+    def address(self) -> tuple[str, int]:
+        """Host and port."""
+        return "127.0.0.1", self._port
 
     @property
     def _log(self) -> Path:

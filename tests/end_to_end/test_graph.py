@@ -15,6 +15,7 @@ DIAMOND = [
     {"title": "Water used", "dependencies": [1], "max_tokens": 32},
     {"title": "Size of the tank", "dependencies": [1, 2, 3], "max_tokens": 24},
 ]
+SHORT = [{**part, "max_tokens": 8} for part in DIAMOND]
 QUESTION = "How much water does a roof collect in a year, and what tank does it need?"
 
 
@@ -81,7 +82,7 @@ async def test_the_same_seed_gives_the_same_text_alone_and_in_company(api: Serve
                 temperature=0.8,
                 top_p=0.95,
                 seed=seed,
-                extra_body={"plato": {"mode": "plato", "plan": DIAMOND}},
+                extra_body={"plato": {"mode": "plato", "plan": SHORT}},
             )
             return str(answer.choices[0].message.content)
 

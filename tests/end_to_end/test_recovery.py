@@ -103,6 +103,7 @@ def test_an_ingress_that_dies(server: Server, undisturbed: list[str]) -> None:
         wait_until(lambda one=one: ended(one.run), 60, "the run is done")
         one.text = httpx.get(f"{server.url}/v1/runs/{one.run}", timeout=10).json()["answer"]
     assert [one.text for one in answers] == undisturbed
+    wait_until(lambda: len(server.replicas("Ingress")) == 2, 60, "there are two ingresses again")
 
 
 @pytest.mark.soak

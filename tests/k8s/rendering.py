@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import shutil
 import subprocess
@@ -127,13 +128,13 @@ class Manifests:
 
 
 @cache
-def _rendered(overlay: str) -> str:
-    return yaml.safe_dump_all(kustomize(K8S / "overlays" / overlay))
+def _rendered(overlay: str) -> list[Document]:
+    return kustomize(K8S / "overlays" / overlay)
 
 
 def render(overlay: str) -> Manifests:
     """A fresh copy of an overlay's manifests, to look at or to break."""
-    return Manifests(list(yaml.safe_load_all(_rendered(overlay))))
+    return Manifests(copy.deepcopy(_rendered(overlay)))
 
 
 def render_with_component(overlay: str, component: str, scratch: Path) -> Manifests:

@@ -16,8 +16,13 @@ from tests.k8s.rendering import render
 from tests.k8s.stores import PASSWORD, running
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
-    ("store", "policy"), [("context-store", "volatile-ttl"), ("gcs-store", "noeviction")]
+    ("store", "policy"),
+    [
+        ("context-store", "volatile-ttl"),
+        ("gcs-store", "noeviction"),
+    ],
 )
 def test_a_store_wants_its_password_and_keeps_what_it_has(
     store: str, policy: str, tmp_path: Path

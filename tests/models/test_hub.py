@@ -119,6 +119,7 @@ def silent_hub() -> Iterator[str]:
         yield f"http://127.0.0.1:{server.getsockname()[1]}"
 
 
+@pytest.mark.slow
 def test_a_model_is_downloaded_once_and_then_found_without_the_hub(
     tiny_model_folder: str, tmp_path: Path
 ) -> None:
@@ -132,6 +133,7 @@ def test_a_model_is_downloaded_once_and_then_found_without_the_hub(
     assert ask("some/model", endpoint, tmp_path, offline=True) == [folder]
 
 
+@pytest.mark.slow
 def test_a_download_that_was_cut_short_is_finished(tiny_model_folder: str, tmp_path: Path) -> None:
     with serving(Path(tiny_model_folder)) as endpoint:
         folder = Path(ask("some/model", endpoint, tmp_path)[-1])
@@ -147,6 +149,7 @@ def test_an_unknown_model_is_called_unknown(tiny_model_folder: str, tmp_path: Pa
     assert "local folder" in error
 
 
+@pytest.mark.slow
 def test_a_model_without_safetensors_is_refused(tmp_path: Path) -> None:
     published = tmp_path / "published"
     published.mkdir()
@@ -159,12 +162,14 @@ def test_a_model_without_safetensors_is_refused(tmp_path: Path) -> None:
     assert "has no *.safetensors" in error
 
 
+@pytest.mark.slow
 def test_a_hub_that_is_silent_is_given_up_soon(silent_hub: str, tmp_path: Path) -> None:
     *_, error = ask("some/model", silent_hub, tmp_path)
     assert "cannot be reached" in error
     assert "local folder" in error
 
 
+@pytest.mark.slow
 def test_offline_is_respected(tiny_model_folder: str, tmp_path: Path) -> None:
     with serving(Path(tiny_model_folder)) as endpoint:
         *_, error = ask("some/model", endpoint, tmp_path, offline=True)

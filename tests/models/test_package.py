@@ -28,7 +28,7 @@ def conversions(tiny_model_folder: str, monkeypatch: pytest.MonkeyPatch) -> list
 
     def convert(gguf: Path, target: Path, *_: object) -> None:
         made.append(target)
-        time.sleep(0.3)
+        time.sleep(0.1)
         shutil.copytree(tiny_model_folder, target, dirs_exist_ok=True)
 
     monkeypatch.setattr(package, "_fetch", lambda work, *_: work / "model.gguf")

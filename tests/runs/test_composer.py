@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from typing import Any
 
+import pytest
 from hypothesis import given, settings
 
 from plato.runs import Mode, RunEvent, RunFinished, RunRequest, RunState
@@ -266,6 +267,7 @@ def test_any_order_and_chunking_gives_the_composition_of_the_full_texts(
     assert composer.released_bytes == len(released.encode())
 
 
+@pytest.mark.slow
 @settings(max_examples=200, deadline=None)
 @given(parts=parts_strategy, asked=requests, rng=chances)
 async def test_the_texts_that_a_schedulers_events_carry_are_the_same_answer(

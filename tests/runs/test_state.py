@@ -427,6 +427,7 @@ class TestCondensedEvents:
                 assert state.feed(condensed) == ""
         assert facts(state) == facts(state_of(*EVENTS))
 
+    @pytest.mark.slow
     @settings(max_examples=200, deadline=None)
     @given(parts=parts_strategy, asked=requests, rng=chances, data=st.data())
     async def test_replace_any_prefix_for_a_follower_that_knows_any_other(

@@ -107,7 +107,7 @@ def scheduler(make_scheduler: MakeScheduler, pool: LocalPool) -> GraphScheduler:
     return make_scheduler(pool)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def shared_engines(tiny_model_folder: str) -> dict[str, TorchEngine]:
     return {
         name: TorchEngine(

@@ -13,6 +13,8 @@ from collections import Counter
 from contextlib import aclosing
 from dataclasses import replace
 
+import pytest
+
 from plato.runs import NodeOutput, NodeStarted, RunRequest, RunState
 from plato.runs.failover import follow_with_failover
 from tests.scheduling.cluster import DEADLINE_S, Cluster
@@ -49,6 +51,7 @@ async def answer(cluster: Cluster, request: RunRequest, seen: Counter[str]) -> s
     return state.answer().text
 
 
+@pytest.mark.slow
 async def test_no_fault_changes_an_answer(cluster: Cluster) -> None:
     seen: Counter[str] = Counter()
     requests = [asked(index) for index in range(RUNS)]

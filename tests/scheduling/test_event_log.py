@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -27,6 +28,7 @@ from tests.runs.examples import (
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=200, deadline=None)
 @given(parts=parts_strategy, asked=requests, rng=chances, data=st.data())
 async def test_a_takeover_leaves_the_answer_as_it_would_have_been(

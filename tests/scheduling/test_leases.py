@@ -113,6 +113,7 @@ async def test_closing_stops_it(keeper: LeaseKeeper, pool: Renewals) -> None:
         assert pool.by_replica == seen
 
 
+@pytest.mark.slow
 async def test_a_long_run_outlives_its_ttl(
     make_scheduler: MakeScheduler, engine: TorchEngine
 ) -> None:
@@ -134,6 +135,7 @@ async def test_the_lease_goes_with_the_plan_too(
     assert asked.lease.ttl_s == 7.0
 
 
+@pytest.mark.slow
 async def test_an_engine_drops_the_sequences_of_a_scheduler_that_hangs_until_it_is_back(
     make_scheduler: MakeScheduler, engine: TorchEngine
 ) -> None:

@@ -171,6 +171,7 @@ async def test_an_attempt_that_fails_is_a_retry_with_its_reason(
     assert recorder.total(table.NODES, outcome="failed") == 1
 
 
+@pytest.mark.slow
 async def test_a_decoder_that_hangs_is_silent_and_avoided(
     make_scheduler: MakeScheduler, shared_engines: dict[str, TorchEngine], recorder: MemoryRecorder
 ) -> None:
@@ -220,6 +221,7 @@ def test_a_run_that_goes_to_another_scheduler_has_not_ended(
     assert recorder.totals(table.RUNS, "outcome") == {}
 
 
+@pytest.mark.slow
 async def test_a_run_that_is_taken_over_is_recorded_where_it_ends(
     cluster: Cluster, recorder: MemoryRecorder
 ) -> None:

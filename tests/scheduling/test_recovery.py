@@ -60,12 +60,25 @@ def repeated(events: list[RunEvent]) -> int:
     return wrong
 
 
+@pytest.fixture(scope="module")
+def known() -> dict[int, str]:
+    """The texts of a run that nothing happens to, once there has been one."""
+    return {}
+
+
 @pytest.fixture
-async def undisturbed(make_scheduler: MakeScheduler, engines: FaultyEngines) -> dict[int, str]:
-    return texts(await collect(make_scheduler(engines), diamond()))
+async def undisturbed(
+    make_scheduler: MakeScheduler, engines: FaultyEngines, known: dict[int, str]
+) -> dict[int, str]:
+    if not known:
+        known.update(texts(await collect(make_scheduler(engines), diamond())))
+    return known
 
 
-@pytest.mark.parametrize("fault", ["kill", "hang", "drop"])
+@pytest.mark.parametrize(
+    "fault",
+    ["kill", *(pytest.param(name, marks=pytest.mark.slow) for name in ("hang", "drop"))],
+)
 async def test_a_fault_in_mid_stream_changes_no_text(
     scheduler: GraphScheduler,
     engines: FaultyEngines,
@@ -89,6 +102,7 @@ async def test_a_fault_in_mid_stream_changes_no_text(
         assert {place for place, request in engines.requests if request.attempt} - {name}
 
 
+@pytest.mark.slow
 async def test_a_node_that_kills_what_decodes_it_ends_its_run_and_not_the_pool(
     scheduler: GraphScheduler, engines: FaultyEngines
 ) -> None:
@@ -113,6 +127,7 @@ async def test_a_node_that_kills_what_decodes_it_ends_its_run_and_not_the_pool(
     assert sum(switch.lives for switch in engines.switches.values()) <= 8
 
 
+@pytest.mark.slow
 async def test_when_all_replicas_are_gone_a_node_waits_for_a_new_one(
     scheduler: GraphScheduler, engines: FaultyEngines, undisturbed: dict[int, str]
 ) -> None:

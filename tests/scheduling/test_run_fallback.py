@@ -120,6 +120,7 @@ async def test_the_model_decides_not_to_split(
     assert report.prompt_tokens == report.plan.prompt_tokens + report.nodes[0].prompt_tokens
 
 
+@pytest.mark.slow
 async def test_a_planner_that_hangs_before_any_text(
     make_scheduler: MakeScheduler, pool: LocalPool
 ) -> None:

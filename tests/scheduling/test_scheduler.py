@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 from contextlib import aclosing
 
+import pytest
+
 from plato.engine import SamplingParams
 from plato.engine.torch import TorchEngine
 from plato.prompting.model_tools import ModelTools
@@ -58,6 +60,7 @@ async def test_a_run_that_is_left_makes_room(
     assert pool.live == set()
 
 
+@pytest.mark.slow
 async def test_a_run_gives_the_same_texts_alone_and_among_others(
     scheduler: GraphScheduler, engine: TorchEngine
 ) -> None:

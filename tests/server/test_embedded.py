@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
@@ -25,46 +26,59 @@ def embedded(folder: Path, model: str, **settings: object) -> Server:
     return Server(folder, command, model=model, **given)
 
 
-def test_one_process_answers_and_ends_with_what_it_has_begun(
-    tiny_model_folder: str, tmp_path: Path
-) -> None:
-    with embedded(tmp_path, tiny_model_folder) as server:
-        url = server.url
-        assert server.processes("") == []
-        with OpenAI(base_url=f"{url}/v1", api_key="key", max_retries=0, timeout=60) as client:
-            stream = client.chat.completions.create(
-                model="tiny",
-                messages=[{"role": "user", "content": "Which sea is the saltiest?"}],
-                max_tokens=200,
-                stream=True,
-                extra_body={"plato": {"mode": "sequential"}},
-            )
-            next(iter(stream))
-            server.tell(signal.SIGTERM)
-            reasons = [chunk.choices[0].finish_reason for chunk in stream if chunk.choices]
-        assert reasons[-1] == "length"
-        assert server.wait(10) == 0
+@pytest.fixture(scope="module")
+def server(tiny_model_folder: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """One for the tests that leave it as it is, and for the one that ends it."""
+    folder = tmp_path_factory.mktemp("embedded")
+    with embedded(folder, tiny_model_folder, decoders=2) as running:
+        yield running
+
+
+def test_its_metrics_are_at_the_same_port(server: Server) -> None:
+    body = {"model": "tiny", "messages": [{"role": "user", "content": "Hi"}], "max_tokens": 8}
+    httpx.post(f"{server.url}/v1/chat/completions", json=body, timeout=60).raise_for_status()
+
+    def counted() -> bool:
+        shown = server.metrics()
+        tokens = [
+            float(line.split()[-1])
+            for line in shown.splitlines()
+            if line.startswith("plato_decoded_tokens_total{")
+        ]
+        return len(tokens) == 2 and sum(tokens) >= 8
+
+    wait_until(counted, 10, "the tokens are counted", every_s=0.2)
+
+
+def test_a_port_in_use_is_one_line_before_anything_is_loaded(server: Server) -> None:
+    port = server.url.rpartition(":")[2]
+    for way in ([], ["--embedded"]):
+        command = [sys.executable, "-m", "plato.cli", "serve", *way, "--port", port]
+        refused = subprocess.run(command, capture_output=True, text=True, timeout=30)
+        assert refused.returncode == 2
+        (line,) = refused.stderr.splitlines()
+        assert line.startswith(f"plato serve: cannot listen on 127.0.0.1:{port}")
+
+
+def test_one_process_answers_and_ends_with_what_it_has_begun(server: Server) -> None:
+    url = server.url
+    assert server.processes("") == []
+    with OpenAI(base_url=f"{url}/v1", api_key="key", max_retries=0, timeout=60) as client:
+        stream = client.chat.completions.create(
+            model="tiny",
+            messages=[{"role": "user", "content": "Which sea is the saltiest?"}],
+            max_tokens=200,
+            stream=True,
+            extra_body={"plato": {"mode": "sequential"}},
+        )
+        next(iter(stream))
+        server.tell(signal.SIGTERM)
+        reasons = [chunk.choices[0].finish_reason for chunk in stream if chunk.choices]
+    assert reasons[-1] == "length"
+    assert server.wait(10) == 0
     assert "loading tiny" in server.log
     assert f"serving tiny at {url}/v1" in server.log
     assert "Traceback" not in server.log
-
-
-def test_its_metrics_are_at_the_same_port(tiny_model_folder: str, tmp_path: Path) -> None:
-    with embedded(tmp_path, tiny_model_folder, decoders=2) as server:
-        url = server.url
-        body = {"model": "tiny", "messages": [{"role": "user", "content": "Hi"}], "max_tokens": 8}
-        httpx.post(f"{url}/v1/chat/completions", json=body, timeout=60).raise_for_status()
-
-        def counted() -> bool:
-            shown = server.metrics()
-            tokens = [
-                float(line.split()[-1])
-                for line in shown.splitlines()
-                if line.startswith("plato_decoded_tokens_total{")
-            ]
-            return len(tokens) == 2 and sum(tokens) >= 8
-
-        wait_until(counted, 10, "the tokens are counted", every_s=0.2)
 
 
 def test_with_a_store_a_run_outlives_its_server(
@@ -89,16 +103,3 @@ def test_with_a_store_a_run_outlives_its_server(
             return bool(snapshot["status"] == "done")
 
         wait_until(ended, 60, "the run has ended", every_s=0.2)
-
-
-def test_a_port_in_use_is_one_line_before_anything_is_loaded(
-    tiny_model_folder: str, tmp_path: Path
-) -> None:
-    with embedded(tmp_path, tiny_model_folder) as server:
-        port = server.url.rpartition(":")[2]
-        for way in ([], ["--embedded"]):
-            command = [sys.executable, "-m", "plato.cli", "serve", *way, "--port", port]
-            refused = subprocess.run(command, capture_output=True, text=True, timeout=30)
-            assert refused.returncode == 2
-            (line,) = refused.stderr.splitlines()
-            assert line.startswith(f"plato serve: cannot listen on 127.0.0.1:{port}")

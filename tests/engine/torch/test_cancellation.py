@@ -75,6 +75,7 @@ async def test_a_lease_that_runs_out_cancels(engine: TorchEngine) -> None:
     assert engine.stats().live == ()
 
 
+@pytest.mark.slow
 async def test_a_lease_that_is_renewed_does_not(engine: TorchEngine) -> None:
     lease = Lease("here", 0.3)
     task = asyncio.create_task(collect(engine, long(lease=lease)))

@@ -52,6 +52,7 @@ def real(prompt: tuple[int, ...], **fields: Any) -> GenerateRequest:
     return ask(prompt, max_tokens=BUDGET, stop=StopConditions(), **fields)
 
 
+@pytest.mark.slow
 class TestRealModel:
     def test_alone(
         self,

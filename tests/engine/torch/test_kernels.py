@@ -104,7 +104,13 @@ def test_a_row_gets_the_same_bits_alone_and_in_company(native: NativeKernels) ->
     assert torch.equal(native.swiglu(both[7:8]), native.swiglu(both)[7:8])
 
 
-@pytest.fixture(scope="module", params=["-DPLATO_PLAIN", "-DPLATO_NO_TILES"])
+@pytest.fixture(
+    scope="module",
+    params=[
+        pytest.param(option, marks=pytest.mark.slow)
+        for option in ("-DPLATO_PLAIN", "-DPLATO_NO_TILES")
+    ],
+)
 def plain(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> NativeKernels:

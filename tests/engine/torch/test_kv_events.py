@@ -82,6 +82,7 @@ def test_an_eviction_is_an_event_and_what_stays_is_not(make_core: MakeCore) -> N
         assert (chain in stored) == (core.cached_prefix(prefix) >= before[chain])
 
 
+@pytest.mark.slow
 def test_after_any_history_the_batches_add_up_to_the_snapshot(make_core: MakeCore) -> None:
     core = make_core(kv_tokens=220)
     chance = random.Random(0)

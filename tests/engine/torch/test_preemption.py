@@ -96,6 +96,7 @@ class TestMemory:
         assert core.preemptions == 0
         assert core.tree.evicted > 0
 
+    @pytest.mark.slow
     def test_for_one_at_a_time_serves_all(self, make_core: MakeCore, tiny_reference: Any) -> None:
         core = make_core(kv_tokens=70)
         streams = crowd(core, 6)
@@ -250,6 +251,7 @@ class TestDeadlocks:
         assert all(stream.finish is FinishReason.LENGTH for stream in streams)
 
 
+@pytest.mark.slow
 async def test_operators_see_it_in_the_stats(tiny_folder: str, tiny: LanguageModel) -> None:
     config = tiny_config(tiny_folder, kv_budget_bytes=100 * tiny.kv_bytes_per_token)
     engine = await asyncio.to_thread(TorchEngine, config)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from functools import cache
 from typing import Any
 
@@ -15,6 +16,8 @@ from plato.engine.torch.pins import PIN_TTL_S
 from tests.engine.conftest import MakeCore
 from tests.engine.helpers import Clock, Stream, ask, assert_greedy, drain, run_alone, some_tokens
 
+EXAMPLES = int(os.environ.get("PLATO_RANDOM_EXAMPLES", "10"))
+"""`make soak` tries 100."""
 WORDS = [some_tokens(length, length) for length in (3, 6, 11)]
 """Few segments, so that random prompts share much."""
 RUNS = st.sampled_from(["a", "b", "c"])
@@ -116,8 +119,11 @@ def expected(make_core: MakeCore) -> Any:
     return alone
 
 
+@pytest.mark.slow
 @settings(
-    max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=EXAMPLES,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 @given(
     crowd=st.lists(requests, min_size=3, max_size=6),

@@ -1,4 +1,4 @@
-"""Thousands of short requests over a budget that forces eviction and preemption."""
+"""Many short requests over a budget that forces eviction and preemption; in `make soak`, more."""
 
 from __future__ import annotations
 
@@ -17,7 +17,6 @@ from plato.engine.torch.sequence import Sequence
 from tests.engine.conftest import MakeCore
 from tests.engine.helpers import ask, some_tokens
 
-REQUESTS = 2000
 KV_TOKENS = 300
 IN_FLIGHT = 24
 PREFIXES = [some_tokens(length, length) for length in (4, 8, 12, 16)]
@@ -92,20 +91,21 @@ def objects() -> Counter[type]:
 
 
 @pytest.mark.slow
-def test_every_request_is_answered_and_memory_stays_flat(make_core: MakeCore) -> None:
+@pytest.mark.parametrize("count", [500, pytest.param(2000, marks=pytest.mark.soak)])
+def test_every_request_is_answered_and_memory_stays_flat(make_core: MakeCore, count: int) -> None:
     core = make_core(kv_tokens=KV_TOKENS, max_sequences=16, prefill_chunk=64)
     chance = random.Random(0)
-    ends = play(core, REQUESTS // 2, chance)
+    ends = play(core, count // 2, chance)
     core.check_integrity()
     before = objects()
-    for finish, number in play(core, REQUESTS // 2, chance).items():
+    for finish, number in play(core, count // 2, chance).items():
         ends[finish] = ends.get(finish, 0) + number
     core.check_integrity()
 
-    assert sum(ends.values()) == REQUESTS
-    assert ends[FinishReason.LENGTH] > REQUESTS // 2
-    assert ends[FinishReason.CANCELLED] > REQUESTS // 50
-    assert core.preemptions > REQUESTS // 200
+    assert sum(ends.values()) == count
+    assert ends[FinishReason.LENGTH] > count // 2
+    assert ends[FinishReason.CANCELLED] > count // 50
+    assert core.preemptions > count // 200
     assert core.recomputed_tokens > 0
     assert core.tree.evicted > 10 * KV_TOKENS
 
