@@ -17,6 +17,7 @@ from deployments.replica import start_replica
 from plato.api.app import new_app
 from plato.engine.tokenizer_config import context_length
 from plato.models import resolve_model
+from plato.patience import Patience
 from plato.runs import EventId, RunEvents, RunRequest, RunSnapshot, RunState
 from plato.runs.failover import call_with_failover, follow_detached, follow_with_failover
 from plato.settings import Settings
@@ -32,6 +33,7 @@ class ServeRunService:
     ) -> None:
         self.context_length = context_length
         self._settings = settings
+        self._patience = Patience(settings.silence_s)
         self._scheduler = scheduler
         self._streaming = scheduler.options(stream=True)
 
@@ -80,7 +82,7 @@ class ServeRunService:
         return self._stream(lambda: self._streaming.run.remote(request, received))
 
     def _stream(self, call: Callable[[], Any]) -> AsyncGenerator[RunEvents]:
-        return stream(call, silence_s=self._settings.silence_s)
+        return stream(call, patience=self._patience)
 
     async def _call(
         self,

@@ -34,6 +34,8 @@ from plato.settings import Settings
 class LocalPool:
     """A `DecoderPool` of engines in this process."""
 
+    remote = False
+
     def __init__(self, engines: dict[str, Engine], recorder: Recorder = NO_METRICS) -> None:
         self._engines = engines
         self._transfers = {engine: KVTransfer(engine, recorder) for engine in engines.values()}

@@ -65,6 +65,10 @@ class RunRequest:
     """Report the text of every node's prompt."""
     headings: bool = False
     """Put each node's title above its text."""
+    admitted_unix_s: float = 0.0
+    """When a scheduler admitted it, from when its deadline counts, whoever drives it; 0: not yet."""
+    takeovers: int = 0
+    """Schedulers that have driven it and failed."""
 
     @property
     def planned_mode(self) -> Mode:

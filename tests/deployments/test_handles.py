@@ -11,6 +11,7 @@ from ray.exceptions import RayTaskError
 
 from deployments.handles import stream
 from plato.errors import OverloadedError, UnavailableError
+from plato.patience import Patience
 from tests.deployments.calls import Response
 
 SILENCE_S = 0.1
@@ -49,7 +50,7 @@ async def test_silence_ends_a_stream_and_cancels_its_call() -> None:
     received = []
 
     async def receive() -> None:
-        async for item in stream(lambda: response, silence_s=SILENCE_S):
+        async for item in stream(lambda: response, patience=Patience(SILENCE_S)):
             received.append(item)  # noqa: PERF401 - it raises in the middle
 
     with pytest.raises(UnavailableError, match=r"no heartbeat from the other process for 0\.1 s"):
@@ -66,12 +67,12 @@ async def test_heartbeats_keep_a_stream() -> None:
         yield 1
 
     response = Response(slow())
-    assert [item async for item in stream(lambda: response, silence_s=SILENCE_S)] == [1]
+    assert [item async for item in stream(lambda: response, patience=Patience(SILENCE_S))] == [1]
 
 
 async def test_the_time_that_the_consumer_takes_is_not_silence() -> None:
     response, received = Response(numbers(0, 0)), []
-    async for item in stream(lambda: response, silence_s=SILENCE_S):
+    async for item in stream(lambda: response, patience=Patience(SILENCE_S)):
         received.append(item)
         await asyncio.sleep(1.5 * SILENCE_S)
     assert received == [1, 2]
@@ -84,7 +85,7 @@ async def test_what_was_raised_in_the_other_process_is_raised_here(cause: Except
         raise RayTaskError("generate", "a traceback", cause).as_instanceof_cause()
 
     response = Response(failing())
-    items = stream(lambda: response, silence_s=SILENCE_S)
+    items = stream(lambda: response, patience=Patience(SILENCE_S))
     assert await anext(items) == 1
     with pytest.raises(type(cause)) as raised:
         await anext(items)

@@ -113,6 +113,8 @@ def ended(*, split: bool = True, reason: str | None = None, probability: float =
 class ScriptedPool:
     """Decoders that write `Text N.` for part N, when a test lets them."""
 
+    remote = True
+
     def __init__(self, tools: ModelTools) -> None:
         self._tools = tools
         self._held: dict[int, asyncio.Event] = {}
@@ -191,6 +193,8 @@ class ScriptedPool:
 
 class FaultyPool:
     """Another pool, some nodes of which fail after their first tokens."""
+
+    remote = True
 
     def __init__(self, pool: DecoderPool, faults: dict[int, BaseException]) -> None:
         self._pool = pool

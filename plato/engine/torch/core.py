@@ -32,6 +32,10 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+LATE_S = 0.5
+"""Time between two checks of leases, which come with every step, that says that this process was
+late. A step of many prompt tokens can take as long."""
+
 
 class EngineCore:
     """Continuous batching over one KV tree."""
@@ -56,6 +60,8 @@ class EngineCore:
             prefill_chunk=config.prefill_chunk,
         )
         self._grammars = GrammarCompiler(model.tokenizer, model.vocabulary)
+        self._checked_at = time.monotonic()
+        """When leases were last checked."""
         self._leases: dict[str, float] = {}
         """Lease deadline of every consumer with live sequences."""
         self._step_times = StepTimes(config.max_sequences)
@@ -120,7 +126,7 @@ class EngineCore:
             matcher = self._grammars.matcher(request.grammar, request.emitted)
         sequence = Sequence(request, text, matcher, sink)
         if request.lease is not None:
-            self._leases[request.lease.owner] = self._clock() + request.lease.ttl_s
+            self._extend(request.lease.owner, request.lease.ttl_s)
         self._scheduler.enqueue(sequence)
         self._load = self._measure_load()
         return sequence
@@ -160,7 +166,11 @@ class EngineCore:
     def renew(self, owner: str, ttl_s: float) -> None:
         """Extend a consumer's lease, if it has live sequences."""
         if owner in self._leases:
-            self._leases[owner] = self._clock() + ttl_s
+            self._extend(owner, ttl_s)
+
+    def _extend(self, owner: str, ttl_s: float) -> None:
+        # Never shorter: a consumer that was late asks for more time than its requests do.
+        self._leases[owner] = max(self._clock() + ttl_s, self._leases.get(owner, 0.0))
 
     def cancel(self, match: Callable[[Sequence], bool]) -> None:
         """Cancel the sequences that match."""
@@ -203,6 +213,12 @@ class EngineCore:
         """Cancel the sequences of consumers with expired leases, and drop expired pins."""
         self.tree.expire_pins()
         now = self._clock()
+        checked_at, self._checked_at = self._checked_at, time.monotonic()
+        late_s = self._checked_at - checked_at
+        if late_s > LATE_S:
+            # This process was late, perhaps with renewals that are still on their way.
+            for owner in self._leases:
+                self._leases[owner] += late_s
         expired = {owner for owner, deadline in self._leases.items() if deadline <= now}
         if not expired:
             return
