@@ -66,7 +66,7 @@ class RunRequest:
     headings: bool = False
     """Put each node's title above its text."""
     admitted_unix_s: float = 0.0
-    """When a scheduler admitted it, from when its deadline counts, whoever drives it; 0: not yet."""
+    """When a scheduler admitted it; its deadline counts from then. 0: not yet."""
     takeovers: int = 0
     """Schedulers that have driven it and failed."""
 

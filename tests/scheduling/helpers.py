@@ -33,6 +33,7 @@ from plato.runs import (
     RunReport,
     RunRequest,
 )
+from plato.runtime import LocalPool
 from plato.scheduling.scheduler import GraphScheduler
 
 DEADLINE_S = 10.0
@@ -225,6 +226,12 @@ class FaultyPool:
     async def release(self, run_id: str, replica: str) -> None:
         """The other pool's."""
         await self._pool.release(run_id, replica)
+
+
+class RemotePool(LocalPool):
+    """Engines of this process that count as being in others: they need leases."""
+
+    remote = True
 
 
 class Watched:
