@@ -94,7 +94,7 @@ class Admission:
             raise
 
     def _make_room(self, newcomer: str) -> None:
-        """Refuse the newest waiting run of the tenant with the most; raise if that is `newcomer`."""
+        """Refuse the newest run of the tenant with the most; raises if that is `newcomer`."""
 
         def runs(tenant: str) -> int:
             return self._running[tenant] + len(self._waiting.get(tenant, ()))
