@@ -12,7 +12,6 @@ import pytest
 from plato.models import resolve_model
 from plato.settings import DEFAULT_MODEL
 
-
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # As in a shell's background jobs. Processes that tests interrupt would inherit it.
     signal.signal(signal.SIGINT, signal.default_int_handler)
