@@ -52,6 +52,7 @@ def report(found: dict[str, Any]) -> str:
         "gpu": gpu,
         "routing": routing,
         "scaleout": scaleout,
+        "startup": startup,
     }
     parts = ["# Measured", PROTOCOL]
     for name, section in sections.items():
@@ -340,6 +341,11 @@ def routing(one: dict[str, Any]) -> str:
 def scaleout(one: dict[str, Any]) -> str:
     """Scaling out."""
     return _figures("Scaling out, simulated", one, "![throughput by decoders](scaleout.svg)")
+
+
+def startup(one: dict[str, Any]) -> str:
+    """Start and memory of the servers."""
+    return _figures("Starting a server", one)
 
 
 def _figures(title: str, one: dict[str, Any], *pictures: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from uuid import uuid4
 
 import pytest
 
@@ -58,8 +59,9 @@ def scheduler(make_scheduler: MakeScheduler, pool: Pool) -> GraphScheduler:
 
 
 def asked() -> RunRequest:
+    """A question that nobody has asked these engines before."""
     return question(
-        plan=parts(*DIAMOND), messages=(Message("user", f"{LONG}{id(object())}"),), tenant="acme"
+        plan=parts(*DIAMOND), messages=(Message("user", f"{uuid4()} {LONG}"),), tenant="acme"
     )
 
 
