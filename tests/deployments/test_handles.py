@@ -97,13 +97,13 @@ async def test_what_was_raised_in_the_other_process_is_raised_here(cause: Except
 async def test_a_stream_is_not_given_up_because_its_reader_was_late() -> None:
     async def late() -> AsyncGenerator[int]:
         yield 1
-        await asyncio.sleep(SILENCE_S / 2)
+        await asyncio.sleep(0.2)
         yield 2
 
     response, received = Response(late()), []
-    async for item in stream(lambda: response, patience=Patience(SILENCE_S)):
+    async for item in stream(lambda: response, patience=Patience(0.4)):
         received.append(item)
-        asyncio.get_running_loop().call_soon(time.sleep, 5 * SILENCE_S)
+        asyncio.get_running_loop().call_soon(time.sleep, 1.0)
     assert received == [1, 2]
 
 
