@@ -56,7 +56,7 @@ async def _follow_owner(store: ContextStore, owner: DeploymentHandle[Any], url: 
             continue
         try:
             async with asyncio.timeout(OWNER_DEADLINE_S):
-                current = await ask(owner.url.remote)
+                current: str = await ask(owner.url.remote)
         except Exception as error:
             logger.info("the owner of the context store does not answer: %r", error)
             continue
