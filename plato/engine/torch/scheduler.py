@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import bisect
 import logging
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -64,16 +63,8 @@ class Scheduler:
     """
 
     def __init__(
-        self,
-        pool: KVPool,
-        tree: KVTree,
-        *,
-        max_sequences: int,
-        prefill_chunk: int,
-        room_beside: Callable[[int], int | None] = lambda _: None,
+        self, pool: KVPool, tree: KVTree, *, max_sequences: int, prefill_chunk: int
     ) -> None:
-        """`room_beside`: see `StepTimes.room_beside`."""
-        self._room_beside = room_beside
         self._pool = pool
         self._tree = tree
         self._max_sequences = max_sequences
@@ -113,23 +104,16 @@ class Scheduler:
 
         `prefill_chunk` bounds the tokens of sequences with more than one. Decoding sequences come
         first, so that tokens which a grammar forced do not wait behind a long prompt; then
-        prompts, by rank. A prompt of several chunks neither delays short ones nor slows the
-        sequences of other runs down for long: it gets what a step has room for beside them.
+        prompts, by rank.
         """
         self._admit()
-        ranges = [
-            (sequence, *_range(sequence))
-            for sequence in sorted(self.running, key=lambda s: s.computed < s.tail_start)
-        ]
-        budget = room = self._prefill_chunk
+        budget = self._prefill_chunk
         work: list[Work] = []
-        for sequence, start, stop in ranges:
+        for sequence in sorted(self.running, key=lambda s: s.computed < s.tail_start):
             if not sequence.running:
                 continue  # Preempted for an earlier one.
-            if self._is_long(sequence, start, stop):
-                stop = min(stop, start + min(room, self._long_share(sequence, ranges)))
-                room -= stop - start
-            elif stop - start > 1:
+            start, stop = _range(sequence)
+            if stop - start > 1:
                 # A decoding sequence always advances.
                 least = 1 if start >= sequence.tail_start else 0
                 stop = min(stop, start + max(budget, least))
@@ -138,21 +122,6 @@ class Scheduler:
                 work.append(Work(sequence, start, stop))
         # Attention needs sequences with one new token first.
         return sorted((item for item in work if item.sequence.running), key=lambda i: len(i) > 1)
-
-    def _is_long(self, sequence: Sequence, start: int, stop: int) -> bool:
-        """Whether the rest of a prompt takes more than one step."""
-        return start < sequence.tail_start and stop - start > self._prefill_chunk
-
-    def _long_share(self, sequence: Sequence, ranges: list[tuple[Sequence, int, int]]) -> int:
-        """Tokens of a long prompt that the next step may compute."""
-        beside = sum(
-            start < stop
-            and other.request.run_id != sequence.request.run_id
-            and not self._is_long(other, start, stop)
-            for other, start, stop in ranges
-        )
-        room = self._room_beside(beside) if beside else None
-        return self._prefill_chunk if room is None else min(room, self._prefill_chunk)
 
     def advance(self, work: list[Work]) -> None:
         """Note that a step has computed the KV of `work`."""

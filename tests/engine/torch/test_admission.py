@@ -15,7 +15,6 @@ from plato.engine import (
     StopConditions,
 )
 from plato.engine.torch import TorchEngine
-from plato.engine.torch.core import EngineCore
 from tests.engine.conftest import MakeCore
 from tests.engine.helpers import (
     Stream,
@@ -141,55 +140,6 @@ class TestQueue:
             core.step()
             widths.add(core.load.running)
         assert max(widths) == 3
-
-
-class TestLongPrompts:
-    """Of several chunks, beside the sequences of others."""
-
-    @pytest.fixture
-    def core(self, make_core: MakeCore) -> EngineCore:
-        core = make_core(prefill_chunk=16)
-        # As if a step had room for four tokens.
-        core._scheduler._room_beside = lambda _: 4
-        return core
-
-    def test_are_computed_in_pieces_while_others_decode(self, core: EngineCore) -> None:
-        running, long = Stream(), Stream()
-        core.add(ask(some_tokens(5), run_id="decoding", max_tokens=40), running)
-        core.step()
-        core.add(ask(some_tokens(101, 1), run_id="long"), long)
-        for step in range(1, 10):
-            core.step()
-            assert len(running.tokens) == 1 + step
-            assert core.load.prefill_tokens == 100 - 4 * step
-        drain(core)
-        assert long.finish is FinishReason.LENGTH
-
-    def test_do_not_delay_short_ones(self, core: EngineCore) -> None:
-        long, short = Stream(), Stream()
-        core.add(ask(some_tokens(200, 1), run_id="long"), long)
-        core.step()
-        core.add(ask(some_tokens(9, 2), run_id="short"), short)
-        core.step()
-        assert len(short.tokens) == 1
-        assert not long.tokens
-
-    def test_have_a_step_to_themselves_where_nobody_else_decodes(self, core: EngineCore) -> None:
-        core.add(ask(some_tokens(101, 1), run_id="long"), Stream())
-        core.add(ask(some_tokens(101, 1), some_tokens(3), run_id="long"), Stream())
-        for step in range(1, 5):
-            core.step()
-            assert core.load.prefill_tokens == pytest.approx(100 - 16 * step, abs=4)
-        drain(core)
-
-    def test_advance_whoever_else_comes(self, core: EngineCore) -> None:
-        long = Stream()
-        core.add(ask(some_tokens(101, 1), run_id="long"), long)
-        for number in range(40):
-            core.add(ask(some_tokens(15, 2 + number), run_id=f"short {number}"), Stream())
-            core.step()
-        assert long.tokens
-        drain(core)
 
 
 class TestLoad:
