@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from functools import partial
 from typing import Any
 
@@ -13,6 +14,7 @@ from ray.serve.handle import DeploymentHandle
 from deployments.autoscaling import token_load
 from deployments.handles import ask
 from deployments.metrics import replica_recorder, start_sampling
+from deployments.raised import sends_errors, streams_errors
 from deployments.replica import open_store, own_deployment, start_replica
 from plato.assembly import new_engine, public_prompts
 from plato.engine import Chunk, Engine, EngineStats, GenerateRequest, KVEventBatch, KVPiece, Prompt
@@ -65,13 +67,17 @@ class Decoder:
         """Name, epoch and stored prefixes of this replica. `replica` is for the router."""
         return self._name, self._engine.epoch, await self._engine.kv_snapshot()
 
+    @streams_errors
     async def generate(
         self, request: GenerateRequest, *, replica: tuple[str, ...] = ()
     ) -> AsyncGenerator[Chunk]:
         """Decode one sequence. `replica` is for the router: the caller's ranking."""
         await self._transfer.before(request, partial(self._export_at, request.source))
-        return self._engine.generate(request)
+        async with aclosing(self._engine.generate(request)) as chunks:
+            async for chunk in chunks:
+                yield chunk
 
+    @sends_errors
     async def export_kv(
         self, prompt: Prompt, start: int, *, replica: str
     ) -> tuple[str, KVPiece | None]:
@@ -87,6 +93,7 @@ class Decoder:
         # The router uses another replica if the named one is gone or full.
         return piece if name == source else None
 
+    @sends_errors
     async def renew(self, owner: str, ttl_s: float, *, replica: str) -> str:
         """Extend a consumer's lease; see `Engine.renew`. Returns the name of this replica."""
         self._check_engine()

@@ -11,11 +11,16 @@ from ray.exceptions import RayTaskError
 from ray.serve.handle import DeploymentHandle, DeploymentResponse, DeploymentResponseGenerator
 
 from deployments.membership import known_replicas
+from deployments.raised import Raised, unwrap
 from plato.engine import Chunk, GenerateRequest, KVEventBatch, Replica
 from plato.errors import UnavailableError
+from plato.patience import Patience
 from plato.planning.protocol import PlanEvent, PlanRequest
 
 T = TypeVar("T")
+
+ABANDONED_S = 10.0
+"""When a call that was silent is cancelled."""
 
 
 def detached(call: Callable[[], T]) -> T:
@@ -31,50 +36,90 @@ def detached(call: Callable[[], T]) -> T:
 async def ask(call: Callable[[], DeploymentResponse[T]]) -> T:
     """The result of a handle call. Raises the exception of the remote process."""
     try:
-        return await detached(call)
+        result: T = await detached(call)
     except RayTaskError as error:
         # The text of a RayTaskError is a remote traceback; its cause has the useful message.
         raise error.cause from error
+    return unwrap(result)
 
 
 async def stream(
     call: Callable[[], DeploymentResponseGenerator[T | None]],
     *,
     is_last: Callable[[T], bool] = lambda _: False,
-    silence_s: float | None = None,
+    patience: Patience | None = None,
 ) -> AsyncGenerator[T]:
     """The items of a streaming handle call; closing the generator cancels the call.
 
-    After an item that `is_last` there is nothing to cancel. With `silence_s` the remote side sends
-    heartbeats (empty items, which are dropped), and `UnavailableError` is raised if nothing arrives
-    for this long; the time that the consumer spends on an item does not count.
+    After an item that `is_last` there is nothing to cancel. With `patience` the remote side sends
+    heartbeats (empty items, which are dropped), and `UnavailableError` is raised if it is silent
+    for too long; the time that the consumer spends on an item does not count.
+
+    A call that was silent is cancelled later: if its process was only late, the caller has joined
+    the same work again by then, and must not lose it to the call that it has given up.
     """
     response = detached(call)
-    ended = False
+    watch = None if patience is None else patience.watch()
+    cancel_in_s = 0.0
+    next_item: asyncio.Task[Any] | None = None
     try:
         while True:
-            # Around one step only: while this generator is suspended in a `yield`, the timeout
-            # would cancel the consumer's await.
-            async with asyncio.timeout(silence_s) as timer:
-                item = await anext(response, _END)
+            # In a task of its own, so that waiting for it can end without cancelling it.
+            next_item = next_item or asyncio.ensure_future(_next(response))
+            await asyncio.wait([next_item], timeout=None if watch is None else watch.left_s)
+            if not next_item.done():
+                assert watch is not None
+                assert patience is not None
+                if watch.left_s > 0:
+                    # This process was late itself.
+                    continue
+                cancel_in_s = ABANDONED_S
+                raise UnavailableError(
+                    f"no heartbeat from the other process for {patience.limit_s:.2g} s",
+                    retry_after_s=1.0,
+                )
+            item, next_item = next_item.result(), None
+            if watch is not None:
+                watch.heard()
             if item is _END:
-                ended = True
+                response = None
                 return
+            if isinstance(item, Raised):
+                response = None
+                raise item.error
             if item:
-                ended = is_last(cast(T, item))
+                if is_last(cast(T, item)):
+                    response = None
                 yield cast(T, item)
+                if watch is not None:
+                    watch.restart()
     except RayTaskError as error:
         # As in `ask`. Must come first: a RayTaskError is also an instance of its cause's type.
         raise error.cause from error
-    except TimeoutError as error:
-        if not timer.expired():
-            raise
-        raise UnavailableError(
-            f"no heartbeat from the other process for {silence_s:g} s", retry_after_s=1.0
-        ) from error
     finally:
-        if not ended:
-            response.cancel()
+        if next_item is not None:
+            next_item.cancel()
+            next_item.add_done_callback(_forget)
+        if response is not None:
+            _cancel(response, cancel_in_s)
+
+
+def _forget(task: asyncio.Task[Any]) -> None:
+    """Take the outcome of a task that nobody waits for: asyncio would log it."""
+    if not task.cancelled():
+        task.exception()
+
+
+def _cancel(response: DeploymentResponseGenerator[Any], in_s: float) -> None:
+    if in_s:
+        asyncio.get_running_loop().call_later(in_s, response.cancel)
+    else:
+        response.cancel()
+
+
+async def _next(response: DeploymentResponseGenerator[Any]) -> Any:
+    """The next item of a response, or `_END`."""
+    return await anext(response, _END)
 
 
 _END = object()
@@ -82,6 +127,8 @@ _END = object()
 
 class ServeDecoderPool:
     """Decoder replicas behind a Serve handle whose router is `PlacedRouter`."""
+
+    remote = True
 
     def __init__(self, handle: DeploymentHandle[Any]) -> None:
         self._handle = handle
@@ -127,8 +174,8 @@ class ServePlanner:
 
     def __init__(self, handle: DeploymentHandle[Any], silence_s: float) -> None:
         self._streaming = handle.options(stream=True)
-        self._silence_s = silence_s
+        self._patience = Patience(silence_s)
 
     def plan(self, request: PlanRequest) -> AsyncGenerator[PlanEvent]:
         """Decode a plan; closing the generator cancels it."""
-        return stream(lambda: self._streaming.plan.remote(request), silence_s=self._silence_s)
+        return stream(lambda: self._streaming.plan.remote(request), patience=self._patience)

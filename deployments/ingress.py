@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from typing import Any
@@ -14,6 +15,9 @@ from deployments.handles import ask, stream
 from deployments.metrics import replica_recorder, start_sampling
 from deployments.replica import start_replica
 from plato.api.app import new_app
+from plato.engine.tokenizer_config import context_length
+from plato.models import resolve_model
+from plato.patience import Patience
 from plato.runs import EventId, RunEvents, RunRequest, RunSnapshot, RunState
 from plato.runs.failover import call_with_failover, follow_detached, follow_with_failover
 from plato.settings import Settings
@@ -24,8 +28,12 @@ CALL_DEADLINE_S = 5.0
 class ServeRunService:
     """Schedulers behind a Serve handle: implements `plato.api.service.RunService`."""
 
-    def __init__(self, settings: Settings, scheduler: DeploymentHandle[Any]) -> None:
+    def __init__(
+        self, settings: Settings, scheduler: DeploymentHandle[Any], context_length: int
+    ) -> None:
+        self.context_length = context_length
         self._settings = settings
+        self._patience = Patience(settings.silence_s)
         self._scheduler = scheduler
         self._streaming = scheduler.options(stream=True)
 
@@ -74,7 +82,7 @@ class ServeRunService:
         return self._stream(lambda: self._streaming.run.remote(request, received))
 
     def _stream(self, call: Callable[[], Any]) -> AsyncGenerator[RunEvents]:
-        return stream(call, silence_s=self._settings.silence_s)
+        return stream(call, patience=self._patience)
 
     async def _call(
         self,
@@ -95,7 +103,8 @@ class Ingress:
         """Bind the API to the schedulers."""
         start_replica(settings)
         self._settings = settings
-        self._service = ServeRunService(settings, scheduler)
+        folder = await asyncio.to_thread(resolve_model, settings.model, settings.cache_dir)
+        self._service = ServeRunService(settings, scheduler, context_length(str(folder)))
         self._sampling = start_sampling()
 
     def __serve_build_asgi_app__(self) -> Starlette:

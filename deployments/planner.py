@@ -12,6 +12,7 @@ from ray.serve.handle import DeploymentHandle
 
 from deployments.handles import ServeDecoderPool
 from deployments.metrics import start_sampling
+from deployments.raised import streams_errors
 from deployments.replica import HEARTBEATS, start_replica
 from plato.assembly import new_planner
 from plato.planning.protocol import PlanEvent, PlanRequest
@@ -32,6 +33,7 @@ class PlannerService:
         self._planner = new_planner(settings, tools, ServeDecoderPool(decoder))
         self._sampling = start_sampling()
 
+    @streams_errors
     async def plan(self, request: PlanRequest) -> AsyncGenerator[PlanEvent | None]:
         """Decode a plan; see `Planner.plan`. `None` is a heartbeat."""
         async with aclosing(

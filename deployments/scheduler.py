@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from typing import Any
 
 from ray import serve
@@ -11,6 +12,7 @@ from ray.serve.handle import DeploymentHandle
 
 from deployments.handles import ServeDecoderPool, ServePlanner, ask
 from deployments.metrics import replica_recorder, start_sampling
+from deployments.raised import sends_errors, streams_errors
 from deployments.replica import (
     HEARTBEATS,
     START_DEADLINE_S,
@@ -66,16 +68,22 @@ class SchedulerService:
             StoreSampler(recorder, lambda: self._store.available),
         )
 
+    @streams_errors
     async def run(
         self, request: RunRequest, received: RunEvents | None = None
     ) -> AsyncGenerator[RunEvents]:
         """Answer one question; see `GraphScheduler.run`. Empty batches are heartbeats."""
-        return self._scheduler.run(request, received, self._heartbeat_s)
+        batches = self._scheduler.run(request, received, self._heartbeat_s)
+        async with aclosing(batches):
+            async for batch in batches:
+                yield batch
 
+    @sends_errors
     async def open(self, request: RunRequest) -> None:
         """Start a detached run; see `GraphScheduler.open`."""
         await self._scheduler.open(request)
 
+    @streams_errors
     async def follow(
         self, tenant: str, run_id: str, after: EventId = BEFORE_ALL, *, replica: str | None = None
     ) -> AsyncGenerator[RunEvents]:
@@ -83,16 +91,22 @@ class SchedulerService:
 
         Empty batches are heartbeats. `replica` is for the router: the owner has the events first.
         """
-        return self._scheduler.runs.follow(tenant, run_id, EventId(*after), self._heartbeat_s)
+        batches = self._scheduler.runs.follow(tenant, run_id, EventId(*after), self._heartbeat_s)
+        async with aclosing(batches):
+            async for batch in batches:
+                yield batch
 
+    @sends_errors
     async def snapshot(self, tenant: str, run_id: str) -> RunSnapshot:
         """Current state of a run, whichever scheduler drives it; see `RunRegistry.snapshot`."""
         return await self._scheduler.runs.snapshot(tenant, run_id)
 
+    @sends_errors
     async def owner(self, tenant: str, run_id: str) -> str | None:
         """The replica that drives a run; see `RunRegistry.owner`."""
         return await self._scheduler.runs.owner(tenant, run_id)
 
+    @sends_errors
     async def cancel(self, tenant: str, run_id: str) -> None:
         """Cancel a run, whichever scheduler drives it. Raises `RunNotFoundError`.
 
@@ -111,6 +125,7 @@ class SchedulerService:
                 retry_after_s=1.0,
             ) from error
 
+    @sends_errors
     async def cancel_here(self, tenant: str, run_id: str, *, replica: str) -> bool:
         """Cancel a run if this replica drives it. `replica` is for the router."""
         return await self._scheduler.runs.cancel(tenant, run_id)

@@ -122,7 +122,9 @@ class LocalClient:
         # Validate as the server does, so that invalid options give the same errors.
         settings = self._runtime.settings
         body = validate_request(_body(question, options, settings.model_name))
-        request = to_run_request(body, settings=settings)
+        request = to_run_request(
+            body, settings=settings, context_length=self._runtime.tools.context_length
+        )
         state = RunState(request)
         async with aclosing(self._runtime.service.answer(state)) as batches:
             async for event in (event async for events in batches for event in events):

@@ -52,6 +52,20 @@ class InvalidRequestError(PlatoError):
     code = "invalid_value"
 
 
+class BodyTooLargeError(InvalidRequestError):
+    """The body of the request is too large."""
+
+    status = 413
+    code = "request_too_large"
+
+
+class MediaTypeError(InvalidRequestError):
+    """The body of the request is not declared as JSON."""
+
+    status = 415
+    code = "unsupported_media_type"
+
+
 class InvalidPlanError(InvalidRequestError):
     """The plan is not a valid graph: an unknown, forward or repeated dependency, for example."""
 

@@ -34,6 +34,8 @@ from plato.settings import Settings
 class LocalPool:
     """A `DecoderPool` of engines in this process."""
 
+    remote = False
+
     def __init__(self, engines: dict[str, Engine], recorder: Recorder = NO_METRICS) -> None:
         self._engines = engines
         self._transfers = {engine: KVTransfer(engine, recorder) for engine in engines.values()}
@@ -79,9 +81,12 @@ def _load(engine: Engine) -> int:
 class LocalRunService:
     """A scheduler in this process: implements `plato.api.service.RunService`."""
 
-    def __init__(self, scheduler: GraphScheduler, engines: dict[str, Engine]) -> None:
+    def __init__(
+        self, scheduler: GraphScheduler, engines: dict[str, Engine], context_length: int
+    ) -> None:
         self._scheduler = scheduler
         self._engines = engines
+        self.context_length = context_length
 
     async def answer(self, state: RunState) -> AsyncGenerator[RunEvents]:
         """Drive the run, and feed `state`."""
@@ -161,7 +166,7 @@ class Runtime:
             name="runtime",
             recorder=recorder,
         )
-        self.service = LocalRunService(self.scheduler, engines)
+        self.service = LocalRunService(self.scheduler, engines, tools.context_length)
         """For `plato.api.app.new_app`."""
 
     @classmethod
@@ -217,7 +222,9 @@ class Runtime:
         body = validate_request(
             {"model": self.settings.model_name, "messages": messages, **options}
         )
-        state = RunState(to_run_request(body, settings=self.settings))
+        state = RunState(
+            to_run_request(body, settings=self.settings, context_length=self.tools.context_length)
+        )
         timer = AnswerTimer(state, self._recorder)
         async with aclosing(self.service.answer(state)) as batches:
             async for events in batches:

@@ -1,11 +1,26 @@
-"""Reliable cancellation of background tasks."""
+"""Tasks and threads: reliable cancellation, and work that would block the event loop."""
 
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from collections.abc import Callable
+from typing import ParamSpec, TypeVar
 
 RETRY_S = 0.2
+SHORT_CHARS = 4000
+"""Length of a text that is tokenised within a few milliseconds."""
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+async def in_thread_if_long(
+    chars: int, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs
+) -> T:
+    """Call a function whose time depends on `chars`: in a thread if it would block the loop."""
+    if chars <= SHORT_CHARS:
+        return function(*args, **kwargs)
+    return await asyncio.to_thread(function, *args, **kwargs)
 
 
 def expire(timer: asyncio.Timeout) -> None:
@@ -14,7 +29,7 @@ def expire(timer: asyncio.Timeout) -> None:
         timer.reschedule(asyncio.get_running_loop().time())
 
 
-async def end_task(task: asyncio.Task[Any]) -> None:
+async def end_task(task: asyncio.Task[T]) -> None:
     """Cancel a task and wait until it has ended; its exception is discarded.
 
     A cancellation can be lost in a library that catches it during clean-up (seen in redis-py calls

@@ -42,6 +42,8 @@ class Switch:
 class FaultyEngines:
     """Engines of this process as a pool, each with a switch."""
 
+    remote = True
+
     def __init__(self, engines: dict[str, Engine]) -> None:
         self.engines = engines
         self.switches = {name: Switch() for name in engines}

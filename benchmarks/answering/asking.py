@@ -154,6 +154,7 @@ class RuntimeAsker:
         request = to_run_request(
             parse_request(json.dumps(body)),
             settings=self._settings,
+            context_length=self._runtime.tools.context_length,
             tenant=fresh_tenant(),
         )
         answered = Answered(question, way.name, request=request)

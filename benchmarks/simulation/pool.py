@@ -186,6 +186,8 @@ class SimulatedDecoder:
 class SimulatedPool:
     """One scheduler's view of the decoders; messages cost the scheduler's time."""
 
+    remote = False
+
     def __init__(
         self,
         decoders: dict[str, SimulatedDecoder],

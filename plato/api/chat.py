@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
 from starlette.requests import Request
-from starlette.responses import Response, StreamingResponse
+from starlette.responses import Response
 
 from plato.api import sse
 from plato.api.errors import ErrorReporter
@@ -22,12 +22,16 @@ from plato.api.responses import ChatResponse
 from plato.api.service import RunService
 from plato.metrics import Recorder
 from plato.metrics.recording import AnswerTimer
-from plato.runs import RunState
+from plato.runs import NodeOutput, RunError, RunEvent, RunEvents, RunFailed, RunFinished, RunState
 from plato.settings import Settings
+from plato.streams import with_heartbeat
 
 logger = logging.getLogger(__name__)
 
 PATH = "/v1/chat/completions"
+
+BEGINNINGS = NodeOutput, RunFinished, RunFailed
+"""Events before which an answer has not begun, and its request can still turn out to be invalid."""
 
 
 class ChatRoutes:
@@ -44,37 +48,70 @@ class ChatRoutes:
     async def create(self, request: Request) -> Response:
         """Answer a question, streamed or not."""
         body = parse_request(await read_body(request))
-        asked = to_run_request(body, settings=self._settings, tenant=tenant_of(request))
+        asked = to_run_request(
+            body,
+            settings=self._settings,
+            context_length=self._service.context_length,
+            tenant=tenant_of(request),
+        )
         request.state.run = asked.run_id
         logger.info(
             "run started",
             extra={"run": asked.run_id, "mode": asked.mode, "stream": bool(body.stream)},
         )
         state = RunState(asked)
-        timer = AnswerTimer(state, self._recorder)
+        batches = self._answer(state)
         response = ChatResponse(asked.run_id, self._settings.model_name, body.include_usage)
         if body.stream:
-            stream = self._stream(state, timer, response, with_events=body.options.events)
-            return StreamingResponse(stream, media_type=sse.MEDIA_TYPE, headers=sse.HEADERS)
-        async with while_connected(request), aclosing(self._service.answer(state)) as batches:
-            async for events in batches:
-                timer.observe(events)
+            async with while_connected(request):
+                begun = await _begin(batches)
+            if isinstance(state.ended, RunFailed):
+                # Not in the stream: clients handle the status of a response better.
+                raise RunError(state.ended)
+            stream = self._stream(state, begun, batches, response, body.options.events)
+            return sse.EventStream(stream)
+        async with while_connected(request), aclosing(batches):
+            async for _ in batches:
+                pass
         return Response(response.completion(state.answer()), media_type="application/json")
 
+    async def _answer(self, state: RunState) -> AsyncGenerator[RunEvents | None]:
+        """The events of the answer, timed, and `None` now and then if there is none."""
+        timer = AnswerTimer(state, self._recorder)
+        batches = with_heartbeat(self._service.answer(state), sse.PING_S)
+        async with aclosing(batches):
+            async for events in batches:
+                if events is not None:
+                    timer.observe(events)
+                yield events
+
     async def _stream(
-        self, state: RunState, timer: AnswerTimer, response: ChatResponse, *, with_events: bool
+        self,
+        state: RunState,
+        begun: list[RunEvent],
+        batches: AsyncGenerator[RunEvents | None],
+        response: ChatResponse,
+        with_events: bool,
     ) -> AsyncGenerator[bytes]:
         """The answer as server-sent events; a client that disconnects closes this generator."""
+
+        def describe(event: RunEvent) -> list[bytes]:
+            described = response.event(event) if with_events else None
+            data = (described, response.text(event.text) if event.text else None)
+            return [sse.event(each) for each in data if each is not None]
+
         yield sse.event(response.opening())
+        for event in begun:
+            for data in describe(event):
+                yield data
         try:
-            async with aclosing(self._service.answer(state)) as batches:
+            async with aclosing(batches):
                 async for events in batches:
-                    timer.observe(events)
-                    for event in events:
-                        if with_events and (described := response.event(event)):
-                            yield sse.event(described)
-                        if event.text:
-                            yield sse.event(response.text(event.text))
+                    if events is None:
+                        yield sse.PING
+                    for event in events or ():
+                        for data in describe(event):
+                            yield data
             answer = state.answer()
         except Exception as error:
             yield self._errors.in_stream(error, PATH, state.request.run_id)
@@ -83,3 +120,17 @@ class ChatRoutes:
         if response.include_usage:
             yield sse.event(response.usage(answer))
         yield sse.DONE
+
+
+async def _begin(batches: AsyncGenerator[RunEvents | None]) -> list[RunEvent]:
+    """The events until the answer begins, or until there was none for a while."""
+    begun: list[RunEvent] = []
+    try:
+        async for events in batches:
+            begun += events or ()
+            if events is None or any(isinstance(event, BEGINNINGS) for event in events):
+                break
+    except BaseException:
+        await batches.aclose()
+        raise
+    return begun

@@ -24,6 +24,7 @@ logger = logging.getLogger(__name__)
 _OWN_TYPES = frozenset({"invalid_type", "invalid_value", "unknown_parameter", "unsupported_value"})
 """Error types that `schemas` raises itself; their names are OpenAI's codes."""
 _INPUT_SHOULD = "Input should "
+_ROUTER_CODES = {404: "not_found", 405: "method_not_allowed"}
 CLIENT_LEFT = 499
 """The status that nginx logs for it; the response is never read."""
 
@@ -109,7 +110,8 @@ class ErrorReporter:
     async def _respond_http(self, request: Request, error: HTTPException) -> JSONResponse:
         """Errors of the router: an unknown path or a wrong method."""
         reported = InvalidRequestError(
-            f"{request.method} {request.url.path}: {error.detail}", code="not_found"
+            f"{request.method} {request.url.path}: {error.detail}",
+            code=_ROUTER_CODES.get(error.status_code, "not_found"),
         )
         reported.status = error.status_code
         return await self._respond(request, reported, error.headers)

@@ -17,7 +17,7 @@ from starlette.requests import ClientDisconnect, Request
 from plato.api.errors import ModelNotFoundError, invalid_request
 from plato.api.schemas import ChatCompletionRequest, ChatMessage, PlanNode, PlatoOptions
 from plato.engine import SamplingParams
-from plato.errors import InvalidRequestError
+from plato.errors import BodyTooLargeError, ContextLengthError, InvalidRequestError, MediaTypeError
 from plato.planning.given import validate_plan, validate_script
 from plato.runs import Message, Node, RunRequest
 from plato.settings import Settings
@@ -25,6 +25,11 @@ from plato.tasks import end_task, expire
 
 SEED_BITS = 63
 MAX_BODY_BYTES = 4 << 20
+JSON = "application/json"
+TOKEN_CHARS = 128
+"""Characters of the longest token that a vocabulary has, mostly white space."""
+MESSAGE_TOKENS = 2
+"""Fewest tokens of a message: a template marks where it begins and ends."""
 
 
 def random_seed() -> int:
@@ -33,15 +38,24 @@ def random_seed() -> int:
 
 
 async def read_body(request: Request) -> bytes:
-    """The body, up to `MAX_BODY_BYTES`. Raises `InvalidRequestError`."""
+    """The body, up to `MAX_BODY_BYTES`. Raises `BodyTooLargeError` and `MediaTypeError`."""
+    kind = request.headers.get("content-type", JSON).partition(";")[0].strip().lower()
+    if kind != JSON and not kind.endswith("+json"):
+        raise MediaTypeError(f"the body is declared as {kind!r}; send Content-Type: {JSON}")
+    declared = request.headers.get("content-length", "")
+    # What is announced as too large is not read.
+    length = int(declared) if declared.isascii() and declared.isdecimal() else 0
     body = bytearray()
-    async for piece in request.stream():
-        body += piece
-        if len(body) > MAX_BODY_BYTES:
-            raise InvalidRequestError(
-                f"the body is larger than {MAX_BODY_BYTES >> 20} MiB; send a shorter conversation"
-            )
-    return bytes(body)
+    if length <= MAX_BODY_BYTES:
+        async for piece in request.stream():
+            body += piece
+            if len(body) > MAX_BODY_BYTES:
+                break
+        else:
+            return bytes(body)
+    raise BodyTooLargeError(
+        f"the body is larger than {MAX_BODY_BYTES >> 20} MiB; send a shorter conversation"
+    )
 
 
 @asynccontextmanager
@@ -71,7 +85,10 @@ async def _expire_on_disconnect(request: Request, timer: asyncio.Timeout) -> Non
 
 def tenant_of(request: Request) -> str:
     """The tenant of a request, by its API key; prefixes are shared only within a tenant."""
-    key = request.headers.get("authorization", "").removeprefix("Bearer ").strip()
+    header = request.headers.get("authorization", "").strip()
+    scheme, _, key = header.partition(" ")
+    # The names of schemes are case-insensitive (RFC 9110, section 11.1).
+    key = key.strip() if scheme.lower() == "bearer" else header
     return hashlib.blake2b(key.encode(), digest_size=8).hexdigest() if key else ""
 
 
@@ -101,13 +118,16 @@ def to_run_request(
     body: ChatCompletionRequest,
     *,
     settings: Settings,
+    context_length: int,
     tenant: str = "",
     run_id: str | None = None,
     seed_source: Callable[[], int] = random_seed,
 ) -> RunRequest:
     """The request for the scheduler, with the defaults of `settings`; by default a new run.
 
-    Raises `InvalidRequestError` if the request exceeds the limits of `settings`.
+    Raises `InvalidRequestError` if the request exceeds the limits of `settings`, and
+    `ContextLengthError` if it certainly exceeds `context_length` tokens: how many it has, only the
+    scheduler knows.
     """
     if body.model != settings.model_name:
         raise ModelNotFoundError(
@@ -116,6 +136,7 @@ def to_run_request(
         )
     options = body.options
     _refuse_equal_work(options, settings)
+    _refuse_too_long(body, context_length)
     max_nodes = _max_nodes(options, settings)
     plan = None if options.plan is None else validate_plan(_nodes(options.plan), max_nodes)
     if plan is not None and options.decode_plan:
@@ -171,6 +192,29 @@ def _max_nodes(options: PlatoOptions, settings: Settings) -> int:
             param="plato.max_nodes",
         )
     return options.max_nodes
+
+
+def _refuse_too_long(body: ChatCompletionRequest, context_length: int) -> None:
+    """Refuse what no tokenizer could fit: rendering and tokenising it would take seconds."""
+    context = f"the model's context of {context_length} tokens"
+    count, length = len(body.messages), sum(len(message.content) for message in body.messages)
+    if count > context_length // MESSAGE_TOKENS:
+        raise ContextLengthError(
+            f"{count} messages do not fit into {context}; send fewer", param="messages"
+        )
+    if length > context_length * TOKEN_CHARS:
+        raise ContextLengthError(
+            f"messages of {length} characters do not fit into {context}; shorten them",
+            param="messages",
+        )
+    if body.options.exact_lengths:
+        lengths = [body.answer_tokens, *(node.max_tokens for node in body.options.plan or ())]
+        longest = max(tokens for tokens in lengths if tokens is not None)
+        if longest > context_length:
+            raise ContextLengthError(
+                f"{longest} output tokens do not fit into {context}; ask for fewer",
+                param="max_tokens",
+            )
 
 
 def _refuse_equal_work(options: PlatoOptions, settings: Settings) -> None:

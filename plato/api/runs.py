@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel
 from starlette.requests import Request
-from starlette.responses import Response, StreamingResponse
+from starlette.responses import Response
 
 from plato.api import sse
 from plato.api.errors import ErrorReporter, error_body
@@ -33,8 +33,6 @@ from plato.settings import Settings
 from plato.streams import with_heartbeat
 
 logger = logging.getLogger(__name__)
-
-PING_S = 10.0
 
 RunStatus = Literal["running", "done", "failed", "cancelled"]
 
@@ -108,7 +106,12 @@ class RunRoutes:
     async def create(self, request: Request) -> Response:
         """Start a detached run: 202, and the run."""
         body = parse_request(await read_body(request), run=True)
-        asked = to_run_request(body, settings=self._settings, tenant=tenant_of(request))
+        asked = to_run_request(
+            body,
+            settings=self._settings,
+            context_length=self._service.context_length,
+            tenant=tenant_of(request),
+        )
         request.state.run = asked.run_id
         await self._service.open(asked)
         logger.info("run started", extra={"run": asked.run_id, "mode": asked.mode})
@@ -131,14 +134,17 @@ class RunRoutes:
         except ValueError as error:
             raise InvalidRequestError(f"Last-Event-ID: {error}", param="last-event-id") from error
         snapshot = await self._service.snapshot(tenant_of(request), _run_id(request))
-        stream = self._stream(snapshot.request, after)
-        return StreamingResponse(stream, media_type=sse.MEDIA_TYPE, headers=sse.HEADERS)
+        state = RunState(snapshot.request, snapshot.events)
+        if state.ended is not None and after >= state.last_id:
+            # Tells clients not to reconnect.
+            return Response(status_code=204)
+        return sse.EventStream(self._stream(snapshot.request, after))
 
     async def _stream(self, asked: RunRequest, after: EventId) -> AsyncGenerator[bytes]:
         # Always from the start: the last event shows the whole run.
         state = RunState(asked)
         try:
-            events = with_heartbeat(self._service.events(asked), PING_S)
+            events = with_heartbeat(self._service.events(asked), sse.PING_S)
             async with aclosing(events) as batches:
                 async for batch in batches:
                     if batch is None:

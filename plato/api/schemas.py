@@ -18,6 +18,13 @@ from plato.settings import MAX_NODES, MAX_TITLE_CHARS
 MAX_STOPS = 4
 MAX_BIAS = 100
 MAX_BIASED_TOKENS = 300
+MAX_STOP_CHARS = 500
+MAX_NAME_CHARS = 512
+"""Of names that are only compared or ignored, such as `user`."""
+MAX_METADATA = 16
+"""Pairs of `metadata`, as at OpenAI."""
+TOKEN_COUNT = 2**31
+"""Bound of every number of tokens: above all contexts, and within what is stored."""
 
 _TOKEN_ID = re.compile(r"0|[1-9][0-9]{0,8}")
 """Canonical form only, so that no token can appear twice."""
@@ -111,16 +118,23 @@ class StreamOptions(WireModel):
     ] = None
 
 
+PartNumber = Annotated[int, Field(ge=0, le=MAX_NODES)]
+
+
 class PlanNode(WireModel):
     """One part of a plan given by the caller."""
 
     title: str = Field(min_length=1, max_length=MAX_TITLE_CHARS)
-    dependencies: list[int] = Field(
-        default_factory=list, description="Numbers of earlier parts whose text this part needs."
+    dependencies: list[PartNumber] = Field(
+        default_factory=list,
+        max_length=MAX_NODES,
+        description="Numbers of earlier parts whose text this part needs.",
     )
-    number: int | None = Field(default=None, description="Position in the plan: 1, 2, 3, ...")
+    number: PartNumber | None = Field(
+        default=None, description="Position in the plan: 1, 2, 3, ..."
+    )
     max_tokens: int | None = Field(
-        default=None, ge=1, description="Maximum number of tokens of this part."
+        default=None, ge=1, lt=TOKEN_COUNT, description="Maximum number of tokens of this part."
     )
 
 
@@ -141,7 +155,9 @@ class PlatoOptions(WireModel):
         description="Maximum number of parts; default: set by the deployment.",
     )
     plan: list[PlanNode] | None = Field(
-        default=None, description="Use this plan instead of asking the model for one."
+        default=None,
+        max_length=MAX_NODES,
+        description="Use this plan instead of asking the model for one.",
     )
     decode_plan: bool = Field(
         default=False,
@@ -185,20 +201,27 @@ def _token_biases(biases: dict[str, float] | None) -> dict[str, float] | None:
 
 _LEAVE_OUT = "leave it out"
 
+Name = Annotated[str, Field(max_length=MAX_NAME_CHARS)]
+
 
 class ChatCompletionRequest(WireModel):
     """`POST /v1/chat/completions`, as the `openai` client sends it."""
 
-    model: str = Field(description="The name in `GET /v1/models`.")
+    model: Name = Field(description="The name in `GET /v1/models`.")
     messages: list[ChatMessage] = Field(
         min_length=1, description="The last message is the user's question."
     )
     stream: bool | None = None
     stream_options: StreamOptions | None = None
     max_completion_tokens: int | None = Field(
-        default=None, ge=1, description="Maximum number of tokens of the answer, without the plan."
+        default=None,
+        ge=1,
+        lt=TOKEN_COUNT,
+        description="Maximum number of tokens of the answer, without the plan.",
     )
-    max_tokens: int | None = Field(default=None, ge=1, description="Older name of the same limit.")
+    max_tokens: int | None = Field(
+        default=None, ge=1, lt=TOKEN_COUNT, description="Older name of the same limit."
+    )
     temperature: float | None = Field(
         default=None, ge=0, le=2, description="0 (the default): greedy decoding."
     )
@@ -248,7 +271,7 @@ class ChatCompletionRequest(WireModel):
         description="Equal seeds give equal answers; default: random.",
     )
     stop: Annotated[
-        list[Annotated[str, Field(min_length=1)]] | None,
+        list[Annotated[str, Field(min_length=1, max_length=MAX_STOP_CHARS)]] | None,
         BeforeValidator(_stop_list, json_schema_input_type=str | list[str] | None),
     ] = Field(
         default=None, max_length=MAX_STOPS, description="The answer ends before the first of these."
@@ -256,9 +279,9 @@ class ChatCompletionRequest(WireModel):
     plato: PlatoOptions | None = None
 
     # Metadata about the caller; ignored.
-    user: str | None = None
-    safety_identifier: str | None = None
-    metadata: dict[str, str] | None = None
+    user: Name | None = None
+    safety_identifier: Name | None = None
+    metadata: dict[Name, Name] | None = Field(default=None, max_length=MAX_METADATA)
 
     # Accepted only with neutral values.
     n: Annotated[int | None, _neutral(1, hint="send one request for each answer")] = None

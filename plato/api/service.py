@@ -11,6 +11,9 @@ from plato.runs import RunEvents, RunRequest, RunSnapshot, RunState
 class RunService(Protocol):
     """Drives runs: schedulers behind handles, or one in this process."""
 
+    context_length: int
+    """Longest sequence of the model, in tokens."""
+
     def answer(self, state: RunState) -> AsyncGenerator[RunEvents]:
         """Answer the question of `state`, and feed it; released text is not repeated.
 

@@ -67,9 +67,12 @@ class MemoryContextStore:
         found = self._runs.get((tenant, run_id))
         return found.record if found else None
 
-    async def put_node(self, record: NodeRecord) -> bool:
-        """Write a finished node's output."""
-        self._touch(record.tenant, record.run_id).nodes[record.number] = record
+    async def put_node(self, record: NodeRecord, fence: int) -> bool:
+        """Write a finished node's output; False if the fence is stale."""
+        run = self._touch(record.tenant, record.run_id)
+        if fence < run.fence:
+            return False
+        run.nodes[record.number] = record
         return True
 
     async def get_nodes(self, tenant: str, run_id: str) -> dict[int, NodeRecord]:

@@ -75,8 +75,8 @@ class ContextStore(Protocol):
         """Read a run's state."""
         ...
 
-    async def put_node(self, record: NodeRecord) -> bool:
-        """Write a finished node's output."""
+    async def put_node(self, record: NodeRecord, fence: int) -> bool:
+        """Write a finished node's output; False if not possible or `fence` is stale."""
         ...
 
     async def get_nodes(self, tenant: str, run_id: str) -> dict[int, NodeRecord]:

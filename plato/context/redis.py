@@ -79,13 +79,16 @@ class RedisContextStore:
         self._breaker = breaker or CircuitBreaker()
         self._dropped = 0
         self._warned_unreadable = False
+        self._client = self._connected(url)
+
+    def _connected(self, url: str) -> aioredis.Redis:
         try:
             pool = aioredis.BlockingConnectionPool.from_url(
                 url,
                 max_connections=MAX_CONNECTIONS,
-                timeout=timeout_s,
-                socket_timeout=timeout_s,
-                socket_connect_timeout=timeout_s,
+                timeout=self._timeout_s,
+                socket_timeout=self._timeout_s,
+                socket_connect_timeout=self._timeout_s,
                 # The breaker decides when to retry. RESP2 saves the round trips of a handshake.
                 retry=Retry(NoBackoff(), 0),
                 protocol=2,
@@ -96,7 +99,12 @@ class RedisContextStore:
                 "write it like redis://:password@host:6379/0",
                 param="redis_url",
             ) from error
-        self._client = aioredis.Redis.from_pool(pool)
+        return aioredis.Redis.from_pool(pool)
+
+    async def reconnect(self, url: str) -> None:
+        """Use the server at `url` from now on. Raises `SettingsError`."""
+        gone, self._client = self._client, self._connected(url)
+        await self._disconnect(gone)
 
     @property
     def available(self) -> bool:
@@ -124,10 +132,12 @@ class RedisContextStore:
         )
         return self._unpack(RunRecord, data) if data is not None else None
 
-    async def put_node(self, record: NodeRecord) -> bool:
-        """Write a finished node's output."""
-        key = nodes_key(record.tenant, record.run_id)
-        return await self._write(scripts.PUT_NODE, key, record.number, pack(record), self._ttl_ms)
+    async def put_node(self, record: NodeRecord, fence: int) -> bool:
+        """Write a finished node's output; False if not possible or the fence is stale."""
+        tenant, run_id = record.tenant, record.run_id
+        keys = run_key(tenant, run_id), nodes_key(tenant, run_id)
+        arguments = fence, record.number, pack(record), self._ttl_ms
+        return await self._write(scripts.PUT_NODE, keys, *arguments)
 
     async def get_nodes(self, tenant: str, run_id: str) -> dict[int, NodeRecord]:
         """All finished nodes of a run, by number."""
@@ -220,9 +230,12 @@ class RedisContextStore:
 
     async def close(self) -> None:
         """Disconnect. Close a `WriteBehind` first, so that its queue is written."""
+        await self._disconnect(self._client)
+
+    async def _disconnect(self, client: aioredis.Redis) -> None:
         try:
             async with asyncio.timeout(self._timeout_s):
-                await self._client.aclose()
+                await client.aclose()
         except (RedisError, OSError) as error:
             logger.debug("disconnecting from the context store failed: %s", error)
 

@@ -23,9 +23,11 @@ return 1
 """
 
 PUT_NODE = """
--- ARGV: number, record, ttl in ms.
-redis.call('HSET', KEYS[1], ARGV[1], ARGV[2])
-redis.call('PEXPIRE', KEYS[1], ARGV[3])
+-- KEYS: run, nodes. ARGV: fence, number, record, ttl in ms. Returns 0 if the fence is stale.
+local fence = tonumber(redis.call('HGET', KEYS[1], 'fence') or '0')
+if tonumber(ARGV[1]) < fence then return 0 end
+redis.call('HSET', KEYS[2], ARGV[2], ARGV[3])
+redis.call('PEXPIRE', KEYS[2], ARGV[4])
 return 1
 """
 

@@ -27,7 +27,7 @@ from plato.engine.protocol import (
     StopConditions,
     StoredPrefix,
 )
-from plato.engine.stop import UNFINISHED, StopMatcher
+from plato.engine.stop import UNFINISHED, StopMatcher, without_unfinished
 
 __all__ = [
     "UNFINISHED",
@@ -54,4 +54,5 @@ __all__ = [
     "StopMatcher",
     "StoredPrefix",
     "chain_hash",
+    "without_unfinished",
 ]

@@ -19,6 +19,10 @@ class Replica:
 class DecoderPool(Protocol):
     """Engines in this process or behind Ray Serve handles."""
 
+    remote: bool
+    """Whether the engines are in other processes: then sequences need leases, and silence counts.
+    In one process nobody can be lost alone."""
+
     def replicas(self) -> tuple[Replica, ...]:
         """The replicas known now; may be empty."""
         ...

@@ -5,7 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 UNFINISHED = "\N{REPLACEMENT CHARACTER}"
-"""What a tokenizer decodes the bytes of an unfinished character to."""
+"""What a tokenizer decodes the bytes of an unfinished character to. It is never shown: a limit can
+cut a character that has several tokens, and a model can write bytes that are none."""
+
+
+def without_unfinished(text: str) -> str:
+    """`text` without characters that are not finished."""
+    return text.replace(UNFINISHED, "")
 
 
 class StopMatcher:

@@ -82,11 +82,14 @@ REQUEST_ERRORS = (
     "invalid_plan",
     "invalid_type",
     "missing_required_parameter",
+    "method_not_allowed",
     "model_not_found",
     "not_found",
+    "request_too_large",
     "run_not_found",
     "slow_consumer",
     "unknown_parameter",
+    "unsupported_media_type",
     "unsupported_value",
 )
 """Error codes that clients receive."""

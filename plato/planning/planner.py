@@ -7,12 +7,12 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
 from plato.engine import (
-    UNFINISHED,
     Chunk,
     DecoderPool,
     FinishReason,
     GenerateRequest,
     SamplingParams,
+    without_unfinished,
 )
 from plato.errors import InvalidPlanError, UnavailableError
 from plato.planning.decision import SplitDecision
@@ -29,7 +29,8 @@ from plato.planning.protocol import (
 )
 from plato.planning.vocabulary import structure_tokens
 from plato.prompting import ChatTemplate, Tokenizer
-from plato.runs import Node
+from plato.runs import Node, chars_of
+from plato.tasks import in_thread_if_long
 
 PLAN_NODE = 0
 """Node number of the plan itself; the nodes of a run are numbered from 1."""
@@ -82,9 +83,12 @@ class ModelPlanner:
         """
         progress = _Progress(request, self._decision, self.longest_title(request))
         # The engine resumes after the last complete character.
-        begun = self.tokenizer.decode(request.emitted).rstrip(UNFINISHED)
+        begun = without_unfinished(self.tokenizer.decode(request.emitted))
         deadline = asyncio.get_running_loop().time() + request.deadline_s
-        stream = self._pool.generate(self.generate_request(request))
+        generate = await in_thread_if_long(
+            chars_of(request.messages), self.generate_request, request
+        )
+        stream = self._pool.generate(generate)
         started = False
         async with aclosing(stream):
             while not progress.over:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from datetime import datetime
 from functools import lru_cache
@@ -36,6 +37,9 @@ BUILT_IN = """\
 
 _STRUCTURES = 256
 """Cache size: role structures."""
+_LONG_STRUCTURES = 8
+_SHORT = 32
+"""Turns of the longest structure of which many are cached."""
 
 
 class RenderError(Exception):
@@ -61,7 +65,9 @@ class Renderer:
             self._compiled = _environment(today).from_string(self.template)
         except TemplateError as error:
             raise ModelError(f"the chat template of this model is not valid: {error}") from error
-        self.pieces = lru_cache(maxsize=_STRUCTURES)(self._pieces)
+        self._known_pieces = lru_cache(maxsize=_STRUCTURES)(self._pieces)
+        # Long structures rarely occur twice, except for the nodes of one run.
+        self._recent_pieces = lru_cache(maxsize=_LONG_STRUCTURES)(self._pieces)
 
     def render(self, messages: Sequence[tuple[str, str]], *, opened: bool) -> str:
         """The text of a conversation of (role, content), with an assistant turn `opened` after it.
@@ -79,27 +85,30 @@ class Renderer:
         except (TemplateError, TypeError, ValueError, KeyError) as error:
             raise RenderError(str(error)) from error
 
-    def _pieces(self, roles: tuple[str, ...]) -> tuple[str, ...]:
+    def pieces(self, roles: tuple[str, ...]) -> tuple[str, ...]:
         """The markup before, between and after the contents of turns with these roles.
 
         An assistant turn is opened at the end, so there is one more piece than roles. Raises
         `RenderError` unless every content appears exactly once, in order.
         """
+        short = len(roles) <= _SHORT
+        return (self._known_pieces if short else self._recent_pieces)(roles)
+
+    def _pieces(self, roles: tuple[str, ...]) -> tuple[str, ...]:
         text = self.render([(role, hole(i)) for i, role in enumerate(roles)], opened=True)
-        pieces = []
-        for i in range(len(roles)):
-            piece, found, text = text.partition(hole(i))
-            if not found or hole(i) in text:
-                raise RenderError(
-                    f"content {i + 1} of {', '.join(roles)} does not appear exactly once"
-                )
-            pieces.append(piece)
-        return (*pieces, text)
+        *pieces, last = _HOLE.split(text)
+        if pieces[1::2] != [str(i) for i in range(len(roles))]:
+            shown = ", ".join(roles[:_SHORT])
+            raise RenderError(f"not every content of {shown} appears exactly once and in order")
+        return (*pieces[::2], last)
 
 
 def hole(index: int) -> str:
     """Placeholder for the content of message `index`: private-use characters, never trimmed."""
     return f"\ue000{index}\ue001"
+
+
+_HOLE = re.compile("\ue000([0-9]+)\ue001")
 
 
 class _Generation(Extension):

@@ -16,6 +16,13 @@ from plato.prompting.tokenizer import Tokenizer
 _MARKUPS = 256
 """Cache size: pieces of markup; a template has only a few."""
 
+_AROUND: dict[str, tuple[list[tuple[str, str]], list[tuple[str, str]]]] = {
+    "system": ([], [("user", hole(1))]),
+    "user": ([], []),
+    "assistant": ([("user", hole(0))], [("user", hole(1))]),
+}
+"""Turns before and after a message of each role when its content is rendered alone."""
+
 
 @dataclass(frozen=True, slots=True)
 class Turn:
@@ -58,6 +65,7 @@ class ChatTemplate:
             lambda text: Segment(tokenizer.markup(text), public=True)
         )
         self._renderer = Renderer(tokenizer.config, today or datetime.now())
+        self._edges = lru_cache(maxsize=len(_AROUND))(self._edges_of)
         own, folded = self._fit(("system",)), self._fit(())
         if max(own, folded) is _Fit.UNUSABLE:
             raise ModelError(
@@ -109,23 +117,24 @@ class ChatTemplate:
 
     def content(self, role: str, text: str) -> str:
         """`text` as the template writes it: some trim it, some remove old thinking."""
-        if role == "assistant":
-            before, after = [("user", hole(0))], [("user", hole(1))]
-        elif role == "system" and self.system_role:
-            before, after = [], [("user", hole(1))]
-        else:
-            role, before, after = "user", [], []
+        if role == "system" and not self.system_role:
+            role = "user"
+        before, after = _AROUND[role]
         try:
-            pieces = self._renderer.render([*before, (role, hole(2)), *after], opened=True).split(
-                hole(2)
-            )
+            left, right = self._edges(role)
             written = self._renderer.render([*before, (role, text), *after], opened=True)
         except RenderError:
             return text
-        left, right = pieces[0], pieces[-1]
         if not (written.startswith(left) and written.endswith(right)):
             return text
         return written[len(left) : len(written) - len(right)]
+
+    def _edges_of(self, role: str) -> tuple[str, str]:
+        """What the template writes before and after a content, between the turns of `_AROUND`."""
+        before, after = _AROUND[role]
+        written = self._renderer.render([*before, (role, hole(2)), *after], opened=True)
+        left, *_, right = written.split(hole(2))
+        return left, right
 
     def _fit(self, front: tuple[str, ...]) -> _Fit:
         """Try conversations of one to three questions, with the roles in `front` before them."""

@@ -57,7 +57,8 @@ class Tokenizer:
         rest = [text]
         while rest:
             piece = rest.pop()
-            encoding = self._text.encode(piece, add_special_tokens=False)
+            # A batch of one: only batches let other threads run meanwhile.
+            (encoding,) = self._text.encode_batch([piece], add_special_tokens=False)
             cuts = [
                 start + 1
                 for token, (start, _) in zip(encoding.ids, encoding.offsets, strict=True)

@@ -33,7 +33,7 @@ from plato.runs.report import (
     PlanReport,
     RunReport,
 )
-from plato.runs.request import Message, Mode, RunRequest
+from plato.runs.request import Message, Mode, RunRequest, chars_of
 from plato.runs.state import RunState
 
 __all__ = [
@@ -67,4 +67,5 @@ __all__ = [
     "RunRequest",
     "RunSnapshot",
     "RunState",
+    "chars_of",
 ]

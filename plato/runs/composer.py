@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from plato.engine import UNFINISHED, FinishReason, StopMatcher
+from plato.engine import FinishReason, StopMatcher, without_unfinished
 from plato.runs.node_status import NodeStatus
 from plato.runs.report import AnswerFinish
 from plato.runs.request import Mode
@@ -124,7 +124,7 @@ class Composer:
     def _within_budget(self, node: NodeStatus) -> str:
         """Text of the tokens of `node` that `max_tokens` leaves."""
         text = self._decode(tuple(node.tokens[: self._budget])) if self._budget else ""
-        text = text.rstrip(UNFINISHED)
+        text = without_unfinished(text)
         # Shown text cannot be taken back, even if the tokenizer decodes the tokens differently.
         shown = node.text[: self._shown]
         return text if text.startswith(shown) else shown

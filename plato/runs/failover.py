@@ -58,13 +58,19 @@ def follow_with_failover(
     and released text is not repeated. Raises the last error when `patience_s` has passed without
     an event. Closing the iterator cancels the run.
     """
-    attempts = count()
-    return _reconnect(
-        lambda: drive(state.request, state.events() if next(attempts) else None),
-        lambda event: _feed(state, event),
-        state.request.run_id,
-        patience_s,
-    )
+    attempts, driven = count(), 0
+
+    async def connect() -> AsyncGenerator[RunEvents]:
+        nonlocal driven
+        received = state.events() if next(attempts) else None
+        request, begun = replace(state.request, takeovers=driven), False
+        async with aclosing(drive(request, received)) as batches:
+            async for batch in batches:
+                driven += not begun
+                begun = True
+                yield batch
+
+    return _reconnect(connect, lambda event: _feed(state, event), state.request.run_id, patience_s)
 
 
 def follow_detached(follow: Follow, run_id: str, patience_s: float) -> AsyncGenerator[RunEvents]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -30,6 +31,15 @@ class Message:
     content: str
 
 
+MARKUP_CHARS = 100
+"""What rendering a message costs, as characters of text: 0.1 ms."""
+
+
+def chars_of(messages: Iterable[Message]) -> int:
+    """Length of messages, by which the time to render and tokenise them grows."""
+    return sum(len(message.content) + MARKUP_CHARS for message in messages)
+
+
 @dataclass(frozen=True, slots=True)
 class RunRequest:
     """A question for a scheduler: validated and complete; made by `plato.api.requests`."""
@@ -55,6 +65,10 @@ class RunRequest:
     """Report the text of every node's prompt."""
     headings: bool = False
     """Put each node's title above its text."""
+    admitted_unix_s: float = 0.0
+    """When a scheduler admitted it; its deadline counts from then. 0: not yet."""
+    takeovers: int = 0
+    """Schedulers that have driven it and failed."""
 
     @property
     def planned_mode(self) -> Mode:

@@ -17,7 +17,9 @@ class Admission:
     A slot goes to the waiting tenant with the fewest runs in flight, and among equals to the one
     that got a slot least recently (max-min fairness in slots); a tenant's runs are FIFO. A run is
     admitted only while the decoders have memory for it (`room`), unless nothing runs: their memory
-    is reported with the chunks of runs. Not thread-safe.
+    is reported with the chunks of runs. When too many wait, the tenant with the most runs is
+    refused its newest, so that a tenant with few is never refused because of others. Not
+    thread-safe.
     """
 
     def __init__(
@@ -74,7 +76,7 @@ class Admission:
             self._running[tenant] += 1
             return
         if self.waiting >= self._max_waiting:
-            raise self._refusal()
+            self._make_room(tenant)
         slot: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting.setdefault(tenant, deque()).append(slot)
         self.recheck()
@@ -82,14 +84,28 @@ class Admission:
             async with asyncio.timeout(self._patience_s):
                 await slot
         except BaseException as error:
-            if slot.done() and not slot.cancelled():
+            if not slot.done() or slot.cancelled():
+                self._forget(tenant, slot)
+            elif slot.exception() is None:
                 # The slot was granted while the wait was being cancelled.
                 self.leave(tenant)
-            else:
-                self._forget(tenant, slot)
             if isinstance(error, TimeoutError):
                 raise self._refusal() from error
             raise
+
+    def _make_room(self, newcomer: str) -> None:
+        """Refuse the newest run of the tenant with the most; raises if that is `newcomer`."""
+
+        def runs(tenant: str) -> int:
+            return self._running[tenant] + len(self._waiting.get(tenant, ()))
+
+        largest = max(self._waiting, key=runs, default=newcomer)
+        if largest == newcomer or runs(newcomer) + 1 >= runs(largest):
+            raise self._refusal()
+        slot = self._waiting[largest][-1]
+        self._forget(largest, slot)
+        if not slot.done():
+            slot.set_exception(self._refusal())
 
     def leave(self, tenant: str) -> None:
         """Give the slot back."""

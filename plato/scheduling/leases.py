@@ -9,11 +9,16 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from plato.engine import DecoderPool, Lease
+from plato.patience import Patience, loop_clock
 
 logger = logging.getLogger(__name__)
 
 RENEWALS = 3
 """Renewals per TTL."""
+LATENESS = 2.0
+"""Extension of a lease, in units of the recent lateness of this process."""
+MAX_EXTENSION_S = 6.0
+MAX_REPLICAS = 1024
 
 OnLost = Callable[[], None]
 
@@ -51,9 +56,11 @@ class LeaseKeeper:
         self._pool = pool
         self._owner = owner
         self._ttl_s = ttl_s
-        self.lease = Lease(owner, ttl_s)
+        self.lease = Lease(owner, ttl_s) if pool.remote else None
         """Sent with every sequence."""
         self._silence_s = silence_s if silence_s is not None else 1.5 * ttl_s
+        self._patience: dict[str, Patience] = {}
+        """By replica; only of the most recent `MAX_REPLICAS`."""
         self._leases: dict[str, _ReplicaLease] = {}
         """By replica; only replicas with a live sequence."""
         self.silences = 0
@@ -63,8 +70,12 @@ class LeaseKeeper:
     def holding(self, replica: str, on_lost: OnLost = lambda: None) -> Iterator[None]:
         """Renew the lease at `replica` while the context lasts.
 
-        `on_lost` is called whenever the replica has been silent for another `silence_s`.
+        `on_lost` is called whenever the replica has been silent for another `silence_s`, or longer
+        if it or this process has been late recently. Does nothing for a pool in this process.
         """
+        if self.lease is None:
+            yield
+            return
         lease = self._leases.setdefault(replica, _ReplicaLease())
         lease.watchers.append(on_lost)
         if lease.task is None:
@@ -87,26 +98,36 @@ class LeaseKeeper:
 
     async def _keep(self, replica: str, lease: _ReplicaLease) -> None:
         interval = self._ttl_s / RENEWALS
-        heard = time.monotonic()
+        patience = self._patience_with(replica)
+        watch = patience.watch()
         while True:
             began = time.monotonic()
             # A shorter deadline would mistake a slow replica for a silent one.
-            if await self._renew(replica, max(interval, heard + self._silence_s - began)):
-                heard = time.monotonic()
-            elif time.monotonic() - heard >= self._silence_s:
+            if await self._renew(replica, max(interval, watch.left_s)):
+                watch.heard()
+            elif watch.left_s <= 0:
                 self.silences += 1
                 logger.warning(
-                    "decoder %s silent for %g s, treating it as lost", replica, self._silence_s
+                    "decoder %s silent for %.2g s, treating it as lost", replica, patience.limit_s
                 )
-                heard = time.monotonic()
+                watch.restart()
                 for on_lost in tuple(lease.watchers):
                     on_lost()
             await asyncio.sleep(max(0.0, began + interval - time.monotonic()))
 
+    def _patience_with(self, replica: str) -> Patience:
+        patience = self._patience.pop(replica, None) or Patience(self._silence_s)
+        self._patience[replica] = patience
+        if len(self._patience) > MAX_REPLICAS:
+            del self._patience[next(iter(self._patience))]
+        return patience
+
     async def _renew(self, replica: str, deadline_s: float) -> bool:
         try:
             async with asyncio.timeout(deadline_s):
-                await self._pool.renew(self._owner, self._ttl_s, replica)
+                # If this process was late, it may be again, and for as long.
+                ttl_s = self._ttl_s + min(LATENESS * loop_clock().lateness, MAX_EXTENSION_S)
+                await self._pool.renew(self._owner, ttl_s, replica)
         except (Exception, asyncio.CancelledError) as error:
             if being_cancelled():
                 raise

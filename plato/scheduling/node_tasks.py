@@ -7,12 +7,13 @@ from dataclasses import replace
 
 from plato.engine import GenerateRequest, Prompt, StopConditions
 from plato.prompting import NodePrompt, NodeText, TranscriptConversation
-from plato.runs import Mode, Node, NodePlanned, PlanGraph, PlanReport
+from plato.runs import Mode, Node, NodePlanned, PlanGraph, PlanReport, chars_of
 from plato.scheduling.budget import node_budget
 from plato.scheduling.event_log import EventLog
 from plato.scheduling.node_task import NodeTask
 from plato.scheduling.ownership.journal import Journal
 from plato.scheduling.services import Services
+from plato.tasks import in_thread_if_long
 
 HIDDEN_INTERVALS = 2.5
 """Factor by which nodes whose text is not visible yet send less often: messages cost CPU time that
@@ -45,12 +46,15 @@ class NodeTasks:
         """Decode nodes in `group` from now on."""
         self._group = group
 
-    def open_conversation(self) -> None:
+    async def open_conversation(self) -> None:
         """Lay out the question for a planned answer. Raises `ContextLengthError`."""
-        request = self._request
-        skeleton = request.mode is Mode.SKELETON
-        self._conversation = self._services.model.layout.start(
-            request.messages, request.tenant, skeleton
+        messages = self._request.messages
+        self._conversation = await in_thread_if_long(
+            chars_of(messages),
+            self._services.model.layout.start,
+            messages,
+            self._request.tenant,
+            skeleton=self._request.mode is Mode.SKELETON,
         )
 
     def add(

@@ -6,13 +6,14 @@ from dataclasses import replace
 
 from plato.metrics.table import FALLBACKS
 from plato.planning.protocol import PlanRequest
-from plato.runs import NO_PLAN, Mode, Node, PlanFinished, PlanReport
+from plato.runs import NO_PLAN, Mode, Node, PlanFinished, PlanReport, chars_of
 from plato.scheduling.budget import sequential_budget
 from plato.scheduling.event_log import EventLog
 from plato.scheduling.node_tasks import NodeTasks
 from plato.scheduling.ownership.journal import Journal
 from plato.scheduling.plan_follower import PlanFollower
 from plato.scheduling.services import Services
+from plato.tasks import in_thread_if_long
 
 REST_TITLE = "The rest of the answer"
 ANSWER_TITLE = "Answer"
@@ -43,7 +44,7 @@ class PlanPhase:
         if undecided and self._services.decoder.full():
             await self._fall_back("decoders_full", FULL)
             return
-        self._nodes.open_conversation()
+        await self._nodes.open_conversation()
         self._nodes.start_ready()
         if self._state.plan_complete:
             return
@@ -120,7 +121,12 @@ class PlanPhase:
 
     async def _answer_sequentially(self, reason: str | None, plan: PlanReport) -> None:
         request, settings = self._request, self._services.settings
-        prompt = self._services.model.layout.sequential(request.messages, request.tenant)
+        prompt = await in_thread_if_long(
+            chars_of(request.messages),
+            self._services.model.layout.sequential,
+            request.messages,
+            request.tenant,
+        )
         if self._state.mode is not Mode.SEQUENTIAL:
             await self._nodes.discard()
             self._log.choose_mode(Mode.SEQUENTIAL, reason)

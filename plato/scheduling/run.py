@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable, Iterator
 
 from plato.errors import DeadlineError, NodeFailedError, PlatoError
@@ -18,6 +19,8 @@ from plato.tasks import expire
 logger = logging.getLogger(__name__)
 
 CANCEL_DEADLINE_S = 5.0
+MAX_TAKEOVERS = 8
+"""A run whose schedulers fail more often may be what they fail of."""
 
 
 class RunCancelledError(PlatoError):
@@ -102,11 +105,17 @@ class Run:
 
     async def _answer(self, nodes: NodeTasks) -> PlatoError | None:
         """Answer the question; returns an error if the deadline has passed."""
-        deadline_s = min(self.state.request.deadline_s, self._services.settings.run_deadline_s)
+        request = self.state.request
+        deadline_s = min(request.deadline_s, self._services.settings.run_deadline_s)
         self.journal.open()
+        if request.takeovers > MAX_TAKEOVERS:
+            return NodeFailedError(
+                f"{request.takeovers} schedulers have failed with this answer, so it is given up; "
+                "report its id to the operator"
+            )
         try:
             async with (
-                asyncio.timeout(deadline_s),
+                asyncio.timeout(deadline_s - self._elapsed_s()),
                 asyncio.timeout(None) as complete,
                 asyncio.TaskGroup() as tasks,
             ):
@@ -124,6 +133,13 @@ class Run:
         finally:
             self.log.on_complete = lambda: None
         return None
+
+    def _elapsed_s(self) -> float:
+        """Seconds since the run was admitted, by this scheduler or another."""
+        admitted = self.state.request.admitted_unix_s
+        if not self.state.at_s or not admitted:
+            return self.state.at_s
+        return max(self.state.at_s, time.time() - admitted)
 
     def _end(self, failure: PlatoError | None) -> None:
         # A run that was taken over may already be complete.

@@ -8,6 +8,7 @@ import time
 import uuid
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager, suppress
+from dataclasses import replace
 
 from plato.context import ContextStore, WriteBehind
 from plato.engine import DecoderPool
@@ -178,6 +179,7 @@ class GraphScheduler:
         if self._draining:
             raise UnavailableError("this scheduler is shutting down; try again", retry_after_s=1.0)
         await self._admission.enter(request.tenant)
+        request = replace(request, admitted_unix_s=time.time())
         try:
             return self._drive(RunState(request), term=FIRST_TERM, admitted=True)
         except BaseException:
@@ -189,6 +191,9 @@ class GraphScheduler:
         await self._stored.add_finished_nodes(state)
         # Fences are Unix milliseconds, too: terms must exceed those of any other scheduler.
         term = max(state.last_id.term + 1, fence or round(time.time() * 1000))
+        if fence:
+            # Of an orphan. The caller of an attached run counts itself.
+            state.request = replace(state.request, takeovers=state.request.takeovers + 1)
         self._recorder.add(RUNS_TAKEN_OVER)
         logger.warning("taking over run", extra={"run": state.request.run_id, "term": term})
         return self._drive(state, term=term, fence=fence, force=not fence)

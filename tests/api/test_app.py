@@ -13,29 +13,32 @@ import httpx
 import pytest
 
 from plato.api import app as app_module
+from plato.api import sse
 from plato.api.app import new_app
 from plato.api.requests import MAX_BODY_BYTES
 from plato.api.service import RunService
 from plato.errors import NodeFailedError, OverloadedError
 from plato.metrics.table import REQUEST_ERRORS_TOTAL
-from plato.runs import RunEvents, RunRequest, RunState
+from plato.runs import NodeOutput, RunEvents, RunRequest, RunState
 from plato.runtime import Runtime
 from plato.settings import Settings
-from tests.api.asking import CHAT, RUNS, server_sent, short
+from tests.api.asking import CHAT, QUESTION, RUNS, server_sent, short
 from tests.recording import MemoryRecorder
 from tests.serving import connect
 
 # One event loop for all tests of the API: the model is loaded once.
 pytestmark = pytest.mark.asyncio(loop_scope="package")
 
+JSON = {"Content-Type": "application/json"}
+
 
 class BrokenService:
-    """A real service that raises `error`; its streams do after `batches` batches."""
+    """A real service that raises `error`; its streams do at once, or after the first output."""
 
-    def __init__(self, service: RunService, error: Exception, batches: int = 0) -> None:
+    def __init__(self, service: RunService, error: Exception, *, begun: bool = False) -> None:
         self._service = service
         self._error = error
-        self._batches = batches
+        self._begun = begun
 
     def answer(self, state: RunState) -> AsyncGenerator[RunEvents]:
         return self._break(self._service.answer(state))
@@ -51,8 +54,12 @@ class BrokenService:
 
     async def _break(self, whole: AsyncGenerator[RunEvents]) -> AsyncGenerator[RunEvents]:
         async with aclosing(whole):
-            for _ in range(self._batches):
-                yield await anext(whole)
+            async for events in whole:
+                if not self._begun:
+                    break
+                yield events
+                if any(isinstance(event, NodeOutput) for event in events):
+                    break
             raise self._error
 
 
@@ -103,21 +110,23 @@ async def test_a_service_that_does_not_answer_is_not_ready(
 async def test_an_unknown_path_and_a_wrong_method_are_named(
     http: httpx.AsyncClient, method: str, path: str, status: int, allowed: set[str] | None
 ) -> None:
+    code = {404: "not_found", 405: "method_not_allowed"}[status]
     refused = await http.request(method, path)
     assert refused.status_code == status
     error = refused.json()["error"]
     assert error["message"].startswith(f"{method} {path}: ")
-    assert (error["type"], error["code"]) == ("invalid_request_error", "not_found")
+    assert (error["type"], error["code"]) == ("invalid_request_error", code)
     allow = refused.headers.get("allow")
     assert (set(allow.split(", ")) if allow else None) == allowed
 
 
 @pytest.mark.parametrize("path", [CHAT, RUNS])
 async def test_a_body_that_is_too_large_is_refused(http: httpx.AsyncClient, path: str) -> None:
-    refused = await http.post(path, content=b" " * (MAX_BODY_BYTES + 1))
-    assert refused.status_code == httpx.codes.BAD_REQUEST
+    refused = await http.post(path, content=b" " * (MAX_BODY_BYTES + 1), headers=JSON)
+    assert refused.status_code == httpx.codes.REQUEST_ENTITY_TOO_LARGE
+    assert refused.json()["error"]["code"] == "request_too_large"
     assert "larger than 4 MiB" in refused.json()["error"]["message"]
-    fits = await http.post(path, content=b" " * MAX_BODY_BYTES)
+    fits = await http.post(path, content=b" " * MAX_BODY_BYTES, headers=JSON)
     assert fits.json()["error"]["code"] == "invalid_json"
 
 
@@ -167,7 +176,7 @@ async def test_a_service_that_refuses_gives_its_error(runtime: Runtime, path: st
 
 async def test_an_error_in_mid_stream_ends_the_stream(runtime: Runtime) -> None:
     recorder = MemoryRecorder()
-    broken = BrokenService(runtime.service, NodeFailedError("part 2 failed"), batches=1)
+    broken = BrokenService(runtime.service, NodeFailedError("part 2 failed"), begun=True)
     async with connect(broken, runtime.settings, recorder) as http:
         chat = server_sent(await http.post(CHAT, json=short(stream=True)))
         async with connect(runtime.service, runtime.settings) as whole:
@@ -185,7 +194,7 @@ async def test_details_of_an_unexpected_error_stay_in_the_log(
     runtime: Runtime, caplog: pytest.LogCaptureFixture, *, stream: bool
 ) -> None:
     recorder = MemoryRecorder()
-    broken = BrokenService(runtime.service, KeyError("/etc/secret"))
+    broken = BrokenService(runtime.service, KeyError("/etc/secret"), begun=stream)
     async with connect(broken, runtime.settings, recorder) as http:
         response = await http.post(CHAT, json=short(stream=stream))
     assert response.status_code == (200 if stream else 500)
@@ -196,3 +205,78 @@ async def test_details_of_an_unexpected_error_stay_in_the_log(
     assert logged.exc_info is not None
     assert "secret" in str(logged.exc_info[1])
     assert len(vars(logged)["run"]) == 32
+
+
+@pytest.mark.parametrize("path", [CHAT, RUNS])
+async def test_a_body_that_is_announced_as_too_large_is_not_read(
+    runtime: Runtime, path: str
+) -> None:
+    sent: list[dict[str, Any]] = []
+
+    async def receive() -> dict[str, Any]:
+        raise AssertionError("read")
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    headers = [(b"content-length", b"%d" % (1 << 40)), (b"content-type", b"application/json")]
+    scope = {"type": "http", "method": "POST", "path": path, "headers": headers}
+    await new_app(runtime.service, runtime.settings)(scope | {"query_string": b""}, receive, send)
+    assert sent[0]["status"] == httpx.codes.REQUEST_ENTITY_TOO_LARGE
+
+
+@pytest.mark.parametrize("kind", ["text/plain", "application/x-www-form-urlencoded", "json"])
+async def test_a_body_that_is_not_declared_as_json_is_not_read(
+    http: httpx.AsyncClient, kind: str
+) -> None:
+    content = json.dumps(short()).encode()
+    refused = await http.post(CHAT, content=content, headers={"Content-Type": kind})
+    assert refused.status_code == httpx.codes.UNSUPPORTED_MEDIA_TYPE
+    assert "send Content-Type: application/json" in refused.json()["error"]["message"]
+    for accepted in ("Application/JSON; charset=utf-8", "application/vnd.api+json"):
+        answered = await http.post(CHAT, content=content, headers={"Content-Type": accepted})
+        assert answered.status_code == httpx.codes.OK
+
+
+@pytest.mark.parametrize("path", ["/healthz", "/readyz", "/v1/models"])
+async def test_heads_are_answered(http: httpx.AsyncClient, path: str) -> None:
+    assert (await http.head(path)).status_code == httpx.codes.OK
+
+
+@pytest.mark.parametrize(
+    ("fields", "status", "code"),
+    [
+        ({"messages": [{"role": "user", "content": "word " * 3000}]}, 400, None),
+        ({"logit_bias": {"999999": 1}}, 400, None),
+    ],
+    ids=["too long", "unknown token"],
+)
+async def test_a_stream_that_cannot_begin_has_the_status_of_its_error(
+    http: httpx.AsyncClient, fields: dict[str, Any], status: int, code: str | None
+) -> None:
+    for mode in ("sequential", "plato", "auto"):
+        body = {"model": "tiny", "messages": QUESTION, "plato": {"mode": mode}, **fields}
+        plain, streamed = [
+            await http.post(CHAT, json={**body, "stream": stream}) for stream in (False, True)
+        ]
+        assert (plain.status_code, streamed.status_code) == (status, status)
+        assert streamed.json()["error"] == plain.json()["error"]
+
+
+async def test_a_stream_that_waits_sends_pings(
+    runtime: Runtime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sse, "PING_S", 0.05)
+
+    class SlowService(BrokenService):
+        async def _break(self, whole: AsyncGenerator[RunEvents]) -> AsyncGenerator[RunEvents]:
+            await asyncio.sleep(0.5)
+            async with aclosing(whole):
+                async for events in whole:
+                    yield events
+
+    slow = SlowService(runtime.service, KeyError())
+    async with connect(slow, runtime.settings) as http:
+        text = (await http.post(CHAT, json=short(stream=True))).text
+    assert text.count(": ping") >= 3
+    assert text.endswith("data: [DONE]\n\n")

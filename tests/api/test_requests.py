@@ -15,13 +15,19 @@ from plato.runs import Message, Mode, Node, RunRequest
 from plato.settings import Settings
 
 QUESTION = {"role": "user", "content": "Why?"}
+CONTEXT = 2048
 SETTINGS = Settings(served_model_name="tiny", max_nodes=6, run_deadline_s=60, equal_work=True)
 
 
 def run_request(**fields: Any) -> RunRequest:
     body = parse_request(json.dumps({"model": "tiny", "messages": [QUESTION], **fields}))
     return to_run_request(
-        body, settings=SETTINGS, tenant="t", run_id="r1", seed_source=lambda: 2**64 + 7
+        body,
+        settings=SETTINGS,
+        context_length=CONTEXT,
+        tenant="t",
+        run_id="r1",
+        seed_source=lambda: 2**64 + 7,
     )
 
 
@@ -97,7 +103,7 @@ def test_everything_that_is_asked_for_arrives() -> None:
 def test_seeds_differ_between_requests_that_bring_none() -> None:
     body = parse_request(json.dumps({"model": "tiny", "messages": [QUESTION]}))
     seeds = {
-        to_run_request(body, settings=SETTINGS, tenant="", run_id="r").sampling.seed
+        to_run_request(body, settings=SETTINGS, context_length=CONTEXT, run_id="r").sampling.seed
         for _ in range(8)
     }
     assert len(seeds) == 8
@@ -110,7 +116,7 @@ def test_a_repetition_penalty_takes_the_place_of_the_deployment_s(
     body = {"model": "tiny", "messages": [QUESTION], "repetition_penalty": asked}
     settings = SETTINGS.model_copy(update={"repetition_penalty": 1.3})
     request = to_run_request(
-        parse_request(json.dumps(body)), settings=settings, tenant="", run_id="r"
+        parse_request(json.dumps(body)), settings=settings, context_length=CONTEXT, run_id="r"
     )
     assert request.sampling.repetition_penalty == used
 
@@ -159,10 +165,12 @@ def test_equal_work_is_refused_where_the_settings_do_not_allow_it(option: str) -
     plan = [{"title": title, "max_tokens": 5} for title in "ABC"]
     fields = {"model": "tiny", "messages": [QUESTION], "plato": {"plan": plan, option: True}}
     body = validate_request(fields)
-    assert getattr(to_run_request(body, settings=SETTINGS, tenant="", run_id="r"), option)
+    assert getattr(
+        to_run_request(body, settings=SETTINGS, context_length=CONTEXT, run_id="r"), option
+    )
     settings = SETTINGS.model_copy(update={"equal_work": False})
     with pytest.raises(InvalidRequestError, match="equal_work=true") as caught:
-        to_run_request(body, settings=settings, tenant="", run_id="r")
+        to_run_request(body, settings=settings, context_length=CONTEXT, run_id="r")
     assert caught.value.param == f"plato.{option}"
 
 

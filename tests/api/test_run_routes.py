@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from typing import Any
 
@@ -116,3 +117,39 @@ async def test_a_run_of_another_server_on_the_same_store_is_cancelled_there(
     finally:
         await one.scheduler.close()
         await two.scheduler.close()
+
+
+async def test_the_end_of_a_run_is_not_sent_twice(http: httpx.AsyncClient) -> None:
+    location = await open_run(http, short())
+    sent = server_sent(await http.get(f"{location}/events"))
+    last, before = sent[-1]["id"], sent[-2]["id"]
+    # By the standard 204 tells a client not to reconnect.
+    ended = await http.get(f"{location}/events", headers={"Last-Event-ID": last})
+    assert (ended.status_code, ended.text) == (httpx.codes.NO_CONTENT, "")
+    rest = server_sent(await http.get(f"{location}/events", params={"after": before}))
+    assert [event["id"] for event in rest] == [last]
+
+
+async def test_the_parts_of_a_run_that_goes_on_are_not_cancelled(http: httpx.AsyncClient) -> None:
+    plan = [
+        {"title": "One", "max_tokens": 1000},
+        {"title": "Two", "max_tokens": 9, "dependencies": [1]},
+    ]
+    location = await open_run(http, short(plato={"plan": plan, "exact_lengths": True}))
+    states: list[str] = []
+    async with asyncio.timeout(20):
+        while states != ["running", "planned"]:
+            await asyncio.sleep(0.01)
+            run = (await http.get(location)).json()
+            states = [node["state"] for node in run["plato"]["graph"]["nodes"]]
+            assert run["status"] == "running"
+            assert "cancelled" not in states
+    await http.delete(location)
+
+
+async def test_the_scheme_of_a_key_has_no_case(http: httpx.AsyncClient) -> None:
+    headers = {"Authorization": "bearer one"}
+    location = (await http.post(RUNS, json=short(), headers=headers)).headers["location"]
+    for scheme, status in (("Bearer", 200), ("BEARER", 200), ("Basic", 404)):
+        found = await http.get(location, headers={"Authorization": f"{scheme} one"})
+        assert found.status_code == status

@@ -7,7 +7,7 @@ async def test_the_run_written_longest_ago_is_forgotten():
     store = MemoryContextStore(max_runs=2)
     for name in ("one", "two"):
         await store.put_run(run(name))
-    await store.put_node(node("one"))
+    await store.put_node(node("one"), 1)
     await store.put_run(run("three"))
     assert await store.get_run("acme", "two") is None
     assert await store.get_run("acme", "one") is not None

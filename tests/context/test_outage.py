@@ -51,7 +51,7 @@ async def call_everything(store: RedisContextStore) -> None:
     assert not await store.ping()
     assert not await store.put_run(run())
     assert await store.get_run("acme", "run-1") is None
-    assert not await store.put_node(node())
+    assert not await store.put_node(node(), 1)
     assert await store.get_nodes("acme", "run-1") == {}
     assert not await store.append_kv_events(b"entry")
     assert await store.read_kv_events("") is None

@@ -17,7 +17,7 @@ from .examples import node, run
 
 async def write_everything(store: RedisContextStore) -> None:
     assert await store.put_run(run("written"))
-    assert await store.put_node(node("written"))
+    assert await store.put_node(node("written"), 1)
     assert await store.append_kv_events(b"entry")
     fence = await store.acquire("acme", "owned", "a", 1)
     assert fence
@@ -54,7 +54,7 @@ async def test_a_write_starts_the_ttl_again(redis_store, client):
 
 async def test_records_end_with_their_ttl(shared_valkey, client):
     store = RedisContextStore(shared_valkey.url, timeout_s=5.0, ttl_s=1)
-    await store.put_node(node())
+    await store.put_node(node(), 1)
     assert await store.get_nodes("acme", "run-1")
     await asyncio.sleep(1.1)
     assert await store.get_nodes("acme", "run-1") == {}
@@ -80,7 +80,7 @@ async def test_two_stores_see_each_others_writes(redis_store, shared_valkey):
 
 async def test_unreadable_records_count_as_missing_and_are_logged_once(redis_store, client, caplog):
     caplog.set_level(logging.WARNING, "plato.context")
-    await redis_store.put_node(node(number=1))
+    await redis_store.put_node(node(number=1), 1)
     other_version = b"\x93\x63" + pack(node(number=2))[2:]
     await client.hset(nodes_key("acme", "run-1"), mapping={"2": other_version, "3": b"garbage"})
     await client.hset(run_key("acme", "run-1"), "record", b"")

@@ -32,20 +32,20 @@ async def test_a_run_comes_back_as_written(store):
 
 async def test_nodes_come_back_by_number(store):
     second, first = NODE, node(number=1, text="First.")
-    assert await store.put_node(second)
-    assert await store.put_node(first)
+    assert await store.put_node(second, 1)
+    assert await store.put_node(first, 1)
     assert await store.get_nodes("acme", "run-1") == {1: first, 2: second}
 
 
 async def test_a_node_written_again_replaces_itself(store):
-    await store.put_node(node(text="old"))
-    await store.put_node(node(text="new"))
+    await store.put_node(node(text="old"), 1)
+    await store.put_node(node(text="new"), 1)
     assert [record.text for record in (await store.get_nodes("acme", "run-1")).values()] == ["new"]
 
 
 async def test_names_that_look_alike_when_joined_stay_apart(store):
     await store.put_run(run("b:c", "a"))
-    await store.put_node(node("b:c", "a", text="of a"))
+    await store.put_node(node("b:c", "a", text="of a"), 1)
     assert await store.get_run("a:b", "c") is None
     assert await store.get_nodes("a:b", "c") == {}
     assert await store.acquire("a", "b:c", "one", 10)
@@ -68,6 +68,10 @@ async def test_an_old_owner_cannot_write_from_the_moment_a_new_one_has_the_lease
     assert new > old
     assert not await store.put_run(run(fence=old, owner="a"))
     assert await store.put_run(run(fence=new, owner="b"))
+    written, late = node(text="by the new owner"), node(text="by the old one")
+    assert await store.put_node(written, new)
+    assert not await store.put_node(late, old)
+    assert list((await store.get_nodes(late.tenant, late.run_id)).values()) == [written]
 
 
 async def test_a_run_has_one_owner_at_a_time(store):

@@ -28,8 +28,8 @@ async def test_records_reach_the_store_in_order():
     writer = WriteBehind()
     fence = await store.acquire("acme", "run-1", "a", 10)
     writer.submit(lambda: store.put_run(run(fence=fence, owner="a")))
-    writer.submit(lambda: store.put_node(NODE))
-    writer.submit(lambda: store.put_node(node(number=2, text="later")))
+    writer.submit(lambda: store.put_node(NODE, fence))
+    writer.submit(lambda: store.put_node(node(number=2, text="later"), fence))
     writer.submit(lambda: store.release("acme", "run-1", "a", fence))
     assert await store.get_run("acme", "run-1") is None, "submitting does not write"
     await writer.close()
@@ -42,7 +42,7 @@ async def test_records_reach_the_store_in_order():
 async def test_writes_reach_a_real_store(redis_store):
     writer = WriteBehind()
     writer.submit(lambda: redis_store.put_run(RUN))
-    writer.submit(lambda: redis_store.put_node(NODE))
+    writer.submit(lambda: redis_store.put_node(NODE, 1))
     await writer.close(5.0)
     assert await redis_store.get_run("acme", "run-1") == RUN
     assert await redis_store.get_nodes("acme", "run-1") == {2: NODE}

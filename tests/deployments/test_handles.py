@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
 import pytest
 from ray.exceptions import RayTaskError
 
+from deployments import handles
 from deployments.handles import stream
 from plato.errors import OverloadedError, UnavailableError
+from plato.patience import Patience
 from tests.deployments.calls import Response
 
 SILENCE_S = 0.1
@@ -44,18 +47,17 @@ async def test_after_the_last_item_there_is_nothing_to_cancel() -> None:
     assert not response.cancelled
 
 
-async def test_silence_ends_a_stream_and_cancels_its_call() -> None:
+async def test_silence_ends_a_stream() -> None:
     response = Response(numbers(0, 5))
     received = []
 
     async def receive() -> None:
-        async for item in stream(lambda: response, silence_s=SILENCE_S):
+        async for item in stream(lambda: response, patience=Patience(SILENCE_S)):
             received.append(item)  # noqa: PERF401 - it raises in the middle
 
     with pytest.raises(UnavailableError, match=r"no heartbeat from the other process for 0\.1 s"):
         await receive()
     assert received == [1]
-    assert response.cancelled
 
 
 async def test_heartbeats_keep_a_stream() -> None:
@@ -66,12 +68,12 @@ async def test_heartbeats_keep_a_stream() -> None:
         yield 1
 
     response = Response(slow())
-    assert [item async for item in stream(lambda: response, silence_s=SILENCE_S)] == [1]
+    assert [item async for item in stream(lambda: response, patience=Patience(SILENCE_S))] == [1]
 
 
 async def test_the_time_that_the_consumer_takes_is_not_silence() -> None:
     response, received = Response(numbers(0, 0)), []
-    async for item in stream(lambda: response, silence_s=SILENCE_S):
+    async for item in stream(lambda: response, patience=Patience(SILENCE_S)):
         received.append(item)
         await asyncio.sleep(1.5 * SILENCE_S)
     assert received == [1, 2]
@@ -84,9 +86,33 @@ async def test_what_was_raised_in_the_other_process_is_raised_here(cause: Except
         raise RayTaskError("generate", "a traceback", cause).as_instanceof_cause()
 
     response = Response(failing())
-    items = stream(lambda: response, silence_s=SILENCE_S)
+    items = stream(lambda: response, patience=Patience(SILENCE_S))
     assert await anext(items) == 1
     with pytest.raises(type(cause)) as raised:
         await anext(items)
     assert raised.value is cause
+    assert response.cancelled
+
+
+async def test_a_stream_is_not_given_up_because_its_reader_was_late() -> None:
+    async def late() -> AsyncGenerator[int]:
+        yield 1
+        await asyncio.sleep(0.2)
+        yield 2
+
+    response, received = Response(late()), []
+    async for item in stream(lambda: response, patience=Patience(0.4)):
+        received.append(item)
+        asyncio.get_running_loop().call_soon(time.sleep, 1.0)
+    assert received == [1, 2]
+
+
+async def test_a_call_that_was_silent_is_cancelled_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(handles, "ABANDONED_S", 0.3)
+    response = Response(numbers(5))
+    with pytest.raises(UnavailableError):
+        await anext(stream(lambda: response, patience=Patience(SILENCE_S)))
+    # Its process may only be late, and somebody may join the same work there in between.
+    assert not response.cancelled
+    await asyncio.sleep(0.4)
     assert response.cancelled

@@ -38,7 +38,7 @@ def service(**methods: Any) -> ServeRunService:
     """A service over a scheduler with these methods."""
     remote = {name: SimpleNamespace(remote=method) for name, method in methods.items()}
     handle = SimpleNamespace(**remote, options=lambda stream: handle)
-    return ServeRunService(SETTINGS, handle)  # type: ignore[arg-type]
+    return ServeRunService(SETTINGS, handle, 2048)  # type: ignore[arg-type]
 
 
 async def then_silence(*batches: RunEvents) -> AsyncGenerator[RunEvents]:
@@ -92,7 +92,8 @@ async def test_a_run_whose_scheduler_falls_silent_resumes_on_another() -> None:
     (_, nothing, first), (_, received, _) = calls
     assert nothing is None
     assert received == (CHOSEN,)
-    assert first.cancelled
+    # Later: it may only have been late, and the second call have joined its run there.
+    assert not first.cancelled
     assert state.answer().text == "It is."
 
 

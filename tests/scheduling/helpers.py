@@ -33,6 +33,7 @@ from plato.runs import (
     RunReport,
     RunRequest,
 )
+from plato.runtime import LocalPool
 from plato.scheduling.scheduler import GraphScheduler
 
 DEADLINE_S = 10.0
@@ -113,6 +114,8 @@ def ended(*, split: bool = True, reason: str | None = None, probability: float =
 class ScriptedPool:
     """Decoders that write `Text N.` for part N, when a test lets them."""
 
+    remote = True
+
     def __init__(self, tools: ModelTools) -> None:
         self._tools = tools
         self._held: dict[int, asyncio.Event] = {}
@@ -192,6 +195,8 @@ class ScriptedPool:
 class FaultyPool:
     """Another pool, some nodes of which fail after their first tokens."""
 
+    remote = True
+
     def __init__(self, pool: DecoderPool, faults: dict[int, BaseException]) -> None:
         self._pool = pool
         self._faults = faults
@@ -221,6 +226,12 @@ class FaultyPool:
     async def release(self, run_id: str, replica: str) -> None:
         """The other pool's."""
         await self._pool.release(run_id, replica)
+
+
+class RemotePool(LocalPool):
+    """Engines of this process that count as being in others: they need leases."""
+
+    remote = True
 
 
 class Watched:

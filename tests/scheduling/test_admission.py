@@ -111,6 +111,29 @@ async def test_a_tenant_with_many_questions_does_not_shut_the_others_out() -> No
         await guest.leave()
 
 
+async def test_a_full_queue_refuses_the_newest_of_who_has_most() -> None:
+    door = admission(max_running=2, max_waiting=4)
+    loud = [Guest(door, "loud") for _ in range(6)]
+    await settle()
+    quiet = Guest(door, "quiet")
+    await settle()
+    assert quiet.error is None
+    assert isinstance(loud[5].error, OverloadedError)
+    assert [guest.error for guest in loud[:5]] == [None] * 5
+    # One more of whoever has most by then is refused itself, and whoever runs goes on.
+    late = Guest(door, "loud")
+    await settle()
+    assert isinstance(late.error, OverloadedError)
+    assert sum(guest.inside for guest in loud) == 2
+    assert (door.running, door.waiting) == (2, 4)
+    await loud[0].leave()
+    await settle()
+    assert quiet.inside
+    for guest in (*loud[1:5], quiet):
+        await guest.leave()
+    assert (door.running, door.waiting) == (0, 0)
+
+
 async def test_tenants_take_turns_and_the_runs_of_each_come_in_order() -> None:
     door = admission(max_running=1, max_waiting=100)
     order: list[str] = []

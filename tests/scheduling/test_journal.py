@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator
 from contextlib import aclosing
+from dataclasses import replace
 
 import pytest
 
@@ -79,7 +80,9 @@ async def test_a_finished_run_is_there_for_others(
     assert (record.mode, record.plan_complete) == (Mode.PLATO, True)
     assert record.owner.startswith("scheduler:")
     assert before <= record.created_unix_s <= time.time()
-    assert unpack(RunRequest, record.request) == asked
+    stored = unpack(RunRequest, record.request)
+    assert before <= stored.admitted_unix_s <= time.time()
+    assert replace(stored, admitted_unix_s=0.0) == asked
 
     outputs = await store.get_nodes(TENANT, asked.run_id)
     assert sorted(outputs) == [1, 2, 3, 4]

@@ -22,6 +22,7 @@ from plato.scheduling.placement import (
     ReplicaView,
 )
 from plato.scheduling.placement.kv_aware import FULL_SHARE, SEQUENCE_SHARE, WAITING_SHARE
+from plato.scheduling.placement.replicas import BELIEF_S
 from plato.scheduling.placement.state import ReplicaState
 
 A, B = Replica("a"), Replica("b")
@@ -438,6 +439,18 @@ def test_kv_that_no_event_confirms_is_not_moved() -> None:
     placement.replicas.learn(prompt(1000), "a")
     choice = placement.choose(prompt(1000, 10), BOTH)
     assert (choice.replica, choice.source, choice.predicted_tokens) == ("b", "", 0)
+
+
+def test_prefixes_that_no_event_ever_confirms_are_forgotten() -> None:
+    now = [0.0]
+    placement = Placement(clock=lambda: now[0])
+    placement.choose(prompt(1), BOTH)
+    for number in range(1000):
+        placement.replicas.learn(prompt(10, first=100 * number), "a")
+        now[0] += 1.0
+    state = placement.replicas._states["a"]
+    assert len(state.unconfirmed) <= BELIEF_S + 1
+    assert len(placement.replicas._index.held_by("a")) == len(state.unconfirmed)
 
 
 def test_without_moving_a_prefix_is_worth_its_computation() -> None:

@@ -20,7 +20,7 @@ from tests.runs.examples import (
 async def test_a_finished_node_that_the_log_lacks_is_kept_when_the_run_is_written_again() -> None:
     asked, store = request(mode=Mode.SEQUENTIAL), MemoryContextStore()
     record = NodeRecord(asked.run_id, asked.tenant, 1, encode("answer"), "answer", "stop", "d", "e")
-    await store.put_node(record)
+    await store.put_node(record, 1)
     events = chosen(Mode.SEQUENTIAL), planned(1), plan_finished(), output(1, "ans")
     state = RunState(asked, with_ids(events))
     await StoredRuns(store).add_finished_nodes(state)

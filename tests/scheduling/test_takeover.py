@@ -22,6 +22,7 @@ from plato.runs import (
     RunRequest,
     RunState,
 )
+from plato.scheduling.ownership import registry
 from tests.scheduling.cluster import Cluster, Process
 from tests.scheduling.helpers import DIAMOND, collect, finished, of, parts, question, texts, until
 
@@ -178,6 +179,48 @@ async def test_a_run_can_be_followed_from_where_a_reader_was_through_any_schedul
     assert await followed(second, asked) == whole
     middle = whole[len(whole) // 2].id
     assert await followed(second, asked, middle) == [event for event in whole if event.id > middle]
+
+
+async def test_a_run_that_has_ended_and_whose_events_were_evicted_is_gone(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(registry, "CHECK_INTERVAL_S", 0.05)
+    asked = diamond()
+    first, second = cluster.schedulers
+    whole = await collect(first.scheduler, asked)
+    await recorded(cluster, asked)
+    await until(lambda: first.scheduler.runs.find("", asked.run_id) is None)
+    runs = second.scheduler.runs
+    assert isinstance(cluster.store, MemoryContextStore)
+    log = cluster.store._runs["", asked.run_id].events
+    log.clear()
+    for after in (BEFORE_ALL, whole[-2].id):
+        with pytest.raises(RunNotFoundError, match="not stored any more"):
+            await anext(runs.follow("", asked.run_id, after))
+    with pytest.raises(RunNotFoundError, match="not stored any more"):
+        await runs.snapshot("", asked.run_id)
+
+
+async def test_a_follower_does_not_wait_for_an_end_that_was_evicted(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(registry, "CHECK_INTERVAL_S", 0.05)
+    slow(cluster)
+    asked = diamond()
+    first, second = cluster.schedulers
+    await first.scheduler.open(asked)
+    await logged(cluster, asked, NodeFinished, 1)
+    following = asyncio.create_task(followed(second, asked))
+    assert isinstance(cluster.store, MemoryContextStore)
+    await asyncio.sleep(0.5)
+    cluster.store.read_events = no_events  # type: ignore[method-assign]
+    await first.scheduler.runs.cancel("", asked.run_id)
+    with pytest.raises(RunNotFoundError, match="not stored any more"):
+        await following
+
+
+async def no_events(*_: object) -> tuple[()]:
+    return ()
 
 
 async def test_a_store_that_has_lost_everything_gets_it_again(

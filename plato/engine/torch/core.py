@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -25,7 +26,15 @@ from plato.engine.torch.text import TextStream
 from plato.engine.torch.tree import KVTree
 from plato.engine.torch.widths import StepTimes
 
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
 logger = logging.getLogger(__name__)
+
+LATE_S = 0.5
+"""Time between two checks of leases, which come with every step, that says that this process was
+late. A step of many prompt tokens can take as long."""
 
 
 class EngineCore:
@@ -51,6 +60,8 @@ class EngineCore:
             prefill_chunk=config.prefill_chunk,
         )
         self._grammars = GrammarCompiler(model.tokenizer, model.vocabulary)
+        self._checked_at = time.monotonic()
+        """When leases were last checked."""
         self._leases: dict[str, float] = {}
         """Lease deadline of every consumer with live sequences."""
         self._step_times = StepTimes(config.max_sequences)
@@ -115,7 +126,7 @@ class EngineCore:
             matcher = self._grammars.matcher(request.grammar, request.emitted)
         sequence = Sequence(request, text, matcher, sink)
         if request.lease is not None:
-            self._leases[request.lease.owner] = self._clock() + request.lease.ttl_s
+            self._extend(request.lease.owner, request.lease.ttl_s)
         self._scheduler.enqueue(sequence)
         self._load = self._measure_load()
         return sequence
@@ -155,7 +166,11 @@ class EngineCore:
     def renew(self, owner: str, ttl_s: float) -> None:
         """Extend a consumer's lease, if it has live sequences."""
         if owner in self._leases:
-            self._leases[owner] = self._clock() + ttl_s
+            self._extend(owner, ttl_s)
+
+    def _extend(self, owner: str, ttl_s: float) -> None:
+        # Never shorter: a consumer that was late asks for more time than its requests do.
+        self._leases[owner] = max(self._clock() + ttl_s, self._leases.get(owner, 0.0))
 
     def cancel(self, match: Callable[[Sequence], bool]) -> None:
         """Cancel the sequences that match."""
@@ -182,13 +197,14 @@ class EngineCore:
 
     def import_kv(self, prompt: Prompt, piece: KVPiece) -> int:
         """Store KV that another engine has computed; returns the number of tokens stored."""
-        if piece.dtype != self.pool.dtype or piece.stop > len(prompt):
+        if not 0 <= piece.start < piece.stop <= len(prompt) or not self.pool.fits(piece):
             return 0
-        slots = self.tree.adopt(prompt, piece.start, piece.stop)
-        if slots is None:
-            return 0
-        count = len(slots)
-        self.pool.write(slots, piece.keys[:, -count:], piece.values[:, -count:])
+
+        def write(slots: NDArray[np.int64]) -> None:
+            count = len(slots)
+            self.pool.write(slots, piece.keys[:, -count:], piece.values[:, -count:])
+
+        count = self.tree.adopt(prompt, piece.start, piece.stop, write)
         self.imported_tokens += count
         self._load = self._measure_load()
         return count
@@ -197,6 +213,12 @@ class EngineCore:
         """Cancel the sequences of consumers with expired leases, and drop expired pins."""
         self.tree.expire_pins()
         now = self._clock()
+        checked_at, self._checked_at = self._checked_at, time.monotonic()
+        late_s = self._checked_at - checked_at
+        if late_s > LATE_S:
+            # This process was late, perhaps with renewals that are still on their way.
+            for owner in self._leases:
+                self._leases[owner] += late_s
         expired = {owner for owner, deadline in self._leases.items() if deadline <= now}
         if not expired:
             return

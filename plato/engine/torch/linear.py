@@ -6,14 +6,13 @@ the matrix once.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterable
-from functools import cache
 
 import torch
 from torch import nn
 
 from plato.engine.torch.kernels import NativeKernels
+from plato.engine.torch.kernels.build import cpu_vendor
 
 LinearFactory = Callable[[torch.Tensor, torch.Tensor | None], nn.Module]
 """Creates a layer from a weight [out features, in features] and a bias."""
@@ -59,28 +58,13 @@ class PlainLinear(nn.Module):
         return torch.nn.functional.linear(inputs, self.weight, self.bias)
 
 
-@cache
-def fastest_float_linear() -> LinearFactory:
-    """The float32 layer that is faster with few rows on this CPU, measured once.
+def float_linear(vendor: str | None = None) -> LinearFactory:
+    """The float32 layer that is faster with few rows on the CPUs of a vendor; default: this one's.
 
-    Takes some milliseconds, in the calling thread and with its number of threads.
+    By a rule and not by a measurement: the two round differently, and replicas on equal machines
+    must give equal texts.
     """
-    weight = torch.zeros(1536, 576)
-    factories: tuple[LinearFactory, ...] = (PlainLinear, RowsLinear)
-    return min(factories, key=lambda factory: _seconds_with_few_rows(factory(weight, None)))
-
-
-@torch.inference_mode()
-def _seconds_with_few_rows(layer: nn.Module) -> float:
-    """Seconds of a layer for 1, 2, 4 and 8 rows in total, each the best of ten."""
-
-    def once(rows: torch.Tensor) -> float:
-        start = time.perf_counter()
-        layer(rows)
-        return time.perf_counter() - start
-
-    inputs = [torch.zeros(count, 576) for count in (1, 2, 4, 8)]
-    return sum(min(once(rows) for _ in range(10)) for rows in inputs)
+    return RowsLinear if (vendor or cpu_vendor()) == "AuthenticAMD" else PlainLinear
 
 
 class Int8Linear(nn.Module):

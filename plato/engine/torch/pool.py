@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from plato.engine.protocol import KVPiece
 from plato.engine.torch.extents import FreeExtents
 from plato.engine.torch.kernels.memory import huge_pages
 
@@ -65,6 +66,15 @@ class KVPool:
         """Keys and values of `slots`, each [layers, slots, KV heads, head dimension]."""
         index = torch.from_numpy(slots).to(self.keys[0].device)
         return _bits(self.keys, index), _bits(self.values, index)
+
+    def fits(self, piece: KVPiece) -> bool:
+        """Whether `piece` has the shape and type of this pool's KV."""
+        shape = (len(self.keys), piece.stop - piece.start, *self.keys[0].shape[1:])
+        width = self.keys[0].dtype.itemsize
+        return piece.dtype == self.dtype and all(
+            array.shape == shape and array.dtype.itemsize == width
+            for array in (piece.keys, piece.values)
+        )
 
     def write(self, slots: NDArray[np.int64], keys: NDArray[Any], values: NDArray[Any]) -> None:
         """Write what `read` has returned into `slots`."""

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from tokenizers import Tokenizer
 
-from plato.engine.stop import UNFINISHED, StopMatcher
+from plato.engine.stop import UNFINISHED, StopMatcher, without_unfinished
 
 
 class TextStream:
@@ -37,11 +37,11 @@ class TextStream:
         return "".join([self._push(token) for token in tokens])
 
     def flush(self) -> str:
-        """The sequence has ended: release what was held back."""
+        """The sequence has ended: release what was held back, without an unfinished character."""
         before = self._decode(self._window, self._read)
         rest = self._decode(self._window, len(self._tokens))[len(before) :]
         self._window = self._read = len(self._tokens)
-        return self._stop.feed(rest) + self._stop.flush()
+        return self._stop.feed(without_unfinished(rest)) + self._stop.flush()
 
     def _push(self, token: int) -> str:
         self._tokens.append(token)
@@ -50,7 +50,7 @@ class TextStream:
         if len(after) <= len(before) or after.endswith(UNFINISHED):
             return ""
         self._window, self._read = self._read, len(self._tokens)
-        return self._stop.feed(after[len(before) :])
+        return self._stop.feed(without_unfinished(after[len(before) :]))
 
     def _decode(self, start: int, stop: int) -> str:
         text: str = self._tokenizer.decode(self._tokens[start:stop], skip_special_tokens=True)

@@ -20,7 +20,7 @@ from plato.engine.torch.attention import StepBatch, tree_attention
 from plato.engine.torch.kernels import NativeKernels, new_kernels
 from plato.engine.torch.kernels.native import MAX_TILE
 from plato.engine.torch.layers import can_replace, replace_layers
-from plato.engine.torch.linear import Int8Linear, fastest_float_linear, replace_linears
+from plato.engine.torch.linear import Int8Linear, float_linear, replace_linears
 from plato.engine.torch.model import LanguageModel, ModelShape, types_of
 from plato.engine.torch.packed import PackedWeights, pack
 from plato.engine.torch.self_test import require_equal, self_test_tokens
@@ -65,7 +65,7 @@ class TransformersModel(LanguageModel):
     @torch.inference_mode()
     def replace_modules(self) -> None:
         """Replace transformers' layers with ours, or at least their linears, and test again."""
-        kernels, factory = new_kernels(), fastest_float_linear()
+        kernels, factory = new_kernels(), float_linear()
         if self.precision == "int8":
             assert isinstance(kernels, NativeKernels)
             factory = partial(Int8Linear, kernels=kernels)

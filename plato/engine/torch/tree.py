@@ -205,26 +205,40 @@ class KVTree:
         slots = np.concatenate([np.empty(0, np.int64), *parts])[start:computed]
         return slots.astype(np.int64)
 
-    def adopt(self, prompt: Prompt, start: int, stop: int) -> NDArray[np.int64] | None:
-        """Allocate slots for KV of `prompt` from `start` to `stop` that another engine computed.
+    def adopt(
+        self,
+        prompt: Prompt,
+        start: int,
+        stop: int,
+        write: Callable[[NDArray[np.int64]], None],
+    ) -> int:
+        """Store KV of `prompt` from `start` to `stop` that another engine computed.
 
-        Returns the slots of those tokens that are not cached yet, the last ones, and marks them
-        as computed: the caller must fill them before the next step. `None`, with nothing changed,
-        if that is not possible.
+        `write` fills the slots that it is given: those of the tokens that are not cached yet, the
+        last ones. Only then do they count as computed. Returns their number; 0, with nothing
+        changed, if that is not possible.
         """
         tokens = prompt.tokens[:stop]
         node, found, computed = self.find(prompt, tokens)
         if computed < found or not start <= found < stop:
-            return None
+            return 0
         node, found = self.lock(prompt, tokens)
-        slots: NDArray[np.int64] | None = None
-        if self.ensure_free(stop - found):
-            slots = self._pool.allocate(stop - found)
-            node = self.grow(node, prompt, tokens, found, slots)
-            self.advance(node, stop)
-        self.unlock(node, None)
+        stored = 0
+        try:
+            if self.ensure_free(stop - found):
+                slots = self._pool.allocate(stop - found)
+                try:
+                    write(slots)
+                except BaseException:
+                    self._pool.free(slots)
+                    raise
+                node = self.grow(node, prompt, tokens, found, slots)
+                self.advance(node, stop)
+                stored = len(slots)
+        finally:
+            self.unlock(node, None)
         self.mark(prompt)
-        return slots
+        return stored
 
     def mark(self, prompt: Prompt) -> None:
         """Publish the named prefixes of the cached part of `prompt` as KV events."""

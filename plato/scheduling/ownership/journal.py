@@ -191,7 +191,7 @@ class Journal:
         self.recorded.set()
 
     async def _put_node(self, node: NodeRecord) -> None:
-        if not await self._store.put_node(node):
+        if not await self._store.put_node(node, self._lease.fence):
             self._incomplete = True
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 
 from plato.context import ContextStore
 from plato.errors import UnavailableError
@@ -21,6 +21,8 @@ KEEPS_PER_TTL = 3
 MAX_LINGERING = 256
 LINGER_S = 30.0
 """How long an ended run is kept if the context store does not have all of it."""
+CHECK_INTERVAL_S = 5.0
+"""How often a follower without events checks that some can still come."""
 FOLLOW_INTERVAL_S = 0.25
 """How often the event log of a run that another scheduler drives is read."""
 MOVED_MESSAGE = "another scheduler resumes this run"
@@ -89,8 +91,9 @@ class RunRegistry:
         `UnavailableError` if the store is unreachable or no event came in time.
         """
         if self.find(tenant, run_id) is None:
-            await self._stored.require(tenant, run_id)
-        deadline = _now() + self._patience_s
+            await self._stored.require(tenant, run_id, after)
+        checked = _now()
+        deadline = checked + self._patience_s
         while (run := self.find(tenant, run_id)) is None:
             events = await self._stored.events(tenant, run_id, after)
             if events:
@@ -98,6 +101,10 @@ class RunRegistry:
                 after = max(event.id for event in events)
                 if isinstance(events[-1], RunFinished | RunFailed):
                     return
+            elif _now() > checked + CHECK_INTERVAL_S:
+                checked = _now()
+                with suppress(UnavailableError):
+                    await self._stored.require(tenant, run_id, after)
             elif _now() > deadline:
                 raise UnavailableError(
                     f"no events for run {run_id}; try again later", retry_after_s=5.0

@@ -19,10 +19,16 @@ class StoredRuns:
     def __init__(self, store: ContextStore) -> None:
         self._store = store
 
-    async def require(self, tenant: str, run_id: str) -> None:
-        """Raise `RunNotFoundError`, or `UnavailableError` if the store is unreachable."""
-        if await self._store.get_run(tenant, run_id) is None:
+    async def require(self, tenant: str, run_id: str, after: EventId) -> None:
+        """Raise `RunNotFoundError` if no events after `after` are there or will come.
+
+        Raises `UnavailableError` if the store is unreachable.
+        """
+        record = await self._store.get_run(tenant, run_id)
+        if record is None:
             raise self._missing(run_id)
+        if record.state != "running" and not await self.events(tenant, run_id, after):
+            raise self._evicted(run_id)
 
     async def events(self, tenant: str, run_id: str, after: EventId) -> RunEvents:
         """Events with ids above `after`, as many as one read returns."""
@@ -43,7 +49,10 @@ class StoredRuns:
             request = unpack(RunRequest, record.request)
         except UnreadableRecordError as error:
             raise UnavailableError(f"run {run_id} was written by another release") from error
-        return await self._replay(request)
+        state = await self._replay(request)
+        if state.ended is None and record.state != "running":
+            raise self._evicted(run_id)
+        return state
 
     async def owner(self, tenant: str, run_id: str) -> str | None:
         """The scheduler that drives a run; `None` if it has ended. Raises as `require`."""
@@ -80,6 +89,11 @@ class StoredRuns:
                 state.feed(event)
             after = max(event.id for event in events)
         return state
+
+    def _evicted(self, run_id: str) -> PlatoError:
+        return RunNotFoundError(
+            f"run {run_id} has ended, and its events are not stored any more; ask again"
+        )
 
     def _missing(self, run_id: str) -> PlatoError:
         if self._store.available:

@@ -127,9 +127,10 @@ class ReplicaTable:
         for chain, segment in zip(prompt.hashes, prompt.segments, strict=True):
             held += len(segment.tokens)
             # A confirmed prefix stays confirmed until an event says that it was evicted.
-            if chain in state.unconfirmed or not self._index.tokens(replica, chain):
+            if state.unconfirmed.pop(chain, None) or not self._index.tokens(replica, chain):
                 state.unconfirmed[chain] = until
             self._index.hold(replica, chain, min(held, len(prompt) - missing))
+        self._drop_unconfirmed(state)
 
     def apply(self, replica: str, epoch: str, change: KVEventBatch) -> bool:
         """Apply a batch of KV events of `replica`.
@@ -177,7 +178,10 @@ class ReplicaTable:
     def _drop_unconfirmed(self, state: ReplicaState) -> None:
         """Drop prefixes that never came: cancelled before their prefill, or evicted at once."""
         now = self._clock()
-        for chain in [chain for chain, until in state.unconfirmed.items() if until < now]:
+        while state.unconfirmed:
+            chain, until = next(iter(state.unconfirmed.items()))
+            if until >= now:
+                break
             self._index.drop(state.name, chain)
             del state.unconfirmed[chain]
 

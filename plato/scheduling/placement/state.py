@@ -23,8 +23,8 @@ class ReplicaState:
         self.last_change: int | None = None
         """Number of the last applied batch of KV events; `None`: none of this epoch."""
         self.unconfirmed: dict[bytes, float] = {}
-        """Prefixes sent there but not confirmed by a KV event, with their expiry; swept with every
-        batch of events."""
+        """Prefixes sent there but not confirmed by a KV event, with their expiry, the first to
+        expire first; swept with every one that is added and every batch of events."""
         self.avoid_until = 0.0
         """After a failure; in the table's clock."""
         self._load: Load | None = None

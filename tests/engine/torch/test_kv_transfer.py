@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
 import pytest
 
-from plato.engine import GenerateRequest, Prompt, Segment
+from plato.engine import GenerateRequest, KVPiece, Prompt, Segment
 from plato.engine.torch import TorchEngineConfig
 from plato.engine.torch.core import EngineCore
 from plato.engine.torch.load import load_model
@@ -102,3 +107,48 @@ def test_transferred_kv_can_be_evicted_like_any_other(make_core: MakeCore) -> No
     run_together(target, [request(other, 4)])
     target.check_integrity()
     assert target.cached_prefix(PROMPT) < len(PROMPT)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda piece: {"keys": piece.keys[1:]},
+        lambda piece: {"values": piece.values[:, :-1]},
+        lambda piece: {"keys": piece.keys[:, :, :1]},
+        lambda piece: {"values": piece.values.astype(np.float64)},
+        lambda piece: {"start": -5},
+        lambda piece: {"start": piece.stop},
+    ],
+    ids=["layers", "tokens", "heads", "type", "before the start", "empty"],
+)
+def test_a_piece_of_another_shape_changes_nothing(
+    change: Callable[[KVPiece], dict[str, Any]], make_core: MakeCore
+) -> None:
+    source, target = make_core(), make_core()
+    run_together(source, [request()])
+    piece = source.export_kv(PROMPT, 0)
+    assert piece is not None
+    assert target.import_kv(PROMPT, replace(piece, **change(piece))) == 0
+    assert target.cached_prefix(PROMPT) == 0
+    target.check_integrity()
+    assert target.import_kv(PROMPT, piece) == len(PROMPT)
+
+
+def test_kv_that_could_not_be_written_does_not_count_as_computed(
+    make_core: MakeCore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, target = make_core(), make_core()
+    run_together(source, [request()])
+    piece = source.export_kv(PROMPT, 0)
+    assert piece is not None
+
+    def fail(*_: object) -> None:
+        raise MemoryError
+
+    with monkeypatch.context() as patched:
+        patched.setattr(target.pool, "write", fail)
+        with pytest.raises(MemoryError):
+            target.import_kv(PROMPT, piece)
+    assert target.cached_prefix(PROMPT) == 0
+    target.check_integrity()
+    assert target.import_kv(PROMPT, piece) == len(PROMPT)

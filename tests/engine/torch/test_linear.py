@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from plato.engine.torch.linear import PlainLinear, RowsLinear, fastest_float_linear
+from plato.engine.torch.kernels.build import cpu_vendor
+from plato.engine.torch.linear import PlainLinear, RowsLinear, float_linear
 
 
 @pytest.mark.parametrize("kind", [PlainLinear, RowsLinear])
@@ -22,7 +23,8 @@ def test_both_compute_what_torch_computes(kind: type[PlainLinear], bias: bool) -
         assert out.is_contiguous()
 
 
-def test_the_choice_is_made_once() -> None:
-    chosen = fastest_float_linear()
-    assert chosen in (PlainLinear, RowsLinear)
-    assert fastest_float_linear() is chosen
+def test_equal_machines_choose_the_same() -> None:
+    assert float_linear("AuthenticAMD") is RowsLinear
+    assert float_linear("GenuineIntel") is PlainLinear
+    assert float_linear("ARM") is PlainLinear
+    assert float_linear() is float_linear(cpu_vendor() or "?")

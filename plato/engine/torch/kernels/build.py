@@ -91,8 +91,18 @@ def compile_kernels(compiler: str, output: Path, *flags: str) -> None:
 
 def cpu_kind() -> str:
     """Identifies the kind of CPU: machines of several kinds can share a home directory."""
+    return _cpuinfo("flags", "Features") or platform.machine() + platform.processor()
+
+
+def cpu_vendor() -> str:
+    """The vendor of the CPU, such as `AuthenticAMD`; empty if it is not known."""
+    return _cpuinfo("vendor_id").rpartition(":")[2].strip()
+
+
+def _cpuinfo(*fields: str) -> str:
+    """The first line that begins with one of `fields`; empty if there is none."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
-        return platform.machine() + platform.processor()
-    return next((line for line in lines if line.startswith(("flags", "Features"))), "")
+        return ""
+    return next((line for line in lines if line.startswith(fields)), "")
