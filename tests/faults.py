@@ -153,11 +153,13 @@ class FaultyStore:
     def __init__(self, store: ContextStore) -> None:
         self._store = store
         self.away = False
+        self.mute = False
+        """It does what it is asked for, but its answers are lost."""
 
     @property
     def available(self) -> bool:
         """Whether it answers."""
-        return not self.away
+        return not (self.away or self.mute)
 
     def replace(self, store: ContextStore) -> None:
         """From now on it is another one, which knows nothing."""
@@ -168,9 +170,11 @@ class FaultyStore:
         nothing = _NOTHING[name]
 
         async def call(*arguments: Any, **keywords: Any) -> Any:
-            if self.away:
-                return nothing() if callable(nothing) else nothing
-            return await method(*arguments, **keywords)
+            answer = nothing() if callable(nothing) else nothing
+            if not self.away:
+                heard = await method(*arguments, **keywords)
+                answer = answer if self.mute else heard
+            return answer
 
         return call
 

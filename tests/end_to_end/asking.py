@@ -45,6 +45,8 @@ class Followed:
     info: dict[str, Any] = field(default_factory=dict)
     parts: dict[int, int] = field(default_factory=dict)
     started: threading.Event = field(default_factory=threading.Event)
+    ended: float = 0.0
+    """When, by the monotonic clock."""
 
     def take(self, chunk: dict[str, Any]) -> None:
         """One chunk of the stream."""
@@ -92,6 +94,7 @@ def ask(server: Server, question: str, followed: Followed) -> Followed:
                     followed.take(json.loads(line.removeprefix("data: ")))
     except httpx.HTTPError as error:
         followed.error = repr(error)
+    followed.ended = time.monotonic()
     followed.started.set()
     return followed
 

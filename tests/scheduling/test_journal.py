@@ -15,8 +15,9 @@ from plato.context.records import unpack
 from plato.context.redis import RedisContextStore
 from plato.errors import InvalidRequestError
 from plato.prompting.model_tools import ModelTools
-from plato.runs import Mode, NodeFinished, NodeOutput, RunRequest
+from plato.runs import BEFORE_ALL, Mode, NodeFinished, NodeOutput, RunRequest
 from plato.runtime import LocalPool
+from tests.faults import FaultyStore
 from tests.scheduling.conftest import MakeScheduler
 from tests.scheduling.helpers import (
     DIAMOND,
@@ -154,6 +155,21 @@ async def test_a_cancelled_run_says_so_and_how_far_its_plan_was(
     record = await written(store, asked, "cancelled")
     assert not record.plan_complete
     assert len(record.nodes) == 2
+    assert await released(store, asked)
+
+
+async def test_a_run_is_written_to_its_end_though_the_store_s_answers_were_lost(
+    make_scheduler: MakeScheduler, pool: LocalPool, store: ContextStore
+) -> None:
+    view, asked = FaultyStore(store), question(plan=parts(*DIAMOND), tenant=TENANT)
+    # The store knows a lease that its owner does not know of.
+    view.mute = True
+    events = await collect(make_scheduler(pool, store=view), asked)
+    assert finished(events).degraded == ("context store",)
+    view.mute = False
+    await written(store, asked, "done")
+    assert sorted(await store.get_nodes(TENANT, asked.run_id)) == [1, 2, 3, 4]
+    assert await store.read_events(TENANT, asked.run_id, BEFORE_ALL)
     assert await released(store, asked)
 
 

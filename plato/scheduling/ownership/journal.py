@@ -131,20 +131,23 @@ class Journal:
         self._writes.submit(self._keep)
 
     async def _keep(self) -> None:
-        if self._lease.lost:
+        if self._lease.lost or self.settled:
             return
-        if not self._closed and not await self._lease.extend():
+        # Also after the run's end: the store may know a later fence of this lease, whose answer
+        # was lost, and then accepts no write with the last known one.
+        if not await self._lease.extend():
+            self._incomplete = True
             if not self._store.available:
-                self._incomplete = True
                 return
             if not await self._lease.acquire():
                 self._lease.lost = self._leaving = self._store.available
                 return
-            self._incomplete = True
-        if self._incomplete or (self._closed and not self.settled):
+        if self._incomplete or self._closed:
             await self._write_again()
         elif self._pending:
             await self._append()
+        if self.settled:
+            await self._lease.release()
 
     async def _write_again(self) -> None:
         self._incomplete = False
