@@ -111,8 +111,10 @@ class GenerateRequest:
     script: tuple[int, ...] = ()
     """Output tokens that replace the sampled ones, one step each as usual (to benchmark equal
     work). With a grammar they must match it, and tokens that it forces take no step."""
+    run_began_unix_s: float = 0.0
+    """When the run was admitted. Earlier runs of a tenant are served first."""
     priority: int = 0
-    """Higher is admitted first."""
+    """Higher is served first, among the sequences of a run."""
     lease: Lease | None = None
     group_s: float = 0.0
     """Tokens decoded within this many seconds after a chunk are sent together; the first token, the

@@ -137,6 +137,7 @@ class ModelPlanner:
                 max_title_chars=max_title_chars,
                 allow_one=request.decide,
             ),
+            run_began_unix_s=request.run_began_unix_s,
             lease=request.lease,
             group_s=GROUP_S,
             attempt=request.attempt,

@@ -20,6 +20,8 @@ class PlanRequest:
     max_nodes: int
     decide: bool
     """Whether the model may answer `[ONE]`, do not split (mode `auto`)."""
+    run_began_unix_s: float = 0.0
+    """See `GenerateRequest`."""
     lease: Lease | None = None
     """The scheduler's lease, passed to the engine: if the scheduler dies, the plan is cancelled."""
     deadline_s: float = 30.0

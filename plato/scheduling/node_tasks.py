@@ -123,6 +123,7 @@ class NodeTasks:
             max_tokens=budget,
             sampling=self._request.sampling,
             stop=StopConditions(end_tokens=not self._request.exact_lengths),
+            run_began_unix_s=self._request.admitted_unix_s,
             priority=height,
             lease=self._services.leases.lease,
             group_s=HIDDEN_INTERVALS * interval_s if hidden else interval_s,

@@ -77,6 +77,7 @@ class PlanPhase:
             messages=request.messages,
             max_nodes=request.max_nodes,
             decide=request.mode is Mode.AUTO,
+            run_began_unix_s=request.admitted_unix_s,
             lease=self._services.leases.lease,
             deadline_s=settings.plan_deadline_s,
             script=request.plan or (),

@@ -53,18 +53,19 @@ class EngineCore:
         self._clock = clock
         self.pool = model.new_pool(max(1, config.kv_budget_bytes // model.kv_bytes_per_token))
         self.tree = KVTree(self.pool, clock)
+        self._step_times = StepTimes(config.max_sequences)
         self._scheduler = Scheduler(
             self.pool,
             self.tree,
             max_sequences=config.max_sequences,
             prefill_chunk=config.prefill_chunk,
+            room_beside=self._step_times.room_beside,
         )
         self._grammars = GrammarCompiler(model.tokenizer, model.vocabulary)
         self._checked_at = time.monotonic()
         """When leases were last checked."""
         self._leases: dict[str, float] = {}
         """Lease deadline of every consumer with live sequences."""
-        self._step_times = StepTimes(config.max_sequences)
         self._load = self._measure_load()
         self.stepped_at = clock()
         """End of the last step."""
@@ -249,8 +250,12 @@ class EngineCore:
                 wanted.append(len(tokens) - 1)
         started = time.perf_counter()
         logits = self._model.forward(self.pool, tokens, [item.rows for item in work], wanted)
+        seconds = time.perf_counter() - started
         if len(tokens) == len(work):
-            self._step_times.note(len(work), time.perf_counter() - started)
+            self._step_times.note(len(work), seconds)
+        else:
+            width = sum(len(item) == 1 for item in work)
+            self._step_times.note_prefill(width, len(tokens) - width, seconds)
         self._scheduler.advance(work)
         self._load = self._measure_load()
         sequences = [item.sequence for item in work if item.samples]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import bisect
 import logging
+from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,6 +14,7 @@ from plato.engine.prompt import Prompt
 from plato.engine.torch.attention import Rows
 from plato.engine.torch.pool import KVPool
 from plato.engine.torch.sequence import Sequence
+from plato.engine.torch.shares import TenantShares
 from plato.engine.torch.tree import KVTree
 
 logger = logging.getLogger(__name__)
@@ -20,6 +23,8 @@ GROWTH = 16
 """Slots that a decoding sequence reserves at a time, consecutive where possible."""
 RESUME_ROOM = 64
 """Free slots for decoding that a preempted sequence needs before it is admitted again."""
+PASSED_BY = 4
+"""A prompt is passed by shorter ones for at most this many tokens for each of its own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,26 +55,45 @@ class Work:
 
 
 class Scheduler:
-    """Shares steps and the KV budget between sequences, by priority and then by arrival.
+    """Shares steps and the KV budget between tenants, and among a tenant's sequences by rank.
+
+    Tenants share by the service that they got; a tenant's sequences are ranked by `order`. Where
+    the batch or the memory is full, a tenant that got less and runs less takes a place of the one
+    that runs most.
+
+    Prompts are computed in the order of `prefill_due`: shorter ones pass longer ones, but not for
+    ever. A prompt of several steps leaves most of each step to the decoding sequences of other
+    runs.
 
     A sequence holds slots for what it computes now, not for its whole token budget. When memory
-    runs out, KV that no live sequence needs is evicted first; then the running sequence of the
-    lowest rank is preempted: what it has computed stays in the tree, unlocked, and it returns to
-    the queue to resume later.
+    runs out, KV that no live sequence needs is evicted first; then a running sequence is
+    preempted, the last of the tenant that was served most: what it has computed stays in the tree,
+    unlocked, and it returns to the queue to resume later.
 
     There is no deadlock: only running sequences lock memory (pins and the queue lock none), the
-    sequence of the highest rank is never preempted, and alone it fits, or it would have been
-    refused. So it always advances.
+    first of all running ones is never preempted for memory, and alone it fits, or it would have
+    been refused. So it always advances.
     """
 
     def __init__(
-        self, pool: KVPool, tree: KVTree, *, max_sequences: int, prefill_chunk: int
+        self,
+        pool: KVPool,
+        tree: KVTree,
+        *,
+        max_sequences: int,
+        prefill_chunk: int,
+        room_beside: Callable[[int], int | None] = lambda _: None,
     ) -> None:
+        """`room_beside`: see `StepTimes.room_beside`."""
+        self._room_beside = room_beside
+        self._shares = TenantShares()
+        self._prefilled = 0
+        """Prompt tokens computed so far: the clock of `prefill_due`."""
         self._pool = pool
         self._tree = tree
         self._max_sequences = max_sequences
         self._prefill_chunk = prefill_chunk
-        # Both by rank, highest first.
+        # Both by rank, the first of each run before the others.
         self.waiting: list[Sequence] = []
         """Bounded by the caller, except for preempted sequences, at most `max_sequences`."""
         self.running: list[Sequence] = []
@@ -81,6 +105,10 @@ class Scheduler:
         """Add a sequence to the queue."""
         known = tuple(sequence.tokens)
         sequence.expected_prefill = len(known) - self.cached(sequence.request.prompt, known)
+        due = self._prefilled + PASSED_BY * sequence.expected_prefill
+        sequence.prefill_due = min(sequence.prefill_due, due)
+        active = {other.tenant for other in (*self.running, *self.waiting)}
+        self._shares.join(sequence.tenant, active)
         bisect.insort(self.waiting, sequence, key=Sequence.order)
 
     def cached(self, prompt: Prompt, tokens: tuple[int, ...]) -> int:
@@ -104,32 +132,47 @@ class Scheduler:
 
         `prefill_chunk` bounds the tokens of sequences with more than one. Decoding sequences come
         first, so that tokens which a grammar forced do not wait behind a long prompt; then
-        prompts, by rank.
+        prompts.
         """
         self._admit()
+        decoding = [s for s in self.running if s.computed >= s.tail_start]
+        prompts = [s for s in self.running if s.computed < s.tail_start]
+        runs = {s.request.run_id for s in decoding}
         budget = self._prefill_chunk
         work: list[Work] = []
-        for sequence in sorted(self.running, key=lambda s: s.computed < s.tail_start):
+        for sequence in (*decoding, *sorted(prompts, key=lambda s: s.prefill_due)):
             if not sequence.running:
                 continue  # Preempted for an earlier one.
             start, stop = _range(sequence)
             if stop - start > 1:
                 # A decoding sequence always advances.
-                least = 1 if start >= sequence.tail_start else 0
-                stop = min(stop, start + max(budget, least))
+                room = max(budget, 1 if start >= sequence.tail_start else 0)
+                if self._is_long(sequence) and runs - {sequence.request.run_id}:
+                    beside = self._room_beside(len(decoding))
+                    room = room if beside is None else min(room, beside)
+                stop = min(stop, start + room)
                 budget -= stop - start
             if start < stop and self._reserve(sequence, stop):
                 work.append(Work(sequence, start, stop))
         # Attention needs sequences with one new token first.
         return sorted((item for item in work if item.sequence.running), key=lambda i: len(i) > 1)
 
+    def _is_long(self, sequence: Sequence) -> bool:
+        """Whether its prompt takes more than one step."""
+        return (
+            sequence.computed < sequence.tail_start
+            and sequence.expected_prefill > self._prefill_chunk
+        )
+
     def advance(self, work: list[Work]) -> None:
         """Note that a step has computed the KV of `work`."""
         for item in work:
             sequence, start, stop = item.sequence, item.start, item.stop
+            self._shares.charge(sequence.tenant, len(item) + item.samples)
             if start < sequence.tail_start:
                 assert sequence.leaf is not None
                 self._tree.advance(sequence.leaf, stop)
+                self._prefilled += len(item)
             sequence.computed = stop
             first = min(max(start, sequence.reached), stop)
             self.recomputed_tokens += first - start
@@ -188,16 +231,41 @@ class Scheduler:
             assert queue == sorted(queue, key=Sequence.order), "a queue is not sorted"
 
     def _admit(self) -> None:
-        """Admit waiting sequences by rank, as long as there is memory.
+        """Admit waiting sequences, as long as there is memory.
 
-        No sequence overtakes another, or one that waits for memory could starve.
+        The next one is the first of the tenant that was served least. None overtakes it, or one
+        that waits for memory could starve.
         """
-        while self.waiting and len(self.running) < self._max_sequences:
-            sequence = self.waiting[0]
-            if not self._place(sequence):
+        while self.waiting:
+            sequence = self._next()
+            if len(self.running) < self._max_sequences and self._place(sequence):
+                self.waiting.remove(sequence)
+                bisect.insort(self.running, sequence, key=Sequence.order)
+            elif (victim := self._ahead_of(sequence.tenant)) is not None:
+                self._preempt(victim)
+            else:
                 return
-            self.waiting.pop(0)
-            bisect.insort(self.running, sequence, key=Sequence.order)
+
+    def _next(self) -> Sequence:
+        """The first waiting sequence of the tenant that was served least, or runs least."""
+        running = Counter(sequence.tenant for sequence in self.running)
+        first: dict[str, Sequence] = {}
+        for sequence in self.waiting:
+            first.setdefault(sequence.tenant, sequence)
+        return min(first.values(), key=lambda s: (self._shares.served(s.tenant), running[s.tenant]))
+
+    def _ahead_of(self, tenant: str) -> Sequence | None:
+        """The last sequence of the tenant that runs most, if `tenant` is to have its place.
+
+        That is, if even then `tenant` does not run more, and was not served more.
+        """
+        running = Counter(sequence.tenant for sequence in self.running)
+        most = max(running, key=lambda name: (running[name], self._shares.served(name)))
+        if running[most] < running[tenant] + 2:
+            return None
+        if self._shares.served(most) < self._shares.served(tenant):
+            return None
+        return next(s for s in reversed(self.running) if s.tenant == most)
 
     def _place(self, sequence: Sequence) -> bool:
         """Lock the cached part of the sequence's tokens and allocate slots to compute the rest.
@@ -227,15 +295,15 @@ class Scheduler:
     def _reserve(self, sequence: Sequence, end: int) -> bool:
         """Allocate slots for a running sequence's positions below `end`.
 
-        Preempts sequences of lower rank if necessary; False if the sequence itself had the lowest
-        rank and was preempted.
+        Preempts sequences if necessary; False if it was its own turn.
         """
         missing = end - sequence.reserved
         if missing <= 0:
             return True
         while not self._tree.ensure_free(missing):
-            victim = self.running[-1]
-            assert victim is not self.running[0], "a sequence does not fit alone"
+            assert len(self.running) > 1, "a sequence does not fit alone"
+            # The last one of those that were served most; max() takes the first of equals.
+            victim = max(reversed(self.running[1:]), key=lambda s: self._shares.served(s.tenant))
             self._preempt(victim)
             if victim is sequence:
                 return False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -66,7 +67,14 @@ class Sequence:
         self.own_prompt_tokens = 0
         """Prompt tokens that this sequence computed itself, each counted once."""
         self.expected_prefill = 0
-        """While it waits: tokens to compute before the next token, as of its enqueueing."""
+        """Tokens to compute before the next token, as of its enqueueing."""
+        self.prefill_due = math.inf
+        """Order of prompts in the steps' prefill; see `Scheduler`."""
+
+    @property
+    def tenant(self) -> str:
+        """Whose it is."""
+        return self.request.prompt.tenant
 
     @property
     def slots_needed(self) -> int:
@@ -90,6 +98,6 @@ class Sequence:
         self.output.extend(tokens[:room])
         return len(tokens) <= room
 
-    def order(self) -> tuple[int, int]:
-        """Sort key: by priority, then by arrival."""
-        return -self.request.priority, self.arrival
+    def order(self) -> tuple[float, int, int]:
+        """Sort key of a tenant's sequences: by run, within a run by priority, then by arrival."""
+        return self.request.run_began_unix_s, -self.request.priority, self.arrival

@@ -1,10 +1,14 @@
-"""Measured decode step times by batch width, and the largest width that increases throughput."""
+"""Measured step times: the largest width that increases throughput, and room for long prompts."""
 
 from __future__ import annotations
 
 from itertools import pairwise
 
 SMOOTHING = 0.2
+SLOWDOWN = 2.5
+"""How much longer a decode step may take because of a long prompt of another run."""
+LEAST_PREFILL = 8
+"""Tokens of a long prompt that every step computes at least."""
 LEAST_GAIN = 1.1
 """A doubled batch must increase throughput at least by this factor."""
 
@@ -21,6 +25,8 @@ class StepTimes:
         """By power of two: mean width and mean seconds; bounded by the bits of `max_width`."""
         self.useful_width = max_width
         """See `Load.useful_width`."""
+        self._prefill_s = 0.0
+        """Smoothed seconds that a prompt token adds to a step; 0: not known yet."""
 
     def note(self, width: int, seconds: float) -> None:
         """Record a step of `width` sequences with one token each."""
@@ -31,6 +37,28 @@ class StepTimes:
             known + SMOOTHING * (seconds - known),
         )
         self.useful_width = self._find()
+
+    def note_prefill(self, width: int, tokens: int, seconds: float) -> None:
+        """Record a step that computed `tokens` prompt tokens beside `width` decoding sequences."""
+        each = max(0.0, seconds - self._decode_s(width)) / tokens
+        self._prefill_s += (SMOOTHING if self._prefill_s else 1.0) * (each - self._prefill_s)
+
+    def room_beside(self, width: int) -> int | None:
+        """Tokens of a long prompt that a step of `width` sequences has room for; `None`: any.
+
+        With them it takes at most `SLOWDOWN` times as long.
+        """
+        decode_s = self._decode_s(width)
+        if not decode_s or not self._prefill_s:
+            return None
+        return max(LEAST_PREFILL, int((SLOWDOWN - 1) * decode_s / self._prefill_s))
+
+    def _decode_s(self, width: int) -> float:
+        """Seconds of a decode step, by the nearest width that was measured; 0 if none was."""
+        if not self._seconds or not width:
+            return 0.0
+        key = min(self._seconds, key=lambda known: abs(known - width.bit_length()))
+        return self._seconds[key][1]
 
     def _find(self) -> int:
         points = [self._seconds[key] for key in sorted(self._seconds)]

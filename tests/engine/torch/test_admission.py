@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import pytest
@@ -15,6 +18,7 @@ from plato.engine import (
     StopConditions,
 )
 from plato.engine.torch import TorchEngine
+from plato.engine.torch.core import EngineCore
 from tests.engine.conftest import MakeCore
 from tests.engine.helpers import (
     Stream,
@@ -140,6 +144,144 @@ class TestQueue:
             core.step()
             widths.add(core.load.running)
         assert max(widths) == 3
+
+
+class TestTenants:
+    """Share the engine by what they got, however much one of them sends."""
+
+    def busy(self, core: EngineCore, count: int = 12, **fields: Any) -> list[Stream]:
+        """A tenant with more than fits, for a while."""
+        streams = [Stream() for _ in range(count)]
+        for node, stream in enumerate(streams):
+            request = ask(some_tokens(5, node), node=node, tenant="loud", run_id="loud")
+            core.add(replace(request, **{"max_tokens": 30, **fields}), stream)
+        for _ in range(8):
+            core.step()
+        return streams
+
+    def test_that_got_less_takes_the_place_of_one_that_runs_most(
+        self, make_core: MakeCore, tiny_reference: Any
+    ) -> None:
+        core = make_core(max_sequences=4)
+        loud = self.busy(core)
+        quiet = Stream()
+        core.add(ask(some_tokens(5, 99), tenant="quiet"), quiet)
+        core.step()
+        assert len(quiet.tokens) == 1
+        assert core.load.running == 4
+        assert core.preemptions == 1
+        drain(core)
+        core.check_integrity()
+        # Nothing was lost or computed again.
+        assert core.recomputed_tokens == 0
+        for node, stream in enumerate(loud):
+            assert_greedy(tiny_reference, some_tokens(5, node), stream.tokens)
+
+    def test_share_the_batch(self, make_core: MakeCore) -> None:
+        core = make_core(max_sequences=4)
+        self.busy(core, 40)
+        for node in range(40):
+            core.add(ask(some_tokens(5, 99 + node), tenant="other", max_tokens=30), Stream())
+        core.step()
+        running = Counter(run for run, _ in core.live[: core.load.running])
+        assert running == {"loud": 2, "run": 2}
+        # Nobody is preempted for an equal.
+        assert core.preemptions == 2
+
+    def test_that_was_away_has_saved_up_nothing(self, make_core: MakeCore) -> None:
+        core = make_core(max_sequences=1)
+        run_alone(core, ask(some_tokens(5), tenant="back"))
+        self.busy(core, 1, max_tokens=200)
+        ended: list[str] = []
+
+        def sink(item: Any, tenant: str) -> None:
+            if item.finish is not None:
+                ended.append(tenant)
+
+        core.cancel(lambda sequence: True)
+        for node in range(8):
+            for tenant in ("loud", "back"):
+                request = ask(some_tokens(5, node), node=node, tenant=tenant, run_id=tenant)
+                core.add(request, partial(sink, tenant=tenant))
+        drain(core)
+        for turn in range(0, 16, 2):
+            assert sorted(ended[turn : turn + 2]) == ["back", "loud"]
+
+    def test_do_not_buy_rank_with_the_length_of_a_chain(self, make_core: MakeCore) -> None:
+        core = make_core(max_sequences=1)
+        order: list[str] = []
+
+        def sink(item: Any, run: str) -> None:
+            if item.finish is not None:
+                order.append(run)
+
+        for began, run, height in ((2.0, "chain", 8), (1.0, "short", 1), (2.0, "chain", 7)):
+            request = ask(
+                some_tokens(5, height), run_id=run, run_began_unix_s=began, priority=height
+            )
+            core.add(request, partial(sink, run=run))
+        drain(core)
+        assert order == ["short", "chain", "chain"]
+
+    def test_get_memory_that_others_hold(self, make_core: MakeCore) -> None:
+        core = make_core(kv_tokens=160, max_sequences=8)
+        self.busy(core, 6, max_tokens=60)
+        quiet = Stream()
+        core.add(ask(some_tokens(40, 99), tenant="quiet", max_tokens=20), quiet)
+        for _ in range(25):
+            core.step()
+            core.check_integrity()
+        assert quiet.finish is FinishReason.LENGTH
+        drain(core)
+
+
+class TestLongPrompts:
+    """Of several chunks, beside the sequences of others."""
+
+    @pytest.fixture
+    def core(self, make_core: MakeCore) -> EngineCore:
+        core = make_core(prefill_chunk=16)
+        # As if a step had room for four tokens.
+        core._scheduler._room_beside = lambda _: 4
+        return core
+
+    def test_are_computed_in_pieces_while_others_decode(self, core: EngineCore) -> None:
+        running, long = Stream(), Stream()
+        core.add(ask(some_tokens(5), run_id="decoding", max_tokens=40), running)
+        core.step()
+        core.add(ask(some_tokens(101, 1), run_id="long"), long)
+        for step in range(1, 10):
+            core.step()
+            assert len(running.tokens) == 1 + step
+            assert core.load.prefill_tokens == 100 - 4 * step
+        drain(core)
+        assert long.finish is FinishReason.LENGTH
+
+    def test_do_not_delay_short_ones(self, core: EngineCore) -> None:
+        long, short = Stream(), Stream()
+        core.add(ask(some_tokens(200, 1), run_id="long"), long)
+        core.step()
+        core.add(ask(some_tokens(9, 2), run_id="short"), short)
+        core.step()
+        assert len(short.tokens) == 1
+        assert not long.tokens
+
+    def test_have_a_step_to_themselves_where_nobody_else_decodes(self, core: EngineCore) -> None:
+        core.add(ask(some_tokens(101, 1), run_id="long"), Stream())
+        core.add(ask(some_tokens(101, 1), some_tokens(3), run_id="long"), Stream())
+        for step in range(1, 5):
+            core.step()
+            assert core.load.prefill_tokens == pytest.approx(100 - 16 * step, abs=4)
+        drain(core)
+
+    def test_advance_whoever_else_comes(self, core: EngineCore) -> None:
+        long = Stream()
+        core.add(ask(some_tokens(101, 1), run_id="long"), long)
+        for number in range(80):
+            core.add(ask(some_tokens(15, 2 + number), run_id=f"short {number}"), Stream())
+            core.step()
+        assert long.tokens
+        drain(core)
 
 
 class TestLoad:

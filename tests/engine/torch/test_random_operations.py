@@ -34,6 +34,7 @@ requests = st.builds(
     st.sampled_from(["a", "b"]),
     run_id=RUNS,
     max_tokens=st.integers(8, 40),
+    run_began_unix_s=st.sampled_from([0.0, 1.0]),
     priority=st.integers(0, 1),
     keep=st.one_of(st.none(), st.integers(0, 2)),
 )

@@ -51,6 +51,7 @@ def draw_request(chance: random.Random, last: list[Answer]) -> GenerateRequest:
         node=chance.randrange(1000),
         tenant=chance.choice(["a", "b"]),
         max_tokens=chance.choice([1, 2, 3, 4, 50]),
+        run_began_unix_s=float(chance.randrange(3)),
         priority=chance.randrange(3),
         keep=chance.choice([None, 0, 1, 4]),
         sampling=chance.choice([SamplingParams(), sampled]),

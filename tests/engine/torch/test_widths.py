@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from plato.engine.torch.widths import StepTimes
+from plato.engine.torch.widths import LEAST_PREFILL, StepTimes
 
 
 def test_before_anything_is_measured_all_widths_pay() -> None:
@@ -32,3 +32,18 @@ def test_it_follows_when_the_machine_changes() -> None:
     for _ in range(50):
         times.note(8, 0.05)
     assert times.useful_width == 8
+
+
+def test_a_long_prompt_has_room_beside_others_by_what_it_costs_them() -> None:
+    times = StepTimes(16)
+    assert times.room_beside(1) is None
+    for _ in range(50):
+        times.note(1, 0.010)
+        times.note(8, 0.030)
+        times.note_prefill(1, 100, 0.010 + 100 * 0.001)
+    # 10 ms and 15 tokens of 1 ms: two and a half times as long.
+    assert times.room_beside(1) == 15
+    assert times.room_beside(8) == 45
+    for _ in range(50):
+        times.note_prefill(1, 100, 0.010 + 100 * 0.1)
+    assert times.room_beside(1) == LEAST_PREFILL
