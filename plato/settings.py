@@ -165,7 +165,10 @@ class Settings(BaseSettings):
 
     # Admission
     max_runs: int = Field(
-        default=64, ge=1, description="Maximum number of runs in flight per scheduler."
+        default=64,
+        ge=1,
+        description="Maximum number of runs in flight per scheduler; one in eight is kept for "
+        "tenants without a run.",
     )
     max_waiting_runs: int = Field(
         default=256, ge=0, description="Maximum number of runs waiting per scheduler."

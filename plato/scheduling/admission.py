@@ -9,15 +9,20 @@ from collections.abc import Callable
 from plato.errors import OverloadedError, PlatoError, UnavailableError
 
 RETRY_AFTER_S = 1.0
+KEPT_SHARE = 8
+"""One slot of so many is kept for tenants without a run in flight."""
 
 
 class Admission:
     """Bounds the runs in flight and those that wait, fair between tenants.
 
     A slot goes to the waiting tenant with the fewest runs in flight, and among equals to the one
-    that got a slot least recently (max-min fairness in slots); a tenant's runs are FIFO. A run is
-    admitted only while the decoders have memory for it (`room`), unless nothing runs: their memory
-    is reported with the chunks of runs. When too many wait, the tenant with the most runs is
+    that got a slot least recently (max-min fairness in slots); a tenant's runs are FIFO. The last
+    slots are for tenants without a run in flight (`KEPT_SHARE`), so that one with long runs does
+    not keep others waiting until one ends.
+
+    A further run of a tenant is admitted only while the decoders have memory for it (`room`): they
+    report that with the chunks of runs, and share it between tenants. When too many wait, the tenant with the most runs is
     refused its newest, so that a tenant with few is never refused because of others. Not
     thread-safe.
     """
@@ -32,6 +37,8 @@ class Admission:
     ) -> None:
         """`patience_s` is the longest time that a run waits."""
         self._max_running = max_running
+        self._shared = max_running - max_running // KEPT_SHARE
+        """Slots that a tenant with a run in flight can get."""
         self._max_waiting = max_waiting
         self._patience_s = patience_s
         self._room = room
@@ -53,9 +60,11 @@ class Admission:
 
     def recheck(self) -> None:
         """Admit waiting runs; call it when the decoders may have got room."""
-        while self._waiting and self._has_slot():
+        while self._waiting:
             # min() takes the first of equals: the order of the dict decides.
             tenant = min(self._waiting, key=lambda name: self._running[name])
+            if not self._has_slot(tenant):
+                return
             slot = self._waiting[tenant].popleft()
             given_up = slot.done()
             if not self._waiting[tenant]:
@@ -72,7 +81,7 @@ class Admission:
         Raises `OverloadedError` if too many runs wait or no slot gets free in time, and
         `UnavailableError` if the decoders have no memory for another run.
         """
-        if not self._waiting and self._has_slot():
+        if not self._waiting and self._has_slot(tenant):
             self._running[tenant] += 1
             return
         if self.waiting >= self._max_waiting:
@@ -120,12 +129,13 @@ class Admission:
             if not queue:
                 del self._waiting[tenant]
 
-    def _has_slot(self) -> bool:
-        running = self.running
-        return running < self._max_running and (running == 0 or self._room())
+    def _has_slot(self, tenant: str) -> bool:
+        if self._running[tenant] == 0:
+            return self.running < self._max_running
+        return self.running < self._shared and self._room()
 
     def _refusal(self) -> PlatoError:
-        if self.running < self._max_running:
+        if self.running < self._shared:
             return UnavailableError(
                 "the decoders have no memory for another run; try again in a moment",
                 retry_after_s=RETRY_AFTER_S,

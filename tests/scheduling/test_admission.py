@@ -111,6 +111,34 @@ async def test_a_tenant_with_many_questions_does_not_shut_the_others_out() -> No
         await guest.leave()
 
 
+async def test_the_last_places_are_for_who_has_none() -> None:
+    door = admission(max_running=16, max_waiting=100)
+    loud = [Guest(door, "loud") for _ in range(20)]
+    await settle()
+    assert sum(guest.inside for guest in loud) == 14
+    quiet, other, again = Guest(door, "quiet"), Guest(door, "other"), Guest(door, "quiet")
+    await settle()
+    assert (quiet.inside, other.inside, again.inside) == (True, True, False)
+    assert door.running == 16
+    for guest in (quiet, other):
+        await guest.leave()
+    assert door.running == 15, "the second question of a tenant that had none any more"
+    for guest in (*loud, again):
+        await guest.leave()
+    assert (door.running, door.waiting) == (0, 0)
+
+
+async def test_without_room_for_many_a_tenant_without_a_run_gets_in() -> None:
+    door = admission(max_running=8, max_waiting=100, room=lambda: False)
+    loud = [Guest(door, "loud") for _ in range(3)]
+    quiet = Guest(door, "quiet")
+    await settle()
+    assert [guest.inside for guest in loud] == [True, False, False]
+    assert quiet.inside
+    for guest in (*loud, quiet):
+        await guest.leave()
+
+
 async def test_a_full_queue_refuses_the_newest_of_who_has_most() -> None:
     door = admission(max_running=2, max_waiting=4)
     loud = [Guest(door, "loud") for _ in range(6)]
