@@ -22,9 +22,9 @@ class Admission:
     not keep others waiting until one ends.
 
     A further run of a tenant is admitted only while the decoders have memory for it (`room`): they
-    report that with the chunks of runs, and share it between tenants. When too many wait, the tenant with the most runs is
-    refused its newest, so that a tenant with few is never refused because of others. Not
-    thread-safe.
+    report that with the chunks of runs, and share it between tenants. When too many wait, the
+    tenant with the most runs is refused its newest, so that a tenant with few is never refused
+    because of others. Not thread-safe.
     """
 
     def __init__(
