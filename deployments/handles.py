@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
 from typing import Any, TypeVar, cast
 
 from ray.exceptions import RayTaskError
@@ -16,11 +17,9 @@ from plato.engine import Chunk, GenerateRequest, KVEventBatch, Replica
 from plato.errors import UnavailableError
 from plato.patience import Patience
 from plato.planning.protocol import PlanEvent, PlanRequest
+from plato.streams import with_heartbeat
 
 T = TypeVar("T")
-
-ABANDONED_S = 10.0
-"""When a call that was silent is cancelled."""
 
 
 def detached(call: Callable[[], T]) -> T:
@@ -48,81 +47,56 @@ async def stream(
     *,
     is_last: Callable[[T], bool] = lambda _: False,
     patience: Patience | None = None,
+    abandoned_s: float = 0.0,
 ) -> AsyncGenerator[T]:
     """The items of a streaming handle call; closing the generator cancels the call.
 
     After an item that `is_last` there is nothing to cancel. With `patience` the remote side sends
     heartbeats (empty items, which are dropped), and `UnavailableError` is raised if it is silent
-    for too long; the time that the consumer spends on an item does not count.
-
-    A call that was silent is cancelled later: if its process was only late, the caller has joined
-    the same work again by then, and must not lose it to the call that it has given up.
+    for too long; the time that the consumer spends on an item does not count. A call that was
+    silent is cancelled `abandoned_s` later.
     """
     response = detached(call)
     watch = None if patience is None else patience.watch()
-    cancel_in_s = 0.0
-    next_item: asyncio.Task[Any] | None = None
+    cancel_in_s: float | None = 0.0
+    items = with_heartbeat(_items(response), lambda: None if watch is None else watch.left_s)
     try:
-        while True:
-            # In a task of its own, so that waiting for it can end without cancelling it.
-            next_item = next_item or asyncio.ensure_future(_next(response))
-            await asyncio.wait([next_item], timeout=None if watch is None else watch.left_s)
-            if not next_item.done():
-                assert watch is not None
-                assert patience is not None
-                if watch.left_s > 0:
-                    # This process was late itself.
-                    continue
-                cancel_in_s = ABANDONED_S
-                raise UnavailableError(
-                    f"no heartbeat from the other process for {patience.limit_s:.2g} s",
-                    retry_after_s=1.0,
-                )
-            item, next_item = next_item.result(), None
-            if watch is not None:
-                watch.heard()
-            if item is _END:
-                response = None
-                return
-            if isinstance(item, Raised):
-                response = None
-                raise item.error
-            if item:
-                if is_last(cast(T, item)):
-                    response = None
-                yield cast(T, item)
-                if watch is not None:
-                    watch.restart()
+        async with aclosing(items):
+            async for item in items:
+                if watch is not None and item is not None:
+                    watch.heard()
+                if isinstance(item, Raised):
+                    cancel_in_s = None
+                    raise item.error
+                if item is None and watch is not None and patience is not None:
+                    # If there is time left, this process was late itself.
+                    if watch.left_s <= 0:
+                        cancel_in_s = abandoned_s
+                        raise UnavailableError(
+                            f"no heartbeat from the other process for {patience.limit_s:.2g} s",
+                            retry_after_s=1.0,
+                        )
+                elif item:
+                    if is_last(cast(T, item)):
+                        cancel_in_s = None
+                    yield cast(T, item)
+                    if watch is not None:
+                        watch.restart()
+        cancel_in_s = None
     except RayTaskError as error:
         # As in `ask`. Must come first: a RayTaskError is also an instance of its cause's type.
         raise error.cause from error
     finally:
-        if next_item is not None:
-            next_item.cancel()
-            next_item.add_done_callback(_forget)
-        if response is not None:
-            _cancel(response, cancel_in_s)
+        if cancel_in_s:
+            asyncio.get_running_loop().call_later(cancel_in_s, response.cancel)
+        elif cancel_in_s is not None:
+            response.cancel()
 
 
-def _forget(task: asyncio.Task[Any]) -> None:
-    """Take the outcome of a task that nobody waits for: asyncio would log it."""
-    if not task.cancelled():
-        task.exception()
-
-
-def _cancel(response: DeploymentResponseGenerator[Any], in_s: float) -> None:
-    if in_s:
-        asyncio.get_running_loop().call_later(in_s, response.cancel)
-    else:
-        response.cancel()
-
-
-async def _next(response: DeploymentResponseGenerator[Any]) -> Any:
-    """The next item of a response, or `_END`."""
-    return await anext(response, _END)
-
-
-_END = object()
+async def _items(response: DeploymentResponseGenerator[Any]) -> AsyncGenerator[Any]:
+    """The items of a response; an empty one is `()`."""
+    async for item in response:
+        yield item or ()
 
 
 class ServeDecoderPool:

@@ -23,6 +23,9 @@ from plato.runs.failover import call_with_failover, follow_detached, follow_with
 from plato.settings import Settings
 
 CALL_DEADLINE_S = 5.0
+ABANDONED_S = 10.0
+"""When the call to a scheduler that was silent is cancelled. If its process was only late, another
+call has joined the same run by then, and must not lose it to the one that was given up."""
 
 
 class ServeRunService:
@@ -52,8 +55,9 @@ class ServeRunService:
         async def follow(after: EventId) -> AsyncGenerator[RunEvents]:
             tenant, run_id = request.tenant, request.run_id
             owner = await self._call(lambda: self._scheduler.owner.remote(tenant, run_id), run_id)
-            batches = self._stream(
-                lambda: self._streaming.follow.remote(tenant, run_id, after, replica=owner)
+            batches: AsyncGenerator[RunEvents] = stream(
+                lambda: self._streaming.follow.remote(tenant, run_id, after, replica=owner),
+                patience=self._patience,
             )
             async with aclosing(batches):
                 async for batch in batches:
@@ -79,10 +83,11 @@ class ServeRunService:
         return state
 
     def _drive(self, request: RunRequest, received: RunEvents | None) -> AsyncGenerator[RunEvents]:
-        return self._stream(lambda: self._streaming.run.remote(request, received))
-
-    def _stream(self, call: Callable[[], Any]) -> AsyncGenerator[RunEvents]:
-        return stream(call, patience=self._patience)
+        return stream(
+            lambda: self._streaming.run.remote(request, received),
+            patience=self._patience,
+            abandoned_s=ABANDONED_S,
+        )
 
     async def _call(
         self,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator
-from contextlib import aclosing
 from typing import Any
 
 from ray import serve
@@ -34,10 +33,6 @@ class PlannerService:
         self._sampling = start_sampling()
 
     @streams_errors
-    async def plan(self, request: PlanRequest) -> AsyncGenerator[PlanEvent | None]:
+    def plan(self, request: PlanRequest) -> AsyncGenerator[PlanEvent | None]:
         """Decode a plan; see `Planner.plan`. `None` is a heartbeat."""
-        async with aclosing(
-            with_heartbeat(self._planner.plan(request), self._heartbeat_s)
-        ) as events:
-            async for event in events:
-                yield event
+        return with_heartbeat(self._planner.plan(request), self._heartbeat_s)

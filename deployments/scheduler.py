@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator
-from contextlib import aclosing
 from typing import Any
 
 from ray import serve
@@ -69,14 +68,11 @@ class SchedulerService:
         )
 
     @streams_errors
-    async def run(
+    def run(
         self, request: RunRequest, received: RunEvents | None = None
     ) -> AsyncGenerator[RunEvents]:
         """Answer one question; see `GraphScheduler.run`. Empty batches are heartbeats."""
-        batches = self._scheduler.run(request, received, self._heartbeat_s)
-        async with aclosing(batches):
-            async for batch in batches:
-                yield batch
+        return self._scheduler.run(request, received, self._heartbeat_s)
 
     @sends_errors
     async def open(self, request: RunRequest) -> None:
@@ -84,17 +80,14 @@ class SchedulerService:
         await self._scheduler.open(request)
 
     @streams_errors
-    async def follow(
+    def follow(
         self, tenant: str, run_id: str, after: EventId = BEFORE_ALL, *, replica: str | None = None
     ) -> AsyncGenerator[RunEvents]:
         """Events of a run, whichever scheduler drives it; see `RunRegistry.follow`.
 
         Empty batches are heartbeats. `replica` is for the router: the owner has the events first.
         """
-        batches = self._scheduler.runs.follow(tenant, run_id, EventId(*after), self._heartbeat_s)
-        async with aclosing(batches):
-            async for batch in batches:
-                yield batch
+        return self._scheduler.runs.follow(tenant, run_id, EventId(*after), self._heartbeat_s)
 
     @sends_errors
     async def snapshot(self, tenant: str, run_id: str) -> RunSnapshot:

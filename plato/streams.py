@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from typing import TypeVar
 
 T = TypeVar("T")
 
 
-async def with_heartbeat(items: AsyncGenerator[T], interval_s: float) -> AsyncGenerator[T | None]:
-    """The items, and `None` whenever `interval_s` has passed without one.
+async def with_heartbeat(
+    items: AsyncGenerator[T], interval_s: float | Callable[[], float | None]
+) -> AsyncGenerator[T | None]:
+    """The items, and `None` whenever `interval_s` has passed without one; asked before each wait.
 
     Each item is awaited in a task of its own, so that waiting for it can be interrupted without
     cancelling it. Closing closes `items`.
@@ -21,7 +23,8 @@ async def with_heartbeat(items: AsyncGenerator[T], interval_s: float) -> AsyncGe
         try:
             while True:
                 next_item = next_item or asyncio.create_task(_next(items))
-                done, _ = await asyncio.wait([next_item], timeout=interval_s)
+                timeout = interval_s() if callable(interval_s) else interval_s
+                done, _ = await asyncio.wait([next_item], timeout=timeout)
                 if not done:
                     yield None
                     continue

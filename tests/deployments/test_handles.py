@@ -10,7 +10,6 @@ from contextlib import aclosing
 import pytest
 from ray.exceptions import RayTaskError
 
-from deployments import handles
 from deployments.handles import stream
 from plato.errors import OverloadedError, UnavailableError
 from plato.patience import Patience
@@ -107,11 +106,14 @@ async def test_a_stream_is_not_given_up_because_its_reader_was_late() -> None:
     assert received == [1, 2]
 
 
-async def test_a_call_that_was_silent_is_cancelled_later(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(handles, "ABANDONED_S", 0.3)
+async def test_a_call_that_was_silent_is_cancelled_at_once_or_later() -> None:
     response = Response(numbers(5))
     with pytest.raises(UnavailableError):
         await anext(stream(lambda: response, patience=Patience(SILENCE_S)))
+    assert response.cancelled
+    response = Response(numbers(5))
+    with pytest.raises(UnavailableError):
+        await anext(stream(lambda: response, patience=Patience(SILENCE_S), abandoned_s=0.3))
     # Its process may only be late, and somebody may join the same work there in between.
     assert not response.cancelled
     await asyncio.sleep(0.4)
