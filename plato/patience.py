@@ -31,9 +31,15 @@ class LoopClock:
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
         self._lost = 0.0
-        self.lateness = 0.0
-        """The longest recent lateness, in seconds."""
+        self._lateness = 0.0
+        self._due = 0.0
         self._expect()
+
+    @property
+    def lateness(self) -> float:
+        """The longest recent lateness, in seconds."""
+        # What the loop runs right after a pause comes before the tick that is due.
+        return max(self._lateness, self._loop.time() - self._due)
 
     def time(self) -> float:
         """Seconds since some moment."""
@@ -42,13 +48,14 @@ class LoopClock:
     def _expect(self) -> None:
         # A timer and not a task: timers run in the order of their times, so after a pause this
         # one runs before the timeouts that would judge others by it.
-        self._loop.call_later(TICK_S, self._tick, self._loop.time() + TICK_S)
+        self._due = self._loop.time() + TICK_S
+        self._loop.call_at(self._due, self._tick)
 
-    def _tick(self, due: float) -> None:
-        late = self._loop.time() - due
+    def _tick(self) -> None:
+        late = self._loop.time() - self._due
         if late > TOLERANCE_S:
             self._lost += late
-        self.lateness = max(late, LATENESS_KEPT * self.lateness)
+        self._lateness = max(late, LATENESS_KEPT * self._lateness)
         self._expect()
 
 

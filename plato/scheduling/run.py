@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 
 from plato.errors import DeadlineError, NodeFailedError, PlatoError
+from plato.patience import loop_clock
 from plato.runs import RunFailed, RunFinished, RunState
 from plato.scheduling.event_log import EventLog
 from plato.scheduling.node_tasks import NodeTasks
@@ -19,6 +20,8 @@ from plato.tasks import expire
 logger = logging.getLogger(__name__)
 
 CANCEL_DEADLINE_S = 5.0
+ALONE_S = 3.0
+"""The longest time that a run without a caller goes on, if this process was late."""
 MAX_TAKEOVERS = 8
 """A run whose schedulers fail more often may be what they fail of."""
 
@@ -34,7 +37,7 @@ class Run:
     """Drives one question in one task, which owns every task of its plan and nodes.
 
     It ends with its answer, by its deadline, or when it is cancelled. Followers may come and go
-    (`log.follow`). A run with an attached caller is cancelled when that caller detaches.
+    (`log.follow`). A run with attached callers is cancelled when the last one detaches.
     """
 
     def __init__(
@@ -56,7 +59,9 @@ class Run:
         self.log = EventLog(state, journal, services.model.text, term)
         self._services = services
         self._on_end = on_end
-        self._caller: object | None = None
+        self._clock = loop_clock()
+        self._callers: set[object] = set()
+        """Tokens of `attach`; few, as callers give up one after the other."""
         self._cancelled = RunCancelledError("the run was cancelled")
         self._task = asyncio.create_task(self._drive(), name=f"run-{self.id}")
 
@@ -66,14 +71,25 @@ class Run:
         return self.log.state
 
     def attach(self) -> object:
-        """Attach a caller, in place of an earlier one; returns a token for `detach`."""
-        self._caller = object()
-        return self._caller
+        """Attach a caller; returns a token for `detach`."""
+        token = object()
+        self._callers.add(token)
+        return token
 
     async def detach(self, token: object) -> None:
-        """Cancel the run, unless another caller has attached since."""
-        if self._caller is token and not self.log.ended:
-            await self.cancel()
+        """Cancel the run, unless another caller is attached.
+
+        A caller that took this process for dead has called again and given up again, perhaps
+        several times: after a pause, the calls and their ends are all processed, and the one that
+        is not given up may be the last. So as long as this process was late, it may still come.
+        """
+        self._callers.discard(token)
+        try:
+            if not self._callers and not self.log.ended:
+                await asyncio.sleep(min(self._clock.lateness, ALONE_S))
+        finally:
+            if not self._callers and not self.log.ended:
+                await self.cancel()
 
     async def cancel(self, code: str = "cancelled", message: str = "the run was cancelled") -> None:
         """Cancel the run, if it has not ended; `code` and `message` are in its last event."""

@@ -109,7 +109,7 @@ class GraphScheduler:
     async def attached(
         self, request: RunRequest, received: RunEvents | None = None
     ) -> AsyncIterator[tuple[Run, EventId]]:
-        """Attach to a run; it is cancelled on exit, unless another caller has attached since.
+        """Attach to a run; it is cancelled on exit, unless another caller is attached.
 
         With `received`, the events received from a scheduler that failed, the run is taken over,
         or joined if this scheduler drives it already. Yields the run and the id after which to

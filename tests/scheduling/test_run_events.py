@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from contextlib import aclosing
 
 import pytest
@@ -157,6 +158,48 @@ async def test_a_call_that_leaves_does_not_take_the_run_from_the_one_that_has_jo
     await asyncio.wait_for(joined, 5)
     assert_in_order(second.events)
     assert second.report.finish_reason == "stop"
+
+
+async def test_a_run_outlives_calls_that_come_and_go_before_the_one_that_stays(
+    make_scheduler: MakeScheduler, tools: ModelTools
+) -> None:
+    pool = ScriptedPool(tools)
+    pool.hold(1, 2)
+    scheduler = make_scheduler(pool)
+    asked = question(plan=parts((), ()))
+    first = scheduler.run(asked)
+    received = await anext(first)
+    # A retry that is given up while the first call is still there.
+    second = scheduler.run(asked, received)
+    await anext(second)
+    await second.aclose()
+    # And after a pause of this process, in which all of them were given up but the last.
+    time.sleep(1.0)  # noqa: ASYNC251
+    leaving = asyncio.create_task(first.aclose())
+    await asyncio.sleep(0.2)
+    last = Watched()
+    joined = asyncio.create_task(last.take(scheduler.run(asked, received)))
+    await last.until(lambda: bool(last.events))
+    await asyncio.wait_for(leaving, 5)
+    pool.resume(1, 2)
+    await asyncio.wait_for(joined, 5)
+    assert last.report.finish_reason == "stop"
+
+
+async def test_a_run_that_everybody_has_left_is_cancelled_at_once(
+    make_scheduler: MakeScheduler, tools: ModelTools
+) -> None:
+    pool = ScriptedPool(tools)
+    pool.hold(1, 2)
+    scheduler = make_scheduler(pool)
+    calls = [scheduler.run(asked := question(plan=parts((), ())))]
+    received = await anext(calls[0])
+    calls.append(scheduler.run(asked, received))
+    await anext(calls[1])
+    for call in calls:
+        assert asked.run_id in scheduler.runs
+        await asyncio.wait_for(call.aclose(), 1)
+    assert asked.run_id not in scheduler.runs
 
 
 async def test_released_text_is_the_answer_at_its_bytes(scheduler: GraphScheduler) -> None:
