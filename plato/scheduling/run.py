@@ -62,6 +62,8 @@ class Run:
         self._clock = loop_clock()
         self._callers: set[object] = set()
         """Tokens of `attach`; few, as callers give up one after the other."""
+        self._joined = False
+        """Whether a caller has called again."""
         self._cancelled = RunCancelledError("the run was cancelled")
         self._task = asyncio.create_task(self._drive(), name=f"run-{self.id}")
 
@@ -73,19 +75,20 @@ class Run:
     def attach(self) -> object:
         """Attach a caller; returns a token for `detach`."""
         token = object()
+        self._joined = self._joined or bool(self._callers)
         self._callers.add(token)
         return token
 
     async def detach(self, token: object) -> None:
         """Cancel the run, unless another caller is attached.
 
-        A caller that took this process for dead has called again and given up again, perhaps
-        several times: after a pause, the calls and their ends are all processed, and the one that
-        is not given up may be the last. So as long as this process was late, it may still come.
+        A caller that took this process for dead has called again, and given up again, perhaps
+        several times. After the pause, all these calls and their ends are processed, and the one
+        that is not given up may be the last: it has as much time as this process was late.
         """
         self._callers.discard(token)
         try:
-            if not self._callers and not self.log.ended:
+            if self._joined and not self._callers and not self.log.ended:
                 await asyncio.sleep(min(self._clock.lateness, ALONE_S))
         finally:
             if not self._callers and not self.log.ended:
