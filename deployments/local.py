@@ -35,6 +35,7 @@ from ray import serve
 from ray.serve.schema import DeploymentStatus
 
 from deployments.app import build
+from plato.context.cluster import refuse_cluster
 from plato.models import resolve_model
 from plato.settings import Settings
 
@@ -145,13 +146,17 @@ class LocalApp:
     def start(self) -> None:
         """Download the model, start Ray, deploy, and wait until the application is ready."""
         # Here and not in a replica, to show the progress of a first download.
-        resolve_model(self._settings.model, self._settings.cache_dir)
-        cpus = max(os.cpu_count() or 1, -(-reserved_cpus(self._settings) // 1))
+        settings = self._settings
+        resolve_model(settings.model, settings.cache_dir, settings.model_revision)
+        if settings.redis_url is not None:
+            # The replicas refuse it, too, but in tracebacks.
+            refuse_cluster(settings.redis_url)
+        cpus = max(os.cpu_count() or 1, -(-reserved_cpus(settings) // 1))
         logging.getLogger("ray.serve").setLevel(logging.WARNING)
         try:
             self._report("starting Ray")
             self._ray = ExitStack()
-            resources = reserved_resources(self._settings)
+            resources = reserved_resources(settings)
             self._ray.enter_context(
                 start_ray(cpus, resources, logs=self._logs, metrics_port=self._metrics_port)
             )
@@ -159,10 +164,10 @@ class LocalApp:
                 http_options={"host": self._host, "port": self._port},
                 logging_config=SERVE_LOGS,
             )
-            self._report(f"starting the application, loading {self._settings.model_name}")
+            self._report(f"starting the application, loading {settings.model_name}")
             with _reporting(self._report):
                 serve.run(
-                    build(self._settings),
+                    build(settings),
                     name=APP_NAME,
                     route_prefix="/",
                     logging_config=SERVE_LOGS,

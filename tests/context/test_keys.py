@@ -1,23 +1,24 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from plato.context.keys import nodes_key, run_key
+from plato.context.keys import Keys
 
+KEYS = Keys()
 names = st.text(st.characters(exclude_categories=["Cs"]) | st.sampled_from(":{}%*/"), max_size=8)
 
 
 @given(names, names, names, names)
 def test_two_runs_never_share_a_key(tenant, run, other_tenant, other_run):
     if (tenant, run) != (other_tenant, other_run):
-        assert run_key(tenant, run) != run_key(other_tenant, other_run)
-        assert nodes_key(tenant, run) != nodes_key(other_tenant, other_run)
+        assert KEYS.run(tenant, run) != KEYS.run(other_tenant, other_run)
+        assert KEYS.nodes(tenant, run) != KEYS.nodes(other_tenant, other_run)
 
 
 @given(names, names)
 def test_the_third_part_of_a_key_is_its_only_hash_tag(tenant, run):
-    prefix, escaped_tenant, tag, kind = run_key(tenant, run).split(":")
+    prefix, escaped_tenant, tag, kind = KEYS.run(tenant, run).split(":")
     assert (prefix, kind) == ("plato", "state")
     assert not set("{}*?[") & set(escaped_tenant)
     assert (tag[0], tag[-1]) == ("{", "}")
     assert not set("{}") & set(tag[1:-1])
-    assert nodes_key(tenant, run).split(":")[2] == tag
+    assert KEYS.nodes(tenant, run).split(":")[2] == tag
