@@ -25,6 +25,9 @@ if "ray" not in sys.modules:
     os.environ.setdefault("RAY_DEDUP_LOGS", "0")
     # Progress is reported by `LocalApp`; a slow start on a busy machine is no cause for a warning.
     os.environ.setdefault("RAY_SERVE_SLOW_STARTUP_WARNING_S", "600")
+    # With "0", Ray takes the loopback address for the machine's, and listens only there, with the
+    # metrics and its own ports; otherwise, on Linux, at all addresses.
+    os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
     # Otherwise decoders run at low priority.
     os.environ.setdefault("RAY_worker_niceness", "0")
     if os.environ.setdefault("RAY_AUTH_MODE", "token") == "token":
@@ -79,7 +82,7 @@ def start_ray(
     """A private Ray instance, removed completely after the context.
 
     `resources` are custom resources; `logs` forwards the logs of all replicas to standard error.
-    Metrics are served at `metrics_port`, or at a free port.
+    Metrics are served at `metrics_port`, or at a free port, of the loopback address.
     """
     # A short path: Ray creates sockets in it, whose paths are limited to 107 characters.
     folder = tempfile.mkdtemp(prefix="plato-")
