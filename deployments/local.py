@@ -148,12 +148,12 @@ class LocalApp:
 
     def start(self) -> None:
         """Download the model, start Ray, deploy, and wait until the application is ready."""
-        # Here and not in a replica, to show the progress of a first download.
         settings = self._settings
-        resolve_model(settings.model, settings.cache_dir, settings.model_revision)
         if settings.redis_url is not None:
             # The replicas refuse it, too, but in tracebacks.
             refuse_cluster(settings.redis_url)
+        # Here and not in a replica, to show the progress of a first download.
+        resolve_model(settings.model, settings.cache_dir, settings.model_revision)
         cpus = max(os.cpu_count() or 1, -(-reserved_cpus(settings) // 1))
         logging.getLogger("ray.serve").setLevel(logging.WARNING)
         try:

@@ -60,8 +60,9 @@ class GraphScheduler:
         recorder: Recorder = NO_METRICS,
     ) -> None:
         """`close` closes neither `pool` nor `store`."""
+        self.fingerprint = model.fingerprint
+        """Of the model whose runs it drives."""
         # A name alone would let a restarted scheduler keep its predecessor's sequences alive.
-        self._fingerprint = model.fingerprint
         self._owner = f"{name}:{uuid.uuid4().hex[:8]}"
         self._settings = settings
         self._store = store
@@ -203,10 +204,10 @@ class GraphScheduler:
 
     def _refuse_other_model(self, request: RunRequest) -> None:
         """Raise `UnavailableError` if a run is not for this scheduler's model."""
-        if request.fingerprint not in ("", self._fingerprint):
+        if request.fingerprint not in ("", self.fingerprint):
             raise UnavailableError(
                 f"run {request.run_id} is for the model {request.fingerprint}, and this scheduler "
-                f"has {self._fingerprint}; ask again when the update has ended",
+                f"has {self.fingerprint}; ask again when the update has ended",
                 retry_after_s=5.0,
             )
 
@@ -220,7 +221,7 @@ class GraphScheduler:
         admitted: bool = False,
     ) -> Run:
         self.start()
-        state.request = request = replace(state.request, fingerprint=self._fingerprint)
+        state.request = request = replace(state.request, fingerprint=self.fingerprint)
         lease = RunLease(
             self._store,
             request.tenant,

@@ -22,3 +22,14 @@ def test_the_third_part_of_a_key_is_its_only_hash_tag(tenant, run):
     assert (tag[0], tag[-1]) == ("{", "}")
     assert not set("{}") & set(tag[1:-1])
     assert KEYS.nodes(tenant, run).split(":")[2] == tag
+
+
+@given(names, names, names, names)
+def test_two_namespaces_never_share_a_key(namespace, other, tenant, run):
+    if namespace != other:
+        mine, theirs = Keys(namespace, "model"), Keys(other, "model")
+        assert mine.run(tenant, run) != theirs.run(tenant, run)
+        assert mine.running != theirs.running
+        assert mine.kv_events != theirs.kv_events
+    keys = Keys(namespace, "state")
+    assert not {keys.running, keys.kv_events} & {keys.run(tenant, run), keys.nodes(tenant, run)}

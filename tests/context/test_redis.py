@@ -121,3 +121,37 @@ async def test_a_wrong_password_is_a_store_that_is_away_and_stays_secret(shared_
     assert "context store unavailable" in caplog.text
     assert "wrong-secret" not in caplog.text
     await store.close()
+
+
+MODELS = Keys("app", "one model"), Keys("app", "another model"), Keys("another app", "one model")
+
+
+async def test_only_the_same_application_with_the_same_model_adopts_a_run(shared_valkey, client):
+    stores = [RedisContextStore(shared_valkey.url, keys, timeout_s=5.0) for keys in MODELS]
+    for number, store in enumerate(stores):
+        assert await store.acquire("acme", f"run-{number}", "owner", 0.001)
+    await asyncio.sleep(0.01)
+    for number, store in enumerate(stores):
+        assert await store.orphans() == (("acme", f"run-{number}"),)
+        await store.close()
+
+
+async def test_only_the_same_application_with_the_same_model_reads_kv_events(shared_valkey, client):
+    stores = [RedisContextStore(shared_valkey.url, keys, timeout_s=5.0) for keys in MODELS]
+    for number, store in enumerate(stores):
+        assert await store.append_kv_events(b"%d" % number)
+    for number, store in enumerate(stores):
+        ((_, entry),) = await store.read_kv_events("0")
+        assert entry == b"%d" % number
+        await store.close()
+
+
+async def test_an_answer_can_be_read_after_the_model_was_replaced_but_not_by_others(
+    shared_valkey, client
+):
+    old, new, other = (RedisContextStore(shared_valkey.url, keys, timeout_s=5.0) for keys in MODELS)
+    await old.put_run(run())
+    assert await new.get_run("acme", "run-1") == run()
+    assert await other.get_run("acme", "run-1") is None
+    for store in (old, new, other):
+        await store.close()
