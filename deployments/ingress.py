@@ -34,7 +34,7 @@ class ServeRunService:
         settings: Settings,
         scheduler: DeploymentHandle[Any],
         context_length: int,
-        fingerprint: str = "",
+        fingerprint: str,
     ) -> None:
         self.context_length = context_length
         self.fingerprint = fingerprint
