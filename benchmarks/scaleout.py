@@ -219,7 +219,9 @@ def new_scheduler(tools: ModelTools, pool: SimulatedPool) -> GraphScheduler:
     )
     return GraphScheduler(
         settings,
-        _Tools(tools.folder, tools.tokenizer, tools.template, tools.context_length),
+        _Tools(
+            tools.folder, tools.tokenizer, tools.template, tools.context_length, tools.fingerprint
+        ),
         planner=_NoPlanner(),
         pool=pool,
         store=MemoryContextStore(),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import threading
 
@@ -25,6 +26,9 @@ def _serve(options: ServeOptions) -> None:
     options.bind().close()
     report = stage_reporter()
     report("loading Ray")
+    if options.open_metrics:
+        # Read by Ray when it is imported; see `deployments.local`.
+        os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "1"
     # Takes seconds.
     from deployments.local import LocalApp
 

@@ -15,14 +15,13 @@ from deployments.autoscaling import token_load
 from deployments.handles import ask
 from deployments.metrics import replica_recorder, start_sampling
 from deployments.raised import sends_errors, streams_errors
-from deployments.replica import open_store, own_deployment, start_replica
+from deployments.replica import open_replica_store, own_deployment, start_replica
 from plato.assembly import new_engine, public_prompts
 from plato.engine import Chunk, Engine, EngineStats, GenerateRequest, KVEventBatch, KVPiece, Prompt
 from plato.engine.prefill import prefill_public
 from plato.errors import UnavailableError
 from plato.kv_transfer import KVTransfer
 from plato.metrics.recording import EngineSampler, StoreSampler
-from plato.models import resolve_model
 from plato.prompting.model_tools import ModelTools
 from plato.scheduling.kv_events import publish_kv_events
 from plato.settings import Settings
@@ -41,14 +40,16 @@ class Decoder:
         """Load the model, outside the event loop; `store` owns the embedded Valkey."""
         name = self._name = start_replica(settings)
 
-        def load() -> Engine:
-            folder = str(resolve_model(settings.model, settings.cache_dir))
-            return new_engine(settings, folder, name)
+        def load() -> tuple[ModelTools, Engine]:
+            tools = ModelTools.load(settings)
+            return tools, new_engine(settings, tools.folder, name, tools.tokenizer.config)
 
-        self._engine = await asyncio.to_thread(load)
-        self._store = await open_store(settings, store)
+        tools, self._engine = await asyncio.to_thread(load)
+        self._store = await open_replica_store(settings, tools.fingerprint, store)
         # The event loop keeps only weak references to tasks.
-        self._prefilling = asyncio.create_task(self._prefill(settings), name="prefill-public")
+        self._prefilling = asyncio.create_task(
+            prefill_public(self._engine, public_prompts(settings, tools)), name="prefill-public"
+        )
         self._publishing = asyncio.create_task(
             publish_kv_events(self._engine, name, self._store), name="publish-kv-events"
         )
@@ -58,10 +59,6 @@ class Decoder:
             EngineSampler(self._recorder, self._engine.stats),
             StoreSampler(self._recorder, lambda: self._store.available),
         )
-
-    async def _prefill(self, settings: Settings) -> None:
-        tools = await asyncio.to_thread(ModelTools.load, settings)
-        await prefill_public(self._engine, public_prompts(settings, tools))
 
     async def kv_snapshot(self, *, replica: str) -> tuple[str, str, KVEventBatch]:
         """Name, epoch and stored prefixes of this replica. `replica` is for the router."""

@@ -128,7 +128,7 @@ def main() -> int:
         sequential_max_tokens=SEQUENTIAL_MAX_TOKENS,
     )
     try:
-        resolve_model(settings.model, settings.cache_dir)
+        resolve_model(settings.model, settings.cache_dir, settings.model_revision)
         with console.status("starting") as status:
             app = LocalApp(settings, port=free_port(), report=status.update)
             app.start()

@@ -15,6 +15,7 @@ from deployments.handles import ask, stream
 from deployments.metrics import replica_recorder, start_sampling
 from deployments.replica import start_replica
 from plato.api.app import new_app
+from plato.engine import fingerprint
 from plato.engine.tokenizer_config import context_length
 from plato.models import resolve_model
 from plato.patience import Patience
@@ -32,9 +33,14 @@ class ServeRunService:
     """Schedulers behind a Serve handle: implements `plato.api.service.RunService`."""
 
     def __init__(
-        self, settings: Settings, scheduler: DeploymentHandle[Any], context_length: int
+        self,
+        settings: Settings,
+        scheduler: DeploymentHandle[Any],
+        context_length: int,
+        fingerprint: str,
     ) -> None:
         self.context_length = context_length
+        self.fingerprint = fingerprint
         self._settings = settings
         self._patience = Patience(settings.silence_s)
         self._scheduler = scheduler
@@ -108,8 +114,15 @@ class Ingress:
         """Bind the API to the schedulers."""
         start_replica(settings)
         self._settings = settings
-        folder = await asyncio.to_thread(resolve_model, settings.model, settings.cache_dir)
-        self._service = ServeRunService(settings, scheduler, context_length(str(folder)))
+        folder = await asyncio.to_thread(
+            resolve_model, settings.model, settings.cache_dir, settings.model_revision
+        )
+        self._service = ServeRunService(
+            settings,
+            scheduler,
+            context_length(str(folder)),
+            fingerprint(folder, settings.dtype),
+        )
         self._sampling = start_sampling()
 
     def __serve_build_asgi_app__(self) -> Starlette:

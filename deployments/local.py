@@ -25,6 +25,9 @@ if "ray" not in sys.modules:
     os.environ.setdefault("RAY_DEDUP_LOGS", "0")
     # Progress is reported by `LocalApp`; a slow start on a busy machine is no cause for a warning.
     os.environ.setdefault("RAY_SERVE_SLOW_STARTUP_WARNING_S", "600")
+    # With "0", Ray takes the loopback address for the machine's, and listens only there, with the
+    # metrics and its own ports; otherwise, on Linux, at all addresses.
+    os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
     # Otherwise decoders run at low priority.
     os.environ.setdefault("RAY_worker_niceness", "0")
     if os.environ.setdefault("RAY_AUTH_MODE", "token") == "token":
@@ -35,6 +38,7 @@ from ray import serve
 from ray.serve.schema import DeploymentStatus
 
 from deployments.app import build
+from plato.context.cluster import refuse_cluster
 from plato.models import resolve_model
 from plato.settings import Settings
 
@@ -78,7 +82,7 @@ def start_ray(
     """A private Ray instance, removed completely after the context.
 
     `resources` are custom resources; `logs` forwards the logs of all replicas to standard error.
-    Metrics are served at `metrics_port`, or at a free port.
+    Metrics are served at `metrics_port`, or at a free port, of the loopback address.
     """
     # A short path: Ray creates sockets in it, whose paths are limited to 107 characters.
     folder = tempfile.mkdtemp(prefix="plato-")
@@ -144,14 +148,18 @@ class LocalApp:
 
     def start(self) -> None:
         """Download the model, start Ray, deploy, and wait until the application is ready."""
+        settings = self._settings
+        if settings.redis_url is not None:
+            # The replicas refuse it, too, but in tracebacks.
+            refuse_cluster(settings.redis_url)
         # Here and not in a replica, to show the progress of a first download.
-        resolve_model(self._settings.model, self._settings.cache_dir)
-        cpus = max(os.cpu_count() or 1, -(-reserved_cpus(self._settings) // 1))
+        resolve_model(settings.model, settings.cache_dir, settings.model_revision)
+        cpus = max(os.cpu_count() or 1, -(-reserved_cpus(settings) // 1))
         logging.getLogger("ray.serve").setLevel(logging.WARNING)
         try:
             self._report("starting Ray")
             self._ray = ExitStack()
-            resources = reserved_resources(self._settings)
+            resources = reserved_resources(settings)
             self._ray.enter_context(
                 start_ray(cpus, resources, logs=self._logs, metrics_port=self._metrics_port)
             )
@@ -159,10 +167,10 @@ class LocalApp:
                 http_options={"host": self._host, "port": self._port},
                 logging_config=SERVE_LOGS,
             )
-            self._report(f"starting the application, loading {self._settings.model_name}")
+            self._report(f"starting the application, loading {settings.model_name}")
             with _reporting(self._report):
                 serve.run(
-                    build(self._settings),
+                    build(settings),
                     name=APP_NAME,
                     route_prefix="/",
                     logging_config=SERVE_LOGS,

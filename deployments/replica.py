@@ -26,18 +26,21 @@ OWNER_INTERVAL_S = 1.0
 OWNER_DEADLINE_S = 5.0
 
 
-async def open_store(settings: Settings, owner: DeploymentHandle[Any] | None) -> ContextStore:
+async def open_replica_store(
+    settings: Settings, fingerprint: str, owner: DeploymentHandle[Any] | None
+) -> ContextStore:
     """The context store: the configured one, or the embedded one of its `owner`."""
     # Late: it imports everything that a scheduler needs, and the store's owner needs nothing of it.
-    from plato.assembly import new_store
+    from plato.assembly import open_store
 
+    app = serve.get_replica_context().app_name
     if settings.redis_url is not None:
-        return new_store(settings)
+        return await open_store(settings, fingerprint, app=app)
     if owner is None:
         raise AssertionError("no store URL is set, and there is no embedded store")
     async with asyncio.timeout(START_DEADLINE_S):
         url = await owner.url.remote()
-    store = new_store(settings, url)
+    store = await open_store(settings, fingerprint, url=url, app=app)
     # For as long as this process lives; the event loop keeps only weak references to tasks.
     following = asyncio.create_task(_follow_owner(store, owner, url), name="follow-store")
     _following.add(following)

@@ -15,7 +15,7 @@ from deployments.raised import sends_errors, streams_errors
 from deployments.replica import (
     HEARTBEATS,
     START_DEADLINE_S,
-    open_store,
+    open_replica_store,
     own_deployment,
     start_replica,
 )
@@ -49,7 +49,7 @@ class SchedulerService:
             await decoder.stats.remote()
         self._heartbeat_s = settings.silence_s / HEARTBEATS
         self._cancel_deadline_s = settings.failover_s
-        self._store = await open_store(settings, store)
+        self._store = await open_replica_store(settings, tools.fingerprint, store)
         self._decoder = decoder
         recorder = replica_recorder()
         self._scheduler = new_scheduler(

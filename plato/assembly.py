@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import Callable
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from plato.context import ContextStore, MemoryContextStore
+from plato.context.cluster import refuse_cluster
+from plato.context.keys import Keys
 from plato.context.redis import RedisContextStore
 from plato.engine import DecoderPool, Engine, Prompt
+from plato.engine.tokenizer_config import TokenizerConfig
 from plato.errors import SettingsError
 from plato.metrics import NO_METRICS, Recorder
 from plato.planning.planner import ModelPlanner
@@ -27,6 +31,8 @@ if TYPE_CHECKING:
 EngineFactory = Callable[[Settings, str, str], Engine]
 """Creates the engine of one decoder from settings, model folder and replica name."""
 
+APP_NAME = "plato"
+"""Name of the application, unless Serve knows it by another."""
 EQUAL_WORK_PLANNER = "plato.testing.equal_work:ScriptedPlanner"
 
 
@@ -36,12 +42,15 @@ def engine_threads(settings: Settings) -> int:
     return settings.decoder_threads or max(1, (cores or 1) // settings.decoders)
 
 
-def engine_config(settings: Settings, folder: str, name: str) -> TorchEngineConfig:
-    """Configuration of one decoder's built-in engine."""
+def engine_config(
+    settings: Settings, folder: str, name: str, tokenizer: TokenizerConfig | None = None
+) -> TorchEngineConfig:
+    """Configuration of one decoder's built-in engine; `tokenizer` is that of the model."""
     from plato.engine.torch import TorchEngineConfig
 
     return TorchEngineConfig(
         model_folder=folder,
+        tokenizer=tokenizer,
         cache_dir=settings.cache_dir,
         name=name,
         device=settings.device,
@@ -54,28 +63,43 @@ def engine_config(settings: Settings, folder: str, name: str) -> TorchEngineConf
     )
 
 
-def new_engine(settings: Settings, folder: str, name: str) -> Engine:
+def new_engine(
+    settings: Settings, folder: str, name: str, tokenizer: TokenizerConfig | None = None
+) -> Engine:
     """Create the engine of one decoder; takes seconds.
 
+    The built-in engine uses `tokenizer`, if this process has loaded the model's already.
     Raises `EngineError` if the model cannot be loaded, `SettingsError` if there is no such engine.
     """
     if settings.engine == "torch":
         from plato.engine.torch import TorchEngine
 
-        return TorchEngine(engine_config(settings, folder, name))
+        return TorchEngine(engine_config(settings, folder, name, tokenizer))
     factory: EngineFactory = _imported("engine", settings.engine, "torch")
     return factory(settings, folder, name)
 
 
-def new_store(settings: Settings, url: str | None = None) -> ContextStore:
+async def open_store(
+    settings: Settings, fingerprint: str, *, url: str | None = None, app: str = APP_NAME
+) -> ContextStore:
     """The context store at `url`, else at the configured one, else in this process's memory.
 
-    Raises `SettingsError` if the URL is invalid.
+    `fingerprint` is of the model, and `app` the name of the application, which separates it from
+    others in the same store unless there is a setting for that.
+
+    Raises `SettingsError` if the URL is invalid, or of a Redis Cluster.
     """
     url = url or settings.redis_url
     if url is None:
         return MemoryContextStore()
-    return RedisContextStore(url, timeout_s=settings.redis_timeout_s, ttl_s=settings.redis_ttl_s)
+    store = RedisContextStore(
+        url,
+        Keys(settings.namespace or app, fingerprint),
+        timeout_s=settings.redis_timeout_s,
+        ttl_s=settings.redis_ttl_s,
+    )
+    await asyncio.to_thread(refuse_cluster, url)
+    return store
 
 
 def new_policy(settings: Settings) -> Policy:
@@ -100,7 +124,7 @@ def _imported(setting: str, path: str, built_in: str) -> Any:
 
 def public_prompts(settings: Settings, tools: ModelTools) -> tuple[Prompt, ...]:
     """Prefixes that the prompts of all tenants share."""
-    planning = PlanningPrompt(tools.tokenizer, tools.template).public
+    planning = PlanningPrompt(tools.tokenizer, tools.template, tools.fingerprint).public
     return tuple(prompt for prompt in (planning, tools.layout.public_prefix()) if len(prompt))
 
 
@@ -116,6 +140,7 @@ def new_planner(settings: Settings, tools: ModelTools, pool: DecoderPool) -> Mod
         tools.template,
         max_title_chars=settings.max_title_chars,
         split_threshold=settings.split_threshold,
+        fingerprint=tools.fingerprint,
     )
 
 

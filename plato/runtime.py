@@ -82,11 +82,12 @@ class LocalRunService:
     """A scheduler in this process: implements `plato.api.service.RunService`."""
 
     def __init__(
-        self, scheduler: GraphScheduler, engines: dict[str, Engine], context_length: int
+        self, scheduler: GraphScheduler, engines: dict[str, Engine], tools: ModelTools
     ) -> None:
         self._scheduler = scheduler
         self._engines = engines
-        self.context_length = context_length
+        self.context_length = tools.context_length
+        self.fingerprint = tools.fingerprint
 
     async def answer(self, state: RunState) -> AsyncGenerator[RunEvents]:
         """Drive the run, and feed `state`."""
@@ -166,7 +167,7 @@ class Runtime:
             name="runtime",
             recorder=recorder,
         )
-        self.service = LocalRunService(self.scheduler, engines, tools.context_length)
+        self.service = LocalRunService(self.scheduler, engines, tools)
         """For `plato.api.app.new_app`."""
 
     @classmethod
@@ -179,7 +180,9 @@ class Runtime:
         try:
             for index in range(settings.decoders):
                 name = f"local-{index}"
-                engines[name] = await asyncio.to_thread(new_engine, settings, tools.folder, name)
+                engines[name] = await asyncio.to_thread(
+                    new_engine, settings, tools.folder, name, tools.tokenizer.config
+                )
             return cls(settings, tools, engines, store, recorder)
         except BaseException as error:
             for engine in engines.values():

@@ -38,6 +38,13 @@ class Settings(BaseSettings):
         default=None,
         description="Name of the model in `GET /v1/models`; default: the value of `model`.",
     )
+    model_revision: str | None = Field(
+        default=None,
+        min_length=1,
+        description="Commit, tag or branch of the model on the Hugging Face hub; default: the "
+        "newest at the first download. Set a commit if machines have caches of their own, so that "
+        "all of them load the same model.",
+    )
     cache_dir: str | None = Field(
         default=None,
         description="Folder for converted models and packed weights; default: ~/.cache/plato.",
@@ -110,7 +117,15 @@ class Settings(BaseSettings):
 
     # Context store
     redis_url: str | None = Field(
-        default=None, description="URL of a shared Redis or Valkey; default: an embedded Valkey."
+        default=None,
+        description="URL of a shared Redis or Valkey, not of a Redis Cluster; default: an embedded "
+        "Valkey.",
+    )
+    namespace: str | None = Field(
+        default=None,
+        min_length=1,
+        description="First part of all keys in the store: applications with the same namespace and "
+        "model adopt each other's runs; default: the name of the Serve application, or `plato`.",
     )
     redis_timeout_s: float = Field(default=0.5, gt=0)
     redis_ttl_s: int = Field(default=3600, ge=1, description="Retention of runs in the store.")

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import pytest
+from redis.asyncio import Redis
 
 from benchmarks.policies import ByRunName
-from plato.assembly import new_engine, new_policy
+from plato.assembly import new_engine, new_policy, open_store
 from plato.engine import Engine, Prompt, Segment
 from plato.errors import SettingsError
 from plato.scheduling.placement import KVAware, PlacementRequest, ReplicaView
@@ -31,6 +32,21 @@ def test_another_engine_comes_from_the_factory_that_the_settings_name() -> None:
     settings = Settings(engine=f"{__name__}:make_engine", engine_options={"pace": 2})
     assert new_engine(settings, "folder", "decoder-0") is ENGINE
     assert [(settings, "folder", "decoder-0")] == CALLS
+
+
+async def test_keys_begin_with_the_namespace_or_else_the_name_of_the_application(
+    valkey_url: str,
+) -> None:
+    async with Redis.from_url(valkey_url, protocol=2) as client:
+        for namespace, first in ((None, b"app"), ("shop%", b"shop%25")):
+            await client.flushdb()
+            settings = Settings(redis_url=valkey_url, namespace=namespace, redis_timeout_s=5)
+            store = await open_store(settings, "model", app="app")
+            assert await store.append_kv_events(b"entry")
+            assert await store.acquire("tenant", "run", "owner", 1.0)
+            await store.close()
+            names = b":kv:model", b":running:model", b":tenant:{run}:state"
+            assert set(await client.keys()) == {first + name for name in names}
 
 
 @pytest.mark.parametrize(

@@ -52,6 +52,7 @@ class ChatRoutes:
             body,
             settings=self._settings,
             context_length=self._service.context_length,
+            fingerprint=self._service.fingerprint,
             tenant=tenant_of(request),
         )
         request.state.run = asked.run_id

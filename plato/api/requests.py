@@ -119,11 +119,14 @@ def to_run_request(
     *,
     settings: Settings,
     context_length: int,
+    fingerprint: str = "",
     tenant: str = "",
     run_id: str | None = None,
     seed_source: Callable[[], int] = random_seed,
 ) -> RunRequest:
     """The request for the scheduler, with the defaults of `settings`; by default a new run.
+
+    `fingerprint` is of the model that is to answer.
 
     Raises `InvalidRequestError` if the request exceeds the limits of `settings`, and
     `ContextLengthError` if it certainly exceeds `context_length` tokens: how many it has, only the
@@ -145,6 +148,7 @@ def to_run_request(
         run_id=run_id or uuid.uuid4().hex,
         messages=tuple(map(_message, body.messages)),
         tenant=tenant,
+        fingerprint=fingerprint,
         mode=options.mode,
         sampling=_sampling(body, settings, seed_source),
         stop=tuple(body.stop or ()),

@@ -110,6 +110,7 @@ class RunRoutes:
             body,
             settings=self._settings,
             context_length=self._service.context_length,
+            fingerprint=self._service.fingerprint,
             tenant=tenant_of(request),
         )
         request.state.run = asked.run_id

@@ -13,6 +13,8 @@ class RunService(Protocol):
 
     context_length: int
     """Longest sequence of the model, in tokens."""
+    fingerprint: str
+    """Of the model; see `plato.engine.fingerprint`."""
 
     def answer(self, state: RunState) -> AsyncGenerator[RunEvents]:
         """Answer the question of `state`, and feed it; released text is not repeated.

@@ -1,40 +1,56 @@
 """Key names of the store.
 
-Keys have the form `plato:TENANT:{RUN}:state`. Tenant and run are percent-encoded, so neither can
-contain `:` or a brace, and no tenant name can escape its prefix; `plato:acme:*` matches all keys of
-one tenant (and can be an ACL rule). The braces are the hash tag of Redis Cluster: the keys of one
-run share a slot, so one script can access all of them. Two keys belong to no tenant:
-`plato:running` and `plato:kv`.
+Keys have the form `NAMESPACE:TENANT:{RUN}:state`. Each part is percent-encoded, so none can contain
+`:` or a brace, and no name can escape its prefix; `plato:acme:*` matches all keys of one tenant in
+the namespace `plato` (and can be an ACL rule). The keys of a run say nothing of its model, so that
+its answer can be read after the model was replaced. Two keys belong to no tenant but to one model:
+`NAMESPACE:running:MODEL` and `NAMESPACE:kv:MODEL`, with the model's fingerprint.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from urllib.parse import quote, unquote
 
 
-def run_key(tenant: str, run_id: str) -> str:
-    """State, owner and fence of a run (a hash)."""
-    return f"plato:{_escape(tenant)}:{{{_escape(run_id)}}}:state"
+@dataclass(frozen=True, slots=True)
+class Keys:
+    """The keys of one application with one model."""
 
+    namespace: str = "plato"
+    """Applications with the same one share their runs."""
+    fingerprint: str = ""
+    """Of the model: schedulers adopt only its runs, and follow only its KV events."""
 
-def nodes_key(tenant: str, run_id: str) -> str:
-    """Finished nodes of a run, by number (a hash)."""
-    return f"plato:{_escape(tenant)}:{{{_escape(run_id)}}}:nodes"
+    def run(self, tenant: str, run_id: str) -> str:
+        """State, owner and fence of a run (a hash)."""
+        return self._of_run(tenant, run_id, "state")
 
+    def nodes(self, tenant: str, run_id: str) -> str:
+        """Finished nodes of a run, by number (a hash)."""
+        return self._of_run(tenant, run_id, "nodes")
 
-def events_key(tenant: str, run_id: str) -> str:
-    """Event log of a run (a stream)."""
-    return f"plato:{_escape(tenant)}:{{{_escape(run_id)}}}:events"
+    def events(self, tenant: str, run_id: str) -> str:
+        """Event log of a run (a stream)."""
+        return self._of_run(tenant, run_id, "events")
 
+    @property
+    def kv_events(self) -> str:
+        """KV events of all decoders (a stream); contains only hashes, salted with the tenant."""
+        return f"{_escape(self.namespace)}:kv:{self.fingerprint}"
 
-KV_EVENTS_KEY = "plato:kv"
-"""KV events of all decoders (a stream); contains only hashes, salted with the tenant."""
-RUNNING_KEY = "plato:running"
-"""Runs that have an owner, by the expiry of its lease (a sorted set)."""
+    @property
+    def running(self) -> str:
+        """Runs that have an owner, by the expiry of its lease (a sorted set)."""
+        return f"{_escape(self.namespace)}:running:{self.fingerprint}"
+
+    def _of_run(self, tenant: str, run_id: str, kind: str) -> str:
+        # The braces keep runs apart from `kv` and `running`, whatever the tenant is called.
+        return f"{_escape(self.namespace)}:{_escape(tenant)}:{{{_escape(run_id)}}}:{kind}"
 
 
 def running_member(tenant: str, run_id: str) -> str:
-    """Member of `RUNNING_KEY` for a run."""
+    """Member of `Keys.running` for a run."""
     return f"{_escape(tenant)}:{_escape(run_id)}"
 
 

@@ -29,7 +29,7 @@ from plato.runs import (
     RunRequest,
 )
 
-VERSION = 2
+VERSION = 3
 
 
 @dataclass(frozen=True, slots=True)

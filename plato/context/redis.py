@@ -15,15 +15,8 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from plato.context import scripts
 from plato.context.breaker import CircuitBreaker
-from plato.context.keys import (
-    KV_EVENTS_KEY,
-    RUNNING_KEY,
-    events_key,
-    nodes_key,
-    read_running_member,
-    run_key,
-    running_member,
-)
+from plato.context.cluster import CLUSTER_ERRORS, CLUSTER_MESSAGE
+from plato.context.keys import Keys, read_running_member, running_member
 from plato.context.protocol import NodeRecord, RunRecord
 from plato.context.records import Record, UnreadableRecordError, pack, unpack
 from plato.errors import SettingsError
@@ -45,7 +38,7 @@ ORPHANS = 16
 
 
 class RedisContextStore:
-    """Node outputs, runs and event logs under `plato:TENANT:`, each key with a TTL.
+    """Node outputs, runs and event logs under `NAMESPACE:TENANT:`, each key with a TTL.
 
     Every method except `release` is one round trip, and every round trip ends within `timeout_s`,
     including connecting. If the store does not answer, the methods return False, None or an empty
@@ -58,6 +51,7 @@ class RedisContextStore:
     def __init__(
         self,
         url: str,
+        keys: Keys | None = None,
         *,
         timeout_s: float = 0.5,
         ttl_s: int = 3600,
@@ -67,6 +61,7 @@ class RedisContextStore:
 
         Args:
             url: `redis://[[user]:password@]host[:port][/db]`, `rediss://` or `unix://`.
+            keys: The names of the keys, which separate applications and models.
             timeout_s: The deadline of every call.
             ttl_s: Lifetime of a key after its last write.
             breaker: A circuit breaker with other thresholds than the default.
@@ -74,6 +69,7 @@ class RedisContextStore:
         Raises:
             SettingsError: `url` is not a Redis URL.
         """
+        self._keys = keys or Keys()
         self._timeout_s = timeout_s
         self._ttl_ms = ttl_s * 1000
         self._breaker = breaker or CircuitBreaker()
@@ -122,20 +118,22 @@ class RedisContextStore:
 
     async def put_run(self, record: RunRecord) -> bool:
         """Write a run's state; False if it could not be written or the fence is stale."""
-        key = run_key(record.tenant, record.run_id)
+        key = self._keys.run(record.tenant, record.run_id)
         return await self._write(scripts.PUT_RUN, key, pack(record), record.fence, self._ttl_ms)
 
     async def get_run(self, tenant: str, run_id: str) -> RunRecord | None:
         """Read a run's state."""
         data = await self._call(
-            lambda: cast(Awaitable[Any], self._client.hget(run_key(tenant, run_id), "record"))
+            lambda: cast(
+                Awaitable[Any], self._client.hget(self._keys.run(tenant, run_id), "record")
+            )
         )
         return self._unpack(RunRecord, data) if data is not None else None
 
     async def put_node(self, record: NodeRecord, fence: int) -> bool:
         """Write a finished node's output; False if not possible or the fence is stale."""
         tenant, run_id = record.tenant, record.run_id
-        keys = run_key(tenant, run_id), nodes_key(tenant, run_id)
+        keys = self._keys.run(tenant, run_id), self._keys.nodes(tenant, run_id)
         arguments = fence, record.number, pack(record), self._ttl_ms
         return await self._write(scripts.PUT_NODE, keys, *arguments)
 
@@ -143,7 +141,7 @@ class RedisContextStore:
         """All finished nodes of a run, by number."""
         packed = await self._call(
             lambda: cast(
-                Awaitable[dict[bytes, Any]], self._client.hgetall(nodes_key(tenant, run_id))
+                Awaitable[dict[bytes, Any]], self._client.hgetall(self._keys.nodes(tenant, run_id))
             )
         )
         records = (self._unpack(NodeRecord, data) for data in (packed or {}).values())
@@ -152,7 +150,7 @@ class RedisContextStore:
     async def append_kv_events(self, entry: bytes) -> bool:
         """Append a packed batch of KV events; False if it could not be written."""
         return await self._write(
-            scripts.APPEND_KV_EVENTS, KV_EVENTS_KEY, entry, MAX_KV_EVENTS, self._ttl_ms
+            scripts.APPEND_KV_EVENTS, self._keys.kv_events, entry, MAX_KV_EVENTS, self._ttl_ms
         )
 
     async def read_kv_events(self, after: str) -> tuple[tuple[str, bytes], ...] | None:
@@ -160,9 +158,9 @@ class RedisContextStore:
 
         def ask() -> Awaitable[list[tuple[bytes, dict[bytes, bytes]]]]:
             answer = (
-                self._client.xrange(KV_EVENTS_KEY, min=f"({after}", count=READ_ENTRIES)
+                self._client.xrange(self._keys.kv_events, min=f"({after}", count=READ_ENTRIES)
                 if after
-                else self._client.xrevrange(KV_EVENTS_KEY, count=1)
+                else self._client.xrevrange(self._keys.kv_events, count=1)
             )
             return cast(Awaitable[list[tuple[bytes, dict[bytes, bytes]]]], answer)
 
@@ -182,7 +180,7 @@ class RedisContextStore:
         after: EventId | None = None,
     ) -> bool:
         """Append packed events; False if the fence is stale or the log does not end at `after`."""
-        keys = run_key(tenant, run_id), events_key(tenant, run_id)
+        keys = self._keys.run(tenant, run_id), self._keys.events(tenant, run_id)
         arguments = fence, str(last), events, self._ttl_ms, MAX_LOG_ENTRIES, str(after or "")
         return await self._write(scripts.APPEND_EVENTS, keys, *arguments)
 
@@ -190,7 +188,7 @@ class RedisContextStore:
         self, tenant: str, run_id: str, after: EventId
     ) -> tuple[tuple[EventId, bytes], ...]:
         """Packed events with ids above `after`, each with the id of its last; bounded per call."""
-        key = events_key(tenant, run_id)
+        key = self._keys.events(tenant, run_id)
         entries = await self._call(
             lambda: cast(
                 Awaitable[list[tuple[bytes, dict[bytes, bytes]]]],
@@ -215,18 +213,20 @@ class RedisContextStore:
 
     async def release(self, tenant: str, run_id: str, owner: str, fence: int) -> None:
         """Give up the ownership."""
-        if await self._eval(scripts.RELEASE, run_key(tenant, run_id), owner, fence) == 1:
+        if await self._eval(scripts.RELEASE, self._keys.run(tenant, run_id), owner, fence) == 1:
             await self.forget(tenant, run_id)
 
     async def orphans(self) -> tuple[tuple[str, str], ...]:
         """(tenant, run) of runs whose leases have expired; a bounded number per call."""
-        members: Any = await self._eval(scripts.FIND_ORPHANS, RUNNING_KEY, ORPHANS)
+        members: Any = await self._eval(scripts.FIND_ORPHANS, self._keys.running, ORPHANS)
         return tuple(read_running_member(member.decode()) for member in members or ())
 
     async def forget(self, tenant: str, run_id: str) -> None:
         """The run has ended and is not an orphan. Its data is kept."""
         member = running_member(tenant, run_id)
-        await self._call(lambda: cast(Awaitable[Any], self._client.zrem(RUNNING_KEY, member)))
+        await self._call(
+            lambda: cast(Awaitable[Any], self._client.zrem(self._keys.running, member))
+        )
 
     async def close(self) -> None:
         """Disconnect. Close a `WriteBehind` first, so that its queue is written."""
@@ -264,19 +264,18 @@ class RedisContextStore:
         """Run a script that grants a lease on a run, and record the lease for `orphans`.
 
         The lease is recorded first, so that a run with an owner is always found when the owner is
-        gone. `RUNNING_KEY` is shared by all runs, so in a cluster no script may access it together
-        with the key of a run.
+        gone.
         """
         pipeline = self._client.pipeline(transaction=False)
         pipeline.eval(
             scripts.NOTE_RUNNING,
             1,
-            RUNNING_KEY,
+            self._keys.running,
             running_member(tenant, run_id),
             str(_ms(lease_s)),
             str(self._ttl_ms),
         )
-        pipeline.eval(script, 1, run_key(tenant, run_id), *map(str, arguments))
+        pipeline.eval(script, 1, self._keys.run(tenant, run_id), *map(str, arguments))
         answers = await self._call(pipeline.execute)
         return None if answers is None else int(answers[1])
 
@@ -319,6 +318,8 @@ class RedisContextStore:
     def _report_away(self, was_available: bool, error: Exception) -> None:
         if was_available:
             reason = str(error) or f"no answer within {self._timeout_s} s"
+            if isinstance(error, CLUSTER_ERRORS):
+                reason = CLUSTER_MESSAGE
             logger.warning("context store unavailable, continuing without it: %s", reason)
 
     def _report_unreadable(self, error: Exception) -> None:

@@ -9,8 +9,10 @@ from plato.engine.errors import (
     EngineClosedError,
     EngineError,
     ModelNotSupportedError,
+    OtherModelError,
     RequestRefusedError,
 )
+from plato.engine.fingerprint import fingerprint
 from plato.engine.pool import DecoderPool, Replica
 from plato.engine.prompt import Prompt, Segment, chain_hash
 from plato.engine.protocol import (
@@ -45,6 +47,7 @@ __all__ = [
     "Lease",
     "Load",
     "ModelNotSupportedError",
+    "OtherModelError",
     "Prompt",
     "Replica",
     "RequestRefusedError",
@@ -54,5 +57,6 @@ __all__ = [
     "StopMatcher",
     "StoredPrefix",
     "chain_hash",
+    "fingerprint",
     "without_unfinished",
 ]

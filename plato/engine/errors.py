@@ -20,6 +20,10 @@ class RequestRefusedError(EngineError):
         return type(self), (str(self), self.param)
 
 
+class OtherModelError(EngineError):
+    """The request is for another model than the engine's; another replica may have it."""
+
+
 class EngineBusyError(EngineError):
     """The queue is full; retry later or on another replica."""
 

@@ -14,7 +14,17 @@ from functools import cached_property
 
 HASH_BYTES = 16
 ROOT_HASH = bytes(HASH_BYTES)
-"""Parent hash of the first segment of every prompt."""
+"""Parent hash of the first segment of a prompt that is bound to no model."""
+
+
+def root_hash(fingerprint: str) -> bytes:
+    """Parent hash of the first segment of every prompt for the model with this fingerprint.
+
+    So equal token ids for two models never have the same name, in no index and no KV event.
+    """
+    if not fingerprint:
+        return ROOT_HASH
+    return hashlib.blake2b(fingerprint.encode(), digest_size=HASH_BYTES).digest()
 
 
 def chain_hash(parent: bytes, tokens: Iterable[int], tenant: str | None = None) -> bytes:
@@ -46,10 +56,12 @@ class Segment:
 
 @dataclass(frozen=True)
 class Prompt:
-    """Segments in order, and the tenant that owns the private ones."""
+    """Segments in order, the tenant that owns the private ones, and the model that they are for."""
 
     segments: tuple[Segment, ...]
     tenant: str = ""
+    fingerprint: str = ""
+    """Of the model whose token ids these are; empty: any engine accepts it."""
 
     def __len__(self) -> int:
         return len(self.tokens)
@@ -77,7 +89,7 @@ class Prompt:
         tenants never have the same hash.
         """
         hashes: list[bytes] = []
-        parent, private = ROOT_HASH, False
+        parent, private = root_hash(self.fingerprint), False
         for segment in self.segments:
             enters = not private and not segment.public
             private = private or enters
@@ -87,4 +99,4 @@ class Prompt:
 
     def extended(self, *segments: Segment) -> Prompt:
         """This prompt with `segments` appended."""
-        return Prompt((*self.segments, *segments), self.tenant)
+        return Prompt((*self.segments, *segments), self.tenant, self.fingerprint)

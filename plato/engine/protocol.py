@@ -259,6 +259,8 @@ class KVPiece:
     values: NDArray[Any]
     """Same shape and type as `keys`."""
     dtype: str
+    fingerprint: str
+    """Of the model that computed it, with the engine's own precision."""
 
 
 class Engine(Protocol):
@@ -276,8 +278,9 @@ class Engine(Protocol):
         """Decode one sequence.
 
         Closing the iterator cancels the sequence. Raises `RequestRefusedError` if the request can
-        never be served, `EngineBusyError` if the queue is full (possibly after the
-        acknowledgement), and `EngineClosedError` if the engine stops.
+        never be served, `OtherModelError` if its prompt is for another model, `EngineBusyError` if
+        the queue is full (possibly after the acknowledgement), and `EngineClosedError` if the
+        engine stops.
         """
         ...
 
@@ -317,8 +320,9 @@ class Engine(Protocol):
     async def import_kv(self, prompt: Prompt, piece: KVPiece) -> int:
         """Store KV that another engine of the same model has computed.
 
-        Returns the number of tokens stored: 0 if the prefix before them is not cached, if another
-        sequence is computing them, or if there is not enough free or evictable memory.
+        Returns the number of tokens stored: 0 if `piece` is of another model or does not fit, if
+        the prefix before it is not cached, if another sequence is computing it, or if there is not
+        enough free or evictable memory.
         """
         ...
 

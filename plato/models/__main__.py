@@ -17,7 +17,7 @@ def main() -> int:
     """Download the model; returns the exit status."""
     settings = Settings()
     try:
-        folder = resolve_model(settings.model, settings.cache_dir)
+        folder = resolve_model(settings.model, settings.cache_dir, settings.model_revision)
     except ModelError as error:
         sys.stderr.write(f"{error.message}\n")
         return 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from plato.engine.fingerprint import read_header
 from plato.errors import ModelError
 
 CONTENTS = "config.json, tokenizer.json and safetensors weights"
@@ -58,20 +59,10 @@ def _weight_files(folder: Path) -> list[Path]:
 
 
 def _is_whole(file: Path) -> bool:
-    """Whether a safetensors file has the length stated in its header.
-
-    The format: the header's length (8 bytes, little endian), the header (JSON, with the end of
-    every tensor in the data), the data.
-    """
-    size = file.stat().st_size
-    with file.open("rb") as stream:
-        length = int.from_bytes(stream.read(8), "little")
-        if length > size:
-            return False
-        header = stream.read(length)
+    """Whether a safetensors file has the length stated in its header."""
     try:
-        tensors = [entry for key, entry in json.loads(header).items() if key != "__metadata__"]
-        data = max((entry["data_offsets"][1] for entry in tensors), default=0)
+        header, tensors = read_header(file)
+        data = max((tensor["data_offsets"][1] for tensor in tensors.values()), default=0)
     except (ValueError, KeyError, TypeError, AttributeError, IndexError):
         return False
-    return bool(size == 8 + length + data)
+    return bool(file.stat().st_size == 8 + len(header) + data)

@@ -24,8 +24,11 @@ class HubError(Exception):
     """The model cannot be downloaded; the message says why, and what to change."""
 
 
-def find_cached(name: str) -> Path | None:
+def find_cached(name: str, revision: str | None = None) -> Path | None:
     """The model in the hub's cache on this machine, if it is complete.
+
+    Its folder is named after the commit. By default the commit that was newest when it was
+    downloaded.
 
     Raises `ModelError` if `name` is not a valid model name.
     """
@@ -34,7 +37,11 @@ def find_cached(name: str) -> Path | None:
 
     try:
         folder = snapshot_download(
-            name, local_files_only=True, allow_patterns=_WANTED, ignore_patterns=_UNWANTED
+            name,
+            revision=revision,
+            local_files_only=True,
+            allow_patterns=_WANTED,
+            ignore_patterns=_UNWANTED,
         )
     except HFValidationError as error:
         raise ModelError(
@@ -45,21 +52,26 @@ def find_cached(name: str) -> Path | None:
     return Path(folder) if find_problem(Path(folder)) is None else None
 
 
-def download(name: str, report: Progress) -> Path:
-    """Download a model into the hub's cache.
+def download(name: str, report: Progress, revision: str | None = None) -> Path:
+    """Download a model into the hub's cache, at one commit; by default the newest.
 
     Raises `HubError` if the download fails, `ModelError` if the model cannot be used.
     """
     from huggingface_hub import HfApi, snapshot_download
-    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
+    from huggingface_hub.errors import (
+        GatedRepoError,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
 
     what = f"Downloading {name}"
     report(what, 0.0)
     try:
         # A separate request first, because the first request of a download has no timeout.
-        HfApi().model_info(name, timeout=TIMEOUT_S)
+        HfApi().model_info(name, revision=revision, timeout=TIMEOUT_S)
         folder = snapshot_download(
             name,
+            revision=revision,
             etag_timeout=TIMEOUT_S,
             allow_patterns=_WANTED,
             ignore_patterns=_UNWANTED,
@@ -75,6 +87,8 @@ def download(name: str, report: Progress) -> Path:
             "set "
             "HF_TOKEN"
         ) from error
+    except RevisionNotFoundError as error:
+        raise HubError(f"{name!r} has no revision {revision!r}; correct model_revision") from error
     except Exception as error:
         # The hub's client propagates the errors of its HTTP library, which has changed before.
         reason = "".join(str(error).splitlines()[:1])

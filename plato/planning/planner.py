@@ -56,6 +56,7 @@ class ModelPlanner:
         *,
         max_title_chars: int,
         split_threshold: float,
+        fingerprint: str = "",
     ) -> None:
         """Prepare the prompt and token sets; takes about a second.
 
@@ -66,10 +67,11 @@ class ModelPlanner:
             max_title_chars: maximum length of a title.
             split_threshold: if the model may decide, it splits unless its probability of `[ONE]`
                 is above this.
+            fingerprint: of the model.
         """
         self._pool = pool
         self.tokenizer = tokenizer
-        self._prompt = PlanningPrompt(tokenizer, template)
+        self._prompt = PlanningPrompt(tokenizer, template, fingerprint)
         self._decision = SplitDecision(tokenizer, split_threshold)
         self._structure = structure_tokens(tokenizer)
         self._max_title_chars = max_title_chars

@@ -25,8 +25,10 @@ class PlanningPrompt:
     would shift the split decision.
     """
 
-    def __init__(self, tokenizer: Tokenizer, template: ChatTemplate) -> None:
+    def __init__(self, tokenizer: Tokenizer, template: ChatTemplate, fingerprint: str = "") -> None:
+        """`fingerprint` is of the model whose tokenizer and template these are."""
         self._tokenizer = tokenizer
+        self._fingerprint = fingerprint
 
         def turn(role: str, text: str) -> Turn:
             return Turn(role, (Segment(tokenizer.text(text), public=True),))
@@ -47,13 +49,14 @@ class PlanningPrompt:
     @property
     def public(self) -> Prompt:
         """The common prefix of all planning prompts."""
-        return Prompt((self._before,))
+        return Prompt((self._before,), fingerprint=self._fingerprint)
 
     def build(self, messages: Sequence[Message], tenant: str) -> Prompt:
         """The planning prompt for the last of `messages`, of bounded length."""
         *earlier, question = messages
         shown = (*self._conversation(earlier), *self._question(question.content))
-        return Prompt((self._before, Segment(shown), self._after), tenant)
+        segments = (self._before, Segment(shown), self._after)
+        return Prompt(segments, tenant, self._fingerprint)
 
     def _question(self, text: str) -> tuple[int, ...]:
         tokens = self._tokenizer.text(text.strip())

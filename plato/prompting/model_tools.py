@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 
+from plato.engine import fingerprint
 from plato.engine.tokenizer_config import context_length
 from plato.models import resolve_model
 from plato.prompting.template import ChatTemplate
 from plato.prompting.tokenizer import Tokenizer
 from plato.prompting.transcript import TranscriptLayout
 from plato.settings import Settings
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -20,18 +24,24 @@ class ModelTools:
     tokenizer: Tokenizer
     template: ChatTemplate
     context_length: int
+    fingerprint: str
+    """See `plato.engine.fingerprint`."""
 
     @classmethod
     def load(cls, settings: Settings) -> ModelTools:
         """Download the model if necessary, and load its tokenizer. Raises `ModelError`."""
-        folder = str(resolve_model(settings.model, settings.cache_dir))
+        folder = str(resolve_model(settings.model, settings.cache_dir, settings.model_revision))
         tokenizer = Tokenizer.load(folder)
-        return cls(folder, tokenizer, ChatTemplate(tokenizer), context_length(folder))
+        found = fingerprint(folder, settings.dtype)
+        logger.info("model %s in %s has fingerprint %s", settings.model, folder, found)
+        return cls(folder, tokenizer, ChatTemplate(tokenizer), context_length(folder), found)
 
     @property
     def layout(self) -> TranscriptLayout:
         """The prompt layout for this model."""
-        return TranscriptLayout(self.tokenizer, self.template, self.context_length)
+        return TranscriptLayout(
+            self.tokenizer, self.template, self.context_length, self.fingerprint
+        )
 
     def text(self, tokens: tuple[int, ...]) -> str:
         """Output tokens as text."""

@@ -53,15 +53,24 @@ class NodePrompt:
 class TranscriptLayout:
     """The layout for one model."""
 
-    def __init__(self, tokenizer: Tokenizer, template: ChatTemplate, context_length: int) -> None:
+    def __init__(
+        self,
+        tokenizer: Tokenizer,
+        template: ChatTemplate,
+        context_length: int,
+        fingerprint: str = "",
+    ) -> None:
+        """`fingerprint` is of the model whose tokenizer and template these are."""
         self._tokenizer = tokenizer
         self._template = template
         self._context_length = context_length
+        self._fingerprint = fingerprint
         self._instruction = Segment(tokenizer.text(wording.SYSTEM), public=True)
 
     def sequential(self, messages: Sequence[Message], tenant: str) -> Prompt:
         """The ordinary chat prompt of `messages`. Raises `ContextLengthError`."""
-        prompt = Prompt(self._template.open([self._turn(message) for message in messages]), tenant)
+        segments = self._template.open([self._turn(message) for message in messages])
+        prompt = Prompt(segments, tenant, self._fingerprint)
         _require_room(prompt, 1, self._context_length)
         return prompt
 
@@ -88,6 +97,7 @@ class TranscriptLayout:
             turns=(Turn("system", tuple(system)), *history),
             question=(self._private(asked), self._private(wording.TITLES)),
             tenant=tenant,
+            fingerprint=self._fingerprint,
             skeleton=skeleton,
         )
 
@@ -97,7 +107,8 @@ class TranscriptLayout:
         segments = self._template.open(
             [Turn("system", (self._instruction, private)), Turn("user", (private,))]
         )
-        return Prompt(tuple(takewhile(lambda segment: segment.public, segments)))
+        public = tuple(takewhile(lambda segment: segment.public, segments))
+        return Prompt(public, fingerprint=self._fingerprint)
 
     def _turn(self, message: Message) -> Turn:
         text = self._template.content(message.role, message.content)
@@ -123,6 +134,7 @@ class TranscriptConversation:
         turns: tuple[Turn, ...],
         question: tuple[Segment, ...],
         tenant: str,
+        fingerprint: str,
         skeleton: bool,
     ) -> None:
         self._tokenizer = tokenizer
@@ -131,6 +143,7 @@ class TranscriptConversation:
         self._turns = turns
         self._question = question
         self._tenant = tenant
+        self._fingerprint = fingerprint
         self._skeleton = skeleton
         self._prompts: dict[int, NodePrompt] = {}
         _require_room(self._fresh(()), 1, context_length)
@@ -215,7 +228,7 @@ class TranscriptConversation:
     def _fresh(self, ask: Sequence[Segment]) -> Prompt:
         """A conversation that starts with the question, its last user turn ending in `ask`."""
         last = Turn("user", (*self._question, *ask))
-        return Prompt(self._template.open([*self._turns, last]), self._tenant)
+        return Prompt(self._template.open([*self._turns, last]), self._tenant, self._fingerprint)
 
     def _ask(
         self, graph: PlanGraph, shown: int, number: int, quotes: Sequence[Segment] = ()

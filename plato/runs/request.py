@@ -67,6 +67,8 @@ class RunRequest:
     """Put each node's title above its text."""
     admitted_unix_s: float = 0.0
     """When a scheduler admitted it; its deadline counts from then. 0: not yet."""
+    fingerprint: str = ""
+    """Of the model that answers it, and whose tokens its events have; empty: not chosen yet."""
     takeovers: int = 0
     """Schedulers that have driven it and failed."""
 

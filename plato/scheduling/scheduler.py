@@ -60,6 +60,8 @@ class GraphScheduler:
         recorder: Recorder = NO_METRICS,
     ) -> None:
         """`close` closes neither `pool` nor `store`."""
+        self.fingerprint = model.fingerprint
+        """Of the model whose runs it drives."""
         # A name alone would let a restarted scheduler keep its predecessor's sequences alive.
         self._owner = f"{name}:{uuid.uuid4().hex[:8]}"
         self._settings = settings
@@ -78,7 +80,7 @@ class GraphScheduler:
             patience_s=settings.patience_s,
             room=self.placement.replicas.has_room,
         )
-        self._stored = StoredRuns(store)
+        self._stored = StoredRuns(store, model.fingerprint)
         self.runs = RunRegistry(store, self._stored, self._owner, settings)
         """Runs of this scheduler; also follows runs of other schedulers."""
         self._background: list[asyncio.Task[None]] = []
@@ -178,6 +180,7 @@ class GraphScheduler:
     async def _admit(self, request: RunRequest) -> Run:
         if self._draining:
             raise UnavailableError("this scheduler is shutting down; try again", retry_after_s=1.0)
+        self._refuse_other_model(request)
         await self._admission.enter(request.tenant)
         request = replace(request, admitted_unix_s=time.time())
         try:
@@ -188,6 +191,7 @@ class GraphScheduler:
 
     async def _take_over(self, state: RunState, fence: int = 0) -> Run:
         """Resume a run from another scheduler; already admitted there, it does not wait here."""
+        self._refuse_other_model(state.request)
         await self._stored.add_finished_nodes(state)
         # Fences are Unix milliseconds, too: terms must exceed those of any other scheduler.
         term = max(state.last_id.term + 1, fence or round(time.time() * 1000))
@@ -197,6 +201,15 @@ class GraphScheduler:
         self._recorder.add(RUNS_TAKEN_OVER)
         logger.warning("taking over run", extra={"run": state.request.run_id, "term": term})
         return self._drive(state, term=term, fence=fence, force=not fence)
+
+    def _refuse_other_model(self, request: RunRequest) -> None:
+        """Raise `UnavailableError` if a run is not for this scheduler's model."""
+        if request.fingerprint not in ("", self.fingerprint):
+            raise UnavailableError(
+                f"run {request.run_id} is for the model {request.fingerprint}, and this scheduler "
+                f"has {self.fingerprint}; ask again when the update has ended",
+                retry_after_s=5.0,
+            )
 
     def _drive(
         self,
@@ -208,7 +221,7 @@ class GraphScheduler:
         admitted: bool = False,
     ) -> Run:
         self.start()
-        request = state.request
+        state.request = request = replace(state.request, fingerprint=self.fingerprint)
         lease = RunLease(
             self._store,
             request.tenant,

@@ -8,12 +8,14 @@ import socket
 import uvicorn
 
 from plato.api.app import new_app
-from plato.assembly import new_store, public_prompts
+from plato.assembly import open_store, public_prompts
+from plato.engine import fingerprint
 from plato.engine.prefill import prefill_public
 from plato.logs import configure_logs
 from plato.metrics import Role, metrics_of
 from plato.metrics.recording import EngineSampler
 from plato.metrics.sampling import sample
+from plato.models import resolve_model
 from plato.runtime import Runtime
 from plato.server.options import ServeOptions, run_server, stage_reporter
 from plato.server.prometheus import PrometheusMetrics
@@ -42,7 +44,11 @@ async def serve(options: ServeOptions, listener: socket.socket) -> None:
     metrics = PrometheusMetrics()
     recorder = metrics.recorder("runtime", SERVICE_METRICS)
     report(f"loading {settings.model_name}")
-    async with await Runtime.open(settings, new_store(settings), recorder) as runtime:
+    folder = await asyncio.to_thread(
+        resolve_model, settings.model, settings.cache_dir, settings.model_revision
+    )
+    store = await open_store(settings, fingerprint(folder, settings.dtype))
+    async with await Runtime.open(settings, store, recorder) as runtime:
         # The store may have runs of a server that has died.
         runtime.scheduler.start()
         samplers = [*runtime.samplers(recorder)]

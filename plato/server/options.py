@@ -27,6 +27,8 @@ class ServeOptions:
     port: int
     metrics_port: int | None
     """Port of the Prometheus metrics of the Ray application; None: a free port."""
+    open_metrics: bool
+    """Whether they, and Ray's own ports, can be reached from other machines."""
     embedded: bool
     """Whether to serve in this process, without Ray."""
 
@@ -56,10 +58,18 @@ class ServeOptions:
             help="port of the Prometheus metrics; default: a free port; with --embedded they are "
             "at /metrics",
         )
+        parser.add_argument(
+            "--open-metrics",
+            action="store_true",
+            help="let other machines reach the Prometheus metrics, and Ray's own ports, which need "
+            "a token; default: loopback only",
+        )
         parser.add_argument("settings", nargs="*", metavar="key=value")
         given = parser.parse_args(arguments)
-        if given.embedded and given.metrics_port is not None:
-            parser.error("--metrics-port is for Ray; with --embedded, metrics are at /metrics")
+        for name in ("metrics_port", "open_metrics"):
+            if given.embedded and getattr(given, name):
+                option = name.replace("_", "-")
+                parser.error(f"--{option} is for Ray; with --embedded, metrics are at /metrics")
         values: dict[str, str] = {}
         for item in given.settings:
             key, equals, value = item.partition("=")
@@ -70,7 +80,14 @@ class ServeOptions:
             settings = read_settings(values)
         except SettingsError as error:
             parser.error(error.message)
-        return cls(settings, given.host, given.port, given.metrics_port, given.embedded)
+        return cls(
+            settings,
+            given.host,
+            given.port,
+            given.metrics_port,
+            given.open_metrics,
+            given.embedded,
+        )
 
     def bind(self) -> socket.socket:
         """A socket at host and port that nobody else listens on; raises `SettingsError`.

@@ -89,6 +89,19 @@ async def test_a_closed_runtime_is_alive_and_not_ready(tiny_model_folder: str) -
     assert refused.json() == {"status": "not ready", "reason": "the engine is shutting down"}
 
 
+@pytest.mark.parametrize("path", [CHAT, RUNS])
+async def test_a_scheduler_of_another_model_is_not_asked(
+    path: str, runtime: Runtime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While an application is updated, an ingress can reach schedulers of both models."""
+    monkeypatch.setattr(runtime.service, "fingerprint", "another model")
+    body = {"model": "tiny", "messages": [{"role": "user", "content": "Hi"}], "max_tokens": 4}
+    async with connect(runtime.service, runtime.settings) as http:
+        refused = await http.post(path, json=body)
+    assert refused.status_code == httpx.codes.SERVICE_UNAVAILABLE
+    assert "is for the model another model" in refused.json()["error"]["message"]
+
+
 async def test_a_service_that_does_not_answer_is_not_ready(
     runtime: Runtime, monkeypatch: pytest.MonkeyPatch
 ) -> None:

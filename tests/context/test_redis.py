@@ -6,13 +6,15 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from plato.context.keys import nodes_key, run_key
+from plato.context.keys import Keys
 from plato.context.records import pack
 from plato.context.redis import RedisContextStore
 from plato.errors import SettingsError
 from plato.runs import EventId
 
 from .examples import node, run
+
+KEYS = Keys()
 
 
 async def write_everything(store: RedisContextStore) -> None:
@@ -47,9 +49,9 @@ async def test_every_key_of_a_tenant_lies_under_its_prefix(redis_store, client):
 
 async def test_a_write_starts_the_ttl_again(redis_store, client):
     await redis_store.put_run(run())
-    await client.expire(run_key("acme", "run-1"), 5)
+    await client.expire(KEYS.run("acme", "run-1"), 5)
     await redis_store.put_run(run())
-    assert await client.ttl(run_key("acme", "run-1")) > 50
+    assert await client.ttl(KEYS.run("acme", "run-1")) > 50
 
 
 async def test_records_end_with_their_ttl(shared_valkey, client):
@@ -82,8 +84,8 @@ async def test_unreadable_records_count_as_missing_and_are_logged_once(redis_sto
     caplog.set_level(logging.WARNING, "plato.context")
     await redis_store.put_node(node(number=1), 1)
     other_version = b"\x93\x63" + pack(node(number=2))[2:]
-    await client.hset(nodes_key("acme", "run-1"), mapping={"2": other_version, "3": b"garbage"})
-    await client.hset(run_key("acme", "run-1"), "record", b"")
+    await client.hset(KEYS.nodes("acme", "run-1"), mapping={"2": other_version, "3": b"garbage"})
+    await client.hset(KEYS.run("acme", "run-1"), "record", b"")
 
     assert list(await redis_store.get_nodes("acme", "run-1")) == [1]
     assert await redis_store.get_run("acme", "run-1") is None
@@ -94,8 +96,8 @@ async def test_unreadable_records_count_as_missing_and_are_logged_once(redis_sto
 
 async def test_a_key_of_another_type_counts_as_missing(redis_store, client):
     for key in (
-        run_key("acme", "run-1"),
-        nodes_key("acme", "run-1"),
+        KEYS.run("acme", "run-1"),
+        KEYS.nodes("acme", "run-1"),
     ):
         await client.set(key, "a string")
     for _ in range(3):
@@ -119,3 +121,37 @@ async def test_a_wrong_password_is_a_store_that_is_away_and_stays_secret(shared_
     assert "context store unavailable" in caplog.text
     assert "wrong-secret" not in caplog.text
     await store.close()
+
+
+MODELS = Keys("app", "one model"), Keys("app", "another model"), Keys("another app", "one model")
+
+
+async def test_only_the_same_application_with_the_same_model_adopts_a_run(shared_valkey, client):
+    stores = [RedisContextStore(shared_valkey.url, keys, timeout_s=5.0) for keys in MODELS]
+    for number, store in enumerate(stores):
+        assert await store.acquire("acme", f"run-{number}", "owner", 0.001)
+    await asyncio.sleep(0.01)
+    for number, store in enumerate(stores):
+        assert await store.orphans() == (("acme", f"run-{number}"),)
+        await store.close()
+
+
+async def test_only_the_same_application_with_the_same_model_reads_kv_events(shared_valkey, client):
+    stores = [RedisContextStore(shared_valkey.url, keys, timeout_s=5.0) for keys in MODELS]
+    for number, store in enumerate(stores):
+        assert await store.append_kv_events(b"%d" % number)
+    for number, store in enumerate(stores):
+        ((_, entry),) = await store.read_kv_events("0")
+        assert entry == b"%d" % number
+        await store.close()
+
+
+async def test_an_answer_can_be_read_after_the_model_was_replaced_but_not_by_others(
+    shared_valkey, client
+):
+    old, new, other = (RedisContextStore(shared_valkey.url, keys, timeout_s=5.0) for keys in MODELS)
+    await old.put_run(run())
+    assert await new.get_run("acme", "run-1") == run()
+    assert await other.get_run("acme", "run-1") is None
+    for store in (old, new, other):
+        await store.close()

@@ -69,3 +69,12 @@ def test_extending_keeps_the_hashes_so_far(
     assert longer.tokens == prompt.tokens + Prompt(more).tokens
     assert len(longer.hashes) == len(start) + len(more)
     assert longer.tenant == tenant
+
+
+@given(prompts, st.integers(0, 2**31 - 1))
+def test_the_same_tokens_have_other_hashes_for_another_model(segments, more) -> None:
+    mine, theirs = Prompt(segments, "me", "one"), Prompt(segments, "me", "two")
+    assert not {*mine.hashes} & {*theirs.hashes, *Prompt(segments, "me").hashes}
+    extended = mine.extended(Segment((more,)))
+    assert extended.hashes[:-1] == mine.hashes
+    assert extended.hashes[-1] != theirs.extended(Segment((more,))).hashes[-1]

@@ -16,23 +16,31 @@ from pathlib import Path
 
 import pytest
 
+from plato.settings import DEFAULT_MODEL
+
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
+EARLIER = "76543210fedcba9876543210fedcba9876543210"
+REVISIONS = {"main": COMMIT, COMMIT: COMMIT, "v1": EARLIER, EARLIER: EARLIER}
 
 # The client reads its environment when it is imported, so each question is a process of its own.
 ASK = """
-import sys
+import logging, sys
 from plato.errors import ModelError
 from plato.models import hub, resolve_model
 hub.TIMEOUT_S = 0.5
+logging.basicConfig(level="INFO", handlers=[logging.StreamHandler(sys.stdout)] * bool(sys.argv[2]))
 try:
-    print(resolve_model(sys.argv[1], progress=lambda what, share: print(f"{what} {share:.2f}")))
+    progress = lambda what, share: print(f"{what} {share:.2f}")
+    print(resolve_model(sys.argv[1], None, sys.argv[2] or None, progress))
 except ModelError as error:
     print("error:", error)
 """
 
 
-def ask(name: str, endpoint: str, home: Path, offline: bool = False) -> list[str]:
-    """Resolve `name` in a new process; returns the lines it printed."""
+def ask(
+    name: str, endpoint: str, home: Path, offline: bool = False, revision: str = ""
+) -> list[str]:
+    """Resolve `name` in a new process; returns what it printed, with its log for a revision."""
     environment = {
         **os.environ,
         "HF_ENDPOINT": endpoint,
@@ -41,7 +49,7 @@ def ask(name: str, endpoint: str, home: Path, offline: bool = False) -> list[str
         "HF_HUB_DISABLE_XET": "1",
     }
     done = subprocess.run(
-        [sys.executable, "-c", ASK, name],
+        [sys.executable, "-c", ASK, name, revision],
         env=environment,
         capture_output=True,
         text=True,
@@ -52,9 +60,10 @@ def ask(name: str, endpoint: str, home: Path, offline: bool = False) -> list[str
 
 
 class Hub(BaseHTTPRequestHandler):
-    """One model, `some/model`, with the files of `folder`."""
+    """One model, `some/model`, of which every revision has the files of `folder`."""
 
     folder: Path
+    commit = ""
 
     def do_HEAD(self) -> None:
         self._answer(body=False)
@@ -65,16 +74,22 @@ class Hub(BaseHTTPRequestHandler):
     def _answer(self, body: bool) -> None:
         path = self.path.partition("?")[0]
         files = sorted(self.folder.iterdir())
-        if path in ("/api/models/some/model", "/api/models/some/model/revision/main"):
+        before, _, revision = path.partition("/some/model/")
+        kind, _, revision = revision.partition("/")
+        revision, _, name = revision.partition("/")
+        self.commit = REVISIONS.get(revision, "")
+        if path == "/api/models/some/model" or (kind == "revision" and self.commit):
+            self.commit = self.commit or COMMIT
             siblings = [{"rfilename": file.name} for file in files]
-            self._json({"id": "some/model", "sha": COMMIT, "siblings": siblings}, body)
-        elif path == f"/api/models/some/model/tree/{COMMIT}":
+            self._json({"id": "some/model", "sha": self.commit, "siblings": siblings}, body)
+        elif kind == "tree" and self.commit:
             self._json([self._entry(file) for file in files], body)
-        elif path.startswith(f"/some/model/resolve/{COMMIT}/"):
-            file = self.folder / path.rpartition("/")[2]
+        elif kind == "resolve" and self.commit and not before:
+            file = self.folder / name
             self._send(200, file.read_bytes(), body, {"ETag": f'"{self._entry(file)["oid"]}"'})
         else:
-            self._send(404, b"{}", body, {"X-Error-Code": "RepoNotFound"})
+            missing = "RevisionNotFound" if kind == "revision" else "RepoNotFound"
+            self._send(404, b"{}", body, {"X-Error-Code": missing})
 
     @staticmethod
     def _entry(file: Path) -> dict[str, object]:
@@ -87,7 +102,7 @@ class Hub(BaseHTTPRequestHandler):
 
     def _send(self, status: int, content: bytes, body: bool, headers: dict[str, str]) -> None:
         self.send_response(status)
-        for name, value in {**headers, "X-Repo-Commit": COMMIT}.items():
+        for name, value in {**headers, "X-Repo-Commit": self.commit}.items():
             self.send_header(name, value)
         self.send_header("Content-Length", str(len(content)))
         self.end_headers()
@@ -174,3 +189,28 @@ def test_offline_is_respected(tiny_model_folder: str, tmp_path: Path) -> None:
     with serving(Path(tiny_model_folder)) as endpoint:
         *_, error = ask("some/model", endpoint, tmp_path, offline=True)
     assert "cannot be reached" in error
+
+
+@pytest.mark.slow
+def test_every_process_has_the_commit_that_the_settings_name_and_logs_it(
+    tiny_model_folder: str, tmp_path: Path
+) -> None:
+    with serving(Path(tiny_model_folder)) as endpoint:
+        newest = ask("some/model", endpoint, tmp_path)[-1]
+        assert Path(newest).name == COMMIT
+        *log, folder = ask("some/model", endpoint, tmp_path, revision="v1")
+        assert Path(folder).name == EARLIER
+        logged = f"model some/model is at revision {EARLIER} of the hub"
+        assert any(line.endswith(logged) for line in log)
+        *_, error = ask("some/model", endpoint, tmp_path, revision="v2")
+    assert "error: 'some/model' has no revision 'v2'; correct model_revision" in error
+    # What is cached of another commit is no replacement.
+    for revision, found in ((EARLIER, folder), ("", newest), (COMMIT, newest)):
+        assert ask("some/model", endpoint, tmp_path, True, revision)[-1] == found
+    assert ask("some/model", endpoint, tmp_path, True, "v2")[-1].startswith("error: ")
+
+
+@pytest.mark.slow
+def test_a_package_is_no_revision_of_the_default_model(tmp_path: Path) -> None:
+    asked = DEFAULT_MODEL, "http://127.0.0.1:9", tmp_path
+    assert "local folder" in ask(*asked, offline=True, revision="v1")[-1]

@@ -43,3 +43,8 @@ def test_a_file_is_not_a_model(tmp_path: Path) -> None:
 def test_what_cannot_be_a_name_is_refused() -> None:
     with pytest.raises(ModelError, match="neither a folder nor a model"):
         resolve_model("three/part/name")
+
+
+def test_a_folder_has_no_revisions(tiny_model_folder: str) -> None:
+    with pytest.raises(ModelError, match=r"model_revision is 'v1'.*leave model_revision out"):
+        resolve_model(tiny_model_folder, None, "v1")

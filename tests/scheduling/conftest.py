@@ -29,7 +29,8 @@ MakeScheduler = Callable[..., GraphScheduler]
 
 @pytest.fixture(scope="session")
 def tools(tiny_model_folder: str) -> ModelTools:
-    return ModelTools.load(Settings(model=tiny_model_folder))
+    # The same dtype as the engines: it is part of the fingerprint.
+    return ModelTools.load(Settings(model=tiny_model_folder, dtype="float32"))
 
 
 @pytest.fixture(scope="session")

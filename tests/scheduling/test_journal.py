@@ -73,7 +73,8 @@ async def test_a_finished_run_is_there_for_others(
 ) -> None:
     asked = question(plan=parts(*DIAMOND), tenant=TENANT)
     before = time.time()
-    events = await collect(make_scheduler(pool, store=store), asked)
+    scheduler = make_scheduler(pool, store=store)
+    events = await collect(scheduler, asked)
     report = finished(events)
     assert report.degraded == ()
     record = await written(store, asked, "done")
@@ -83,7 +84,7 @@ async def test_a_finished_run_is_there_for_others(
     assert before <= record.created_unix_s <= time.time()
     stored = unpack(RunRequest, record.request)
     assert before <= stored.admitted_unix_s <= time.time()
-    assert replace(stored, admitted_unix_s=0.0) == asked
+    assert replace(stored, admitted_unix_s=0.0) == replace(asked, fingerprint=scheduler.fingerprint)
 
     outputs = await store.get_nodes(TENANT, asked.run_id)
     assert sorted(outputs) == [1, 2, 3, 4]

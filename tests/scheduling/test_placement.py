@@ -491,3 +491,14 @@ def test_another_policy_decides_and_learns_where_sequences_go_and_which_replicas
     placement.replicas.observe("a", "e2", Load())
     placement.choose(prompt(10), (A,))
     assert policy.calls[1:] == [("forget", "a"), ("forget", "b")]
+
+
+def test_kv_of_another_model_promises_nothing(placement: Placement) -> None:
+    """While an application is updated, both models may stand behind the names of replicas."""
+    old, new = (replace(prompt(100, 50), fingerprint=model) for model in ("old", "new"))
+    stored = tuple(StoredPrefix(*each) for each in zip(old.hashes, (100, 150), strict=True))
+    placement.replicas.apply("a", "e1", KVEventBatch(0, stored=stored, snapshot=True))
+    assert placement.choose(old.extended(Segment((1,))), BOTH).predicted_tokens == 150
+    choices = [placement.choose(new.extended(Segment((1,))), BOTH) for _ in range(30)]
+    assert {choice.replica for choice in choices} == {"a", "b"}
+    assert not any(choice.predicted_tokens or choice.source for choice in choices)

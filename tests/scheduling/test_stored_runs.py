@@ -23,7 +23,7 @@ async def test_a_finished_node_that_the_log_lacks_is_kept_when_the_run_is_writte
     await store.put_node(record, 1)
     events = chosen(Mode.SEQUENTIAL), planned(1), plan_finished(), output(1, "ans")
     state = RunState(asked, with_ids(events))
-    await StoredRuns(store).add_finished_nodes(state)
+    await StoredRuns(store, "").add_finished_nodes(state)
     # Whoever reads a log leaves out what it has: nothing is before all.
     read = [event for event in state.events() if event.id > BEFORE_ALL]
     again = RunState(asked, read)

@@ -39,6 +39,7 @@ def test_an_address_of_ipv6_has_brackets_in_the_url() -> None:
         (["decoders=3", "max_decoders=2"], "max_decoders is 2, less than decoders (3)"),
         (["decoders"], "'decoders' is not a setting; write key=value"),
         (["--embedded", "--metrics-port", "9"], "at /metrics"),
+        (["--embedded", "--open-metrics"], "--open-metrics is for Ray"),
         (["--port", "x"], "argument --port: invalid int value: 'x'"),
     ],
 )

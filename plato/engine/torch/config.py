@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from plato.engine.tokenizer_config import TokenizerConfig
+
 
 @dataclass(frozen=True, slots=True)
 class TorchEngineConfig:
@@ -30,3 +32,5 @@ class TorchEngineConfig:
     """Prompt tokens computed in one step, over all sequences."""
     threads: int | None = None
     """Threads of one operation; `None` keeps torch's default."""
+    tokenizer: TokenizerConfig | None = None
+    """The tokenizer in `model_folder`, if this process has loaded it already."""

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from plato.engine.errors import EngineBusyError, RequestRefusedError
+from plato.engine.errors import EngineBusyError, OtherModelError, RequestRefusedError
+from plato.engine.fingerprint import fingerprint
 from plato.engine.prompt import Prompt, Segment
 from plato.engine.protocol import Chunk, FinishReason, GenerateRequest, KVPiece, Load
 from plato.engine.torch import sampling
@@ -51,6 +52,9 @@ class EngineCore:
         self._config = config
         self._epoch = epoch
         self._clock = clock
+        self._fingerprint = fingerprint(config.model_folder, config.dtype)
+        """As in prompts, whose makers do not know the precision that `auto` becomes."""
+        self._kv_fingerprint = fingerprint(config.model_folder, model.precision)
         self.pool = model.new_pool(max(1, config.kv_budget_bytes // model.kv_bytes_per_token))
         self.tree = KVTree(self.pool, clock)
         self._step_times = StepTimes(config.max_sequences)
@@ -133,7 +137,15 @@ class EngineCore:
         return sequence
 
     def check(self, request: GenerateRequest) -> None:
-        """Raise `RequestRefusedError` if a request can never be served."""
+        """Raise `RequestRefusedError` if a request can never be served.
+
+        Raises `OtherModelError` if it is for another model.
+        """
+        if request.prompt.fingerprint not in ("", self._fingerprint):
+            raise OtherModelError(
+                f"the prompt is for the model {request.prompt.fingerprint}, and this decoder has "
+                f"{self._fingerprint}; give all processes the same model and dtype"
+            )
         if len(request.prompt) == 0:
             raise RequestRefusedError("the prompt is empty")
         if request.max_tokens <= len(request.emitted):
@@ -194,10 +206,18 @@ class EngineCore:
         if not len(slots):
             return None
         keys, values = self.pool.read(slots)
-        return KVPiece(start, start + len(slots), keys, values, self.pool.dtype)
+        stop = start + len(slots)
+        return KVPiece(start, stop, keys, values, self.pool.dtype, self._kv_fingerprint)
 
     def import_kv(self, prompt: Prompt, piece: KVPiece) -> int:
         """Store KV that another engine has computed; returns the number of tokens stored."""
+        if piece.fingerprint != self._kv_fingerprint:
+            logger.warning(
+                "KV of another model refused: %s instead of %s",
+                piece.fingerprint,
+                self._kv_fingerprint,
+            )
+            return 0
         if not 0 <= piece.start < piece.stop <= len(prompt) or not self.pool.fits(piece):
             return 0
 

@@ -13,6 +13,7 @@ import torch
 
 from plato.caches import cache_root
 from plato.engine.errors import EngineError
+from plato.engine.fingerprint import model_files
 from plato.engine.tokenizer_config import TokenizerConfig
 from plato.engine.torch.config import TorchEngineConfig
 from plato.engine.torch.kernels import NativeKernels, new_kernels
@@ -38,7 +39,7 @@ def load_model(config: TorchEngineConfig) -> LanguageModel:
     precision = choose_precision(config.dtype, device)
     folder = config.model_folder
     try:
-        tokenizer = TokenizerConfig.load(folder)
+        tokenizer = config.tokenizer or TokenizerConfig.load(folder)
     except ModelError as error:
         raise EngineError(f"the model in {folder} cannot be loaded: {error}") from error
     kernels = new_kernels() if precision == "int8" else None
@@ -71,10 +72,10 @@ def packed_file(folder: Path, cache_dir: str | None) -> Path:
     place, state = hashlib.blake2b(digest_size=8), hashlib.blake2b(digest_size=8)
     place.update(f"{folder.absolute()}\n{cpu_kind()}".encode())
     state.update(torch.__version__.encode())
-    for path in sorted(folder.iterdir()) if folder.is_dir() else ():
-        if path.is_file():
-            about = path.stat()
-            state.update(f"{path.name} {about.st_size} {about.st_mtime_ns}\n".encode())
+    # Not the fingerprint: it does not read all weights, and stale weights must not be used.
+    for path in model_files(folder):
+        about = path.stat()
+        state.update(f"{path.name} {about.st_size} {about.st_mtime_ns}\n".encode())
     for source in (*sorted(Path(__file__).parent.rglob("*.py")), *SOURCES):
         state.update(source.read_bytes())
     return cache_root(cache_dir) / "packed" / place.hexdigest() / f"{state.hexdigest()}.pt"

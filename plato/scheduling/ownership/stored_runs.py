@@ -16,8 +16,10 @@ logger = logging.getLogger(__name__)
 class StoredRuns:
     """Reads runs from the context store."""
 
-    def __init__(self, store: ContextStore) -> None:
+    def __init__(self, store: ContextStore, fingerprint: str) -> None:
+        """`fingerprint` is of the model whose runs can be resumed."""
         self._store = store
+        self._fingerprint = fingerprint
 
     async def require(self, tenant: str, run_id: str, after: EventId) -> None:
         """Raise `RunNotFoundError` if no events after `after` are there or will come.
@@ -62,7 +64,10 @@ class StoredRuns:
         return scheduler_name(record.owner) if record.state == "running" else None
 
     async def unfinished(self, tenant: str, run_id: str) -> RunState | None:
-        """The state to resume a run from; `None` if it has ended or is unreadable."""
+        """The state to resume a run from.
+
+        `None` if it has ended, is unreadable or was begun with another model.
+        """
         record = await self._store.get_run(tenant, run_id)
         if record is None or record.state != "running":
             return None
@@ -70,6 +75,14 @@ class StoredRuns:
             request = unpack(RunRequest, record.request)
         except UnreadableRecordError as error:
             logger.warning("run cannot be adopted: %s", error, extra={"run": run_id})
+            return None
+        if request.fingerprint != self._fingerprint:
+            logger.warning(
+                "run cannot be adopted: it was begun with the model %s, and this scheduler has %s",
+                request.fingerprint,
+                self._fingerprint,
+                extra={"run": run_id},
+            )
             return None
         state = await self._replay(request)
         return state if state.ended is None else None

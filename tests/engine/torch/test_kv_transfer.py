@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from plato.engine import GenerateRequest, KVPiece, Prompt, Segment
+from plato.engine import (
+    GenerateRequest,
+    KVPiece,
+    OtherModelError,
+    Prompt,
+    Segment,
+    fingerprint,
+)
 from plato.engine.torch import TorchEngineConfig
 from plato.engine.torch.core import EngineCore
 from plato.engine.torch.load import load_model
+from plato.engine.torch.protocol import Model
 from tests.engine.conftest import MakeCore
 from tests.engine.helpers import ask, run_together, some_tokens
 
@@ -116,12 +126,13 @@ def test_transferred_kv_can_be_evicted_like_any_other(make_core: MakeCore) -> No
         lambda piece: {"values": piece.values[:, :-1]},
         lambda piece: {"keys": piece.keys[:, :, :1]},
         lambda piece: {"values": piece.values.astype(np.float64)},
+        lambda piece: {"fingerprint": "another model"},
         lambda piece: {"start": -5},
         lambda piece: {"start": piece.stop},
     ],
-    ids=["layers", "tokens", "heads", "type", "before the start", "empty"],
+    ids=["layers", "tokens", "heads", "type", "model", "before the start", "empty"],
 )
-def test_a_piece_of_another_shape_changes_nothing(
+def test_a_piece_of_another_shape_or_model_changes_nothing(
     change: Callable[[KVPiece], dict[str, Any]], make_core: MakeCore
 ) -> None:
     source, target = make_core(), make_core()
@@ -152,3 +163,40 @@ def test_kv_that_could_not_be_written_does_not_count_as_computed(
     assert target.cached_prefix(PROMPT) == 0
     target.check_integrity()
     assert target.import_kv(PROMPT, piece) == len(PROMPT)
+
+
+@pytest.mark.parametrize("change", ["weights", "precision"])
+def test_kv_of_another_model_of_the_same_shape_is_refused(
+    change: str, tiny_folder: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = Path(shutil.copytree(tiny_folder, tmp_path / "trained further"))
+    dtype = "bfloat16" if change == "precision" else "float32"
+    if change == "weights":
+        weights = folder / "model.safetensors"
+        content = bytearray(weights.read_bytes())
+        content[len(content) // 2 :] = bytes(len(content) - len(content) // 2)
+        weights.write_bytes(content)
+    cores = []
+    for place, precision in ((tiny_folder, "float32"), (str(folder), dtype)):
+        config = TorchEngineConfig(place, device="cpu", dtype=precision, kv_budget_bytes=1 << 20)
+        cores.append(EngineCore(load_model(config), config, "epoch"))
+    source, target = cores
+    run_together(source, [request()])
+    assert transfer(source, target) == 0
+    assert "KV of another model refused" in caplog.text
+    assert target.cached_prefix(PROMPT) == 0
+    target.check_integrity()
+
+
+def test_a_prompt_for_another_model_is_refused(tiny: Model, tiny_folder: str) -> None:
+    config = TorchEngineConfig(tiny_folder, dtype="float32", kv_budget_bytes=1 << 20)
+    core = EngineCore(tiny, config, "epoch")
+    for dtype, refused in (("float32", False), ("int8", True)):
+        asked = replace(
+            request(), prompt=replace(PROMPT, fingerprint=fingerprint(tiny_folder, dtype))
+        )
+        if refused:
+            with pytest.raises(OtherModelError, match="same model and dtype"):
+                core.add(asked, lambda _: None)
+        else:
+            run_together(core, [asked])
