@@ -33,6 +33,14 @@ def detached(call: Callable[[], T]) -> T:
     return contextvars.Context().run(call)
 
 
+def is_fault(error: Exception) -> bool:
+    """Whether the code of a replica raised an error of `ask` or `stream`.
+
+    A replica that has died raises others.
+    """
+    return isinstance(error.__cause__, RayTaskError)
+
+
 async def ask(call: Callable[[], DeploymentResponse[T]]) -> T:
     """The result of a handle call. Raises the exception of the remote process."""
     try:

@@ -63,11 +63,15 @@ class ChatRoutes:
         batches = self._answer(state)
         response = ChatResponse(asked.run_id, self._settings.model_name, body.include_usage)
         if body.stream:
-            async with while_connected(request):
-                begun = await _begin(batches)
-            if isinstance(state.ended, RunFailed):
-                # Not in the stream: clients handle the status of a response better.
-                raise RunError(state.ended)
+            try:
+                async with while_connected(request):
+                    begun = await _begin(batches)
+                if isinstance(state.ended, RunFailed):
+                    # Not in the stream: clients handle the status of a response better.
+                    raise RunError(state.ended)
+            except BaseException:
+                await batches.aclose()
+                raise
             stream = self._stream(state, begun, batches, response, body.options.events)
             return sse.EventStream(stream)
         async with while_connected(request), aclosing(batches):
@@ -100,12 +104,12 @@ class ChatRoutes:
             data = (described, response.text(event.text) if event.text else None)
             return [sse.event(each) for each in data if each is not None]
 
-        yield sse.event(response.opening())
-        for event in begun:
-            for data in describe(event):
-                yield data
         try:
             async with aclosing(batches):
+                yield sse.event(response.opening())
+                for event in begun:
+                    for data in describe(event):
+                        yield data
                 async for events in batches:
                     if events is None:
                         yield sse.PING
@@ -125,12 +129,8 @@ class ChatRoutes:
 async def _begin(batches: AsyncGenerator[RunEvents | None]) -> list[RunEvent]:
     """The events until the answer begins, or until there was none for a while."""
     begun: list[RunEvent] = []
-    try:
-        async for events in batches:
-            begun += events or ()
-            if events is None or any(isinstance(event, BEGINNINGS) for event in events):
-                break
-    except BaseException:
-        await batches.aclose()
-        raise
+    async for events in batches:
+        begun += events or ()
+        if events is None or any(isinstance(event, BEGINNINGS) for event in events):
+            break
     return begun

@@ -23,6 +23,8 @@ MAX_NAME_CHARS = 512
 """Of names that are only compared or ignored, such as `user`."""
 MAX_METADATA = 16
 """Pairs of `metadata`, as at OpenAI."""
+MAX_PARAMETER = 10**9
+"""Bound of the engine for the parameters of sampling; also of the inverse of a penalty."""
 TOKEN_COUNT = 2**31
 """Bound of every number of tokens: above all contexts, and within what is stored."""
 
@@ -234,7 +236,7 @@ class ChatCompletionRequest(WireModel):
     top_k: int | None = Field(
         default=None,
         ge=-1,
-        lt=2**31,
+        le=MAX_PARAMETER,
         description="Sample from this number of most likely tokens; 0 or -1: from all.",
     )
     min_p: float | None = Field(
@@ -254,7 +256,7 @@ class ChatCompletionRequest(WireModel):
     )
     repetition_penalty: float | None = Field(
         default=None,
-        gt=0,
+        ge=1 / MAX_PARAMETER,
         le=2,
         description="Multiplicative penalty for tokens that already occur, 1 is neutral; default: "
         "set by the deployment.",
