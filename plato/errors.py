@@ -59,6 +59,13 @@ class BodyTooLargeError(InvalidRequestError):
     code = "request_too_large"
 
 
+class BodyTimeoutError(InvalidRequestError):
+    """The body of the request did not arrive in time."""
+
+    status = 408
+    code = "request_timeout"
+
+
 class MediaTypeError(InvalidRequestError):
     """The body of the request is not declared as JSON."""
 
@@ -91,6 +98,12 @@ class OverloadedError(PlatoError):
     status = 429
     type = "rate_limit_error"
     code = "overloaded"
+
+
+class RateLimitError(OverloadedError):
+    """More than one tenant may have."""
+
+    code = "rate_limit_exceeded"
 
 
 class UnavailableError(PlatoError):

@@ -15,7 +15,13 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 
 from plato.api import sse
-from plato.errors import InvalidRequestError, PlatoError
+from plato.errors import (
+    BodyTimeoutError,
+    BodyTooLargeError,
+    InvalidRequestError,
+    MediaTypeError,
+    PlatoError,
+)
 from plato.metrics import Recorder
 from plato.metrics.table import REQUEST_ERRORS_TOTAL
 
@@ -25,6 +31,7 @@ _OWN_TYPES = frozenset({"invalid_type", "invalid_value", "unknown_parameter", "u
 """Error types that `schemas` raises itself; their names are OpenAI's codes."""
 _INPUT_SHOULD = "Input should "
 _ROUTER_CODES = {404: "not_found", 405: "method_not_allowed"}
+UNREAD = BodyTimeoutError, BodyTooLargeError, MediaTypeError
 CLIENT_LEFT = 499
 """The status that nginx logs for it; the response is never read."""
 
@@ -68,10 +75,14 @@ def error_body(error: PlatoError) -> dict[str, dict[str, str | None]]:
 
 
 def error_headers(error: PlatoError) -> dict[str, str]:
-    """`Retry-After` in whole seconds, if `error` has it."""
-    if error.retry_after_s is None:
-        return {}
-    return {"Retry-After": str(max(1, math.ceil(error.retry_after_s)))}
+    """`Retry-After` in whole seconds, if `error` has it; `Connection` if its body is not read."""
+    headers = {}
+    if error.retry_after_s is not None:
+        headers["Retry-After"] = str(max(1, math.ceil(error.retry_after_s)))
+    if isinstance(error, UNREAD):
+        # The rest would have to be received before the next request on the connection.
+        headers["Connection"] = "close"
+    return headers
 
 
 class ErrorReporter:

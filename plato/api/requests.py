@@ -17,15 +17,13 @@ from starlette.requests import ClientDisconnect, Request
 from plato.api.errors import ModelNotFoundError, invalid_request
 from plato.api.schemas import ChatCompletionRequest, ChatMessage, PlanNode, PlatoOptions
 from plato.engine import SamplingParams
-from plato.errors import BodyTooLargeError, ContextLengthError, InvalidRequestError, MediaTypeError
+from plato.errors import ContextLengthError, InvalidRequestError
 from plato.planning.given import validate_plan, validate_script
 from plato.runs import Message, Node, RunRequest
 from plato.settings import Settings
 from plato.tasks import end_task, expire
 
 SEED_BITS = 63
-MAX_BODY_BYTES = 4 << 20
-JSON = "application/json"
 TOKEN_CHARS = 128
 """Characters of the longest token that a vocabulary has, mostly white space."""
 MESSAGE_TOKENS = 2
@@ -35,27 +33,6 @@ MESSAGE_TOKENS = 2
 def random_seed() -> int:
     """A seed for a request without one."""
     return secrets.randbits(SEED_BITS)
-
-
-async def read_body(request: Request) -> bytes:
-    """The body, up to `MAX_BODY_BYTES`. Raises `BodyTooLargeError` and `MediaTypeError`."""
-    kind = request.headers.get("content-type", JSON).partition(";")[0].strip().lower()
-    if kind != JSON and not kind.endswith("+json"):
-        raise MediaTypeError(f"the body is declared as {kind!r}; send Content-Type: {JSON}")
-    declared = request.headers.get("content-length", "")
-    # What is announced as too large is not read.
-    length = int(declared) if declared.isascii() and declared.isdecimal() else 0
-    body = bytearray()
-    if length <= MAX_BODY_BYTES:
-        async for piece in request.stream():
-            body += piece
-            if len(body) > MAX_BODY_BYTES:
-                break
-        else:
-            return bytes(body)
-    raise BodyTooLargeError(
-        f"the body is larger than {MAX_BODY_BYTES >> 20} MiB; send a shorter conversation"
-    )
 
 
 @asynccontextmanager

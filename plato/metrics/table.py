@@ -77,6 +77,8 @@ RUN_ERRORS = (
 """Error codes of runs that failed after they started."""
 REQUEST_ERRORS = (
     *RUN_ERRORS,
+    "rate_limit_exceeded",
+    "request_timeout",
     "cancelled",
     "invalid_json",
     "invalid_plan",

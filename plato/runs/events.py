@@ -12,7 +12,6 @@ from plato.runs.graph import Node
 from plato.runs.report import NodeReport, PlanReport, RunReport
 from plato.runs.request import Mode, RunRequest
 
-
 _EVENT_ID = re.compile(r"[0-9]{1,18}-[0-9]{1,18}")
 """Numbers that the store can compare."""
 

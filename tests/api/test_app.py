@@ -16,7 +16,7 @@ import pytest
 from plato.api import app as app_module
 from plato.api import sse
 from plato.api.app import new_app
-from plato.api.requests import MAX_BODY_BYTES
+from plato.api.body import MAX_BODY_BYTES
 from plato.api.service import RunService
 from plato.errors import InvalidRequestError, NodeFailedError, OverloadedError
 from plato.metrics.table import REQUEST_ERRORS_TOTAL

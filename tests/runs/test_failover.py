@@ -21,7 +21,12 @@ from plato.runs import (
     RunRequest,
     RunState,
 )
-from plato.runs.failover import MAX_FAULTS, call_with_failover, follow_detached, follow_with_failover
+from plato.runs.failover import (
+    MAX_FAULTS,
+    call_with_failover,
+    follow_detached,
+    follow_with_failover,
+)
 from tests.runs import examples
 from tests.runs.examples import REPORT, RUN, request
 
