@@ -74,8 +74,13 @@ def new_store(settings: Settings, url: str | None = None) -> ContextStore:
     """
     url = url or settings.redis_url
     if url is None:
-        return MemoryContextStore()
-    return RedisContextStore(url, timeout_s=settings.redis_timeout_s, ttl_s=settings.redis_ttl_s)
+        return MemoryContextStore(quota_bytes=settings.tenant_store_mb << 20)
+    return RedisContextStore(
+        url,
+        timeout_s=settings.redis_timeout_s,
+        ttl_s=settings.redis_ttl_s,
+        quota_bytes=settings.tenant_store_mb << 20,
+    )
 
 
 def new_policy(settings: Settings) -> Policy:

@@ -106,6 +106,22 @@ class RateLimitError(OverloadedError):
     code = "rate_limit_exceeded"
 
 
+class StorageQuotaError(RateLimitError):
+    """A tenant's runs in progress fill its share of the context store."""
+
+    code = "storage_quota_exceeded"
+
+    @classmethod
+    def of(cls, quota_bytes: int) -> StorageQuotaError:
+        """The error of a tenant with this quota."""
+        return cls(
+            "the runs in progress of this API key fill its share of the store, "
+            f"{quota_bytes / 2**20:g} MiB; wait for one of them to end, or ask with "
+            "/v1/chat/completions, which needs no store",
+            retry_after_s=5.0,
+        )
+
+
 class UnavailableError(PlatoError):
     """A component cannot be reached at the moment."""
 

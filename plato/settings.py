@@ -114,6 +114,13 @@ class Settings(BaseSettings):
     )
     redis_timeout_s: float = Field(default=0.5, gt=0)
     redis_ttl_s: int = Field(default=3600, ge=1, description="Retention of runs in the store.")
+    tenant_store_mb: int = Field(
+        default=64,
+        ge=1,
+        description="Size of the stored runs of one API key, in MiB. Its oldest ended runs make "
+        "room for new ones; if those in progress fill it, detached runs are refused with 429. The "
+        "embedded store has 256 MiB.",
+    )
 
     # Planning
     max_nodes: int = Field(

@@ -27,6 +27,16 @@ def events_key(tenant: str, run_id: str) -> str:
     return f"plato:{_escape(tenant)}:{{{_escape(run_id)}}}:events"
 
 
+def usage_key(tenant: str) -> str:
+    """Bytes that a tenant's runs take, by the prefix of their keys, and in all (a hash)."""
+    return f"plato:{_escape(tenant)}:usage"
+
+
+def written_key(tenant: str) -> str:
+    """Prefixes of the keys of a tenant's runs, by their last write (a sorted set)."""
+    return f"plato:{_escape(tenant)}:written"
+
+
 KV_EVENTS_KEY = "plato:kv"
 """KV events of all decoders (a stream); contains only hashes, salted with the tenant."""
 RUNNING_KEY = "plato:running"

@@ -23,10 +23,12 @@ from plato.context.keys import (
     read_running_member,
     run_key,
     running_member,
+    usage_key,
+    written_key,
 )
-from plato.context.protocol import NodeRecord, RunRecord
+from plato.context.protocol import QUOTA_BYTES, NodeRecord, RunRecord
 from plato.context.records import Record, UnreadableRecordError, pack, unpack
-from plato.errors import SettingsError
+from plato.errors import SettingsError, StorageQuotaError
 from plato.runs import EventId
 
 logger = logging.getLogger(__name__)
@@ -61,6 +63,7 @@ class RedisContextStore:
         *,
         timeout_s: float = 0.5,
         ttl_s: int = 3600,
+        quota_bytes: int = QUOTA_BYTES,
         breaker: CircuitBreaker | None = None,
     ) -> None:
         """Connects on the first call.
@@ -69,6 +72,7 @@ class RedisContextStore:
             url: `redis://[[user]:password@]host[:port][/db]`, `rediss://` or `unix://`.
             timeout_s: The deadline of every call.
             ttl_s: Lifetime of a key after its last write.
+            quota_bytes: Size of a tenant's runs, from which on its ended ones are evicted.
             breaker: A circuit breaker with other thresholds than the default.
 
         Raises:
@@ -76,6 +80,7 @@ class RedisContextStore:
         """
         self._timeout_s = timeout_s
         self._ttl_ms = ttl_s * 1000
+        self._quota_bytes = quota_bytes
         self._breaker = breaker or CircuitBreaker()
         self._dropped = 0
         self._warned_unreadable = False
@@ -121,9 +126,19 @@ class RedisContextStore:
         return await self._call(self._client.ping) is not None
 
     async def put_run(self, record: RunRecord) -> bool:
-        """Write a run's state; False if it could not be written or the fence is stale."""
-        key = run_key(record.tenant, record.run_id)
-        return await self._write(scripts.PUT_RUN, key, pack(record), record.fence, self._ttl_ms)
+        """Write a run's state; False if it could not be written or the fence is stale.
+
+        Raises `StorageQuotaError` if the run is new and those in progress fill the quota.
+        """
+        tenant, ended = record.tenant, int(record.state != "running")
+        keys = run_key(tenant, record.run_id), usage_key(tenant), written_key(tenant)
+        arguments = pack(record), record.fence, self._ttl_ms, ended, self._quota_bytes
+        answer = await self._eval(scripts.PUT_RUN, keys, *arguments)
+        if answer is None:
+            self._dropped += 1
+        elif answer == scripts.QUOTA_EXCEEDED:
+            raise StorageQuotaError.of(self._quota_bytes)
+        return answer == 1
 
     async def get_run(self, tenant: str, run_id: str) -> RunRecord | None:
         """Read a run's state."""
@@ -135,8 +150,11 @@ class RedisContextStore:
     async def put_node(self, record: NodeRecord, fence: int) -> bool:
         """Write a finished node's output; False if not possible or the fence is stale."""
         tenant, run_id = record.tenant, record.run_id
-        keys = run_key(tenant, run_id), nodes_key(tenant, run_id)
-        arguments = fence, record.number, pack(record), self._ttl_ms
+        keys = (
+            *(run_key(tenant, run_id), nodes_key(tenant, run_id)),
+            *(usage_key(tenant), written_key(tenant)),
+        )
+        arguments = fence, record.number, pack(record), self._ttl_ms, self._quota_bytes
         return await self._write(scripts.PUT_NODE, keys, *arguments)
 
     async def get_nodes(self, tenant: str, run_id: str) -> dict[int, NodeRecord]:
@@ -182,9 +200,13 @@ class RedisContextStore:
         after: EventId | None = None,
     ) -> bool:
         """Append packed events; False if the fence is stale or the log does not end at `after`."""
-        keys = run_key(tenant, run_id), events_key(tenant, run_id)
-        arguments = fence, str(last), events, self._ttl_ms, MAX_LOG_ENTRIES, str(after or "")
-        return await self._write(scripts.APPEND_EVENTS, keys, *arguments)
+        keys = (
+            *(run_key(tenant, run_id), events_key(tenant, run_id)),
+            *(usage_key(tenant), written_key(tenant)),
+        )
+        ends = str(after or "")
+        arguments = fence, str(last), events, self._ttl_ms, MAX_LOG_ENTRIES, ends
+        return await self._write(scripts.APPEND_EVENTS, keys, *arguments, self._quota_bytes)
 
     async def read_events(
         self, tenant: str, run_id: str, after: EventId

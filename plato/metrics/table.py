@@ -79,6 +79,7 @@ REQUEST_ERRORS = (
     *RUN_ERRORS,
     "rate_limit_exceeded",
     "request_timeout",
+    "storage_quota_exceeded",
     "cancelled",
     "invalid_json",
     "invalid_plan",
