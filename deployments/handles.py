@@ -7,7 +7,7 @@ import contextvars
 from collections.abc import AsyncGenerator, Callable
 from typing import Any, TypeVar, cast
 
-from ray.exceptions import RayTaskError
+from ray.exceptions import RayError, RayTaskError
 from ray.serve.handle import DeploymentHandle, DeploymentResponse, DeploymentResponseGenerator
 
 from deployments.membership import known_replicas
@@ -36,9 +36,9 @@ def detached(call: Callable[[], T]) -> T:
 def is_fault(error: Exception) -> bool:
     """Whether the code of a replica raised an error of `ask` or `stream`.
 
-    A replica that has died raises others.
+    A replica that has died raises others, and what it raised may be that another one has died.
     """
-    return isinstance(error.__cause__, RayTaskError)
+    return isinstance(error.__cause__, RayTaskError) and not isinstance(error, RayError)
 
 
 async def ask(call: Callable[[], DeploymentResponse[T]]) -> T:

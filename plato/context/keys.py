@@ -3,8 +3,8 @@
 Keys have the form `plato:TENANT:{RUN}:state`. Tenant and run are percent-encoded, so neither can
 contain `:` or a brace, and no tenant name can escape its prefix; `plato:acme:*` matches all keys of
 one tenant (and can be an ACL rule). The braces are the hash tag of Redis Cluster: the keys of one
-run share a slot, so one script can access all of them. Two keys belong to no tenant:
-`plato:running` and `plato:kv`.
+run share a slot. `plato:TENANT:usage` and `plato:TENANT:written` account for all runs of a tenant.
+Two keys belong to no tenant: `plato:running` and `plato:kv`.
 """
 
 from __future__ import annotations

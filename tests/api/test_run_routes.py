@@ -71,6 +71,17 @@ async def test_a_wrong_event_id_is_refused(http: httpx.AsyncClient, wrong: str) 
     assert len(message) < 150
 
 
+@pytest.mark.parametrize("mode", ["sequential", "plato", "auto"])
+async def test_a_run_whose_question_does_not_fit_is_refused(
+    http: httpx.AsyncClient, mode: str
+) -> None:
+    wordy = [{"role": "user", "content": "word " * 3000}]
+    body = {"model": "tiny", "messages": wordy, "plato": {"mode": mode}}
+    refused = await http.post(RUNS, json=body)
+    assert refused.status_code == httpx.codes.BAD_REQUEST
+    assert refused.json()["error"]["code"] == "context_length_exceeded"
+
+
 async def test_a_run_is_cancelled_and_stays_so(http: httpx.AsyncClient, runtime: Runtime) -> None:
     location = await open_run(http, long())
     for _ in range(2):
