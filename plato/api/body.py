@@ -80,10 +80,12 @@ class BodyReader:
             async for piece in request.stream():
                 body += piece
                 _check_size(len(body))
-                upload.size += len(piece)
-                self._bytes += len(piece)
-                upload.timer.reschedule(deadline + len(body) / MIN_BYTES_PER_S)
-                self._make_room()
+                # Not if it was given up while this piece came.
+                if upload in self._uploads:
+                    upload.size += len(piece)
+                    self._bytes += len(piece)
+                    upload.timer.reschedule(deadline + len(body) / MIN_BYTES_PER_S)
+                    self._make_room()
         finally:
             self._forget(upload)
         return bytes(body)

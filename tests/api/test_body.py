@@ -109,6 +109,23 @@ async def test_of_bodies_that_are_too_large_together_the_first_is_given_up() -> 
     assert await readings[1] == 2 * PIECE
 
 
+async def test_what_still_comes_of_a_body_that_was_given_up_does_not_count() -> None:
+    reader = BodyReader(60, max_upload_bytes=2 * len(PIECE))
+    first, second, third = Upload(), Upload(), Upload()
+    readings = [upload.read_by(reader) for upload in (first, second)]
+    first.send(PIECE)
+    await asyncio.sleep(0.01)
+    # The second one is read first, and ends the first one while its piece is there.
+    second.send(2 * PIECE)
+    second.send(LAST)
+    first.send(PIECE)
+    assert await refused(readings[0])
+    assert await readings[1] == 2 * PIECE
+    third.send(2 * PIECE)
+    third.send(LAST)
+    assert not await refused(third.read_by(reader))
+
+
 async def test_bodies_that_have_come_leave_room() -> None:
     reader = BodyReader(60, max_uploads=1, max_upload_bytes=len(PIECE))
     for _ in range(3):
