@@ -15,13 +15,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 
 from plato.api import sse
-from plato.errors import (
-    BodyTimeoutError,
-    BodyTooLargeError,
-    InvalidRequestError,
-    MediaTypeError,
-    PlatoError,
-)
+from plato.errors import BodyTimeoutError, InvalidRequestError, PlatoError
 from plato.metrics import Recorder
 from plato.metrics.table import REQUEST_ERRORS_TOTAL
 
@@ -31,7 +25,6 @@ _OWN_TYPES = frozenset({"invalid_type", "invalid_value", "unknown_parameter", "u
 """Error types that `schemas` raises itself; their names are OpenAI's codes."""
 _INPUT_SHOULD = "Input should "
 _ROUTER_CODES = {404: "not_found", 405: "method_not_allowed"}
-UNREAD = BodyTimeoutError, BodyTooLargeError, MediaTypeError
 CLIENT_LEFT = 499
 """The status that nginx logs for it; the response is never read."""
 
@@ -75,12 +68,12 @@ def error_body(error: PlatoError) -> dict[str, dict[str, str | None]]:
 
 
 def error_headers(error: PlatoError) -> dict[str, str]:
-    """`Retry-After` in whole seconds, if `error` has it; `Connection` if its body is not read."""
+    """`Retry-After` in whole seconds, if `error` has it, and whether the connection ends."""
     headers = {}
     if error.retry_after_s is not None:
         headers["Retry-After"] = str(max(1, math.ceil(error.retry_after_s)))
-    if isinstance(error, UNREAD):
-        # The rest would have to be received before the next request on the connection.
+    if isinstance(error, BodyTimeoutError):
+        # Nobody waits for the rest, in front of the next request (RFC 9110, section 15.5.9).
         headers["Connection"] = "close"
     return headers
 

@@ -22,8 +22,8 @@ def bounded_protocol(write_deadline_s: float) -> type[HTTPProtocol]:
     """Uvicorn's protocol, which also closes connections whose client is too slow.
 
     The headers of a request must be complete within `HEADERS_DEADLINE_S`, counted from the
-    connection or from the first byte of a later request, and have at most `MAX_HEADER_BYTES`. A
-    response must be read within `write_deadline_s` whenever so much of it waits that nothing more
+    connection or from the first byte after the last response, and have at most `MAX_HEADER_BYTES`.
+    A response must be read within `write_deadline_s` whenever so much of it waits that nothing more
     is sent. Bodies are bounded by `plato.api.body`.
     """
 
@@ -46,7 +46,10 @@ def bounded_protocol(write_deadline_s: float) -> type[HTTPProtocol]:
                 self._stop(self._timer)
                 self._timer, self._header_bytes = None, 0
             elif before is None or before.response_complete:
-                self._header_bytes += len(data)
+                # The rest of a body that was refused is received: a client that cannot send it
+                # does not see why.
+                if before is None or not before.more_body:
+                    self._header_bytes += len(data)
                 if self._header_bytes > MAX_HEADER_BYTES:
                     self._close()
                 elif self._timer is None:

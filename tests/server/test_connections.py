@@ -116,6 +116,32 @@ async def test_the_headers_of_a_later_request_have_a_deadline_too() -> None:
         assert await closed(reader)
 
 
+async def refuse(scope: Any, receive: Any, send: Any) -> None:
+    """Answers without reading the body."""
+    await send({"type": "http.response.start", "status": 413, "headers": []})
+    await send({"type": "http.response.body", "body": b"body"})
+
+
+async def test_the_rest_of_a_body_that_was_refused_is_received() -> None:
+    size = 8 << 20
+    async with connected(refuse) as (reader, writer):
+        writer.write(REQUEST.replace(b"Length: 4", b"Length: %d" % size))
+        writer.write(bytes(size))
+        await writer.drain()
+        async with asyncio.timeout(5):
+            assert (await reader.readuntil(b"\r\n")).startswith(b"HTTP/1.1 413")
+
+
+async def test_but_not_for_ever() -> None:
+    async with connected(refuse) as (reader, writer):
+        writer.write(REQUEST.replace(b"Length: 4", b"Length: 1000"))
+        async with asyncio.timeout(5):
+            await reader.readuntil(b"body\r\n0\r\n\r\n")
+        dripping = asyncio.create_task(_drip(writer))
+        assert await closed(reader)
+        dripping.cancel()
+
+
 async def test_a_response_that_nobody_reads_ends_with_its_connection() -> None:
     left = asyncio.Event()
 
