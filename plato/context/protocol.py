@@ -43,7 +43,7 @@ class RunRecord:
     nodes: tuple[Node, ...]
     plan_complete: bool
     request: bytes
-    """The packed `RunRequest`."""
+    """The packed `RunRequest`; without its messages once the run has ended."""
     created_unix_s: float
 
 

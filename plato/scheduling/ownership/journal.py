@@ -124,11 +124,16 @@ class Journal:
         self._writes.submit(self._append)
 
     def close(self, outcome: str) -> None:
-        """After the last event: record the outcome, and release the lease."""
+        """After the last event: record the outcome, and release the lease.
+
+        A run that was not opened is not recorded.
+        """
         if not self.opened:
             self.recorded.set()
         elif not self._leaving:
-            self._update(state=outcome)
+            # Nobody needs the conversation of a run that has ended.
+            request = pack(replace(self._state.request, messages=()))
+            self._update(state=outcome, request=request)
             self._writes.submit(self._lease.release)
         self._closed = True
 
