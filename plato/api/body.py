@@ -55,7 +55,9 @@ class BodyReader:
         """
         kind = request.headers.get("content-type", JSON).partition(";")[0].strip().lower()
         if kind != JSON and not kind.endswith("+json"):
-            raise MediaTypeError(f"the body is declared as {kind!r}; send Content-Type: {JSON}")
+            raise MediaTypeError(
+                f"the body is declared as {kind[:100]!r}; send Content-Type: {JSON}"
+            )
         declared = request.headers.get("content-length", "")
         # What is announced as too large is not read.
         if len(declared) < 20 and declared.isascii() and declared.isdecimal():

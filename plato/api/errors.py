@@ -25,6 +25,9 @@ _OWN_TYPES = frozenset({"invalid_type", "invalid_value", "unknown_parameter", "u
 """Error types that `schemas` raises itself; their names are OpenAI's codes."""
 _INPUT_SHOULD = "Input should "
 _ROUTER_CODES = {404: "not_found", 405: "method_not_allowed"}
+MAX_OTHERS = 10
+MAX_PARAM_CHARS = 100
+MAX_MESSAGE_CHARS = 500
 CLIENT_LEFT = 499
 """The status that nginx logs for it; the response is never read."""
 
@@ -38,12 +41,13 @@ class ModelNotFoundError(InvalidRequestError):
 
 def invalid_request(invalid: ValidationError) -> InvalidRequestError:
     """The first error in a body, with the path of its parameter; others are named."""
-    errors = invalid.errors()
+    errors = invalid.errors(include_url=False, include_input=False)
     first = _describe(errors[0])
     others = sorted({param for error in errors[1:] if (param := _describe(error).param)})
     others = [param for param in others if param != first.param]
     if others:
-        first.message += f" (also wrong: {', '.join(others)})"
+        more = ", ..." if len(others) > MAX_OTHERS else ""
+        first.message += f" (also wrong: {', '.join(others[:MAX_OTHERS])}{more})"
         first.args = (first.message,)
     return first
 
@@ -154,4 +158,10 @@ def _describe(error: ErrorDetails) -> InvalidRequestError:
         message = f"is invalid: {message}"
     if kind.endswith("_type"):
         code = "invalid_type"
+    # Both can contain what the client has sent.
+    param, message = _cut(param, MAX_PARAM_CHARS), _cut(message, MAX_MESSAGE_CHARS)
     return InvalidRequestError(f"'{param}' {message}", param=param, code=code)
+
+
+def _cut(text: str, most: int) -> str:
+    return text if len(text) <= most else f"{text[:most]}..."

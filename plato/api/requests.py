@@ -11,7 +11,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from pydantic import ValidationError
-from pydantic_core import PydanticSerializationError, to_json
+from pydantic_core import PydanticSerializationError, from_json, to_json
 from starlette.requests import ClientDisconnect, Request
 
 from plato.api.errors import ModelNotFoundError, invalid_request
@@ -24,6 +24,10 @@ from plato.settings import Settings
 from plato.tasks import end_task, expire
 
 SEED_BITS = 63
+SHORT_BODY = 64 << 10
+"""Size of a body whose errors are found within milliseconds, however many."""
+MAX_MEMBERS = 400
+"""Of any object in a body; the largest valid ones are biases."""
 TOKEN_CHARS = 128
 """Characters of the longest token that a vocabulary has, mostly white space."""
 MESSAGE_TOKENS = 2
@@ -71,6 +75,8 @@ def tenant_of(request: Request) -> str:
 
 def parse_request(body: bytes | str, *, run: bool = False) -> ChatCompletionRequest:
     """Read a body; with `run`, that of a detached run. Raises `InvalidRequestError`."""
+    if len(body) > SHORT_BODY:
+        _refuse_many_members(body)
     try:
         request = ChatCompletionRequest.model_validate_json(body)
     except ValidationError as error:
@@ -81,6 +87,24 @@ def parse_request(body: bytes | str, *, run: bool = False) -> ChatCompletionRequ
             param="stream",
         )
     return request
+
+
+def _refuse_many_members(body: bytes | str) -> None:
+    """Refuse objects with more members than any valid one: each would be an error of its own."""
+    try:
+        values = [from_json(body)]
+    except ValueError:
+        # Told by the validation.
+        return
+    while values:
+        value = values.pop()
+        if isinstance(value, dict):
+            if len(value) > MAX_MEMBERS:
+                raise InvalidRequestError(
+                    f"an object in the body has {len(value)} members; send at most {MAX_MEMBERS}"
+                )
+            value = value.values()
+        values += [inner for inner in value if isinstance(inner, dict | list)]
 
 
 def validate_request(fields: Mapping[str, Any]) -> ChatCompletionRequest:
