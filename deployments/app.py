@@ -17,6 +17,7 @@ from deployments.planner import PlannerService
 from deployments.routing import PlacedRouter
 from deployments.scheduler import SchedulerService
 from deployments.store import StoreOwner
+from plato.api.body import MAX_UPLOADS
 from plato.settings import Settings
 
 CONTROL_CALLS = 64
@@ -38,6 +39,7 @@ def _one_of(resource: str | None) -> dict[str, Any]:
 def build(settings: Settings) -> Application:
     """Assemble the application."""
     runs = (settings.max_runs + settings.max_waiting_runs) * settings.schedulers
+    requests = 2 * settings.max_requests  # As many event streams, see `plato.api.limits`.
     service = {"num_cpus": settings.service_cpus, **_one_of(settings.service_resource)}
     placed = RequestRouterConfig(request_router_class=PlacedRouter)
     drained = {"graceful_shutdown_timeout_s": settings.drain_s}
@@ -66,7 +68,7 @@ def build(settings: Settings) -> Application:
     scheduler = _deployment(
         SchedulerService,
         num_replicas=settings.schedulers,
-        max_ongoing_requests=settings.max_runs + settings.max_waiting_runs + CONTROL_CALLS,
+        max_ongoing_requests=requests * settings.ingresses + CONTROL_CALLS,
         ray_actor_options=service,
         request_router_config=placed,
         **drained,
@@ -74,7 +76,8 @@ def build(settings: Settings) -> Application:
     app: Application = _deployment(
         Ingress,
         num_replicas=settings.ingresses,
-        max_ongoing_requests=runs + CONTROL_CALLS,
+        # More are refused by the application, so that health never waits behind work.
+        max_ongoing_requests=requests + MAX_UPLOADS + CONTROL_CALLS,
         ray_actor_options=service,
         **drained,
     ).bind(settings, scheduler)

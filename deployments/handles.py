@@ -8,7 +8,7 @@ from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from typing import Any, TypeVar, cast
 
-from ray.exceptions import RayTaskError
+from ray.exceptions import RayError, RayTaskError
 from ray.serve.handle import DeploymentHandle, DeploymentResponse, DeploymentResponseGenerator
 
 from deployments.membership import known_replicas
@@ -30,6 +30,14 @@ def detached(call: Callable[[], T]) -> T:
     empty context gives every call its own id, but cancellation no longer cascades.
     """
     return contextvars.Context().run(call)
+
+
+def is_fault(error: Exception) -> bool:
+    """Whether the code of a replica raised an error of `ask` or `stream`.
+
+    A replica that has died raises others, and what it raised may be that another one has died.
+    """
+    return isinstance(error.__cause__, RayTaskError) and not isinstance(error, RayError)
 
 
 async def ask(call: Callable[[], DeploymentResponse[T]]) -> T:

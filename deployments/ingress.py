@@ -11,7 +11,7 @@ from ray import serve
 from ray.serve.handle import DeploymentHandle, DeploymentResponse
 from starlette.applications import Starlette
 
-from deployments.handles import ask, stream
+from deployments.handles import ask, is_fault, stream
 from deployments.metrics import replica_recorder, start_sampling
 from deployments.replica import start_replica
 from plato.api.app import new_app
@@ -48,7 +48,7 @@ class ServeRunService:
 
     def answer(self, state: RunState) -> AsyncGenerator[RunEvents]:
         """Have a scheduler drive the run, and another one if it fails or is silent."""
-        return follow_with_failover(self._drive, state, self._settings.failover_s)
+        return follow_with_failover(self._drive, state, self._settings.failover_s, is_fault)
 
     async def open(self, request: RunRequest) -> None:
         """Start a detached run on any scheduler."""
@@ -69,7 +69,7 @@ class ServeRunService:
                 async for batch in batches:
                     yield batch
 
-        return follow_detached(follow, request.run_id, self._settings.failover_s)
+        return follow_detached(follow, request.run_id, self._settings.failover_s, is_fault)
 
     async def snapshot(self, tenant: str, run_id: str) -> RunSnapshot:
         """The current state of a run."""
@@ -102,7 +102,7 @@ class ServeRunService:
         deadline_s: float = CALL_DEADLINE_S,
     ) -> Any:
         """Call any scheduler, and another one if it fails."""
-        return await call_with_failover(lambda: ask(call), run_id, deadline_s)
+        return await call_with_failover(lambda: ask(call), run_id, deadline_s, is_fault)
 
 
 @serve.deployment

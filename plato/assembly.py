@@ -91,12 +91,13 @@ async def open_store(
     """
     url = url or settings.redis_url
     if url is None:
-        return MemoryContextStore()
+        return MemoryContextStore(quota_bytes=settings.tenant_store_mb << 20)
     store = RedisContextStore(
         url,
         Keys(settings.namespace or app, fingerprint),
         timeout_s=settings.redis_timeout_s,
         ttl_s=settings.redis_ttl_s,
+        quota_bytes=settings.tenant_store_mb << 20,
     )
     await asyncio.to_thread(refuse_cluster, url)
     return store

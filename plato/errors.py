@@ -59,6 +59,13 @@ class BodyTooLargeError(InvalidRequestError):
     code = "request_too_large"
 
 
+class BodyTimeoutError(InvalidRequestError):
+    """The body of the request did not arrive in time."""
+
+    status = 408
+    code = "request_timeout"
+
+
 class MediaTypeError(InvalidRequestError):
     """The body of the request is not declared as JSON."""
 
@@ -91,6 +98,28 @@ class OverloadedError(PlatoError):
     status = 429
     type = "rate_limit_error"
     code = "overloaded"
+
+
+class RateLimitError(OverloadedError):
+    """More than one tenant may have."""
+
+    code = "rate_limit_exceeded"
+
+
+class StorageQuotaError(RateLimitError):
+    """A tenant's runs in progress fill its share of the context store."""
+
+    code = "storage_quota_exceeded"
+
+    @classmethod
+    def of(cls, quota_bytes: int) -> StorageQuotaError:
+        """The error of a tenant with this quota."""
+        return cls(
+            "the runs in progress of this API key fill its share of the store, "
+            f"{quota_bytes / 2**20:g} MiB; wait for one of them to end, or ask with "
+            "/v1/chat/completions, which needs no store",
+            retry_after_s=5.0,
+        )
 
 
 class UnavailableError(PlatoError):

@@ -129,6 +129,13 @@ class Settings(BaseSettings):
     )
     redis_timeout_s: float = Field(default=0.5, gt=0)
     redis_ttl_s: int = Field(default=3600, ge=1, description="Retention of runs in the store.")
+    tenant_store_mb: int = Field(
+        default=64,
+        ge=1,
+        description="Size of the stored runs of one API key, in MiB. Its oldest ended runs make "
+        "room for new ones; if those in progress fill it, detached runs are refused with 429. The "
+        "embedded store has 256 MiB.",
+    )
 
     # Planning
     max_nodes: int = Field(
@@ -190,6 +197,39 @@ class Settings(BaseSettings):
     )
     patience_s: float = Field(
         default=10.0, gt=0, description="Maximum time that a run waits for admission."
+    )
+
+    # Limits of each ingress
+    max_requests: int = Field(
+        default=1024,
+        ge=1,
+        description="Maximum number of requests in progress per ingress, and of event streams of "
+        "runs; more are refused with 503.",
+    )
+    max_tenant_requests: int = Field(
+        default=256,
+        ge=1,
+        description="Maximum number of requests of one API key in progress per ingress; more are "
+        "refused with 429.",
+    )
+    max_tenant_followers: int = Field(
+        default=64,
+        ge=1,
+        description="Maximum number of event streams of one API key's runs per ingress.",
+    )
+    max_run_followers: int = Field(
+        default=16, ge=1, description="Maximum number of event streams of one run per ingress."
+    )
+    body_deadline_s: float = Field(
+        default=10.0,
+        gt=0,
+        description="Maximum time to receive a request's body, plus 1 s for every 64 KiB of it.",
+    )
+    write_deadline_s: float = Field(
+        default=30.0,
+        gt=0,
+        description="A stream ends, and its answer is cancelled, if its client reads nothing for "
+        "this long.",
     )
 
     # Placement

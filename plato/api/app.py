@@ -10,8 +10,10 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
+from plato.api.body import BodyReader
 from plato.api.chat import ChatRoutes
 from plato.api.errors import ErrorReporter, ModelNotFoundError
+from plato.api.limits import Limits
 from plato.api.runs import RunRoutes
 from plato.api.service import RunService
 from plato.metrics import NO_METRICS, Recorder
@@ -23,8 +25,9 @@ READY_DEADLINE_S = 5.0
 def new_app(service: RunService, settings: Settings, recorder: Recorder = NO_METRICS) -> Starlette:
     """The application; `recorder` records latencies and errors as clients see them."""
     errors = ErrorReporter(recorder)
-    chat = ChatRoutes(service, settings, errors, recorder)
-    runs = RunRoutes(service, settings, errors)
+    limits, bodies = Limits(settings), BodyReader(settings.body_deadline_s)
+    chat = ChatRoutes(service, settings, errors, recorder, limits, bodies)
+    runs = RunRoutes(service, settings, errors, limits, bodies)
     models = ModelRoutes(settings)
     health = HealthRoutes(service)
     return Starlette(

@@ -4,20 +4,16 @@ from __future__ import annotations
 
 import logging
 from collections.abc import AsyncGenerator
-from contextlib import aclosing
+from contextlib import ExitStack, aclosing
 
 from starlette.requests import Request
 from starlette.responses import Response
 
 from plato.api import sse
+from plato.api.body import BodyReader
 from plato.api.errors import ErrorReporter
-from plato.api.requests import (
-    parse_request,
-    read_body,
-    tenant_of,
-    to_run_request,
-    while_connected,
-)
+from plato.api.limits import Limits
+from plato.api.requests import parse_request, tenant_of, to_run_request, while_connected
 from plato.api.responses import ChatResponse
 from plato.api.service import RunService
 from plato.metrics import Recorder
@@ -38,22 +34,38 @@ class ChatRoutes:
     """`POST /v1/chat/completions`."""
 
     def __init__(
-        self, service: RunService, settings: Settings, errors: ErrorReporter, recorder: Recorder
+        self,
+        service: RunService,
+        settings: Settings,
+        errors: ErrorReporter,
+        recorder: Recorder,
+        limits: Limits,
+        bodies: BodyReader,
     ) -> None:
         self._service = service
         self._settings = settings
         self._errors = errors
         self._recorder = recorder
+        self._limits = limits
+        self._bodies = bodies
 
     async def create(self, request: Request) -> Response:
         """Answer a question, streamed or not."""
-        body = parse_request(await read_body(request))
+        received = await self._bodies.read(request)
+        tenant = tenant_of(request)
+        with self._limits.request(tenant) as slot:
+            return await self._create(request, received, tenant, slot)
+
+    async def _create(
+        self, request: Request, received: bytes, tenant: str, slot: ExitStack
+    ) -> Response:
+        body = parse_request(received)
         asked = to_run_request(
             body,
             settings=self._settings,
             context_length=self._service.context_length,
             fingerprint=self._service.fingerprint,
-            tenant=tenant_of(request),
+            tenant=tenant,
         )
         request.state.run = asked.run_id
         logger.info(
@@ -64,13 +76,17 @@ class ChatRoutes:
         batches = self._answer(state)
         response = ChatResponse(asked.run_id, self._settings.model_name, body.include_usage)
         if body.stream:
-            async with while_connected(request):
-                begun = await _begin(batches)
-            if isinstance(state.ended, RunFailed):
-                # Not in the stream: clients handle the status of a response better.
-                raise RunError(state.ended)
+            try:
+                async with while_connected(request):
+                    begun = await _begin(batches)
+                if isinstance(state.ended, RunFailed):
+                    # Not in the stream: clients handle the status of a response better.
+                    raise RunError(state.ended)
+            except BaseException:
+                await batches.aclose()
+                raise
             stream = self._stream(state, begun, batches, response, body.options.events)
-            return sse.EventStream(stream)
+            return sse.EventStream(stream, slot.pop_all(), self._settings.write_deadline_s)
         async with while_connected(request), aclosing(batches):
             async for _ in batches:
                 pass
@@ -101,12 +117,12 @@ class ChatRoutes:
             data = (described, response.text(event.text) if event.text else None)
             return [sse.event(each) for each in data if each is not None]
 
-        yield sse.event(response.opening())
-        for event in begun:
-            for data in describe(event):
-                yield data
         try:
             async with aclosing(batches):
+                yield sse.event(response.opening())
+                for event in begun:
+                    for data in describe(event):
+                        yield data
                 async for events in batches:
                     if events is None:
                         yield sse.PING
@@ -126,12 +142,8 @@ class ChatRoutes:
 async def _begin(batches: AsyncGenerator[RunEvents | None]) -> list[RunEvent]:
     """The events until the answer begins, or until there was none for a while."""
     begun: list[RunEvent] = []
-    try:
-        async for events in batches:
-            begun += events or ()
-            if events is None or any(isinstance(event, BEGINNINGS) for event in events):
-                break
-    except BaseException:
-        await batches.aclose()
-        raise
+    async for events in batches:
+        begun += events or ()
+        if events is None or any(isinstance(event, BEGINNINGS) for event in events):
+            break
     return begun

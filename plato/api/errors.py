@@ -15,7 +15,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 
 from plato.api import sse
-from plato.errors import InvalidRequestError, PlatoError
+from plato.errors import BodyTimeoutError, InvalidRequestError, PlatoError
 from plato.metrics import Recorder
 from plato.metrics.table import REQUEST_ERRORS_TOTAL
 
@@ -25,6 +25,9 @@ _OWN_TYPES = frozenset({"invalid_type", "invalid_value", "unknown_parameter", "u
 """Error types that `schemas` raises itself; their names are OpenAI's codes."""
 _INPUT_SHOULD = "Input should "
 _ROUTER_CODES = {404: "not_found", 405: "method_not_allowed"}
+MAX_OTHERS = 10
+MAX_PARAM_CHARS = 100
+MAX_MESSAGE_CHARS = 500
 CLIENT_LEFT = 499
 """The status that nginx logs for it; the response is never read."""
 
@@ -38,12 +41,13 @@ class ModelNotFoundError(InvalidRequestError):
 
 def invalid_request(invalid: ValidationError) -> InvalidRequestError:
     """The first error in a body, with the path of its parameter; others are named."""
-    errors = invalid.errors()
+    errors = invalid.errors(include_url=False, include_input=False)
     first = _describe(errors[0])
     others = sorted({param for error in errors[1:] if (param := _describe(error).param)})
     others = [param for param in others if param != first.param]
     if others:
-        first.message += f" (also wrong: {', '.join(others)})"
+        more = ", ..." if len(others) > MAX_OTHERS else ""
+        first.message += f" (also wrong: {', '.join(others[:MAX_OTHERS])}{more})"
         first.args = (first.message,)
     return first
 
@@ -68,10 +72,14 @@ def error_body(error: PlatoError) -> dict[str, dict[str, str | None]]:
 
 
 def error_headers(error: PlatoError) -> dict[str, str]:
-    """`Retry-After` in whole seconds, if `error` has it."""
-    if error.retry_after_s is None:
-        return {}
-    return {"Retry-After": str(max(1, math.ceil(error.retry_after_s)))}
+    """`Retry-After` in whole seconds, if `error` has it, and whether the connection ends."""
+    headers = {}
+    if error.retry_after_s is not None:
+        headers["Retry-After"] = str(max(1, math.ceil(error.retry_after_s)))
+    if isinstance(error, BodyTimeoutError):
+        # Nobody waits for the rest, in front of the next request (RFC 9110, section 15.5.9).
+        headers["Connection"] = "close"
+    return headers
 
 
 class ErrorReporter:
@@ -150,4 +158,10 @@ def _describe(error: ErrorDetails) -> InvalidRequestError:
         message = f"is invalid: {message}"
     if kind.endswith("_type"):
         code = "invalid_type"
+    # Both can contain what the client has sent.
+    param, message = _cut(param, MAX_PARAM_CHARS), _cut(message, MAX_MESSAGE_CHARS)
     return InvalidRequestError(f"'{param}' {message}", param=param, code=code)
+
+
+def _cut(text: str, most: int) -> str:
+    return text if len(text) <= most else f"{text[:most]}..."

@@ -11,21 +11,23 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from pydantic import ValidationError
-from pydantic_core import PydanticSerializationError, to_json
+from pydantic_core import PydanticSerializationError, from_json, to_json
 from starlette.requests import ClientDisconnect, Request
 
 from plato.api.errors import ModelNotFoundError, invalid_request
 from plato.api.schemas import ChatCompletionRequest, ChatMessage, PlanNode, PlatoOptions
 from plato.engine import SamplingParams
-from plato.errors import BodyTooLargeError, ContextLengthError, InvalidRequestError, MediaTypeError
+from plato.errors import ContextLengthError, InvalidRequestError
 from plato.planning.given import validate_plan, validate_script
 from plato.runs import Message, Node, RunRequest
 from plato.settings import Settings
 from plato.tasks import end_task, expire
 
 SEED_BITS = 63
-MAX_BODY_BYTES = 4 << 20
-JSON = "application/json"
+SHORT_BODY = 64 << 10
+"""Size of a body whose errors are found within milliseconds, however many."""
+MAX_MEMBERS = 400
+"""Of any object in a body; the largest valid ones are biases."""
 TOKEN_CHARS = 128
 """Characters of the longest token that a vocabulary has, mostly white space."""
 MESSAGE_TOKENS = 2
@@ -35,27 +37,6 @@ MESSAGE_TOKENS = 2
 def random_seed() -> int:
     """A seed for a request without one."""
     return secrets.randbits(SEED_BITS)
-
-
-async def read_body(request: Request) -> bytes:
-    """The body, up to `MAX_BODY_BYTES`. Raises `BodyTooLargeError` and `MediaTypeError`."""
-    kind = request.headers.get("content-type", JSON).partition(";")[0].strip().lower()
-    if kind != JSON and not kind.endswith("+json"):
-        raise MediaTypeError(f"the body is declared as {kind!r}; send Content-Type: {JSON}")
-    declared = request.headers.get("content-length", "")
-    # What is announced as too large is not read.
-    length = int(declared) if declared.isascii() and declared.isdecimal() else 0
-    body = bytearray()
-    if length <= MAX_BODY_BYTES:
-        async for piece in request.stream():
-            body += piece
-            if len(body) > MAX_BODY_BYTES:
-                break
-        else:
-            return bytes(body)
-    raise BodyTooLargeError(
-        f"the body is larger than {MAX_BODY_BYTES >> 20} MiB; send a shorter conversation"
-    )
 
 
 @asynccontextmanager
@@ -94,6 +75,8 @@ def tenant_of(request: Request) -> str:
 
 def parse_request(body: bytes | str, *, run: bool = False) -> ChatCompletionRequest:
     """Read a body; with `run`, that of a detached run. Raises `InvalidRequestError`."""
+    if len(body) > SHORT_BODY:
+        _refuse_many_members(body)
     try:
         request = ChatCompletionRequest.model_validate_json(body)
     except ValidationError as error:
@@ -104,6 +87,24 @@ def parse_request(body: bytes | str, *, run: bool = False) -> ChatCompletionRequ
             param="stream",
         )
     return request
+
+
+def _refuse_many_members(body: bytes | str) -> None:
+    """Refuse objects with more members than any valid one: each would be an error of its own."""
+    try:
+        values = [from_json(body)]
+    except ValueError:
+        # Told by the validation.
+        return
+    while values:
+        value = values.pop()
+        if isinstance(value, dict):
+            if len(value) > MAX_MEMBERS:
+                raise InvalidRequestError(
+                    f"an object in the body has {len(value)} members; send at most {MAX_MEMBERS}"
+                )
+            value = value.values()
+        values += [inner for inner in value if isinstance(inner, dict | list)]
 
 
 def validate_request(fields: Mapping[str, Any]) -> ChatCompletionRequest:

@@ -13,8 +13,10 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from plato.api import sse
+from plato.api.body import BodyReader
 from plato.api.errors import ErrorReporter, error_body
-from plato.api.requests import parse_request, read_body, tenant_of, to_run_request
+from plato.api.limits import Limits
+from plato.api.requests import parse_request, tenant_of, to_run_request
 from plato.api.responses import PlatoInfo, Usage, describe_event
 from plato.api.service import RunService
 from plato.errors import InvalidRequestError
@@ -97,7 +99,16 @@ def event_data(event: RunEvent, state: RunState, model: str) -> dict[str, Any]:
 class RunRoutes:
     """`/v1/runs`."""
 
-    def __init__(self, service: RunService, settings: Settings, errors: ErrorReporter) -> None:
+    def __init__(
+        self,
+        service: RunService,
+        settings: Settings,
+        errors: ErrorReporter,
+        limits: Limits,
+        bodies: BodyReader,
+    ) -> None:
+        self._limits = limits
+        self._bodies = bodies
         self._service = service
         self._settings = settings
         self._model = settings.model_name
@@ -105,16 +116,18 @@ class RunRoutes:
 
     async def create(self, request: Request) -> Response:
         """Start a detached run: 202, and the run."""
-        body = parse_request(await read_body(request), run=True)
-        asked = to_run_request(
-            body,
-            settings=self._settings,
-            context_length=self._service.context_length,
-            fingerprint=self._service.fingerprint,
-            tenant=tenant_of(request),
-        )
-        request.state.run = asked.run_id
-        await self._service.open(asked)
+        received = await self._bodies.read(request)
+        tenant = tenant_of(request)
+        with self._limits.request(tenant):
+            asked = to_run_request(
+                parse_request(received, run=True),
+                settings=self._settings,
+                context_length=self._service.context_length,
+                fingerprint=self._service.fingerprint,
+                tenant=tenant,
+            )
+            request.state.run = asked.run_id
+            await self._service.open(asked)
         logger.info("run started", extra={"run": asked.run_id, "mode": asked.mode})
         location = {"Location": f"/v1/runs/{asked.run_id}"}
         return RunObject.of(RunState(asked), self._model).response(202, location)
@@ -122,9 +135,10 @@ class RunRoutes:
     async def get(self, request: Request) -> Response:
         """The current state of a run; DELETE cancels it first, unless it has ended."""
         tenant, run_id = tenant_of(request), _run_id(request)
-        if request.method == "DELETE":
-            await self._service.cancel(tenant, run_id)
-        snapshot = await self._service.snapshot(tenant, run_id)
+        with self._limits.request(tenant):
+            if request.method == "DELETE":
+                await self._service.cancel(tenant, run_id)
+            snapshot = await self._service.snapshot(tenant, run_id)
         return RunObject.of(RunState(snapshot.request, snapshot.events), self._model).response()
 
     async def events(self, request: Request) -> Response:
@@ -134,12 +148,15 @@ class RunRoutes:
             after = EventId.parse(given) if given else BEFORE_ALL
         except ValueError as error:
             raise InvalidRequestError(f"Last-Event-ID: {error}", param="last-event-id") from error
-        snapshot = await self._service.snapshot(tenant_of(request), _run_id(request))
-        state = RunState(snapshot.request, snapshot.events)
-        if state.ended is not None and after >= state.last_id:
-            # Tells clients not to reconnect.
-            return Response(status_code=204)
-        return sse.EventStream(self._stream(snapshot.request, after))
+        tenant, run_id = tenant_of(request), _run_id(request)
+        with self._limits.follower(tenant, run_id) as slot:
+            snapshot = await self._service.snapshot(tenant, run_id)
+            state = RunState(snapshot.request, snapshot.events)
+            if state.ended is not None and after >= state.last_id:
+                # Tells clients not to reconnect.
+                return Response(status_code=204)
+            stream = self._stream(snapshot.request, after)
+            return sse.EventStream(stream, slot.pop_all(), self._settings.write_deadline_s)
 
     async def _stream(self, asked: RunRequest, after: EventId) -> AsyncGenerator[bytes]:
         # Always from the start: the last event shows the whole run.

@@ -9,7 +9,15 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    FailFast,
+    Field,
+    model_validator,
+)
 from pydantic_core import PydanticCustomError
 
 from plato.runs import Mode
@@ -19,10 +27,15 @@ MAX_STOPS = 4
 MAX_BIAS = 100
 MAX_BIASED_TOKENS = 300
 MAX_STOP_CHARS = 500
+MAX_SHOWN_CHARS = 50
+MAX_TEXT_PARTS = 1000
+"""Of the content of a message."""
 MAX_NAME_CHARS = 512
 """Of names that are only compared or ignored, such as `user`."""
 MAX_METADATA = 16
 """Pairs of `metadata`, as at OpenAI."""
+MAX_PARAMETER = 10**9
+"""Bound of the engine for the parameters of sampling; also of the inverse of a penalty."""
 TOKEN_COUNT = 2**31
 """Bound of every number of tokens: above all contexts, and within what is stored."""
 
@@ -36,6 +49,16 @@ class WireModel(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
 
 
+class _FailFast(FailFast):
+    """Tells only the first wrong item of a list, of which there can be many; hashable."""
+
+    def __hash__(self) -> int:
+        return hash(type(self))
+
+
+_FAIL_FAST = _FailFast()
+
+
 def _neutral(*values: object, hint: str) -> BeforeValidator:
     """Accept null and the neutral `values`; reject everything else with `hint`."""
 
@@ -47,6 +70,11 @@ def _neutral(*values: object, hint: str) -> BeforeValidator:
     return BeforeValidator(check)
 
 
+def _shown(value: object) -> str:
+    """A value of the client in a message: not all of it, which can be megabytes."""
+    return repr(value)[:MAX_SHOWN_CHARS]
+
+
 def _plain_text(content: Any) -> Any:
     """Message content as one string; text parts are joined with newlines."""
     if not isinstance(content, list):
@@ -55,6 +83,12 @@ def _plain_text(content: Any) -> Any:
                 "invalid_type", "must be a string or a list of parts of type 'text'"
             )
         return content
+    if len(content) > MAX_TEXT_PARTS:
+        raise PydanticCustomError(
+            "invalid_value",
+            "has {count} parts; send at most {most}",
+            {"count": len(content), "most": MAX_TEXT_PARTS},
+        )
     texts: list[str] = []
     for index, part in enumerate(content):
         kind = part.get("type") if isinstance(part, dict) else None
@@ -63,7 +97,7 @@ def _plain_text(content: Any) -> Any:
                 "unsupported_value",
                 "part {index} is of type {kind}, but the model accepts text only; "
                 "send parts of type 'text'",
-                {"index": index, "kind": repr(kind)},
+                {"index": index, "kind": _shown(kind)},
             )
         if not isinstance(part.get("text"), str):
             raise PydanticCustomError(
@@ -73,7 +107,7 @@ def _plain_text(content: Any) -> Any:
             raise PydanticCustomError(
                 "unknown_parameter",
                 "part {index} has the unknown field {name}; remove it",
-                {"index": index, "name": repr(unknown[0])},
+                {"index": index, "name": _shown(unknown[0])},
             )
         texts.append(part["text"])
     return "\n".join(texts)
@@ -125,7 +159,7 @@ class PlanNode(WireModel):
     """One part of a plan given by the caller."""
 
     title: str = Field(min_length=1, max_length=MAX_TITLE_CHARS)
-    dependencies: list[PartNumber] = Field(
+    dependencies: Annotated[list[PartNumber], _FAIL_FAST] = Field(
         default_factory=list,
         max_length=MAX_NODES,
         description="Numbers of earlier parts whose text this part needs.",
@@ -154,7 +188,7 @@ class PlatoOptions(WireModel):
         le=MAX_NODES,
         description="Maximum number of parts; default: set by the deployment.",
     )
-    plan: list[PlanNode] | None = Field(
+    plan: Annotated[list[PlanNode], _FAIL_FAST] | None = Field(
         default=None,
         max_length=MAX_NODES,
         description="Use this plan instead of asking the model for one.",
@@ -188,7 +222,7 @@ def _token_biases(biases: dict[str, float] | None) -> dict[str, float] | None:
             raise PydanticCustomError(
                 "invalid_value",
                 'has the key {token}; keys are token ids, such as "50"',
-                {"token": repr(token)},
+                {"token": _shown(token)},
             )
         if not -MAX_BIAS <= bias <= MAX_BIAS:
             raise PydanticCustomError(
@@ -208,7 +242,7 @@ class ChatCompletionRequest(WireModel):
     """`POST /v1/chat/completions`, as the `openai` client sends it."""
 
     model: Name = Field(description="The name in `GET /v1/models`.")
-    messages: list[ChatMessage] = Field(
+    messages: Annotated[list[ChatMessage], _FAIL_FAST] = Field(
         min_length=1, description="The last message is the user's question."
     )
     stream: bool | None = None
@@ -234,7 +268,7 @@ class ChatCompletionRequest(WireModel):
     top_k: int | None = Field(
         default=None,
         ge=-1,
-        lt=2**31,
+        le=MAX_PARAMETER,
         description="Sample from this number of most likely tokens; 0 or -1: from all.",
     )
     min_p: float | None = Field(
@@ -254,7 +288,7 @@ class ChatCompletionRequest(WireModel):
     )
     repetition_penalty: float | None = Field(
         default=None,
-        gt=0,
+        ge=1 / MAX_PARAMETER,
         le=2,
         description="Multiplicative penalty for tokens that already occur, 1 is neutral; default: "
         "set by the deployment.",
@@ -271,7 +305,8 @@ class ChatCompletionRequest(WireModel):
         description="Equal seeds give equal answers; default: random.",
     )
     stop: Annotated[
-        list[Annotated[str, Field(min_length=1, max_length=MAX_STOP_CHARS)]] | None,
+        Annotated[list[Annotated[str, Field(min_length=1, max_length=MAX_STOP_CHARS)]], _FAIL_FAST]
+        | None,
         BeforeValidator(_stop_list, json_schema_input_type=str | list[str] | None),
     ] = Field(
         default=None, max_length=MAX_STOPS, description="The answer ends before the first of these."

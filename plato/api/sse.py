@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import suppress
+import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import AbstractContextManager, aclosing, suppress
 
 from starlette.requests import ClientDisconnect
 from starlette.responses import StreamingResponse
-from starlette.types import Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
 MEDIA_TYPE = "text/event-stream"
 HEADERS = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
@@ -23,14 +24,34 @@ PING_S = 10.0
 class EventStream(StreamingResponse):
     """A response of server-sent events."""
 
-    def __init__(self, events: AsyncIterator[bytes]) -> None:
-        """Closes `events` when the client disconnects."""
+    def __init__(
+        self,
+        events: AsyncGenerator[bytes],
+        slot: AbstractContextManager[object],
+        write_deadline_s: float,
+    ) -> None:
+        """Closes `events` and gives `slot` back at the end.
+
+        A client that reads nothing for `write_deadline_s` has left.
+        """
         super().__init__(events, media_type=MEDIA_TYPE, headers=HEADERS)
+        self._events = events
+        self._slot = slot
+        self._write_deadline_s = write_deadline_s
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send the events until their end, or until the client leaves: not an error of ours."""
-        with suppress(ClientDisconnect):
-            await super().__call__(scope, receive, send)
+
+        async def send_in_time(message: Message) -> None:
+            try:
+                async with asyncio.timeout(self._write_deadline_s):
+                    await send(message)
+            except TimeoutError as error:
+                raise ClientDisconnect from error
+
+        with self._slot, suppress(ClientDisconnect):
+            async with aclosing(self._events):
+                await super().__call__(scope, receive, send_in_time)
 
 
 def event(data: str, *, name: str | None = None, id: str | None = None) -> bytes:  # noqa: A002

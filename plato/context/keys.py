@@ -2,7 +2,8 @@
 
 Keys have the form `NAMESPACE:TENANT:{RUN}:state`. Each part is percent-encoded, so none can contain
 `:` or a brace, and no name can escape its prefix; `plato:acme:*` matches all keys of one tenant in
-the namespace `plato` (and can be an ACL rule). The keys of a run say nothing of its model, so that
+the namespace `plato` (and can be an ACL rule). `NAMESPACE:TENANT:usage` and `...:written` account
+for all runs of a tenant. The keys of a run say nothing of its model, so that
 its answer can be read after the model was replaced. Two keys belong to no tenant but to one model:
 `NAMESPACE:running:MODEL` and `NAMESPACE:kv:MODEL`, with the model's fingerprint.
 """
@@ -43,6 +44,17 @@ class Keys:
     def running(self) -> str:
         """Runs that have an owner, by the expiry of its lease (a sorted set)."""
         return f"{_escape(self.namespace)}:running:{self.fingerprint}"
+
+    def usage(self, tenant: str) -> str:
+        """Bytes that a tenant's runs take, by the prefix of their keys, and in all (a hash)."""
+        return self._of_tenant(tenant, "usage")
+
+    def written(self, tenant: str) -> str:
+        """Prefixes of the keys of a tenant's runs, by their last write (a sorted set)."""
+        return self._of_tenant(tenant, "written")
+
+    def _of_tenant(self, tenant: str, kind: str) -> str:
+        return f"{_escape(self.namespace)}:{_escape(tenant)}:{kind}"
 
     def _of_run(self, tenant: str, run_id: str, kind: str) -> str:
         # The braces keep runs apart from `kv` and `running`, whatever the tenant is called.

@@ -43,10 +43,12 @@ class RunRecord:
     nodes: tuple[Node, ...]
     plan_complete: bool
     request: bytes
-    """The packed `RunRequest`."""
+    """The packed `RunRequest`; without its messages once the run has ended."""
     created_unix_s: float
 
 
+QUOTA_BYTES = 64 << 20
+"""Default size of what a tenant may have in the store: a quarter of the embedded one."""
 KV_EVENTS_START = "0"
 """Id that precedes all KV events."""
 
@@ -56,6 +58,9 @@ class ContextStore(Protocol):
 
     Methods never raise because the store is unavailable: writes are dropped and counted, reads
     return nothing, and `available` is False until the store answers again.
+
+    Each tenant has a quota. What exceeds it evicts ended runs of the same tenant, oldest first.
+    Runs in progress are written to their end even if they exceed it; only new runs are refused.
     """
 
     @property
@@ -68,7 +73,10 @@ class ContextStore(Protocol):
         ...
 
     async def put_run(self, record: RunRecord) -> bool:
-        """Write a run's state; False if it could not be written or the fence is stale."""
+        """Write a run's state; False if it could not be written or the fence is stale.
+
+        Raises `StorageQuotaError` if the run is new and those in progress fill the quota.
+        """
         ...
 
     async def get_run(self, tenant: str, run_id: str) -> RunRecord | None:

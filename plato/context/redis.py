@@ -17,9 +17,9 @@ from plato.context import scripts
 from plato.context.breaker import CircuitBreaker
 from plato.context.cluster import CLUSTER_ERRORS, CLUSTER_MESSAGE
 from plato.context.keys import Keys, read_running_member, running_member
-from plato.context.protocol import NodeRecord, RunRecord
+from plato.context.protocol import QUOTA_BYTES, NodeRecord, RunRecord
 from plato.context.records import Record, UnreadableRecordError, pack, unpack
-from plato.errors import SettingsError
+from plato.errors import SettingsError, StorageQuotaError
 from plato.runs import EventId
 
 logger = logging.getLogger(__name__)
@@ -55,6 +55,7 @@ class RedisContextStore:
         *,
         timeout_s: float = 0.5,
         ttl_s: int = 3600,
+        quota_bytes: int = QUOTA_BYTES,
         breaker: CircuitBreaker | None = None,
     ) -> None:
         """Connects on the first call.
@@ -64,6 +65,7 @@ class RedisContextStore:
             keys: The names of the keys, which separate applications and models.
             timeout_s: The deadline of every call.
             ttl_s: Lifetime of a key after its last write.
+            quota_bytes: Size of a tenant's runs, from which on its ended ones are evicted.
             breaker: A circuit breaker with other thresholds than the default.
 
         Raises:
@@ -72,6 +74,7 @@ class RedisContextStore:
         self._keys = keys or Keys()
         self._timeout_s = timeout_s
         self._ttl_ms = ttl_s * 1000
+        self._quota_bytes = quota_bytes
         self._breaker = breaker or CircuitBreaker()
         self._dropped = 0
         self._warned_unreadable = False
@@ -117,9 +120,19 @@ class RedisContextStore:
         return await self._call(self._client.ping) is not None
 
     async def put_run(self, record: RunRecord) -> bool:
-        """Write a run's state; False if it could not be written or the fence is stale."""
-        key = self._keys.run(record.tenant, record.run_id)
-        return await self._write(scripts.PUT_RUN, key, pack(record), record.fence, self._ttl_ms)
+        """Write a run's state; False if it could not be written or the fence is stale.
+
+        Raises `StorageQuotaError` if the run is new and those in progress fill the quota.
+        """
+        tenant, ended = record.tenant, int(record.state != "running")
+        keys = self._keys.run(tenant, record.run_id), *self._accounts(tenant)
+        arguments = pack(record), record.fence, self._ttl_ms, ended, self._quota_bytes
+        answer = await self._eval(scripts.PUT_RUN, keys, *arguments)
+        if answer is None:
+            self._dropped += 1
+        elif answer == scripts.QUOTA_EXCEEDED:
+            raise StorageQuotaError.of(self._quota_bytes)
+        return answer == 1
 
     async def get_run(self, tenant: str, run_id: str) -> RunRecord | None:
         """Read a run's state."""
@@ -134,8 +147,8 @@ class RedisContextStore:
         """Write a finished node's output; False if not possible or the fence is stale."""
         tenant, run_id = record.tenant, record.run_id
         keys = self._keys.run(tenant, run_id), self._keys.nodes(tenant, run_id)
-        arguments = fence, record.number, pack(record), self._ttl_ms
-        return await self._write(scripts.PUT_NODE, keys, *arguments)
+        arguments = fence, record.number, pack(record), self._ttl_ms, self._quota_bytes
+        return await self._write(scripts.PUT_NODE, (*keys, *self._accounts(tenant)), *arguments)
 
     async def get_nodes(self, tenant: str, run_id: str) -> dict[int, NodeRecord]:
         """All finished nodes of a run, by number."""
@@ -181,8 +194,14 @@ class RedisContextStore:
     ) -> bool:
         """Append packed events; False if the fence is stale or the log does not end at `after`."""
         keys = self._keys.run(tenant, run_id), self._keys.events(tenant, run_id)
-        arguments = fence, str(last), events, self._ttl_ms, MAX_LOG_ENTRIES, str(after or "")
-        return await self._write(scripts.APPEND_EVENTS, keys, *arguments)
+        ends = str(after or "")
+        arguments = fence, str(last), events, self._ttl_ms, MAX_LOG_ENTRIES, ends
+        return await self._write(
+            scripts.APPEND_EVENTS,
+            (*keys, *self._accounts(tenant)),
+            *arguments,
+            self._quota_bytes,
+        )
 
     async def read_events(
         self, tenant: str, run_id: str, after: EventId
@@ -227,6 +246,10 @@ class RedisContextStore:
         await self._call(
             lambda: cast(Awaitable[Any], self._client.zrem(self._keys.running, member))
         )
+
+    def _accounts(self, tenant: str) -> tuple[str, str]:
+        """Keys that account for a tenant's runs."""
+        return self._keys.usage(tenant), self._keys.written(tenant)
 
     async def close(self) -> None:
         """Disconnect. Close a `WriteBehind` first, so that its queue is written."""

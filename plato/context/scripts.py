@@ -1,5 +1,8 @@
 """Lua scripts of the Redis store: each atomically reads and writes the keys of one run.
 
+Writes are charged to the run's tenant. A tenant that exceeds its quota loses its own ended runs,
+oldest first, in the same script.
+
 The key of a run is a hash with the fields `record`, `fence` and, while it has an owner, `owner` and
 `until` (expiry of the lease, server time in ms). The lease is a field and not a separate key: under
 memory pressure `volatile-ttl` evicts the keys with the shortest TTL first, which would be the
@@ -13,23 +16,87 @@ local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 """
 
-PUT_RUN = """
--- ARGV: record, fence, ttl in ms. Returns 0 if the fence is stale.
+QUOTA_EXCEEDED = -1
+RUN_OVERHEAD = 512
+"""Bytes that are charged for every run."""
+ENTRY_OVERHEAD = 64
+"""Bytes that are charged for every node and every entry of an event log."""
+EVICTION_SCAN = 512
+"""Runs that one write looks at for eviction: more than a tenant has in progress."""
+
+_QUOTA = (
+    _NOW
+    + f"""
+-- The quota of a tenant. `usage` has the size of each run by the prefix of its keys, and 'total';
+-- `written` has the same prefixes by the time of the last write. A run that has expired is found
+-- when its room is needed.
+local base = string.sub(KEYS[1], 1, -6)
+local function used(usage) return tonumber(redis.call('HGET', usage, 'total') or '0') end
+-- Evict ended runs other than this one, oldest first, until `bytes` more fit.
+local function make_room(usage, written, quota, bytes)
+  if redis.call('EXISTS', written) == 0 then redis.call('DEL', usage) end
+  if used(usage) + bytes <= quota then return true end
+  for _, other in ipairs(redis.call('ZRANGE', written, 0, {EVICTION_SCAN - 1})) do
+    local run = other .. 'state'
+    local lost = redis.call('HEXISTS', run, 'record') == 0
+    if other ~= base and (lost or redis.call('HEXISTS', run, 'ended') == 1) then
+      redis.call('UNLINK', other .. 'nodes', other .. 'events')
+      if not lost then redis.call('UNLINK', run) end
+      redis.call('HINCRBY', usage, 'total', -(redis.call('HGET', usage, other) or 0))
+      redis.call('HDEL', usage, other)
+      redis.call('ZREM', written, other)
+      if used(usage) + bytes <= quota then return true end
+    end
+  end
+  return false
+end
+local function charge(usage, written, bytes, ttl)
+  redis.call('HINCRBY', usage, base, bytes)
+  redis.call('HINCRBY', usage, 'total', bytes)
+  redis.call('ZADD', written, now, base)
+  redis.call('PEXPIRE', usage, ttl)
+  redis.call('PEXPIRE', written, ttl)
+end
+"""
+)
+
+PUT_RUN = (
+    _QUOTA
+    + f"""
+-- KEYS: run, usage, written. ARGV: record, fence, ttl in ms, "1" if the run has ended, quota.
+-- Returns 0 if the fence is stale, and {QUOTA_EXCEEDED} if the run is new and exceeds the quota.
 local fence = tonumber(redis.call('HGET', KEYS[1], 'fence') or '0')
 if tonumber(ARGV[2]) < fence then return 0 end
+local had = redis.call('HSTRLEN', KEYS[1], 'record')
+local bytes = #ARGV[1] - had
+if had == 0 then bytes = bytes + {RUN_OVERHEAD} end
+local fits = make_room(KEYS[2], KEYS[3], tonumber(ARGV[5]), bytes)
+if had == 0 and not fits then return {QUOTA_EXCEEDED} end
 redis.call('HSET', KEYS[1], 'record', ARGV[1], 'fence', ARGV[2])
+if ARGV[4] == '1' then redis.call('HSET', KEYS[1], 'ended', 1)
+else redis.call('HDEL', KEYS[1], 'ended') end
 redis.call('PEXPIRE', KEYS[1], ARGV[3])
+charge(KEYS[2], KEYS[3], bytes, ARGV[3])
 return 1
 """
+)
 
-PUT_NODE = """
--- KEYS: run, nodes. ARGV: fence, number, record, ttl in ms. Returns 0 if the fence is stale.
+PUT_NODE = (
+    _QUOTA
+    + f"""
+-- KEYS: run, nodes, usage, written. ARGV: fence, number, record, ttl in ms, quota. Returns 0 if
+-- the fence is stale.
 local fence = tonumber(redis.call('HGET', KEYS[1], 'fence') or '0')
 if tonumber(ARGV[1]) < fence then return 0 end
+local bytes = #ARGV[3] - redis.call('HSTRLEN', KEYS[2], ARGV[2])
+if bytes == #ARGV[3] then bytes = bytes + {ENTRY_OVERHEAD} end
+make_room(KEYS[3], KEYS[4], tonumber(ARGV[5]), bytes)
 redis.call('HSET', KEYS[2], ARGV[2], ARGV[3])
 redis.call('PEXPIRE', KEYS[2], ARGV[4])
+charge(KEYS[3], KEYS[4], bytes, ARGV[4])
 return 1
 """
+)
 
 APPEND_KV_EVENTS = """
 -- ARGV: entry, maximum entries, ttl in ms.
@@ -75,10 +142,12 @@ redis.call('HDEL', KEYS[1], 'owner', 'until')
 return 1
 """
 
-APPEND_EVENTS = """
--- KEYS: run, event log. ARGV: fence, id, events, ttl in ms, maximum entries, and the id at which
--- the log must end, or an empty string. Returns 0 if the fence is stale or the log ends at another
--- id. A log that already contains the id is not changed.
+APPEND_EVENTS = (
+    _QUOTA
+    + f"""
+-- KEYS: run, event log, usage, written. ARGV: fence, id, events, ttl in ms, maximum entries, the id
+-- at which the log must end or an empty string, quota. Returns 0 if the fence is stale or the log
+-- ends at another id. A log that already contains the id is not changed.
 local fence = tonumber(redis.call('HGET', KEYS[1], 'fence') or '0')
 if tonumber(ARGV[1]) < fence then return 0 end
 local last = redis.call('XREVRANGE', KEYS[2], '+', '-', 'COUNT', 1)[1]
@@ -93,11 +162,15 @@ if last then
 end
 if not known then
   if ARGV[6] ~= '' and ARGV[6] ~= ends then return 0 end
+  local bytes = #ARGV[3] + {ENTRY_OVERHEAD}
+  make_room(KEYS[3], KEYS[4], tonumber(ARGV[7]), bytes)
   redis.call('XADD', KEYS[2], 'MAXLEN', '~', ARGV[5], ARGV[2], 'events', ARGV[3])
+  charge(KEYS[3], KEYS[4], bytes, ARGV[4])
 end
 redis.call('PEXPIRE', KEYS[2], ARGV[4])
 return 1
 """
+)
 
 NOTE_RUNNING = (
     _NOW

@@ -77,6 +77,9 @@ RUN_ERRORS = (
 """Error codes of runs that failed after they started."""
 REQUEST_ERRORS = (
     *RUN_ERRORS,
+    "rate_limit_exceeded",
+    "request_timeout",
+    "storage_quota_exceeded",
     "cancelled",
     "invalid_json",
     "invalid_plan",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from typing import NamedTuple, Self
 
@@ -10,6 +11,9 @@ from plato.errors import PlatoError
 from plato.runs.graph import Node
 from plato.runs.report import NodeReport, PlanReport, RunReport
 from plato.runs.request import Mode, RunRequest
+
+_EVENT_ID = re.compile(r"[0-9]{1,18}-[0-9]{1,18}")
+"""Numbers that the store can compare."""
 
 
 class EventId(NamedTuple):
@@ -30,9 +34,9 @@ class EventId(NamedTuple):
     @classmethod
     def parse(cls, text: str) -> EventId:
         """Read an id. Raises `ValueError`."""
-        term, _, number = text.partition("-")
-        if not (term.isascii() and term.isdigit() and number.isascii() and number.isdigit()):
-            raise ValueError(f"{text!r} is not an event id; one looks like 1-42")
+        if not _EVENT_ID.fullmatch(text):
+            raise ValueError(f"{text[:50]!r} is not an event id; one looks like 1-42")
+        term, number = text.split("-")
         return cls(int(term), int(number))
 
 

@@ -40,8 +40,17 @@ Follow = Callable[[EventId], AsyncGenerator[RunEvents]]
 FIRST_BACKOFF_S = 0.05
 MAX_BACKOFF_S = 1.0
 CALL_RETRY_S = 0.1
+MAX_FAULTS = 3
+"""Attempts that the code of a scheduler may fail, which another one would probably fail, too."""
 
 T = TypeVar("T")
+
+IsFault = Callable[[Exception], bool]
+"""Whether a scheduler raised an error itself, as opposed to having died."""
+
+
+def _no_fault(_: Exception) -> bool:
+    return False
 
 
 def has_moved(event: RunEvent) -> bool:
@@ -50,13 +59,13 @@ def has_moved(event: RunEvent) -> bool:
 
 
 def follow_with_failover(
-    drive: Drive, state: RunState, patience_s: float
+    drive: Drive, state: RunState, patience_s: float, is_fault: IsFault = _no_fault
 ) -> AsyncGenerator[RunEvents]:
     """The events of a run, which is handed to another scheduler when its own fails.
 
     Feeds `state`, from which the next scheduler resumes: received tokens are not decoded again,
     and released text is not repeated. Raises the last error when `patience_s` has passed without
-    an event. Closing the iterator cancels the run.
+    an event, or after `MAX_FAULTS`. Closing the iterator cancels the run.
     """
     attempts, driven = count(), 0
 
@@ -70,14 +79,17 @@ def follow_with_failover(
                 begun = True
                 yield batch
 
-    return _reconnect(connect, lambda event: _feed(state, event), state.request.run_id, patience_s)
+    run_id = state.request.run_id
+    return _reconnect(connect, lambda event: _feed(state, event), run_id, patience_s, is_fault)
 
 
-def follow_detached(follow: Follow, run_id: str, patience_s: float) -> AsyncGenerator[RunEvents]:
+def follow_detached(
+    follow: Follow, run_id: str, patience_s: float, is_fault: IsFault = _no_fault
+) -> AsyncGenerator[RunEvents]:
     """The events of a detached run, from its start to its end.
 
-    After another scheduler has adopted it, some events can be repeated, condensed. Raises the last
-    error when `patience_s` has passed without an event. Closing the iterator leaves the run alone.
+    After another scheduler has adopted it, some events can be repeated, condensed. Raises as
+    `follow_with_failover`. Closing the iterator leaves the run alone.
     """
     after = BEFORE_ALL
 
@@ -86,15 +98,21 @@ def follow_detached(follow: Follow, run_id: str, patience_s: float) -> AsyncGene
         after = max(after, event.id)
         return event
 
-    return _reconnect(lambda: follow(after), take, run_id, patience_s)
+    return _reconnect(lambda: follow(after), take, run_id, patience_s, is_fault)
 
 
-async def call_with_failover(call: Callable[[], Awaitable[T]], run_id: str, deadline_s: float) -> T:
+async def call_with_failover(
+    call: Callable[[], Awaitable[T]],
+    run_id: str,
+    deadline_s: float,
+    is_fault: IsFault = _no_fault,
+) -> T:
     """The result of a call about a run, which is repeated while schedulers fail.
 
-    Raises the `PlatoError` of a scheduler that answers, and `UnavailableError` when `deadline_s`
-    has passed.
+    Raises the `PlatoError` of a scheduler that answers, `UnavailableError` when `deadline_s` has
+    passed, and the last error after `MAX_FAULTS`.
     """
+    faults = 0
     try:
         async with asyncio.timeout(deadline_s) as timer:
             while True:
@@ -103,6 +121,9 @@ async def call_with_failover(call: Callable[[], Awaitable[T]], run_id: str, dead
                 except PlatoError:
                     raise
                 except Exception as error:
+                    faults += is_fault(error)
+                    if faults == MAX_FAULTS:
+                        raise
                     # The process has died, or is shutting down.
                     logger.warning(
                         "retrying call on another scheduler: %r", error, extra={"run": run_id}
@@ -121,14 +142,15 @@ async def _reconnect(
     take: Callable[[RunEvent], RunEvent],
     run_id: str,
     patience_s: float,
+    is_fault: IsFault,
 ) -> AsyncGenerator[RunEvents]:
     """The events of `connect`, mapped by `take`; reconnects if they end before the run does.
 
     Backs off in between, with jitter. Raises errors that another scheduler would repeat, and the
-    last one when `patience_s` has passed without an event.
+    last one when `patience_s` has passed without an event, or after `MAX_FAULTS`.
     """
     loop = asyncio.get_running_loop()
-    received_at, backoff_s = loop.time(), FIRST_BACKOFF_S
+    received_at, backoff_s, faults = loop.time(), FIRST_BACKOFF_S, 0
     while True:
         try:
             async with aclosing(connect()) as batches:
@@ -144,7 +166,8 @@ async def _reconnect(
             raise UnavailableError("the scheduler stopped before the end of the run; ask again")
         except Exception as error:
             final = isinstance(error, PlatoError) and not isinstance(error, UnavailableError)
-            if final or loop.time() - received_at > patience_s:
+            faults += is_fault(error)
+            if final or faults == MAX_FAULTS or loop.time() - received_at > patience_s:
                 raise
             logger.warning(
                 "retrying run on another scheduler: %s: %s",

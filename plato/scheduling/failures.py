@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
-from plato.engine import EngineBusyError, EngineError, RequestRefusedError
+from plato.engine import EngineBusyError, EngineError, RequestRefusedError, SamplingParams
 from plato.errors import (
     InvalidRequestError,
     NodeFailedError,
@@ -18,6 +18,7 @@ from plato.errors import (
 logger = logging.getLogger(__name__)
 
 RETRY_AFTER_S = 1.0
+SAMPLING = frozenset(field.name for field in fields(SamplingParams))
 
 
 class SilenceError(Exception):
@@ -57,7 +58,9 @@ def classify_failure(error: BaseException, what: str, replica: str) -> AttemptFa
 
     match error:
         case RequestRefusedError():
-            refused = InvalidRequestError(f"{what}: {error}", param=error.param)
+            # How to sample is one choice for all parts, of which many people know nothing.
+            message = str(error) if error.param in SAMPLING else f"{what}: {error}"
+            refused = InvalidRequestError(message, param=error.param)
             return AttemptFailure(refused, retryable=False)
         case EngineBusyError():
             overloaded = OverloadedError(f"{what}: {error}", retry_after_s=RETRY_AFTER_S)

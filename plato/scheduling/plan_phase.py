@@ -22,7 +22,10 @@ FULL = "not split: every decoder's batch is full, and more parts would decode no
 
 
 class PlanPhase:
-    """Chooses the mode of one run, and adds its nodes as their plan lines arrive."""
+    """Chooses the mode of one run, and adds its nodes as their plan lines arrive.
+
+    The run is recorded once its question is known to fit into the model's context.
+    """
 
     def __init__(
         self, nodes: NodeTasks, log: EventLog, journal: Journal, services: Services
@@ -45,6 +48,7 @@ class PlanPhase:
             await self._fall_back("decoders_full", FULL)
             return
         await self._nodes.open_conversation()
+        self._journal.open()
         self._nodes.start_ready()
         if self._state.plan_complete:
             return
@@ -128,6 +132,7 @@ class PlanPhase:
             request.messages,
             request.tenant,
         )
+        self._journal.open()
         if self._state.mode is not Mode.SEQUENTIAL:
             await self._nodes.discard()
             self._log.choose_mode(Mode.SEQUENTIAL, reason)

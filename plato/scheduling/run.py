@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 
 from plato.errors import DeadlineError, NodeFailedError, PlatoError
 from plato.patience import loop_clock
-from plato.runs import RunFailed, RunFinished, RunState
+from plato.runs import BEFORE_ALL, RunFailed, RunFinished, RunState
 from plato.scheduling.event_log import EventLog
 from plato.scheduling.node_tasks import NodeTasks
 from plato.scheduling.ownership.journal import Journal
@@ -126,7 +126,9 @@ class Run:
         """Answer the question; returns an error if the deadline has passed."""
         request = self.state.request
         deadline_s = min(request.deadline_s, self._services.settings.run_deadline_s)
-        self.journal.open()
+        if request.takeovers or self.state.last_id != BEFORE_ALL:
+            # Recorded before. A new run is recorded only once its question is checked.
+            self.journal.open()
         if request.takeovers > MAX_TAKEOVERS:
             return NodeFailedError(
                 f"{request.takeovers} schedulers have failed with this answer, so it is given up; "

@@ -18,7 +18,7 @@ from plato.metrics.recording import record_run
 from plato.metrics.table import RUNS_TAKEN_OVER
 from plato.planning.protocol import Planner
 from plato.prompting.model_tools import ModelTools
-from plato.runs import BEFORE_ALL, EventId, RunEvents, RunFailed, RunRequest, RunState
+from plato.runs import BEFORE_ALL, EventId, RunError, RunEvents, RunFailed, RunRequest, RunState
 from plato.scheduling.admission import Admission
 from plato.scheduling.kv_events import KVEventFollower
 from plato.scheduling.leases import LeaseKeeper
@@ -156,12 +156,23 @@ class GraphScheduler:
                 yield events
 
     async def open(self, request: RunRequest) -> None:
-        """Start a detached run. Raises `OverloadedError` or `UnavailableError`."""
+        """Start a detached run.
+
+        Raises `OverloadedError` or `UnavailableError`, `StorageQuotaError` if the store does not
+        take it, and the run's error if its question is refused.
+        """
         run = await self._admit(request)
         # The client may ask another scheduler for it next.
         with suppress(TimeoutError):
             async with asyncio.timeout(RECORD_DEADLINE_S):
                 await run.journal.recorded.wait()
+        if run.journal.refusal is not None:
+            # An attached run is only degraded; of this one, nothing would be left to ask for.
+            refusal = run.journal.refusal
+            await run.cancel()
+            raise refusal
+        if isinstance(run.state.ended, RunFailed) and not run.journal.opened:
+            raise RunError(run.state.ended)
 
     async def drain(self) -> None:
         """Admit no more runs, and hand runs without followers to other schedulers."""

@@ -17,6 +17,7 @@ from plato.metrics.recording import EngineSampler
 from plato.metrics.sampling import sample
 from plato.models import resolve_model
 from plato.runtime import Runtime
+from plato.server.connections import bounded_protocol, raise_file_limit
 from plato.server.options import ServeOptions, run_server, stage_reporter
 from plato.server.prometheus import PrometheusMetrics
 from plato.tasks import end_task
@@ -29,6 +30,7 @@ SERVICE_METRICS = {
 def main(options: ServeOptions) -> int:
     """Serve until SIGINT or SIGTERM; returns the exit status."""
     configure_logs(options.settings.log_level)
+    raise_file_limit()
 
     def run() -> None:
         with options.bind() as listener:
@@ -67,6 +69,7 @@ async def serve(options: ServeOptions, listener: socket.socket) -> None:
         app.add_route("/metrics", metrics.show, methods=["GET"])
         config = uvicorn.Config(
             app,
+            http=bounded_protocol(settings.write_deadline_s),
             log_config=None,
             access_log=False,
             lifespan="off",

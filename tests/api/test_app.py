@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import logging
 from collections.abc import AsyncGenerator
@@ -15,11 +16,11 @@ import pytest
 from plato.api import app as app_module
 from plato.api import sse
 from plato.api.app import new_app
-from plato.api.requests import MAX_BODY_BYTES
+from plato.api.body import MAX_BODY_BYTES
 from plato.api.service import RunService
-from plato.errors import NodeFailedError, OverloadedError
+from plato.errors import InvalidRequestError, NodeFailedError, OverloadedError
 from plato.metrics.table import REQUEST_ERRORS_TOTAL
-from plato.runs import NodeOutput, RunEvents, RunRequest, RunState
+from plato.runs import NodeOutput, RunEvents, RunFailed, RunRequest, RunState
 from plato.runtime import Runtime
 from plato.settings import Settings
 from tests.api.asking import CHAT, QUESTION, RUNS, server_sent, short
@@ -261,19 +262,47 @@ async def test_heads_are_answered(http: httpx.AsyncClient, path: str) -> None:
     [
         ({"messages": [{"role": "user", "content": "word " * 3000}]}, 400, None),
         ({"logit_bias": {"999999": 1}}, 400, None),
+        ({"top_k": 10**9, "repetition_penalty": 1e-9}, 200, None),
     ],
-    ids=["too long", "unknown token"],
+    ids=["too long", "unknown token", "at the bounds"],
 )
-async def test_a_stream_that_cannot_begin_has_the_status_of_its_error(
+async def test_a_stream_has_the_status_of_its_error_if_it_cannot_begin(
     http: httpx.AsyncClient, fields: dict[str, Any], status: int, code: str | None
 ) -> None:
     for mode in ("sequential", "plato", "auto"):
-        body = {"model": "tiny", "messages": QUESTION, "plato": {"mode": mode}, **fields}
+        body = {"model": "tiny", "messages": QUESTION, "max_tokens": 9, "plato": {"mode": mode}}
+        body |= fields
         plain, streamed = [
             await http.post(CHAT, json={**body, "stream": stream}) for stream in (False, True)
         ]
         assert (plain.status_code, streamed.status_code) == (status, status)
-        assert streamed.json()["error"] == plain.json()["error"]
+        if status != httpx.codes.OK:
+            assert streamed.json()["error"] == plain.json()["error"]
+            assert "part " not in plain.json()["error"]["message"]
+
+
+async def test_a_stream_that_cannot_begin_leaves_its_run(runtime: Runtime) -> None:
+    closed = []
+
+    class Service(BrokenService):
+        async def answer(self, state: RunState) -> AsyncGenerator[RunEvents]:
+            refused = RunFailed.of(InvalidRequestError("no"), state.request.run_id)
+            state.feed(refused)
+            try:
+                yield (refused,)
+                await asyncio.sleep(60)
+            finally:
+                closed.append(True)
+
+    async with connect(Service(runtime.service, KeyError()), runtime.settings) as http:
+        # Without the collector, which closes generators that nobody holds, sooner or later.
+        gc.disable()
+        try:
+            refused = await http.post(CHAT, json=short(stream=True))
+            assert closed == [True]
+        finally:
+            gc.enable()
+    assert refused.status_code == httpx.codes.BAD_REQUEST
 
 
 async def test_a_stream_that_waits_sends_pings(

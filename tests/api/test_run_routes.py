@@ -59,12 +59,27 @@ async def test_a_run_is_resumed_behind_any_event(http: httpx.AsyncClient, by: st
         assert answer_of(rest, answer_of(whole[: index + 1])) == answer_of(whole)
 
 
-@pytest.mark.parametrize("wrong", ["x", "1", "1-", "-1-2", "1-2-3"])
+@pytest.mark.parametrize(
+    "wrong", ["x", "1", "1-", "-1-2", "1-2-3", "9" * 5000 + "-1", "1-" + "9" * 20], ids=len
+)
 async def test_a_wrong_event_id_is_refused(http: httpx.AsyncClient, wrong: str) -> None:
     location = await open_run(http, short())
     refused = await http.get(f"{location}/events", headers={"Last-Event-ID": wrong})
     assert refused.status_code == httpx.codes.BAD_REQUEST
-    assert "1-42" in refused.json()["error"]["message"]
+    message = refused.json()["error"]["message"]
+    assert "is not an event id; one looks like 1-42" in message
+    assert len(message) < 150
+
+
+@pytest.mark.parametrize("mode", ["sequential", "plato", "auto"])
+async def test_a_run_whose_question_does_not_fit_is_refused(
+    http: httpx.AsyncClient, mode: str
+) -> None:
+    wordy = [{"role": "user", "content": "word " * 3000}]
+    body = {"model": "tiny", "messages": wordy, "plato": {"mode": mode}}
+    refused = await http.post(RUNS, json=body)
+    assert refused.status_code == httpx.codes.BAD_REQUEST
+    assert refused.json()["error"]["code"] == "context_length_exceeded"
 
 
 async def test_a_run_is_cancelled_and_stays_so(http: httpx.AsyncClient, runtime: Runtime) -> None:

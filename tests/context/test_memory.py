@@ -14,6 +14,16 @@ async def test_the_run_written_longest_ago_is_forgotten():
     assert list(await store.get_nodes("acme", "one")) == [1]
 
 
+async def test_many_runs_of_one_tenant_evict_none_of_others():
+    store = MemoryContextStore(max_runs=4)
+    for name in ("one", "two"):
+        await store.put_run(run(name, "quiet"))
+    for number in range(10):
+        await store.put_run(run(f"run-{number}", "loud"))
+    assert [await store.get_run("quiet", name) is not None for name in ("one", "two")] == [True] * 2
+    assert await store.get_run("loud", "run-9") is not None
+
+
 async def test_a_forgotten_run_still_gets_a_greater_fence():
     store = MemoryContextStore(max_runs=1)
     first = await store.acquire("acme", "one", "a", 10)

@@ -33,7 +33,7 @@ async def write_everything(store: RedisContextStore) -> None:
 async def test_every_key_has_a_ttl(redis_store, client):
     await write_everything(redis_store)
     keys = [key async for key in client.scan_iter()]
-    assert len(keys) == 7
+    assert len(keys) == 9
     for key in keys:
         assert 0 < await client.ttl(key) <= 60
 
@@ -44,7 +44,7 @@ async def test_every_key_of_a_tenant_lies_under_its_prefix(redis_store, client):
         await redis_store.put_run(run("b", tenant))
     keys = [key.decode() async for key in client.scan_iter()]
     assert all(key.startswith("plato:") for key in keys)
-    assert len([key for key in keys if key.startswith("plato:acme:")]) == 5
+    assert len([key for key in keys if key.startswith("plato:acme:")]) == 7
 
 
 async def test_a_write_starts_the_ttl_again(redis_store, client):

@@ -9,6 +9,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from ray.exceptions import RayTaskError
 
 from deployments.ingress import ServeRunService
 from plato.engine import SamplingParams
@@ -23,6 +24,7 @@ from plato.runs import (
     RunSnapshot,
     RunState,
 )
+from plato.runs.failover import MAX_FAULTS
 from plato.settings import Settings
 from tests.deployments.calls import Response
 
@@ -64,6 +66,18 @@ async def test_a_call_goes_to_another_scheduler_when_one_has_died() -> None:
         return outcome
 
     assert await service(snapshot=snapshot).snapshot("acme", "r1") is found
+
+
+async def test_a_fault_of_the_scheduler_is_not_asked_for_for_long() -> None:
+    calls = []
+
+    async def snapshot(tenant: str, run_id: str) -> RunSnapshot:
+        calls.append(run_id)
+        raise RayTaskError("snapshot", "a traceback", KeyError("bug"))
+
+    with pytest.raises(KeyError, match="bug"):
+        await service(snapshot=snapshot).snapshot("", "r1")
+    assert len(calls) == MAX_FAULTS
 
 
 async def test_a_refusal_is_not_asked_for_again() -> None:

@@ -41,6 +41,7 @@ def server(model_folder: str, tmp_path_factory: pytest.TempPathFactory) -> Itera
         kv_budget_mb=256,
         # Of a store on a busy machine.
         redis_timeout_s=2.0,
+        body_deadline_s=60,
     ) as running:
         yield running
 

@@ -21,7 +21,12 @@ from plato.runs import (
     RunRequest,
     RunState,
 )
-from plato.runs.failover import call_with_failover, follow_detached, follow_with_failover
+from plato.runs.failover import (
+    MAX_FAULTS,
+    call_with_failover,
+    follow_detached,
+    follow_with_failover,
+)
 from tests.runs import examples
 from tests.runs.examples import REPORT, RUN, request
 
@@ -224,6 +229,45 @@ async def test_a_follower_of_a_run_that_is_not_there_is_told_so() -> None:
     script = Script((InvalidRequestError("no run"),))
     with pytest.raises(InvalidRequestError):
         await collected(follow_detached(script.follow, RUN, PATIENCE_S))
+
+
+class TestFault:
+    """What the code of a scheduler raises, as opposed to what a dead one leaves behind."""
+
+    async def test_ends_a_run_soon(self) -> None:
+        script = Script((output(1, 0), KeyError("bug")), (KeyError("bug"),))
+        state = RunState(request())
+        with pytest.raises(KeyError):
+            await collected(follow_with_failover(script.drive, state, PATIENCE_S, _is_key_error))
+        assert len(script.known) == MAX_FAULTS
+
+    async def test_ends_following_soon(self) -> None:
+        script = Script((KeyError("bug"),))
+        with pytest.raises(KeyError):
+            await collected(follow_detached(script.follow, RUN, PATIENCE_S, _is_key_error))
+        assert len(script.after) == MAX_FAULTS
+
+    async def test_ends_a_call_soon(self) -> None:
+        calls = []
+
+        async def call() -> None:
+            calls.append(1)
+            raise KeyError("bug")
+
+        with pytest.raises(KeyError):
+            await call_with_failover(call, RUN, PATIENCE_S, _is_key_error)
+        assert len(calls) == MAX_FAULTS
+
+    async def test_does_not_count_deaths(self) -> None:
+        died = (OSError("died"),)
+        script = Script(*[died] * MAX_FAULTS, (KeyError("bug"),), (end(1, 0),))
+        state = RunState(request())
+        events = follow_with_failover(script.drive, state, PATIENCE_S, _is_key_error)
+        assert await collected(events) == [end(1, 0)]
+
+
+def _is_key_error(error: Exception) -> bool:
+    return isinstance(error, KeyError)
 
 
 class TestCall:

@@ -13,10 +13,19 @@ import pytest
 from plato.context import ContextStore, MemoryContextStore, NodeRecord, RunRecord
 from plato.context.records import unpack
 from plato.context.redis import RedisContextStore
-from plato.errors import InvalidRequestError
+from plato.errors import InvalidRequestError, StorageQuotaError
 from plato.prompting.model_tools import ModelTools
-from plato.runs import BEFORE_ALL, Mode, NodeFinished, NodeOutput, RunRequest
+from plato.runs import (
+    BEFORE_ALL,
+    Message,
+    Mode,
+    NodeFinished,
+    NodeOutput,
+    RunError,
+    RunRequest,
+)
 from plato.runtime import LocalPool
+from tests.context import examples
 from tests.faults import FaultyStore
 from tests.scheduling.conftest import MakeScheduler
 from tests.scheduling.helpers import (
@@ -84,7 +93,9 @@ async def test_a_finished_run_is_there_for_others(
     assert before <= record.created_unix_s <= time.time()
     stored = unpack(RunRequest, record.request)
     assert before <= stored.admitted_unix_s <= time.time()
-    assert replace(stored, admitted_unix_s=0.0) == replace(asked, fingerprint=scheduler.fingerprint)
+    # Its conversation is not kept.
+    expected = replace(asked, messages=(), fingerprint=scheduler.fingerprint)
+    assert replace(stored, admitted_unix_s=0.0) == expected
 
     outputs = await store.get_nodes(TENANT, asked.run_id)
     assert sorted(outputs) == [1, 2, 3, 4]
@@ -169,9 +180,9 @@ async def test_a_run_is_written_to_its_end_though_the_store_s_answers_were_lost(
     assert finished(events).degraded == ("context store",)
     view.mute = False
     await written(store, asked, "done")
+    assert await released(store, asked)
     assert sorted(await store.get_nodes(TENANT, asked.run_id)) == [1, 2, 3, 4]
     assert await store.read_events(TENANT, asked.run_id, BEFORE_ALL)
-    assert await released(store, asked)
 
 
 async def test_without_a_store_the_answer_is_complete_and_says_so(
@@ -186,3 +197,46 @@ async def test_without_a_store_the_answer_is_complete_and_says_so(
     assert report.degraded == ("context store",)
     assert len(texts(events)) == 4
     await store.close()
+
+
+@pytest.mark.parametrize("mode", [Mode.PLATO, Mode.SEQUENTIAL, Mode.AUTO])
+async def test_a_question_that_does_not_fit_is_not_recorded(
+    make_scheduler: MakeScheduler, pool: LocalPool, store: ContextStore, mode: Mode
+) -> None:
+    scheduler = make_scheduler(pool, store=store)
+    wordy = (Message("user", 3000 * "word "),)
+    answered, opened = (replace(question(mode), messages=wordy) for _ in range(2))
+    assert failed(await collect(scheduler, answered)).code == "context_length_exceeded"
+    with pytest.raises(RunError, match="context") as refused:
+        await scheduler.open(opened)
+    assert refused.value.status == 400
+    # Also not later, as what the store has missed.
+    for run in (answered, opened):
+        found = scheduler.runs.find("", run.run_id)
+        assert found is not None
+        found.journal.keep()
+    await scheduler.close()
+    for run in (answered, opened):
+        assert await store.get_run("", run.run_id) is None
+        assert await store.read_events("", run.run_id, BEFORE_ALL) == ()
+        assert await store.acquire("", run.run_id, "somebody else", 1.0)
+
+
+async def test_a_run_for_which_the_tenant_has_no_room_is_refused_or_answered_degraded(
+    make_scheduler: MakeScheduler, pool: LocalPool
+) -> None:
+    small = MemoryContextStore(quota_bytes=8000)
+    scheduler = make_scheduler(pool, store=small)
+    running = replace(examples.RUN, request=bytes(7500))
+    await small.put_run(running)
+    detached, attached, later = (question(tenant=TENANT, plan=parts((), ())) for _ in range(3))
+    with pytest.raises(StorageQuotaError, match="wait for one of them to end"):
+        await scheduler.open(detached)
+    assert detached.run_id not in scheduler.runs
+    report = finished(await collect(scheduler, attached))
+    assert report.degraded == ("context store",)
+    await scheduler.open(question(tenant="other"))
+    await small.put_run(replace(running, state="done"))
+    await scheduler.open(later)
+    await written(small, later, "done")
+    assert await small.read_events(TENANT, attached.run_id, BEFORE_ALL) == ()

@@ -192,7 +192,7 @@ async def test_a_run_that_has_ended_and_whose_events_were_evicted_is_gone(
     await until(lambda: first.scheduler.runs.find("", asked.run_id) is None)
     runs = second.scheduler.runs
     assert isinstance(cluster.store, MemoryContextStore)
-    log = cluster.store._runs["", asked.run_id].events
+    log = cluster.store._tenants[""].runs[asked.run_id].events
     log.clear()
     for after in (BEFORE_ALL, whole[-2].id):
         with pytest.raises(RunNotFoundError, match="not stored any more"):

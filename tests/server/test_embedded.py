@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import signal
+import socket
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import httpx
@@ -17,6 +20,8 @@ from tests.end_to_end.server import Server
 from tests.end_to_end.waiting import wait_until
 
 pytestmark = pytest.mark.slow
+
+BODY_S = 3
 
 
 def embedded(folder: Path, model: str, **settings: object) -> Server:
@@ -30,7 +35,7 @@ def embedded(folder: Path, model: str, **settings: object) -> Server:
 def server(tiny_model_folder: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """One for the tests that leave it as it is, and for the one that ends it."""
     folder = tmp_path_factory.mktemp("embedded")
-    with embedded(folder, tiny_model_folder, decoders=2) as running:
+    with embedded(folder, tiny_model_folder, decoders=2, body_deadline_s=BODY_S) as running:
         yield running
 
 
@@ -48,6 +53,37 @@ def test_its_metrics_are_at_the_same_port(server: Server) -> None:
         return len(tokens) == 2 and sum(tokens) >= 8
 
     wait_until(counted, 10, "the tokens are counted", every_s=0.2)
+
+
+def test_half_requests_and_unread_streams_hold_nobody_up(server: Server) -> None:
+    host, port = server.address
+    question = {"model": "tiny", "messages": [{"role": "user", "content": "Hi"}]}
+    with ExitStack() as opened, httpx.Client(base_url=server.url, timeout=10) as http:
+
+        def half(request: bytes) -> socket.socket:
+            client = opened.enter_context(socket.create_connection((host, port), timeout=10))
+            client.sendall(request)
+            return client
+
+        upload = b"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n{"
+        uploads = [half(upload) for _ in range(450)]
+        for _ in range(450):
+            half(upload[:20])
+        run = http.post("/v1/runs", json={**question, "max_tokens": 1500}).json()["id"]
+        followers = [
+            half(b"GET /v1/runs/%s/events HTTP/1.1\r\nHost: x\r\n\r\n" % run.encode())
+            for _ in range(400)
+        ]
+        began = time.monotonic()
+        answer = http.post("/v1/chat/completions", json={**question, "max_tokens": 4})
+        assert answer.is_success
+        for path in ("/healthz", "/readyz", "/metrics"):
+            assert http.get(path).is_success
+        assert time.monotonic() - began < BODY_S
+        http.delete(f"/v1/runs/{run}").raise_for_status()
+        statuses = Counter(client.recv(12) for client in followers)
+        assert statuses == {b"HTTP/1.1 200": 16, b"HTTP/1.1 429": 384}
+        assert Counter(client.recv(12) for client in uploads) == {b"HTTP/1.1 408": 450}
 
 
 def test_a_port_in_use_is_one_line_before_anything_is_loaded(server: Server) -> None:

@@ -8,6 +8,7 @@ from dataclasses import replace
 
 from plato.context import ContextStore, NodeRecord, RunRecord, WriteBehind
 from plato.context.records import pack, pack_events
+from plato.errors import StorageQuotaError
 from plato.runs import BEFORE_ALL, EventId, NodeReport, RunEvent, RunState
 from plato.scheduling.ownership.lease import RunLease
 
@@ -15,8 +16,8 @@ from plato.scheduling.ownership.lease import RunLease
 class Journal:
     """Records one run: its state, its events and its finished nodes.
 
-    The lease is acquired in the background, too: decoding does not wait for the store. After an
-    outage or data loss, everything is written again.
+    Nothing is written before `open`. The lease is acquired in the background, too: decoding does
+    not wait for the store. After an outage or data loss, everything is written again.
     """
 
     def __init__(
@@ -50,12 +51,16 @@ class Journal:
         """Whether a write of them is queued. If the queue drops it, `keep` queues it again."""
         self._incomplete = False
         """Whether the store missed a write, so that everything must be written again."""
+        self.opened = False
+        """Whether the run is recorded. One that was refused is not."""
+        self.refusal: StorageQuotaError | None = None
+        """Why the store did not take the run, last time; then it gets nothing else of it."""
         self._closed = False
         self._end_written = False
         self._leaving = False
         """Whether the run was handed over: nothing more is written."""
         self.recorded = asyncio.Event()
-        """Set after the first write of the run, successful or not."""
+        """Set after the first write of the run, successful or not, or if there will be none."""
 
     @property
     def degraded(self) -> tuple[str, ...]:
@@ -76,10 +81,15 @@ class Journal:
         )
 
     def open(self) -> None:
-        """Record the start, or the takeover, of the run."""
+        """Record the start, or the takeover, of the run, unless that was done before."""
+        if self.opened:
+            return
+        self.opened = True
         if not self._lease.fence:
             self._writes.submit(self._lease.acquire)
         self._update()
+        if self._pending:
+            self._queue_append()
 
     def plan_finished(self) -> None:
         """Record the complete plan and the mode."""
@@ -106,19 +116,30 @@ class Journal:
         if self._leaving:
             return
         self._pending.append(event)
-        if not self._append_queued:
-            self._append_queued = True
-            self._writes.submit(self._append)
+        if self.opened and not self._append_queued:
+            self._queue_append()
+
+    def _queue_append(self) -> None:
+        self._append_queued = True
+        self._writes.submit(self._append)
 
     def close(self, outcome: str) -> None:
-        """After the last event: record the outcome, and release the lease."""
-        if not self._leaving:
-            self._update(state=outcome)
+        """After the last event: record the outcome, and release the lease.
+
+        A run that was not opened is not recorded.
+        """
+        if not self.opened:
+            self.recorded.set()
+        elif not self._leaving:
+            # Nobody needs the conversation of a run that has ended.
+            request = pack(replace(self._state.request, messages=()))
+            self._update(state=outcome, request=request)
             self._writes.submit(self._lease.release)
         self._closed = True
 
     def hand_over(self) -> None:
         """Write the pending events, let another scheduler adopt the run, and stop writing."""
+        self.open()
         self._leaving = True
         self._writes.submit(self._hand_over)
 
@@ -128,7 +149,8 @@ class Journal:
 
     def keep(self) -> None:
         """Renew the lease, and write what the store has missed, if it is reachable again."""
-        self._writes.submit(self._keep)
+        if self.opened:
+            self._writes.submit(self._keep)
 
     async def _keep(self) -> None:
         if self._lease.lost or self.settled:
@@ -162,7 +184,7 @@ class Journal:
         self._append_queued = False
         events, self._pending = tuple(self._pending), []
         last = self._state.last_id
-        if self._lease.lost or self._appended >= last:
+        if self.refusal is not None or self._lease.lost or self._appended >= last:
             return
         after: EventId | None = None
         if events and _is_next(events[0].id, self._appended):
@@ -186,14 +208,21 @@ class Journal:
         self._writes.submit(lambda: self._put_run(record))
 
     async def _put_run(self, record: RunRecord) -> None:
-        # The fence is known only once the lease is acquired, in a write before this one.
-        if await self._store.put_run(replace(record, fence=self._lease.fence)):
+        try:
+            # The fence is known only once the lease is acquired, in a write before this one.
+            done = await self._store.put_run(replace(record, fence=self._lease.fence))
+            self.refusal = None
+        except StorageQuotaError as error:
+            done, self.refusal = False, error
+        if done:
             self._end_written = record.state != "running"
         else:
             self._incomplete = True
         self.recorded.set()
 
     async def _put_node(self, node: NodeRecord) -> None:
+        if self.refusal is not None:
+            return
         if not await self._store.put_node(node, self._lease.fence):
             self._incomplete = True
 
