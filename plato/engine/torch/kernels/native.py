@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -11,6 +12,7 @@ from torch.nn.functional import pad
 
 from plato.engine.torch.kernels.memory import huge_pages
 from plato.engine.torch.kernels.portable import QueryRows
+from plato.engine.torch.kernels.team_size import TeamSize
 
 MAX_DIM = 256
 MAX_TILE = 16
@@ -291,6 +293,7 @@ class NativeDecoder:
     ) -> None:
         """`dim`: head dimension; `scaling`: of the attention scores."""
         self._kernels = kernels
+        self._team = TeamSize()
         self._run = kernels._layers
         self._weights = gathered(layers)
         self._layers = (_Layer * len(layers))(*map(_layer, self._weights))
@@ -339,9 +342,16 @@ class NativeDecoder:
             look=_look(rows, heads, keys[0], self._scaling),
         )
         scratch = self._scratch_for(count)
+        busy, began = time.thread_time(), time.perf_counter()
         self._run(
-            self._kernels.threads, self._layers, len(self._layers), step, scratch, hidden.data_ptr()
+            self._team.size(self._kernels.threads),
+            self._layers,
+            len(self._layers),
+            step,
+            scratch,
+            hidden.data_ptr(),
         )
+        self._team.note(time.thread_time() - busy, time.perf_counter() - began)
 
     def _scratch_for(self, rows: int) -> _Scratch:
         """Scratch memory for `rows` rows; each part starts on its own cache line."""
