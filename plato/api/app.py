@@ -11,6 +11,7 @@ from starlette.responses import JSONResponse
 from starlette.routing import Route
 
 from plato.api.chat import ChatRoutes
+from plato.api.drain import Drain
 from plato.api.errors import ErrorReporter, ModelNotFoundError
 from plato.api.runs import RunRoutes
 from plato.api.service import RunService
@@ -20,13 +21,22 @@ from plato.settings import Settings
 READY_DEADLINE_S = 5.0
 
 
-def new_app(service: RunService, settings: Settings, recorder: Recorder = NO_METRICS) -> Starlette:
-    """The application; `recorder` records latencies and errors as clients see them."""
+def new_app(
+    service: RunService,
+    settings: Settings,
+    recorder: Recorder = NO_METRICS,
+    drain: Drain | None = None,
+) -> Starlette:
+    """The application; `recorder` records latencies and errors as clients see them.
+
+    `drain` ends it.
+    """
+    drain = drain or Drain()
     errors = ErrorReporter(recorder)
-    chat = ChatRoutes(service, settings, errors, recorder)
-    runs = RunRoutes(service, settings, errors)
+    chat = ChatRoutes(service, settings, errors, recorder, drain)
+    runs = RunRoutes(service, settings, errors, drain)
     models = ModelRoutes(settings)
-    health = HealthRoutes(service)
+    health = HealthRoutes(service, drain)
     return Starlette(
         routes=[
             Route("/v1/chat/completions", chat.create, methods=["POST"]),
@@ -70,8 +80,9 @@ class ModelRoutes:
 class HealthRoutes:
     """For load balancers and operators."""
 
-    def __init__(self, service: RunService) -> None:
+    def __init__(self, service: RunService, drain: Drain) -> None:
         self._service = service
+        self._drain = drain
 
     async def alive(self, request: Request) -> JSONResponse:
         """Whether this process runs."""
@@ -80,6 +91,7 @@ class HealthRoutes:
     async def ready(self, request: Request) -> JSONResponse:
         """200 if a question would be answered now, else 503 with the reason."""
         try:
+            self._drain.refuse_new()
             async with asyncio.timeout(READY_DEADLINE_S):
                 state = await self._service.ready()
         except Exception as error:

@@ -10,6 +10,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from plato.api import sse
+from plato.api.drain import Drain
 from plato.api.errors import ErrorReporter
 from plato.api.requests import (
     parse_request,
@@ -38,12 +39,18 @@ class ChatRoutes:
     """`POST /v1/chat/completions`."""
 
     def __init__(
-        self, service: RunService, settings: Settings, errors: ErrorReporter, recorder: Recorder
+        self,
+        service: RunService,
+        settings: Settings,
+        errors: ErrorReporter,
+        recorder: Recorder,
+        drain: Drain,
     ) -> None:
         self._service = service
         self._settings = settings
         self._errors = errors
         self._recorder = recorder
+        self._drain = drain
 
     async def create(self, request: Request) -> Response:
         """Answer a question, streamed or not."""
@@ -55,6 +62,7 @@ class ChatRoutes:
             tenant=tenant_of(request),
         )
         request.state.run = asked.run_id
+        self._drain.refuse_new()
         logger.info(
             "run started",
             extra={"run": asked.run_id, "mode": asked.mode, "stream": bool(body.stream)},
@@ -79,7 +87,7 @@ class ChatRoutes:
         """The events of the answer, timed, and `None` now and then if there is none."""
         timer = AnswerTimer(state, self._recorder)
         batches = with_heartbeat(self._service.answer(state), sse.PING_S)
-        async with aclosing(batches):
+        async with aclosing(self._drain.watch(batches)) as batches:
             async for events in batches:
                 if events is not None:
                     timer.observe(events)

@@ -13,6 +13,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from plato.api import sse
+from plato.api.drain import Drain
 from plato.api.errors import ErrorReporter, error_body
 from plato.api.requests import parse_request, read_body, tenant_of, to_run_request
 from plato.api.responses import PlatoInfo, Usage, describe_event
@@ -97,11 +98,14 @@ def event_data(event: RunEvent, state: RunState, model: str) -> dict[str, Any]:
 class RunRoutes:
     """`/v1/runs`."""
 
-    def __init__(self, service: RunService, settings: Settings, errors: ErrorReporter) -> None:
+    def __init__(
+        self, service: RunService, settings: Settings, errors: ErrorReporter, drain: Drain
+    ) -> None:
         self._service = service
         self._settings = settings
         self._model = settings.model_name
         self._errors = errors
+        self._drain = drain
 
     async def create(self, request: Request) -> Response:
         """Start a detached run: 202, and the run."""
@@ -113,6 +117,7 @@ class RunRoutes:
             tenant=tenant_of(request),
         )
         request.state.run = asked.run_id
+        self._drain.refuse_new()
         await self._service.open(asked)
         logger.info("run started", extra={"run": asked.run_id, "mode": asked.mode})
         location = {"Location": f"/v1/runs/{asked.run_id}"}
@@ -145,7 +150,7 @@ class RunRoutes:
         state = RunState(asked)
         try:
             events = with_heartbeat(self._service.events(asked), sse.PING_S)
-            async with aclosing(events) as batches:
+            async with aclosing(self._drain.watch(events)) as batches:
                 async for batch in batches:
                     if batch is None:
                         yield sse.PING

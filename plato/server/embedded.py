@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import uvicorn
 
 from plato.api.app import new_app
+from plato.api.drain import Drain
 from plato.assembly import new_store, public_prompts
 from plato.engine.prefill import prefill_public
 from plato.logs import configure_logs
@@ -15,7 +19,7 @@ from plato.metrics import Role, metrics_of
 from plato.metrics.recording import EngineSampler
 from plato.metrics.sampling import sample
 from plato.runtime import Runtime
-from plato.server.options import ServeOptions, run_server, stage_reporter
+from plato.server.options import ServeOptions, run_server, stage_reporter, stop_signals
 from plato.server.prometheus import PrometheusMetrics
 from plato.tasks import end_task
 
@@ -24,15 +28,27 @@ SERVICE_METRICS = {
 }
 
 
+CLOSE_S = 2
+"""Time for connections to end after the last answer."""
+
+
+class _HttpServer(uvicorn.Server):
+    """A server that leaves signals alone: answers end before it stops to listen."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Called by uvicorn."""
+        yield
+
+
 def main(options: ServeOptions) -> int:
-    """Serve until SIGINT or SIGTERM; returns the exit status."""
+    """Serve until a signal; returns the exit status."""
     configure_logs(options.settings.log_level)
 
     def run() -> None:
         with options.bind() as listener:
             asyncio.run(serve(options, listener))
 
-    # While it serves, uvicorn has handlers of its own, and raises the signal again at the end.
     return run_server(run)
 
 
@@ -57,21 +73,42 @@ async def serve(options: ServeOptions, listener: socket.socket) -> None:
                 for name, engine in runtime.engines.items()
             ),
         ]
-        app = new_app(runtime.service, settings, recorder)
+        drain = Drain()
+        app = new_app(runtime.service, settings, recorder, drain)
         app.add_route("/metrics", metrics.show, methods=["GET"])
         config = uvicorn.Config(
             app,
             log_config=None,
             access_log=False,
             lifespan="off",
-            timeout_graceful_shutdown=max(1, round(settings.drain_s)),
+            timeout_graceful_shutdown=CLOSE_S,
         )
         listener.listen()
         report(f"serving {settings.model_name} at {options.url}/v1")
         report(f"Prometheus metrics at {options.url}/metrics")
         try:
-            await uvicorn.Server(config).serve(sockets=[listener])
+            server = _HttpServer(config)
+            stopping = asyncio.create_task(_stop(drain, settings.drain_s, server), name="stop")
+            tasks.append(stopping)
+            await server.serve(sockets=[listener])
         finally:
             await runtime.scheduler.drain()
             for task in tasks:
                 await end_task(task)
+
+
+async def _stop(drain: Drain, drain_s: float, server: uvicorn.Server) -> None:
+    """Wait for a signal, let answers end, and stop the server. At a second SIGINT, stop at once."""
+    told = asyncio.Event()
+
+    def tell(number: int) -> None:
+        if told.is_set() and number == signal.SIGINT:
+            drain.cut_off()
+        told.set()
+
+    loop = asyncio.get_running_loop()
+    for number in stop_signals():
+        loop.add_signal_handler(number, tell, number)
+    await told.wait()
+    await drain.finish(drain_s)
+    server.should_exit = True

@@ -30,7 +30,7 @@ class Server:
     """A server with the given settings; all of it is gone after the context."""
 
     def __init__(
-        self, folder: Path, command: tuple[str, ...] = ("plato.cli", "serve"), **settings: object
+        self, folder: Path, command: tuple[str, ...] = ("plato", "serve"), **settings: object
     ) -> None:
         """`command` is a module to run, and its arguments in front of those that are common."""
         self._folder = folder

@@ -21,7 +21,7 @@ pytestmark = pytest.mark.slow
 
 def embedded(folder: Path, model: str, **settings: object) -> Server:
     """A server with the tiny model; its log is in `folder`."""
-    command = ("plato.cli", "serve", "--embedded")
+    command = ("plato", "serve", "--embedded")
     given = {"served_model_name": "tiny", "kv_budget_mb": 16, **settings}
     return Server(folder, command, model=model, **given)
 
