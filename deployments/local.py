@@ -186,7 +186,8 @@ class LocalApp:
         """Stop the application and Ray, and remove Ray's files. Idempotent."""
         if ray.is_initialized():
             try:
-                serve.shutdown()
+                # Waits for requests; the rest of Serve ends with Ray. `serve.shutdown` takes 12 s.
+                serve.delete(APP_NAME)
             except Exception:
                 logger.exception("shutting down the application failed")
         self.kill()

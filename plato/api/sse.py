@@ -9,6 +9,8 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
+from plato.api.disconnect import until_client_leaves
+
 MEDIA_TYPE = "text/event-stream"
 HEADERS = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
 """Keep proxies from holding a stream back."""
@@ -31,6 +33,10 @@ class EventStream(StreamingResponse):
         """Send the events until their end, or until the client leaves: not an error of ours."""
         with suppress(ClientDisconnect):
             await super().__call__(scope, receive, send)
+
+    async def listen_for_disconnect(self, receive: Receive) -> None:
+        """Called by Starlette, which ends the stream when this returns."""
+        await until_client_leaves(receive)
 
 
 def event(data: str, *, name: str | None = None, id: str | None = None) -> bytes:  # noqa: A002
