@@ -369,7 +369,8 @@ async def test_an_ingress_gives_a_run_up_that_kills_every_scheduler(cluster: Clu
             await process.kill()
 
     state = RunState(asked)
-    async with aclosing(follow_with_failover(poisoned, state, patience_s=60.0)) as batches:
+    following = follow_with_failover(poisoned, state, patience_s=60.0)
+    async with asyncio.timeout(PATIENCE_S), aclosing(following) as batches:
         async for _ in batches:
             pass
     assert isinstance(state.ended, RunFailed)
