@@ -17,13 +17,10 @@ from contextlib import suppress
 from pathlib import Path
 
 from deployments.session_folder import KILL_DEADLINE_S, sweep
-from plato.server.options import stop_signals
+from plato.server.options import SECOND_S, stop_signals
 
 STOP_S = 30.0
 """Time to stop, in addition to that for draining."""
-SECOND_S = 1.0
-"""An interrupt this long after the first signal is the operator's second: stop at once. One that
-comes sooner is the same, sent to this process and to its group."""
 STOP = signal.SIGHUP
 """What tells the server to stop. Ray has a handler of its own for SIGTERM while it starts."""
 PR_SET_PDEATHSIG = 1
@@ -74,8 +71,7 @@ def _watch(server: int, signals: set[signal.Signals], stop_s: float) -> int:
     while True:
         left_s = 3600.0 if told_at is None else told_at + stop_s - time.monotonic()
         got = signal.sigtimedwait(signals | {signal.SIGCHLD}, max(left_s, 1.0))
-        pid, status = os.waitpid(server, os.WNOHANG)
-        if pid:
+        if (status := _reap().get(server)) is not None:
             break
         now = time.monotonic()
         if told_at is None:
@@ -96,16 +92,23 @@ def _watch(server: int, signals: set[signal.Signals], stop_s: float) -> int:
     return 1
 
 
+def _reap() -> dict[int, int]:
+    """The wait status of every child that has ended, by process id."""
+    ended: dict[int, int] = {}
+    with suppress(ChildProcessError):
+        while (child := os.waitpid(-1, os.WNOHANG))[0]:
+            ended[child[0]] = child[1]
+    return ended
+
+
 def _kill_children() -> None:
     """Kill what is left of the server; children of what is killed become children here."""
     deadline = time.monotonic() + KILL_DEADLINE_S
-    with suppress(ChildProcessError):
-        while time.monotonic() < deadline:
-            for pid in _children():
-                os.kill(pid, signal.SIGKILL)
-            while os.waitpid(-1, os.WNOHANG)[0]:
-                pass
-            time.sleep(0.02)
+    while (children := _children()) and time.monotonic() < deadline:
+        for pid in children:
+            os.kill(pid, signal.SIGKILL)
+        time.sleep(0.02)
+        _reap()
 
 
 def _children() -> list[int]:

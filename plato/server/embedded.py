@@ -19,7 +19,13 @@ from plato.metrics import Role, metrics_of
 from plato.metrics.recording import EngineSampler
 from plato.metrics.sampling import sample
 from plato.runtime import Runtime
-from plato.server.options import ServeOptions, run_server, stage_reporter, stop_signals
+from plato.server.options import (
+    SECOND_S,
+    ServeOptions,
+    run_server,
+    stage_reporter,
+    stop_signals,
+)
 from plato.server.prometheus import PrometheusMetrics
 from plato.tasks import end_task
 
@@ -99,14 +105,17 @@ async def serve(options: ServeOptions, listener: socket.socket) -> None:
 
 async def _stop(drain: Drain, drain_s: float, server: uvicorn.Server) -> None:
     """Wait for a signal, let answers end, and stop the server. At a second SIGINT, stop at once."""
-    told = asyncio.Event()
+    loop, told = asyncio.get_running_loop(), asyncio.Event()
+    told_at = 0.0
 
     def tell(number: int) -> None:
-        if told.is_set() and number == signal.SIGINT:
+        nonlocal told_at
+        if not told.is_set():
+            told_at = loop.time()
+            told.set()
+        elif number == signal.SIGINT and loop.time() > told_at + SECOND_S:
             drain.cut_off()
-        told.set()
 
-    loop = asyncio.get_running_loop()
     for number in stop_signals():
         loop.add_signal_handler(number, tell, number)
     await told.wait()

@@ -15,6 +15,9 @@ from types import FrameType
 from plato.errors import PlatoError, SettingsError
 from plato.settings import Settings, read_settings
 
+SECOND_S = 1.0
+"""An interrupt this long after the first signal is the operator's second: stop at once. One that
+comes sooner is the same, sent to this process and to its group."""
 USAGE_ERROR = 2
 """The exit status of invalid options, as argparse has it."""
 

@@ -50,7 +50,7 @@ class Guarded:
         assert process.stdout is not None
         self._output = process.stdout
         server, left = map(int, self._output.readline().split())
-        self.server, self._left = psutil.Process(server), psutil.Process(left)
+        self.server, self.left = psutil.Process(server), psutil.Process(left)
 
     def line(self) -> str:
         return self._output.readline().strip()
@@ -64,7 +64,7 @@ class Guarded:
     def gone(self) -> bool:
         return not any(
             process.is_running() and process.status() != psutil.STATUS_ZOMBIE
-            for process in (self.server, self._left)
+            for process in (self.server, self.left)
         )
 
 
@@ -155,7 +155,8 @@ def test_nohup_protects_from_a_closed_terminal_only() -> None:
         signal.signal(signal.SIGHUP, before)
 
 
-def test_a_guarded_server_cannot_get_the_signals_of_a_terminal() -> None:
+def test_orphans_do_not_become_zombies() -> None:
     with guarded() as running:
-        assert os.getsid(running.server.pid) == running.server.pid
-        wait_until(running.server.is_running, 1, "it runs")
+        running.left.kill()
+        wait_until(lambda: not running.left.is_running(), 5, "it is reaped")
+        assert running.process.poll() is None
