@@ -83,7 +83,7 @@ def test_one_process_answers_and_ends_with_what_it_has_begun(server: Server) -> 
 
 
 @pytest.mark.parametrize(
-    "signals", [[signal.SIGHUP], [signal.SIGINT, signal.SIGTERM], [signal.SIGINT, signal.SIGINT]]
+    "signals", [[signal.SIGHUP, signal.SIGTERM], [signal.SIGINT, signal.SIGINT]]
 )
 def test_an_answer_that_takes_too_long_ends_in_an_error(
     tiny_model_folder: str, tmp_path: Path, signals: list[signal.Signals]
