@@ -2,7 +2,7 @@
 
 Ray's processes end when they get a signal that is meant for all processes of a terminal or a
 service (Ctrl-C, a closed terminal, `timeout`), and then nothing can stop in order. Therefore the
-server runs in a process of its own, in a session of its own, and this one tells it when to stop.
+server runs in a process group of its own, and this one tells it when to stop.
 """
 
 from __future__ import annotations
@@ -41,11 +41,13 @@ def guarded(serve: Callable[[], int], drain_s: float) -> int:
     guard = os.getpid()
     server = os.fork()
     if server == 0:
-        os.setsid()
+        # Not a session: Linux shares the CPU out by session (autogroup), and then Ray's agents, which
+        # have the metrics, are starved by decoders that compute.
+        os.setpgid(0, 0)
         _prctl(PR_SET_PDEATHSIG, STOP)
         if os.getppid() != guard:
             return 1
-        # One for the terminal that came before `setsid`.
+        # One for the terminal that came before `setpgid`.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         # `nohup` ignores it.
         signal.signal(STOP, signal.SIG_DFL)

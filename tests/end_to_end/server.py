@@ -70,7 +70,7 @@ class Server:
                 stdout=log,
                 stderr=log,
                 # A group of its own, for `tell_all`.
-                start_new_session=True,
+                process_group=0,
             )
         wait_until(self.ready, READY_DEADLINE_S, "the server is ready", every_s=0.1)
         return self
