@@ -41,8 +41,8 @@ def guarded(serve: Callable[[], int], drain_s: float) -> int:
     guard = os.getpid()
     server = os.fork()
     if server == 0:
-        # Not a session: Linux shares the CPU out by session (autogroup), and then Ray's agents, which
-        # have the metrics, are starved by decoders that compute.
+        # Not a session: Linux shares the CPU out by session (autogroup), and decoders then starve
+        # Ray's agents, which have the metrics.
         os.setpgid(0, 0)
         _prctl(PR_SET_PDEATHSIG, STOP)
         if os.getppid() != guard:
