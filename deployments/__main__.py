@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import threading
 
+from deployments.guard import guarded
 from plato.logs import configure_logs
-from plato.server.options import ServeOptions, run_server, stage_reporter
+from plato.server.options import ServeOptions, run_server, stage_reporter, stop_signals
 
 
 def main() -> int:
-    """Serve until SIGINT or SIGTERM; returns the exit status."""
+    """Serve until a signal; returns the exit status."""
     options = ServeOptions.parse(sys.argv[1:])
     if options.embedded:
         from plato.server import embedded
 
         return embedded.main(options)
     configure_logs(options.settings.log_level, deployment="serve")
-    return run_server(lambda: _serve(options))
+    return guarded(lambda: run_server(lambda: _serve(options)), options.settings.drain_s)
 
 
 def _serve(options: ServeOptions) -> None:
@@ -29,6 +31,7 @@ def _serve(options: ServeOptions) -> None:
     if options.open_metrics:
         # Read by Ray when it is imported; see `deployments.local`.
         os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "1"
+    guard = os.getppid()
     # Takes seconds.
     from deployments.local import LocalApp
 
@@ -42,7 +45,16 @@ def _serve(options: ServeOptions) -> None:
     ) as app:
         report(f"serving {options.settings.model_name} at {app.url}/v1")
         report(f"Prometheus metrics at {app.metrics_url}")
-        threading.Event().wait()
+        told = threading.Event()
+        for number in stop_signals():
+            signal.signal(number, lambda *_: told.set())
+        told.wait()
+        report("stopping")
+        if os.getppid() == guard:
+            app.drain()
+        else:
+            # It was killed: nobody waits for answers.
+            app.kill()
 
 
 if __name__ == "__main__":

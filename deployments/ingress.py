@@ -15,6 +15,7 @@ from deployments.handles import ask, is_fault, stream
 from deployments.metrics import replica_recorder, start_sampling
 from deployments.replica import start_replica
 from plato.api.app import new_app
+from plato.api.drain import Drain
 from plato.engine import fingerprint
 from plato.engine.tokenizer_config import context_length
 from plato.models import resolve_model
@@ -114,6 +115,7 @@ class Ingress:
         """Bind the API to the schedulers."""
         start_replica(settings)
         self._settings = settings
+        self._drain = Drain()
         folder = await asyncio.to_thread(
             resolve_model, settings.model, settings.cache_dir, settings.model_revision
         )
@@ -127,4 +129,8 @@ class Ingress:
 
     def __serve_build_asgi_app__(self) -> Starlette:
         """Called by Serve after the constructor."""
-        return new_app(self._service, self._settings, replica_recorder())
+        return new_app(self._service, self._settings, replica_recorder(), self._drain)
+
+    async def drain(self) -> None:
+        """Refuse new questions; returns when all answers have ended, within `drain_s`."""
+        await self._drain.finish(self._settings.drain_s)

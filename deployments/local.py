@@ -5,10 +5,8 @@ from __future__ import annotations
 import logging
 import os
 import secrets
-import shutil
 import signal
 import sys
-import tempfile
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -30,6 +28,8 @@ if "ray" not in sys.modules:
     os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
     # Otherwise decoders run at low priority.
     os.environ.setdefault("RAY_worker_niceness", "0")
+    # A proxy that died is replaced after three checks; the default is one in 10 s.
+    os.environ.setdefault("RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S", "0.5")
     if os.environ.setdefault("RAY_AUTH_MODE", "token") == "token":
         os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
 
@@ -38,6 +38,7 @@ from ray import serve
 from ray.serve.schema import DeploymentStatus
 
 from deployments.app import build
+from deployments.session_folder import session_folder
 from plato.context.cluster import refuse_cluster
 from plato.models import resolve_model
 from plato.settings import Settings
@@ -47,6 +48,7 @@ logger = logging.getLogger(__name__)
 APP_NAME = "plato"
 STATUS_INTERVAL_S = 1.0
 """Asking more often would slow down the start that it reports."""
+DRAIN_SLACK_S = 5.0
 SERVE_LOGS = {"log_level": "WARNING", "encoding": "JSON"}
 """For Serve itself, in every process: at INFO it logs a line for every lease renewal."""
 
@@ -84,25 +86,23 @@ def start_ray(
     `resources` are custom resources; `logs` forwards the logs of all replicas to standard error.
     Metrics are served at `metrics_port`, or at a free port, of the loopback address.
     """
-    # A short path: Ray creates sockets in it, whose paths are limited to 107 characters.
-    folder = tempfile.mkdtemp(prefix="plato-")
-    try:
-        with _own_signals():
-            ray.init(
-                address="local",
-                num_cpus=cpus,
-                resources=resources,
-                include_dashboard=False,
-                log_to_driver=logs,
-                logging_level=logging.WARNING,
-                _temp_dir=folder,
-                _metrics_export_port=metrics_port,
-            )
-        yield
-    finally:
-        if ray.is_initialized():
-            ray.shutdown()
-        shutil.rmtree(folder, ignore_errors=True)
+    with session_folder() as folder:
+        try:
+            with _own_signals():
+                ray.init(
+                    address="local",
+                    num_cpus=cpus,
+                    resources=resources,
+                    include_dashboard=False,
+                    log_to_driver=logs,
+                    logging_level=logging.WARNING,
+                    _temp_dir=folder,
+                    _metrics_export_port=metrics_port,
+                )
+            yield
+        finally:
+            if ray.is_initialized():
+                ray.shutdown()
 
 
 class LocalApp:
@@ -179,14 +179,29 @@ class LocalApp:
             self.stop()
             raise
 
+    def drain(self) -> None:
+        """Refuse new questions, and let answers end within `drain_s`; then hand over other runs."""
+        limit_s = self._settings.drain_s + DRAIN_SLACK_S
+        # In this order: what an answer needs is there until it has ended.
+        for deployment in ("Ingress", "SchedulerService"):
+            handle = serve.get_deployment_handle(deployment, APP_NAME)
+            try:
+                handle.broadcast("drain").results(timeout_s=limit_s)
+            except Exception:
+                logger.exception("draining %s failed", deployment)
+
     def stop(self) -> None:
         """Stop the application and Ray, and remove Ray's files. Idempotent."""
         if ray.is_initialized():
             try:
-                # Shuts the replicas down gracefully; the rest of Serve ends with Ray.
+                # Waits for requests; the rest of Serve ends with Ray. `serve.shutdown` takes 12 s.
                 serve.delete(APP_NAME)
             except Exception:
                 logger.exception("shutting down the application failed")
+        self.kill()
+
+    def kill(self) -> None:
+        """Kill all processes, and remove Ray's files. Idempotent."""
         if self._ray is not None:
             self._ray.close()
             self._ray = None

@@ -123,6 +123,10 @@ class SchedulerService:
         """Cancel a run if this replica drives it. `replica` is for the router."""
         return await self._scheduler.runs.cancel(tenant, run_id)
 
+    async def drain(self) -> None:
+        """Hand the runs without followers over; see `GraphScheduler.drain`."""
+        await self._scheduler.drain()
+
     async def ready(self) -> dict[str, object]:
         """Readiness of the decoders and the store. Raises if no decoder responds."""
         stats = await self._decoder.stats.remote()

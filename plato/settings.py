@@ -269,7 +269,7 @@ class Settings(BaseSettings):
     drain_s: float = Field(
         default=30.0,
         ge=0,
-        description="Time that a replica has to finish its work when it is shut down.",
+        description="Time that answers have to end when a server stops, or a replica is shut down.",
     )
 
     # Measurements

@@ -12,6 +12,7 @@ from starlette.routing import Route
 
 from plato.api.body import BodyReader
 from plato.api.chat import ChatRoutes
+from plato.api.drain import Drain
 from plato.api.errors import ErrorReporter, ModelNotFoundError
 from plato.api.limits import Limits
 from plato.api.runs import RunRoutes
@@ -22,14 +23,23 @@ from plato.settings import Settings
 READY_DEADLINE_S = 5.0
 
 
-def new_app(service: RunService, settings: Settings, recorder: Recorder = NO_METRICS) -> Starlette:
-    """The application; `recorder` records latencies and errors as clients see them."""
+def new_app(
+    service: RunService,
+    settings: Settings,
+    recorder: Recorder = NO_METRICS,
+    drain: Drain | None = None,
+) -> Starlette:
+    """The application; `recorder` records latencies and errors as clients see them.
+
+    `drain` ends it.
+    """
+    drain = drain or Drain()
     errors = ErrorReporter(recorder)
     limits, bodies = Limits(settings), BodyReader(settings.body_deadline_s)
-    chat = ChatRoutes(service, settings, errors, recorder, limits, bodies)
-    runs = RunRoutes(service, settings, errors, limits, bodies)
+    chat = ChatRoutes(service, settings, errors, recorder, limits, bodies, drain)
+    runs = RunRoutes(service, settings, errors, limits, bodies, drain)
     models = ModelRoutes(settings)
-    health = HealthRoutes(service)
+    health = HealthRoutes(service, drain)
     return Starlette(
         routes=[
             Route("/v1/chat/completions", chat.create, methods=["POST"]),
@@ -73,8 +83,9 @@ class ModelRoutes:
 class HealthRoutes:
     """For load balancers and operators."""
 
-    def __init__(self, service: RunService) -> None:
+    def __init__(self, service: RunService, drain: Drain) -> None:
         self._service = service
+        self._drain = drain
 
     async def alive(self, request: Request) -> JSONResponse:
         """Whether this process runs."""
@@ -83,6 +94,7 @@ class HealthRoutes:
     async def ready(self, request: Request) -> JSONResponse:
         """200 if a question would be answered now, else 503 with the reason."""
         try:
+            self._drain.refuse_new()
             async with asyncio.timeout(READY_DEADLINE_S):
                 state = await self._service.ready()
         except Exception as error:

@@ -11,6 +11,7 @@ from starlette.responses import Response
 
 from plato.api import sse
 from plato.api.body import BodyReader
+from plato.api.drain import Drain
 from plato.api.errors import ErrorReporter
 from plato.api.limits import Limits
 from plato.api.requests import parse_request, tenant_of, to_run_request, while_connected
@@ -41,6 +42,7 @@ class ChatRoutes:
         recorder: Recorder,
         limits: Limits,
         bodies: BodyReader,
+        drain: Drain,
     ) -> None:
         self._service = service
         self._settings = settings
@@ -48,6 +50,7 @@ class ChatRoutes:
         self._recorder = recorder
         self._limits = limits
         self._bodies = bodies
+        self._drain = drain
 
     async def create(self, request: Request) -> Response:
         """Answer a question, streamed or not."""
@@ -68,6 +71,7 @@ class ChatRoutes:
             tenant=tenant,
         )
         request.state.run = asked.run_id
+        self._drain.refuse_new()
         logger.info(
             "run started",
             extra={"run": asked.run_id, "mode": asked.mode, "stream": bool(body.stream)},
@@ -96,7 +100,7 @@ class ChatRoutes:
         """The events of the answer, timed, and `None` now and then if there is none."""
         timer = AnswerTimer(state, self._recorder)
         batches = with_heartbeat(self._service.answer(state), sse.PING_S)
-        async with aclosing(batches):
+        async with aclosing(self._drain.watch(batches)) as batches:
             async for events in batches:
                 if events is not None:
                     timer.observe(events)

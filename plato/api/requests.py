@@ -14,6 +14,7 @@ from pydantic import ValidationError
 from pydantic_core import PydanticSerializationError, from_json, to_json
 from starlette.requests import ClientDisconnect, Request
 
+from plato.api.disconnect import until_client_leaves
 from plato.api.errors import ModelNotFoundError, invalid_request
 from plato.api.schemas import ChatCompletionRequest, ChatMessage, PlanNode, PlatoOptions
 from plato.engine import SamplingParams
@@ -59,8 +60,7 @@ async def while_connected(request: Request) -> AsyncIterator[None]:
 
 
 async def _expire_on_disconnect(request: Request, timer: asyncio.Timeout) -> None:
-    while (await request.receive())["type"] != "http.disconnect":
-        pass
+    await until_client_leaves(request.receive)
     expire(timer)
 
 

@@ -14,6 +14,7 @@ from starlette.responses import Response
 
 from plato.api import sse
 from plato.api.body import BodyReader
+from plato.api.drain import Drain
 from plato.api.errors import ErrorReporter, error_body
 from plato.api.limits import Limits
 from plato.api.requests import parse_request, tenant_of, to_run_request
@@ -106,6 +107,7 @@ class RunRoutes:
         errors: ErrorReporter,
         limits: Limits,
         bodies: BodyReader,
+        drain: Drain,
     ) -> None:
         self._limits = limits
         self._bodies = bodies
@@ -113,6 +115,7 @@ class RunRoutes:
         self._settings = settings
         self._model = settings.model_name
         self._errors = errors
+        self._drain = drain
 
     async def create(self, request: Request) -> Response:
         """Start a detached run: 202, and the run."""
@@ -127,6 +130,7 @@ class RunRoutes:
                 tenant=tenant,
             )
             request.state.run = asked.run_id
+            self._drain.refuse_new()
             await self._service.open(asked)
         logger.info("run started", extra={"run": asked.run_id, "mode": asked.mode})
         location = {"Location": f"/v1/runs/{asked.run_id}"}
@@ -163,7 +167,7 @@ class RunRoutes:
         state = RunState(asked)
         try:
             events = with_heartbeat(self._service.events(asked), sse.PING_S)
-            async with aclosing(events) as batches:
+            async with aclosing(self._drain.watch(events)) as batches:
                 async for batch in batches:
                     if batch is None:
                         yield sse.PING

@@ -10,6 +10,8 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import StreamingResponse
 from starlette.types import Message, Receive, Scope, Send
 
+from plato.api.disconnect import until_client_leaves
+
 MEDIA_TYPE = "text/event-stream"
 HEADERS = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
 """Keep proxies from holding a stream back."""
@@ -52,6 +54,10 @@ class EventStream(StreamingResponse):
         with self._slot, suppress(ClientDisconnect):
             async with aclosing(self._events):
                 await super().__call__(scope, receive, send_in_time)
+
+    async def listen_for_disconnect(self, receive: Receive) -> None:
+        """Called by Starlette, which ends the stream when this returns."""
+        await until_client_leaves(receive)
 
 
 def event(data: str, *, name: str | None = None, id: str | None = None) -> bytes:  # noqa: A002

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import uvicorn
 
 from plato.api.app import new_app
+from plato.api.drain import Drain
 from plato.assembly import open_store, public_prompts
 from plato.engine import fingerprint
 from plato.engine.prefill import prefill_public
@@ -18,7 +22,13 @@ from plato.metrics.sampling import sample
 from plato.models import resolve_model
 from plato.runtime import Runtime
 from plato.server.connections import bounded_protocol, raise_file_limit
-from plato.server.options import ServeOptions, run_server, stage_reporter
+from plato.server.options import (
+    SECOND_S,
+    ServeOptions,
+    run_server,
+    stage_reporter,
+    stop_signals,
+)
 from plato.server.prometheus import PrometheusMetrics
 from plato.tasks import end_task
 
@@ -27,8 +37,21 @@ SERVICE_METRICS = {
 }
 
 
+CLOSE_S = 2
+"""Time for connections to end after the last answer."""
+
+
+class _HttpServer(uvicorn.Server):
+    """A server that leaves signals alone: answers end before it stops to listen."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Called by uvicorn."""
+        yield
+
+
 def main(options: ServeOptions) -> int:
-    """Serve until SIGINT or SIGTERM; returns the exit status."""
+    """Serve until a signal; returns the exit status."""
     configure_logs(options.settings.log_level)
     raise_file_limit()
 
@@ -36,7 +59,6 @@ def main(options: ServeOptions) -> int:
         with options.bind() as listener:
             asyncio.run(serve(options, listener))
 
-    # While it serves, uvicorn has handlers of its own, and raises the signal again at the end.
     return run_server(run)
 
 
@@ -65,7 +87,8 @@ async def serve(options: ServeOptions, listener: socket.socket) -> None:
                 for name, engine in runtime.engines.items()
             ),
         ]
-        app = new_app(runtime.service, settings, recorder)
+        drain = Drain()
+        app = new_app(runtime.service, settings, recorder, drain)
         app.add_route("/metrics", metrics.show, methods=["GET"])
         config = uvicorn.Config(
             app,
@@ -73,14 +96,37 @@ async def serve(options: ServeOptions, listener: socket.socket) -> None:
             log_config=None,
             access_log=False,
             lifespan="off",
-            timeout_graceful_shutdown=max(1, round(settings.drain_s)),
+            timeout_graceful_shutdown=CLOSE_S,
         )
         listener.listen()
         report(f"serving {settings.model_name} at {options.url}/v1")
         report(f"Prometheus metrics at {options.url}/metrics")
         try:
-            await uvicorn.Server(config).serve(sockets=[listener])
+            server = _HttpServer(config)
+            stopping = asyncio.create_task(_stop(drain, settings.drain_s, server), name="stop")
+            tasks.append(stopping)
+            await server.serve(sockets=[listener])
         finally:
             await runtime.scheduler.drain()
             for task in tasks:
                 await end_task(task)
+
+
+async def _stop(drain: Drain, drain_s: float, server: uvicorn.Server) -> None:
+    """Wait for a signal, let answers end, and stop the server. At a second SIGINT, stop at once."""
+    loop, told = asyncio.get_running_loop(), asyncio.Event()
+    told_at = 0.0
+
+    def tell(number: int) -> None:
+        nonlocal told_at
+        if not told.is_set():
+            told_at = loop.time()
+            told.set()
+        elif number == signal.SIGINT and loop.time() > told_at + SECOND_S:
+            drain.cut_off()
+
+    for number in stop_signals():
+        loop.add_signal_handler(number, tell, number)
+    await told.wait()
+    await drain.finish(drain_s)
+    server.should_exit = True

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import signal
 import socket
 import sys
@@ -14,6 +15,9 @@ from types import FrameType
 from plato.errors import PlatoError, SettingsError
 from plato.settings import Settings, read_settings
 
+SECOND_S = 1.0
+"""An interrupt this long after the first signal is the operator's second: stop at once. One that
+comes sooner is the same, sent to this process and to its group."""
 USAGE_ERROR = 2
 """The exit status of invalid options, as argparse has it."""
 
@@ -108,9 +112,22 @@ class ServeOptions:
         return listener
 
 
+def stop_signals() -> set[signal.Signals]:
+    """The signals that stop a server."""
+    signals = {signal.SIGINT, signal.SIGTERM}
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        # `nohup` ignores it.
+        signals.add(signal.SIGHUP)
+    return signals
+
+
 def run_server(serve: Callable[[], None]) -> int:
-    """Serve until SIGINT or SIGTERM; returns the exit status. A `PlatoError` becomes one line."""
-    for number in (signal.SIGINT, signal.SIGTERM):
+    """Call `serve`; returns the exit status. A `PlatoError` becomes one line.
+
+    A signal ends the process at once, until `serve` handles it: as long as it loads, there is
+    nothing to finish, and threads that load a model would have to be waited for.
+    """
+    for number in stop_signals():
         signal.signal(number, _leave)
     try:
         serve()
@@ -120,10 +137,9 @@ def run_server(serve: Callable[[], None]) -> int:
     return 0
 
 
-def _leave(number: int, _: FrameType | None) -> None:
-    """Unwind, which stops the server; later signals are ignored."""
-    signal.signal(number, signal.SIG_IGN)
-    raise SystemExit(0)
+def _leave(_: int, frame: FrameType | None) -> None:
+    sys.stderr.flush()
+    os._exit(0)
 
 
 def stage_reporter() -> Callable[[str], None]:

@@ -8,9 +8,11 @@ from collections.abc import AsyncIterator
 from urllib.parse import urlsplit
 
 import pytest
+from redis import asyncio as aioredis
 
 from plato.context import CircuitBreaker
 from plato.context.embedded import EmbeddedValkey
+from plato.context.keys import run_key
 from plato.context.redis import RedisContextStore
 from plato.runs import BEFORE_ALL, EventId
 from plato.scheduling.kv_events import publish_kv_events
@@ -180,3 +182,18 @@ async def test_a_caller_that_is_cancelled_gets_its_cancellation_and_harms_nobody
     assert store.available
     assert await store.get_nodes("acme", "run-1") == {}
     assert await store.get_run("acme", "run-1") == run()
+
+
+async def test_a_store_that_was_replaced_by_another_is_used_again(
+    valkey: EmbeddedValkey, shared_valkey: EmbeddedValkey, store: RedisContextStore, clock: Clock
+) -> None:
+    valkey.close()
+    await call_everything(store)
+    assert not store.available
+    await store.reconnect(shared_valkey.url)
+    clock.now += 2
+    assert await store.ping()
+    assert store.available
+    assert await store.put_run(run("moved"))
+    async with aioredis.Redis.from_url(shared_valkey.url, protocol=2) as other:
+        assert await other.exists(run_key("acme", "moved"))

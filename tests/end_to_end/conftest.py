@@ -16,7 +16,7 @@ from tests.end_to_end.server import Server
 def embedded(model_folder: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """One process, without Ray."""
     folder: Path = tmp_path_factory.mktemp("embedded")
-    command = ("plato.cli", "serve", "--embedded")
+    command = ("plato", "serve", "--embedded")
     with Server(
         folder, command, model=model_folder, served_model_name="small", node_max_tokens=64
     ) as running:

@@ -30,7 +30,7 @@ class Server:
     """A server with the given settings; all of it is gone after the context."""
 
     def __init__(
-        self, folder: Path, command: tuple[str, ...] = ("plato.cli", "serve"), **settings: object
+        self, folder: Path, command: tuple[str, ...] = ("plato", "serve"), **settings: object
     ) -> None:
         """`command` is a module to run, and its arguments in front of those that are common."""
         self._folder = folder
@@ -69,6 +69,8 @@ class Server:
                 env=environment,
                 stdout=log,
                 stderr=log,
+                # A group of its own, for `tell_all`.
+                process_group=0,
             )
         wait_until(self.ready, READY_DEADLINE_S, "the server is ready", every_s=0.1)
         return self
@@ -103,6 +105,11 @@ class Server:
         """Send the server's own process a signal."""
         assert self._process is not None
         self._process.send_signal(number)
+
+    def tell_all(self, number: signal.Signals) -> None:
+        """Send every process of the server's group a signal."""
+        assert self._process is not None
+        os.killpg(self._process.pid, number)
 
     def wait(self, deadline_s: float) -> int:
         """Wait for the end of the server's own process; returns its exit status."""

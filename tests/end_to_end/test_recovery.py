@@ -10,11 +10,21 @@ from datetime import UTC, datetime
 import httpx
 import pytest
 
-from tests.end_to_end.asking import DEADLINE_S, PLAN, QUESTIONS, ask_all, report
+from tests.end_to_end.asking import (
+    DEADLINE_S,
+    PLAN,
+    QUESTIONS,
+    Followed,
+    ask,
+    ask_all,
+    report,
+)
 from tests.end_to_end.server import Server
 from tests.end_to_end.waiting import wait_until
 
 LEASE_DEADLINE_S = 2.0
+PROXY_DEADLINE_S = 15.0
+"""A third of this on a quiet machine; by Serve's own settings it takes 22 to 28 s."""
 
 pytestmark = pytest.mark.slow
 
@@ -95,12 +105,53 @@ def test_a_store_that_dies_and_comes_back(server: Server, undisturbed: list[str]
     wait_until(known, 30, "all runs are in the store")
 
 
+def test_the_owner_of_the_store_dies(server: Server, undisturbed: list[str]) -> None:
+    (old,) = server.processes("valkey-server")
+    answers = ask_all(server, lambda: kill(server, "StoreOwner"))
+    report("the store's owner killed", answers)
+    assert [one.error for one in answers] == [""] * len(QUESTIONS)
+    assert [one.text for one in answers] == undisturbed
+    assert not old.is_running(), "its server died with it"
+
+    def reached() -> bool:
+        # One of the two schedulers answers.
+        states = [httpx.get(f"{server.url}/readyz", timeout=10).json() for _ in range(8)]
+        return all(state.get("context_store") == "ok" for state in states)
+
+    wait_until(reached, 60, "all schedulers reach the new server", every_s=0.2)
+    (new,) = server.processes("valkey-server")
+    assert new.pid != old.pid
+    run = ask(server, QUESTIONS[0], Followed()).run
+    for _ in range(8):
+        # Also at the scheduler that has not driven it.
+        found = httpx.get(f"{server.url}/v1/runs/{run}", timeout=10)
+        assert (found.status_code, found.json()["status"]) == (httpx.codes.OK, "done")
+
+
+def test_the_http_proxy_dies(server: Server, undisturbed: list[str]) -> None:
+    answers = ask_all(server, server.processes("ray::ProxyActor")[0].kill)
+    cut = [one for one in answers if one.error]
+    report(f"the proxy killed, {len(cut)} connections broken", answers)
+    assert len(cut) == len(QUESTIONS)
+    gap_s = wait_until(server.ready, 60, "there is a proxy again")
+    print(f"the port was closed for {gap_s:.1f} s")
+    assert gap_s < PROXY_DEADLINE_S
+    fetch(server, cut)
+    assert [one.text for one in answers] == undisturbed
+
+
 def test_an_ingress_that_dies(server: Server, undisturbed: list[str]) -> None:
     answers = ask_all(server, lambda: kill(server, "Ingress"))
     cut = [one for one in answers if one.error]
     report(f"an ingress killed, {len(cut)} connections broken", answers)
+    fetch(server, cut)
+    assert [one.text for one in answers] == undisturbed
+    wait_until(lambda: len(server.replicas("Ingress")) == 2, 60, "there are two ingresses again")
 
-    # A broken connection loses no answer: it can be had by the run's id from another ingress.
+
+def fetch(server: Server, cut: list[Followed]) -> None:
+    """A broken connection loses no answer: it can be had by the run's id."""
+
     def ended(run_id: str) -> bool:
         answer = httpx.get(f"{server.url}/v1/runs/{run_id}", timeout=10)
         return answer.status_code == httpx.codes.OK and answer.json()["status"] == "done"
@@ -108,8 +159,6 @@ def test_an_ingress_that_dies(server: Server, undisturbed: list[str]) -> None:
     for one in cut:
         wait_until(lambda one=one: ended(one.run), 60, "the run is done")
         one.text = httpx.get(f"{server.url}/v1/runs/{one.run}", timeout=10).json()["answer"]
-    assert [one.text for one in answers] == undisturbed
-    wait_until(lambda: len(server.replicas("Ingress")) == 2, 60, "there are two ingresses again")
 
 
 @pytest.mark.soak

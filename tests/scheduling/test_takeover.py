@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+import time
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
 
 import pytest
@@ -17,13 +18,16 @@ from plato.runs import (
     NodeOutput,
     NodeStarted,
     RunEvent,
+    RunEvents,
     RunFailed,
     RunFinished,
     RunRequest,
     RunState,
 )
+from plato.runs.failover import follow_with_failover
+from plato.scheduling import run
 from plato.scheduling.ownership import registry
-from tests.scheduling.cluster import Cluster, Process
+from tests.scheduling.cluster import Cluster, Process, SchedulerDiedError
 from tests.scheduling.helpers import DIAMOND, collect, finished, of, parts, question, texts, until
 
 LENGTH = 40
@@ -316,3 +320,86 @@ async def test_a_planned_run_goes_on_with_the_same_plan(cluster: Cluster) -> Non
     ]
     assert answer(asked, events) == answer(quiet, whole)
     assert set(texts(whole)) == {node.number for node in finished(events).nodes}
+
+
+async def test_a_run_that_kills_every_scheduler_that_adopts_it_is_given_up(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run, "MAX_TAKEOVERS", 2)
+    slow(cluster)
+    asked = diamond()
+    processes = cluster.schedulers
+    await processes[0].scheduler.open(asked)
+    for killed in range(3):
+        await until(lambda: any(asked.run_id in each.scheduler.runs for each in processes))
+        await logged_at(cluster, asked)
+        (index,) = (i for i in (0, 1) if asked.run_id in processes[i].scheduler.runs)
+        dead, processes[index] = processes[index], Process(f"scheduler-{killed + 2}", cluster)
+        await dead.kill()
+
+    async def given_up() -> bool:
+        record = await cluster.store.get_run(asked.tenant, asked.run_id)
+        return record is not None and record.state == "failed"
+
+    await eventually(given_up)
+    end = (await followed(processes[0], asked))[-1]
+    assert isinstance(end, RunFailed)
+    assert end.code == "node_failed"
+    assert "3 schedulers have failed" in end.message
+
+
+async def test_an_ingress_gives_a_run_up_that_kills_every_scheduler(cluster: Cluster) -> None:
+    slow(cluster)
+    asked = diamond()
+    calls = 0
+
+    async def poisoned(
+        request: RunRequest, received: RunEvents | None
+    ) -> AsyncGenerator[RunEvents]:
+        nonlocal calls
+        calls += 1
+        process = Process(f"scheduler-{calls + 2}", cluster)
+        try:
+            async with aclosing(process.drive(request, received)) as batches:
+                async for batch in batches:
+                    yield batch
+                    if not isinstance(batch[-1], RunFailed):
+                        raise SchedulerDiedError
+        finally:
+            await process.kill()
+
+    state = RunState(asked)
+    following = follow_with_failover(poisoned, state, patience_s=60.0)
+    async with asyncio.timeout(PATIENCE_S), aclosing(following) as batches:
+        async for _ in batches:
+            pass
+    assert isinstance(state.ended, RunFailed)
+    assert state.ended.code == "node_failed"
+    assert calls == run.MAX_TAKEOVERS + 2
+
+
+async def test_a_takeover_does_not_start_the_deadline_again(cluster: Cluster) -> None:
+    slow(cluster)
+    asked = diamond(deadline_s=1.0)
+    first, second = cluster.schedulers
+    second.store.away = True
+    admitted = time.monotonic()
+    await first.scheduler.open(asked)
+    await logged_at(cluster, asked)
+    await first.kill()
+    await asyncio.sleep(admitted + 1.1 - time.monotonic())
+    before = len(cluster.pool.requests)
+    second.store.away = False
+    end = (await followed(second, asked))[-1]
+    assert isinstance(end, RunFailed)
+    assert end.code == "deadline_exceeded"
+    assert len(cluster.pool.requests) == before
+
+
+async def logged_at(cluster: Cluster, asked: RunRequest) -> None:
+    """Wait until the store has some of a run's text."""
+
+    async def there() -> bool:
+        return bool(await cluster.store.read_events(asked.tenant, asked.run_id, BEFORE_ALL))
+
+    await eventually(there)

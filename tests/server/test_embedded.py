@@ -16,6 +16,7 @@ import httpx
 import pytest
 from openai import OpenAI
 
+from plato.ports import free_port
 from tests.end_to_end.server import Server
 from tests.end_to_end.waiting import wait_until
 
@@ -26,7 +27,7 @@ BODY_S = 3
 
 def embedded(folder: Path, model: str, **settings: object) -> Server:
     """A server with the tiny model; its log is in `folder`."""
-    command = ("plato.cli", "serve", "--embedded")
+    command = ("plato", "serve", "--embedded")
     given = {"served_model_name": "tiny", "kv_budget_mb": 16, **settings}
     return Server(folder, command, model=model, **given)
 
@@ -115,6 +116,54 @@ def test_one_process_answers_and_ends_with_what_it_has_begun(server: Server) -> 
     assert "loading tiny" in server.log
     assert f"serving tiny at {url}/v1" in server.log
     assert "Traceback" not in server.log
+
+
+@pytest.mark.parametrize(
+    "signals", [[signal.SIGHUP, signal.SIGTERM], [signal.SIGINT, signal.SIGINT]]
+)
+def test_an_answer_that_takes_too_long_ends_in_an_error(
+    tiny_model_folder: str, tmp_path: Path, signals: list[signal.Signals]
+) -> None:
+    drain_s = 60.0 if signals[1:] == [signal.SIGINT] else 1.5
+    settings = {"equal_work": True, "drain_s": drain_s}
+    body = {
+        "model": "tiny",
+        "messages": [{"role": "user", "content": "Which sea is the saltiest?"}],
+        "max_tokens": 1900,
+        "stream": True,
+        "plato": {"mode": "sequential", "exact_lengths": True},
+    }
+    with (
+        embedded(tmp_path, tiny_model_folder, **settings) as server,
+        httpx.stream(
+            "POST", f"{server.url}/v1/chat/completions", json=body, timeout=30
+        ) as response,
+    ):
+        lines = response.iter_lines()
+        next(lines)
+        server.tell(signals[0])
+        wait_until(lambda: not server.ready(), 5, "it is stopping")
+        refused = httpx.post(f"{server.url}/v1/runs", json=body | {"stream": False}, timeout=10)
+        assert refused.status_code == httpx.codes.SERVICE_UNAVAILABLE
+        for number in signals[1:]:
+            time.sleep(1.1)
+            server.tell(number)
+        data = [line for line in lines if line.startswith("data: ")]
+        assert "the server stopped before the end of the answer" in data[-1]
+        assert server.wait(15) == 0
+        assert "Traceback" not in server.log
+
+
+@pytest.mark.parametrize("after_s", [0.2, 0.5, 1.0])
+def test_an_interrupt_while_it_starts_is_no_traceback(after_s: float) -> None:
+    for way in ([], ["--embedded"]):
+        command = [sys.executable, "-m", "plato", "serve", *way, "--port", str(free_port())]
+        with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as starting:
+            time.sleep(after_s)
+            starting.send_signal(signal.SIGINT)
+            _, error = starting.communicate(timeout=15)
+        assert "Traceback" not in error
+        assert "KeyboardInterrupt" not in error
 
 
 def test_with_a_store_a_run_outlives_its_server(

@@ -1,0 +1,20 @@
+"""The `plato` command."""
+
+from __future__ import annotations
+
+import signal
+
+
+def main() -> None:
+    """Run the command. While it is being imported, Ctrl-C ends it without a traceback."""
+    interrupt = signal.getsignal(signal.SIGINT)
+    if interrupt is signal.default_int_handler:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+    from plato import cli
+
+    signal.signal(signal.SIGINT, interrupt)
+    cli.main()
+
+
+if __name__ == "__main__":
+    main()
