@@ -12,7 +12,7 @@ from redis import asyncio as aioredis
 
 from plato.context import CircuitBreaker
 from plato.context.embedded import EmbeddedValkey
-from plato.context.keys import run_key
+from plato.context.keys import Keys
 from plato.context.redis import RedisContextStore
 from plato.runs import BEFORE_ALL, EventId
 from plato.scheduling.kv_events import publish_kv_events
@@ -196,4 +196,4 @@ async def test_a_store_that_was_replaced_by_another_is_used_again(
     assert store.available
     assert await store.put_run(run("moved"))
     async with aioredis.Redis.from_url(shared_valkey.url, protocol=2) as other:
-        assert await other.exists(run_key("acme", "moved"))
+        assert await other.exists(Keys().run("acme", "moved"))
