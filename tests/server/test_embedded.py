@@ -125,13 +125,14 @@ def test_an_answer_that_takes_too_long_ends_in_an_error(
     tiny_model_folder: str, tmp_path: Path, signals: list[signal.Signals]
 ) -> None:
     drain_s = 60.0 if signals[1:] == [signal.SIGINT] else 1.5
-    settings = {"equal_work": True, "drain_s": drain_s}
+    # One after the other: a fast machine decodes a part in a second.
+    settings = {"equal_work": True, "drain_s": drain_s, "max_sequences": 1}
+    parts = [{"title": f"Part {number}", "max_tokens": 1500} for number in range(1, 9)]
     body = {
         "model": "tiny",
         "messages": [{"role": "user", "content": "Which sea is the saltiest?"}],
-        "max_tokens": 1900,
         "stream": True,
-        "plato": {"mode": "sequential", "exact_lengths": True},
+        "plato": {"mode": "plato", "plan": parts, "exact_lengths": True},
     }
     with (
         embedded(tmp_path, tiny_model_folder, **settings) as server,
