@@ -7,8 +7,8 @@ from itertools import pairwise
 SMOOTHING = 0.2
 SLOWDOWN = 2.5
 """How much longer a decode step may take because of a long prompt of another run."""
-LEAST_PREFILL = 8
-"""Tokens of a long prompt that every step computes at least."""
+LEAST_PREFILL = 1
+"""Tokens of a long prompt that every step computes, whatever they cost."""
 LEAST_GAIN = 1.1
 """A doubled batch must increase throughput at least by this factor."""
 
