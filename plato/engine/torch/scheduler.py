@@ -147,8 +147,9 @@ class Scheduler:
             if stop - start > 1:
                 # A decoding sequence always advances.
                 room = max(budget, 1 if start >= sequence.tail_start else 0)
-                if self._is_long(sequence) and runs - {sequence.request.run_id}:
-                    beside = self._room_beside(len(decoding))
+                if self._is_long(sequence):
+                    others = bool(runs - {sequence.request.run_id})
+                    beside = self._room_beside(len(decoding) if others else 0)
                     room = room if beside is None else min(room, beside)
                 stop = min(stop, start + room)
                 budget -= stop - start

@@ -7,6 +7,8 @@ from itertools import pairwise
 SMOOTHING = 0.2
 SLOWDOWN = 2.5
 """How much longer a decode step may take because of a long prompt of another run."""
+ALONE_S = 0.5
+"""How long a step of a long prompt may take where nobody decodes: a newcomer waits for it."""
 LEAST_PREFILL = 1
 """Tokens of a long prompt that every step computes, whatever they cost."""
 LEAST_GAIN = 1.1
@@ -46,12 +48,12 @@ class StepTimes:
     def room_beside(self, width: int) -> int | None:
         """Tokens of a long prompt that a step of `width` sequences has room for; `None`: any.
 
-        With them it takes at most `SLOWDOWN` times as long.
+        With them it takes at most `SLOWDOWN` times as long; without other sequences, `ALONE_S`.
         """
-        decode_s = self._decode_s(width)
-        if not decode_s or not self._prefill_s:
+        room_s = (SLOWDOWN - 1) * self._decode_s(width) if width else ALONE_S
+        if not room_s or not self._prefill_s:
             return None
-        return max(LEAST_PREFILL, int((SLOWDOWN - 1) * decode_s / self._prefill_s))
+        return max(LEAST_PREFILL, int(room_s / self._prefill_s))
 
     def _decode_s(self, width: int) -> float:
         """Seconds of a decode step, by the nearest width that was measured; 0 if none was."""

@@ -43,6 +43,8 @@ def test_a_long_prompt_has_room_beside_others_by_what_it_costs_them() -> None:
         times.note_prefill(1, 100, 0.010 + 100 * 0.001)
     # 10 ms and 15 tokens of 1 ms: two and a half times as long.
     assert times.room_beside(1) == 15
+    # Alone: half a second.
+    assert times.room_beside(0) == 500
     assert times.room_beside(8) == 45
     for _ in range(50):
         times.note_prefill(1, 100, 0.010 + 100 * 0.1)
