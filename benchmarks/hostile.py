@@ -38,6 +38,8 @@ STREAM_TOKENS = 150
 LOUD_TOKENS = 400
 SETTLE_S = 5.0
 """Until the loud tenant's streams are all under way."""
+RETRY_S = 1.0
+"""After a question that was refused."""
 BEGUN_S = 1.0
 """Until the long prompt is being computed."""
 QUESTIONS = ("What is a lighthouse?", "Why is the sky blue?", "How do boats float?", "What is tea?")
@@ -99,6 +101,8 @@ class Clients:
             headers={"Content-Type": "application/json", **headers},
         ) as response:
             watched.status = response.status_code
+            if response.is_server_error:
+                raise RuntimeError((await response.aread()).decode())
             async for line in response.aiter_lines():
                 if not line.startswith("data: {"):
                     continue
@@ -164,21 +168,25 @@ async def long_prompt(clients: Clients, number: int) -> dict[str, float]:
     return {
         "stream_slowdown": beside.streaming_s / alone.streaming_s,
         "short_question_later_s": short_beside.first_text_s - short.first_text_s,
-        "long_prompt_s": (await long).first_text_s,
+        "long_prompt_s": (await long).answered_s,
     }
 
 
 async def loud_tenant(clients: Clients, questions: int) -> dict[str, float]:
     """A tenant's questions, alone and beside another's many streams."""
 
-    async def first_texts() -> float:
-        asked = [QUESTIONS[number % len(QUESTIONS)] for number in range(questions)]
-        return median([(await clients.ask([text], "quiet")).first_text_s for text in asked])
+    async def first_texts(when: str) -> float:
+        times = []
+        for number in range(questions):
+            text = f"{QUESTIONS[number % len(QUESTIONS)]} ({when} {number})"
+            times.append((await clients.ask([text], "quiet")).first_text_s)
+        sys.stderr.write(f"{when}: {[round(seconds, 2) for seconds in times]}\n")
+        return median(times)
 
-    alone_s = await first_texts()
+    alone_s = await first_texts("alone")
     async with loud_streams(clients):
         await asyncio.sleep(SETTLE_S)
-        beside_s = await first_texts()
+        beside_s = await first_texts("beside")
     return {
         "quiet_alone_first_text_s": alone_s,
         "quiet_beside_first_text_s": beside_s,
@@ -195,11 +203,16 @@ async def loud_streams(clients: Clients) -> AsyncGenerator[None]:
         while True:
             asked += 1
             text = f"Tell me a story, number {number} of {asked}"
-            await clients.ask([text], "loud", max_tokens=LOUD_TOKENS)
+            answer = await clients.ask([text], "loud", max_tokens=LOUD_TOKENS)
+            if answer.status == httpx.codes.TOO_MANY_REQUESTS:
+                await asyncio.sleep(RETRY_S)
 
     tasks = [asyncio.create_task(keep_asking(number)) for number in range(STREAMS)]
     try:
         yield
+        for task in tasks:
+            if task.done():
+                task.result()
     finally:
         for task in tasks:
             task.cancel()

@@ -82,7 +82,7 @@ class ChatRoutes:
         if body.stream:
             try:
                 async with while_connected(request):
-                    begun = await _begin(batches)
+                    begun = await _begin(batches, self._settings.patience_s)
                 if isinstance(state.ended, RunFailed):
                     # Not in the stream: clients handle the status of a response better.
                     raise RunError(state.ended)
@@ -143,11 +143,16 @@ class ChatRoutes:
         yield sse.DONE
 
 
-async def _begin(batches: AsyncGenerator[RunEvents | None]) -> list[RunEvent]:
-    """The events until the answer begins, or until there was none for a while."""
+async def _begin(batches: AsyncGenerator[RunEvents | None], patience_s: float) -> list[RunEvent]:
+    """The events until the answer begins, or until it was silent for longer than `patience_s`.
+
+    A question that waits for admission is refused within that time.
+    """
     begun: list[RunEvent] = []
+    silent_s = 0.0
     async for events in batches:
         begun += events or ()
-        if events is None or any(isinstance(event, BEGINNINGS) for event in events):
+        silent_s = silent_s + sse.PING_S if events is None else 0.0
+        if silent_s > patience_s or any(isinstance(event, BEGINNINGS) for event in events or ()):
             break
     return begun

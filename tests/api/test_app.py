@@ -305,20 +305,35 @@ async def test_a_stream_that_cannot_begin_leaves_its_run(runtime: Runtime) -> No
     assert refused.status_code == httpx.codes.BAD_REQUEST
 
 
+class SlowService(BrokenService):
+    """One that is silent at first, for longer than pings are apart, and then answers or refuses."""
+
+    async def _break(self, whole: AsyncGenerator[RunEvents]) -> AsyncGenerator[RunEvents]:
+        await asyncio.sleep(0.5)
+        batches = whole if self._begun else super()._break(whole)
+        async with aclosing(batches):
+            async for events in batches:
+                yield events
+
+
 async def test_a_stream_that_waits_sends_pings(
     runtime: Runtime, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sse, "PING_S", 0.05)
-
-    class SlowService(BrokenService):
-        async def _break(self, whole: AsyncGenerator[RunEvents]) -> AsyncGenerator[RunEvents]:
-            await asyncio.sleep(0.5)
-            async with aclosing(whole):
-                async for events in whole:
-                    yield events
-
-    slow = SlowService(runtime.service, KeyError())
-    async with connect(slow, runtime.settings) as http:
+    settings = runtime.settings.model_copy(update={"patience_s": 0.1})
+    slow = SlowService(runtime.service, KeyError(), begun=True)
+    async with connect(slow, settings) as http:
         text = (await http.post(CHAT, json=short(stream=True))).text
     assert text.count(": ping") >= 3
     assert text.endswith("data: [DONE]\n\n")
+
+
+async def test_a_question_that_waited_for_admission_is_refused_with_a_status(
+    runtime: Runtime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sse, "PING_S", 0.05)
+    slow = SlowService(runtime.service, OverloadedError("many", retry_after_s=3.0))
+    async with connect(slow, runtime.settings) as http:
+        refused = await http.post(CHAT, json=short(stream=True))
+    assert refused.status_code == httpx.codes.TOO_MANY_REQUESTS
+    assert refused.headers["retry-after"] == "3"
