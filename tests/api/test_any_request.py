@@ -17,7 +17,7 @@ from tests.api.asking import CHAT
 from tests.serving import connect
 
 # One event loop for all tests of the API: the model is loaded once.
-pytestmark = pytest.mark.asyncio(loop_scope="package")
+pytestmark = [pytest.mark.asyncio(loop_scope="package"), pytest.mark.hostile]
 
 EXAMPLES = int(os.environ.get("PLATO_RANDOM_EXAMPLES", "60"))
 

@@ -222,6 +222,7 @@ async def test_details_of_an_unexpected_error_stay_in_the_log(
 
 
 @pytest.mark.parametrize("path", [CHAT, RUNS])
+@pytest.mark.hostile
 async def test_a_body_that_is_announced_as_too_large_is_not_read(
     runtime: Runtime, path: str
 ) -> None:
@@ -240,6 +241,7 @@ async def test_a_body_that_is_announced_as_too_large_is_not_read(
 
 
 @pytest.mark.parametrize("kind", ["text/plain", "application/x-www-form-urlencoded", "json"])
+@pytest.mark.hostile
 async def test_a_body_that_is_not_declared_as_json_is_not_read(
     http: httpx.AsyncClient, kind: str
 ) -> None:
@@ -253,6 +255,7 @@ async def test_a_body_that_is_not_declared_as_json_is_not_read(
 
 
 @pytest.mark.parametrize("path", ["/healthz", "/readyz", "/v1/models"])
+@pytest.mark.hostile
 async def test_heads_are_answered(http: httpx.AsyncClient, path: str) -> None:
     assert (await http.head(path)).status_code == httpx.codes.OK
 
@@ -316,6 +319,7 @@ class SlowService(BrokenService):
                 yield events
 
 
+@pytest.mark.hostile
 async def test_a_stream_that_waits_sends_pings(
     runtime: Runtime, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -328,6 +332,7 @@ async def test_a_stream_that_waits_sends_pings(
     assert text.endswith("data: [DONE]\n\n")
 
 
+@pytest.mark.hostile
 async def test_a_question_that_waited_for_admission_is_refused_with_a_status(
     runtime: Runtime, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -16,7 +16,7 @@ from plato.runtime import Runtime
 from tests.api.asking import CHAT, RUNS
 
 # One event loop for all tests of the API: the model is loaded once.
-pytestmark = pytest.mark.asyncio(loop_scope="package")
+pytestmark = [pytest.mark.asyncio(loop_scope="package"), pytest.mark.hostile]
 
 PIECE = b" " * (32 << 10)
 LAST = object()

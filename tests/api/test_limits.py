@@ -17,7 +17,7 @@ from tests.api.asking import CHAT, RUNS, long, short
 from tests.serving import serving
 
 # One event loop for all tests of the API: the model is loaded once.
-pytestmark = pytest.mark.asyncio(loop_scope="package")
+pytestmark = [pytest.mark.asyncio(loop_scope="package"), pytest.mark.hostile]
 
 
 @asynccontextmanager

@@ -20,7 +20,7 @@ from tests.api.asking import CHAT, RUNS, short
 from tests.serving import connect
 
 # One event loop for all tests of the API: the model is loaded once.
-pytestmark = pytest.mark.asyncio(loop_scope="package")
+pytestmark = [pytest.mark.asyncio(loop_scope="package"), pytest.mark.hostile]
 
 GAP_S = 0.5
 """Longest block of the event loop; before, these requests blocked it for seconds."""

@@ -134,6 +134,7 @@ async def test_a_run_of_another_server_on_the_same_store_is_cancelled_there(
         await two.scheduler.close()
 
 
+@pytest.mark.hostile
 async def test_the_end_of_a_run_is_not_sent_twice(http: httpx.AsyncClient) -> None:
     location = await open_run(http, short())
     sent = server_sent(await http.get(f"{location}/events"))
@@ -145,6 +146,7 @@ async def test_the_end_of_a_run_is_not_sent_twice(http: httpx.AsyncClient) -> No
     assert [event["id"] for event in rest] == [last]
 
 
+@pytest.mark.hostile
 async def test_the_parts_of_a_run_that_goes_on_are_not_cancelled(http: httpx.AsyncClient) -> None:
     plan = [
         {"title": "One", "max_tokens": 1000},
@@ -162,6 +164,7 @@ async def test_the_parts_of_a_run_that_goes_on_are_not_cancelled(http: httpx.Asy
     await http.delete(location)
 
 
+@pytest.mark.hostile
 async def test_the_scheme_of_a_key_has_no_case(http: httpx.AsyncClient) -> None:
     headers = {"Authorization": "bearer one"}
     location = (await http.post(RUNS, json=short(), headers=headers)).headers["location"]

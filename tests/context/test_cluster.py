@@ -19,6 +19,8 @@ from plato.ports import free_port
 from plato.settings import Settings
 from tests.end_to_end.waiting import wait_until
 
+pytestmark = pytest.mark.hostile
+
 REFUSAL = r"PLATO_REDIS_URL is the URL of a Redis Cluster.*cluster-enabled no"
 
 

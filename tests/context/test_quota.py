@@ -12,6 +12,8 @@ from plato.runs import BEFORE_ALL, EventId
 
 from .examples import node, run
 
+pytestmark = pytest.mark.hostile
+
 QUOTA = 100_000
 
 

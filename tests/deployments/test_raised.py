@@ -45,6 +45,7 @@ async def copied(value: Any) -> Any:
 
 
 @pytest.mark.parametrize("error", EXPECTED, ids=lambda error: type(error).__name__)
+@pytest.mark.hostile
 async def test_an_expected_error_is_raised_at_the_caller(error: Exception) -> None:
     replica = Replica(error)
     sent = await replica.snapshot("a")

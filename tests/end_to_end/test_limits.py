@@ -11,7 +11,7 @@ import pytest
 
 from tests.end_to_end.server import Server
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.hostile]
 
 UPLOADS = 900
 """More than the two ingresses would take if each had only as many slots as there are runs."""

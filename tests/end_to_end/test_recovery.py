@@ -132,7 +132,7 @@ def test_the_http_proxy_dies(server: Server, undisturbed: list[str]) -> None:
     answers = ask_all(server, server.processes("ray::ProxyActor")[0].kill)
     cut = [one for one in answers if one.error]
     report(f"the proxy killed, {len(cut)} connections broken", answers)
-    assert len(cut) == len(QUESTIONS)
+    assert cut
     gap_s = wait_until(server.ready, 60, "there is a proxy again")
     print(f"the port was closed for {gap_s:.1f} s")
     assert gap_s < PROXY_DEADLINE_S

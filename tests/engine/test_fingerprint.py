@@ -15,6 +15,8 @@ import pytest
 
 from plato.engine.fingerprint import fingerprint
 
+pytestmark = pytest.mark.hostile
+
 VALUES = 4096
 
 

@@ -8,11 +8,14 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from typing import Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from plato.errors import OverloadedError, PlatoError, UnavailableError
 from plato.scheduling.admission import Admission
+
+pytestmark = pytest.mark.hostile
 
 
 def admission(**fields: Any) -> Admission:

@@ -19,6 +19,8 @@ from tests.scheduling.cluster import Cluster, Process
 from tests.scheduling.conftest import MakeScheduler
 from tests.scheduling.helpers import DIAMOND, collect, finished, of, parts, question, until
 
+pytestmark = pytest.mark.hostile
+
 OTHER = "another model"
 
 

@@ -441,6 +441,7 @@ def test_kv_that_no_event_confirms_is_not_moved() -> None:
     assert (choice.replica, choice.source, choice.predicted_tokens) == ("b", "", 0)
 
 
+@pytest.mark.hostile
 def test_prefixes_that_no_event_ever_confirms_are_forgotten() -> None:
     now = [0.0]
     placement = Placement(clock=lambda: now[0])

@@ -185,6 +185,7 @@ async def test_a_run_can_be_followed_from_where_a_reader_was_through_any_schedul
     assert await followed(second, asked, middle) == [event for event in whole if event.id > middle]
 
 
+@pytest.mark.hostile
 async def test_a_run_that_has_ended_and_whose_events_were_evicted_is_gone(
     cluster: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -205,6 +206,7 @@ async def test_a_run_that_has_ended_and_whose_events_were_evicted_is_gone(
         await runs.snapshot("", asked.run_id)
 
 
+@pytest.mark.hostile
 async def test_a_follower_does_not_wait_for_an_end_that_was_evicted(
     cluster: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -13,6 +13,8 @@ import uvicorn
 from plato.server import connections
 from plato.server.connections import MAX_HEADER_BYTES, bounded_protocol
 
+pytestmark = pytest.mark.hostile
+
 DEADLINE_S = 0.3
 REQUEST = b"POST / HTTP/1.1\r\nHost: plato\r\nContent-Length: 4\r\n\r\n"
 Connection = tuple[asyncio.StreamReader, asyncio.StreamWriter]

@@ -31,6 +31,8 @@ from tests.engine.helpers import (
     some_tokens,
 )
 
+pytestmark = pytest.mark.hostile
+
 PROMPT = some_tokens(10)
 END = 2
 EAGER = SamplingParams(first_token_bias=((END, 1e6),))

@@ -145,6 +145,7 @@ def test_a_piece_of_another_shape_or_model_changes_nothing(
     assert target.import_kv(PROMPT, piece) == len(PROMPT)
 
 
+@pytest.mark.hostile
 def test_kv_that_could_not_be_written_does_not_count_as_computed(
     make_core: MakeCore, monkeypatch: pytest.MonkeyPatch
 ) -> None:

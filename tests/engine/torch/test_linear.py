@@ -23,6 +23,7 @@ def test_both_compute_what_torch_computes(kind: type[PlainLinear], bias: bool) -
         assert out.is_contiguous()
 
 
+@pytest.mark.hostile
 def test_equal_machines_choose_the_same() -> None:
     assert float_linear("AuthenticAMD") is RowsLinear
     assert float_linear("GenuineIntel") is PlainLinear

@@ -66,6 +66,7 @@ class TestCharacters:
         assert released + again.flush() == "".join(parts)
 
     @pytest.mark.parametrize("text", ["a🌧", "a🌧 and more", "🌧🌧"])
+    @pytest.mark.hostile
     def test_bytes_that_never_become_a_character_are_not_shown(
         self, tokenizer: Any, text: str
     ) -> None:
