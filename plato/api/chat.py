@@ -62,7 +62,7 @@ class ChatRoutes:
     async def _create(
         self, request: Request, received: bytes, tenant: str, slot: ExitStack
     ) -> Response:
-        body = parse_request(received)
+        body = parse_request(received, context_length=self._service.context_length)
         asked = to_run_request(
             body,
             settings=self._settings,

@@ -121,11 +121,12 @@ class RunRoutes:
         """Start a detached run: 202, and the run."""
         received = await self._bodies.read(request)
         tenant = tenant_of(request)
+        context_length = self._service.context_length
         with self._limits.request(tenant):
             asked = to_run_request(
-                parse_request(received, run=True),
+                parse_request(received, run=True, context_length=context_length),
                 settings=self._settings,
-                context_length=self._service.context_length,
+                context_length=context_length,
                 fingerprint=self._service.fingerprint,
                 tenant=tenant,
             )
