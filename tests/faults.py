@@ -155,6 +155,8 @@ class FaultyStore:
         self.away = False
         self.mute = False
         """It does what it is asked for, but its answers are lost."""
+        self.slow_s = 0.0
+        """Before everything that it is asked for."""
 
     @property
     def available(self) -> bool:
@@ -171,6 +173,8 @@ class FaultyStore:
 
         async def call(*arguments: Any, **keywords: Any) -> Any:
             answer = nothing() if callable(nothing) else nothing
+            if self.slow_s:
+                await asyncio.sleep(self.slow_s)
             if not self.away:
                 heard = await method(*arguments, **keywords)
                 answer = answer if self.mute else heard

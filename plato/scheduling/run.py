@@ -129,6 +129,9 @@ class Run:
         if request.takeovers or self.state.last_id != BEFORE_ALL:
             # Recorded before. A new run is recorded only once its question is checked.
             self.journal.open()
+        if request.takeovers:
+            # If the run is what its schedulers fail of, this one must have been counted by then.
+            await self.journal.wait_recorded()
         if request.takeovers > MAX_TAKEOVERS:
             return NodeFailedError(
                 f"{request.takeovers} schedulers have failed with this answer, so it is given up; "

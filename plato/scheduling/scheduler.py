@@ -7,7 +7,7 @@ import logging
 import time
 import uuid
 from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import AsyncExitStack, aclosing, asynccontextmanager, suppress
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from dataclasses import replace
 
 from plato.context import ContextStore, WriteBehind
@@ -37,7 +37,6 @@ from plato.tasks import end_task
 logger = logging.getLogger(__name__)
 
 FIRST_TERM = 1
-RECORD_DEADLINE_S = 1.0
 
 
 class GraphScheduler:
@@ -163,9 +162,7 @@ class GraphScheduler:
         """
         run = await self._admit(request)
         # The client may ask another scheduler for it next.
-        with suppress(TimeoutError):
-            async with asyncio.timeout(RECORD_DEADLINE_S):
-                await run.journal.recorded.wait()
+        await run.journal.wait_recorded()
         if run.journal.refusal is not None:
             # An attached run is only degraded; of this one, nothing would be left to ask for.
             refusal = run.journal.refusal

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from contextlib import suppress
 from dataclasses import replace
 
 from plato.context import ContextStore, NodeRecord, RunRecord, WriteBehind
@@ -11,6 +12,8 @@ from plato.context.records import pack, pack_events
 from plato.errors import StorageQuotaError
 from plato.runs import BEFORE_ALL, EventId, NodeReport, RunEvent, RunState
 from plato.scheduling.ownership.lease import RunLease
+
+RECORD_DEADLINE_S = 1.0
 
 
 class Journal:
@@ -59,7 +62,7 @@ class Journal:
         self._end_written = False
         self._leaving = False
         """Whether the run was handed over: nothing more is written."""
-        self.recorded = asyncio.Event()
+        self._recorded = asyncio.Event()
         """Set after the first write of the run, successful or not, or if there will be none."""
 
     @property
@@ -90,6 +93,12 @@ class Journal:
         self._update()
         if self._pending:
             self._queue_append()
+
+    async def wait_recorded(self) -> None:
+        """Wait until the run is recorded, or the store has had a second to do it."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(RECORD_DEADLINE_S):
+                await self._recorded.wait()
 
     def plan_finished(self) -> None:
         """Record the complete plan and the mode."""
@@ -129,7 +138,7 @@ class Journal:
         A run that was not opened is not recorded.
         """
         if not self.opened:
-            self.recorded.set()
+            self._recorded.set()
         elif not self._leaving:
             # Nobody needs the conversation of a run that has ended.
             request = pack(replace(self._state.request, messages=()))
@@ -218,7 +227,7 @@ class Journal:
             self._end_written = record.state != "running"
         else:
             self._incomplete = True
-        self.recorded.set()
+        self._recorded.set()
 
     async def _put_node(self, node: NodeRecord) -> None:
         if self.refusal is not None:
