@@ -45,7 +45,8 @@ from benchmarks.answering.bound import Bound
 from benchmarks.answering.calibration import calibrate, fastest
 from benchmarks.answering.comparing import CONCURRENCY, metrics
 from benchmarks.answering.ideal import ideal_of, reuse_of
-from benchmarks.common.report import Report, arguments, read_jsonl
+from benchmarks.answering.questions import read_questions
+from benchmarks.common.report import Report, arguments
 from benchmarks.common.serving import serving
 from benchmarks.common.workload import SHARED_DATA, fixed_graphs
 from plato.models import resolve_model
@@ -128,16 +129,8 @@ def free_questions(path: Path, count: int) -> list[Question]:
     if not path.exists():
         sys.stderr.write(f"there is no {path}; no questions are asked freely\n")
         return []
-    lines = read_jsonl(path)
-    step = max(1, len(lines) // count)
-    return [
-        Question(
-            str(line.get("question_id", number)),
-            str(line.get("category", "")),
-            str(line["question"] if "question" in line else line["turns"][0]),
-        )
-        for number, line in enumerate(lines[::step][:count])
-    ]
+    questions = read_questions(path)
+    return questions[:: max(1, len(questions) // count)][:count]
 
 
 @dataclass(frozen=True)

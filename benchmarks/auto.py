@@ -11,7 +11,6 @@ costs twice a missed one. Questions are JSON lines with `turns` (FastChat) or `q
 from __future__ import annotations
 
 import asyncio
-import csv
 import math
 import sys
 from collections import Counter
@@ -21,7 +20,8 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from benchmarks.common.report import Report, arguments, read_jsonl
+from benchmarks.answering.questions import label_of, read_labels, read_questions
+from benchmarks.common.report import Report, arguments
 from benchmarks.common.workload import SHARED_DATA
 from plato.errors import PlatoError
 from plato.runtime import Runtime
@@ -121,16 +121,12 @@ def main() -> None:
     parser.add_argument("--labels", type=Path, default=SHARED_DATA / "vicuna80_router.csv")
     parser.add_argument("--max-tokens", type=int, default=64, help="of every answer")
     options = parser.parse_args()
-    questions = [
-        str(row["question"] if "question" in row else row["turns"][0])
-        for row in read_jsonl(options.questions)
-    ]
-    if options.quick:
-        questions = questions[:16]
-    with options.labels.open(encoding="utf-8", newline="") as file:
-        labels = [row["label"] == "1" for row in csv.DictReader(file, delimiter=";")]
+    questions = read_questions(options.questions)[: 16 if options.quick else None]
+    by_text = read_labels(options.labels)
+    labels = [label_of(question, by_text) for question in questions]
     settings = Settings()
-    rows = asyncio.run(ask_all(settings, questions, options.max_tokens))
+    texts = [question.text for question in questions]
+    rows = asyncio.run(ask_all(settings, texts, options.max_tokens))
     report = Report("auto", settings.model_name, settings.model_dump(), rows=rows)
     report.metrics = evaluate(rows, labels, settings.split_threshold)
     report.write(options.json)

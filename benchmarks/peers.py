@@ -25,7 +25,6 @@ from statistics import median
 from typing import Any
 
 from deployments.local import LocalApp  # isort: skip
-import httpx
 from rich.console import Console
 from rich.table import Table
 
@@ -36,6 +35,7 @@ from benchmarks.answering.asking import (
     Answered,
     HttpAsker,
     Question,
+    ServedModel,
     Way,
     http_asker,
 )
@@ -115,11 +115,7 @@ async def ask_server(
 ) -> list[dict[str, Any]]:
     """The server that was given."""
     base = options.server.rstrip("/").removesuffix("/v1")
-    model = options.server_model
-    if model is None:
-        async with httpx.AsyncClient(trust_env=False) as http:
-            found = await http.get(f"{base}/v1/models")
-            model = found.json()["data"][0]["id"]
+    model = options.server_model or (await ServedModel.find(base, options.server_key)).name
     async with http_asker(
         base, model, plato=False, api_key=options.server_key, extra=options.server_extra
     ) as asker:

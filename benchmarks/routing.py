@@ -292,7 +292,7 @@ def metrics(outcomes: Sequence[Outcome]) -> dict[str, Any]:
         },
         "makespan_ratio": {policy: fmean(ratios("pressure", policy)) for policy in others},
         "makespan_ratio_interval": {
-            policy: bootstrap(ratios("pressure", policy)) for policy in others
+            policy: bootstrap(ratios("pressure", policy), fmean) for policy in others
         },
         "nothing_to_reuse_ratio": fmean(one.makespan_s for one in by["nothing_to_reuse", OURS])
         / best,

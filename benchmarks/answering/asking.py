@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -13,7 +13,7 @@ import httpx
 
 from benchmarks.common.workload import FixedGraph, fresh_tenant
 from plato.api.requests import parse_request, to_run_request
-from plato.api.responses import PlatoInfo
+from plato.api.responses import PlatoInfo, Usage, read_event
 from plato.runs import Mode, Node, RunEvent, RunRequest, RunState
 from plato.runtime import Runtime
 from plato.settings import Settings
@@ -52,12 +52,14 @@ class Way:
     mode: Mode
     decode_plan: bool = False
     """Whether the plan of a question with parts is decoded, or given."""
+    fields: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    """More fields of the request for questions without parts; `plato` among them."""
 
     def options(self, question: Question) -> dict[str, Any]:
         """Fields of the chat completion request."""
         plato: dict[str, Any] = {"mode": self.mode.value}
         if not question.parts:
-            return {"plato": plato}
+            return {**self.fields, "plato": plato | self.fields.get("plato", {})}
         plato["exact_lengths"] = True
         if self.mode is Mode.SEQUENTIAL:
             return {"plato": plato, "max_tokens": question.tokens}
@@ -93,15 +95,24 @@ class Answered:
     """The response's `plato` object, where there is one."""
     usage: dict[str, Any] = field(default_factory=dict)
     """OpenAI's `usage`, where the server sends it."""
+    finish: str | None = None
+    """OpenAI's `finish_reason`."""
     began: float = 0.0
     """`time.perf_counter()` at the question."""
     request: RunRequest | None = None
     events: list[RunEvent] = field(default_factory=list)
-    """Of runs in this process."""
+    """Of runs in this process; over HTTP where the request asks for `plato.events`."""
+
+    @property
+    def visible_tokens(self) -> int:
+        """Tokens of `text`, without those of a plan, of reasoning, or cut from the answer."""
+        details = self.usage.get("completion_tokens_details") or {}
+        hidden = details.get("reasoning_tokens") or 0
+        return int(self.usage.get("completion_tokens", 0)) - int(hidden)
 
     @property
     def tokens(self) -> int:
-        """Answer tokens."""
+        """Answer tokens that were decoded."""
         if self.info:
             return sum(int(node["tokens"]) for node in self.info["graph"]["nodes"])
         return int(self.usage.get("completion_tokens", 0))
@@ -170,6 +181,8 @@ class RuntimeAsker:
         answer = state.answer()
         answered.text = answer.text
         answered.info = PlatoInfo.of(answer.report).model_dump(mode="json")
+        answered.usage = Usage.of(answer).model_dump()
+        answered.finish = answer.finish_reason
         return answered
 
 
@@ -227,7 +240,37 @@ class HttpAsker:
             if text and not answered.first_text_s:
                 answered.first_text_s = time.perf_counter() - answered.began
             answered.text += text
-        answered.info = chunk.get("plato") or answered.info
+            answered.finish = choice.get("finish_reason") or answered.finish
+        plato = chunk.get("plato") or {}
+        if "event" in plato:
+            event = read_event(plato["event"])
+            answered.events += [event] if event is not None else []
+        else:
+            answered.info = plato or answered.info
+
+
+@dataclass(frozen=True, slots=True)
+class ServedModel:
+    """The first model of a server."""
+
+    name: str
+    plato: bool
+    """Whether Plato serves it, and knows our extension."""
+
+    @classmethod
+    async def find(cls, url: str, api_key: str | None = None) -> ServedModel:
+        """Ask a server. Raises `RuntimeError` if it does not list its models."""
+        models = f"{url.rstrip('/').removesuffix('/v1')}/v1/models"
+        headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
+        try:
+            async with httpx.AsyncClient(trust_env=False, headers=headers) as http:
+                response = (await http.get(models)).raise_for_status()
+            first = response.json()["data"][0]
+            return cls(str(first["id"]), first.get("owned_by") == "plato")
+        except (httpx.HTTPError, httpx.InvalidURL, ValueError, LookupError, TypeError) as error:
+            raise RuntimeError(
+                f"{models} lists no model ({type(error).__name__}: {error}); check the URL"
+            ) from error
 
 
 @asynccontextmanager

@@ -6,7 +6,7 @@ import argparse
 import json
 import os
 import platform
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -34,7 +34,7 @@ class Report:
         table = Table(title=f"{self.benchmark}: {self.model}")
         table.add_column("metric")
         table.add_column("value", justify="right")
-        for name, value in self.metrics.items():
+        for name, value in _flat(self.metrics):
             table.add_row(name, f"{value:.4g}" if isinstance(value, float) else str(value))
         Console().print(table)
         if path is not None:
@@ -71,6 +71,15 @@ def arguments(name: str, description: str) -> argparse.ArgumentParser:
 def read_jsonl(path: Path) -> Sequence[dict[str, Any]]:
     """One object a line."""
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line]
+
+
+def _flat(metrics: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, Any]]:
+    """Names and values, those of nested objects behind their names."""
+    for name, value in metrics.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{before}{name}: ")
+        else:
+            yield f"{before}{name}", value
 
 
 def _lines(path: str) -> list[str]:

@@ -8,7 +8,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from types import FrameType
 
@@ -74,14 +74,8 @@ class ServeOptions:
             if given.embedded and getattr(given, name):
                 option = name.replace("_", "-")
                 parser.error(f"--{option} is for Ray; with --embedded, metrics are at /metrics")
-        values: dict[str, str] = {}
-        for item in given.settings:
-            key, equals, value = item.partition("=")
-            if not equals:
-                parser.error(f"'{item}' is not a setting; write key=value")
-            values[key] = value
         try:
-            settings = read_settings(values)
+            settings = read_settings(parse_assignments(given.settings))
         except SettingsError as error:
             parser.error(error.message)
         return cls(
@@ -110,6 +104,17 @@ class ServeOptions:
                 "that uses it, or choose another with --port"
             ) from error
         return listener
+
+
+def parse_assignments(items: Iterable[str]) -> dict[str, str]:
+    """Settings written as `key=value`. Raises `SettingsError`."""
+    values: dict[str, str] = {}
+    for item in items:
+        key, equals, value = item.partition("=")
+        if not equals:
+            raise SettingsError(f"'{item}' is not a setting; write key=value")
+        values[key] = value
+    return values
 
 
 def stop_signals() -> set[signal.Signals]:

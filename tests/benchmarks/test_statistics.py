@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import random
+from statistics import fmean, pstdev
 
 import pytest
 
-from benchmarks.common.statistics import bootstrap, percentile, spread
+from benchmarks.common.statistics import bootstrap, holm, percentile, sign_test, spread
 from benchmarks.common.workload import fixed_graphs
 from benchmarks.simulation.virtual_time import Station, run_virtual
 from plato.runs import PlanGraph
@@ -21,9 +23,33 @@ def test_percentiles_are_interpolated() -> None:
 
 
 def test_an_interval_holds_the_mean_and_is_narrow_where_values_agree() -> None:
-    low, high = bootstrap([1.0, 2.0, 3.0, 4.0])
+    low, high = bootstrap([1.0, 2.0, 3.0, 4.0], fmean)
     assert 1.0 <= low < 2.5 < high <= 4.0
-    assert bootstrap([2.0, 2.0]) == (2.0, 2.0)
+    assert bootstrap([2.0, 2.0], fmean) == (2.0, 2.0)
+
+
+def test_intervals_hold_the_true_mean_about_as_often_as_they_say() -> None:
+    chance = random.Random(1)
+    samples = [[chance.choice((-1, 0, 1, 1)) for _ in range(25)] for _ in range(40)]
+    intervals = [bootstrap(each, fmean) for each in samples]
+    assert sum(low <= 0.25 <= high for low, high in intervals) >= 34
+    # That of the normal distribution.
+    expected = fmean(2 * 1.96 * pstdev(each) / 25**0.5 for each in samples)
+    assert fmean(high - low for low, high in intervals) == pytest.approx(expected, rel=0.05)
+
+
+def test_the_sign_test_is_the_exact_binomial() -> None:
+    # 2 * (1 + 10 + 45) / 1024, and with 5 heads in 5 throws 2 / 32.
+    assert sign_test(8, 2) == sign_test(2, 8) == pytest.approx(0.109375)
+    assert sign_test(5, 0) == pytest.approx(0.0625)
+    assert sign_test(3, 3) == sign_test(0, 0) == 1.0
+
+
+def test_holm_multiplies_by_the_tests_that_are_left_and_never_decreases() -> None:
+    adjusted = holm({"a": 0.01, "b": 0.04, "c": 0.03, "d": 0.005})
+    assert adjusted == pytest.approx({"a": 0.03, "b": 0.06, "c": 0.06, "d": 0.02})
+    assert list(adjusted) == ["a", "b", "c", "d"]
+    assert holm({"a": 0.9, "b": 0.6}) == {"a": 1.0, "b": 1.0}
 
 
 def test_simulated_time_jumps_and_stations_do_one_thing_at_a_time() -> None:
