@@ -6,6 +6,7 @@ import argparse
 import json
 import os
 import platform
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -16,6 +17,8 @@ from rich.table import Table
 
 RESULTS = Path(__file__).parents[1] / "results"
 """Where the figures that the README and the report name are kept."""
+
+WIDE = 160
 
 
 @dataclass
@@ -29,14 +32,21 @@ class Report:
     rows: list[dict[str, Any]] = field(default_factory=list)
     machine: dict[str, Any] = field(default_factory=lambda: describe_machine())
 
-    def write(self, path: Path | None) -> None:
-        """Print the metrics, and write everything as JSON if `path` is given."""
+    def write(self, path: Path | None, by_column: Mapping[str, Any] | None = None) -> None:
+        """Print the metrics, and write everything as JSON if `path` is given.
+
+        `by_column`: metrics to print beside each other instead, by the heads of their columns.
+        """
+        columns = {name: dict(_flat(each)) for name, each in (by_column or {}).items()}
+        columns = columns or {"value": dict(_flat(self.metrics))}
         table = Table(title=f"{self.benchmark}: {self.model}")
-        table.add_column("metric")
-        table.add_column("value", justify="right")
-        for name, value in _flat(self.metrics):
-            table.add_row(name, f"{value:.4g}" if isinstance(value, float) else str(value))
-        Console().print(table)
+        table.add_column("metric", no_wrap=True)
+        for head in columns:
+            table.add_column(head, justify="right")
+        for name in dict.fromkeys(name for column in columns.values() for name in column):
+            table.add_row(name, *(_cell(column.get(name, "")) for column in columns.values()))
+        # A file or a pipe has no width.
+        Console(width=None if sys.stdout.isatty() else WIDE).print(table)
         if path is not None:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(json.dumps(asdict(self), indent=1) + "\n", encoding="utf-8")
@@ -80,6 +90,12 @@ def _flat(metrics: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, A
             yield from _flat(value, f"{before}{name}: ")
         else:
             yield f"{before}{name}", value
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, tuple):
+        return " to ".join(map(_cell, value))
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def _lines(path: str) -> list[str]:

@@ -180,7 +180,13 @@ async def _asker(
 def _metrics(options: argparse.Namespace) -> None:
     answers = read_rows(options.answers, Answer)
     models = ", ".join(sorted({answer.model for answer in answers}))
-    Report("quality", models, {}, metrics=metrics(answers)).write(options.json)
+    found = metrics(answers)
+    columns = {
+        f"{modes} {over}": compared[over]
+        for modes, compared in found.items()
+        for over in ("all", "split_only")
+    }
+    Report("quality", models, {}, metrics=found).write(options.json, columns)
 
 
 def _pairs(options: argparse.Namespace) -> None:

@@ -87,7 +87,7 @@ def compare(pairs: Sequence[tuple[Answer, Answer]]) -> dict[str, Any]:
         other.latency_s / base.latency_s / length
         for (base, other), length in zip(counted, lengths, strict=True)
     ]
-    found: dict[str, Any] = {"uncounted": len(pairs) - len(counted)}
+    found: dict[str, Any] = {"questions": len(pairs), "uncounted": len(pairs) - len(counted)}
     for name, ratios in (("length_ratio", lengths), ("latency_ratio", latencies)):
         if ratios:
             found[name] = median(ratios)

@@ -10,10 +10,11 @@ import pytest
 
 from benchmarks.common.rows import read_rows, write_rows
 from benchmarks.quality.__main__ import main
-from benchmarks.quality.answers import Answer
+from benchmarks.quality.answers import Answer, Part
 from benchmarks.quality.pairs import Key, Pair, Verdict
 from plato.runtime import Runtime
 from plato.settings import Settings
+from tests.benchmarks.quality.foreign import ANSWER, foreign_server
 from tests.serving import serving
 
 QUESTIONS = [
@@ -38,9 +39,9 @@ def asking(folder: Path, *more: str) -> list[str]:
     return ["answer", *given, *more]
 
 
-def test_answers_are_kept_compared_and_blinded(folder: Path, model_folder: str) -> None:
-    settings = ["max_nodes=3", "kv_budget_mb=128", "node_max_tokens=12", "served_model_name=small"]
-    main(asking(folder, "--max-tokens", "30", "--model", model_folder, *settings))
+def test_answers_are_kept_compared_and_blinded(folder: Path, tiny_model_folder: str) -> None:
+    settings = ["max_nodes=3", "max_title_chars=8", "node_max_tokens=12", "served_model_name=small"]
+    main(asking(folder, "--max-tokens", "30", "--model", tiny_model_folder, *settings))
     answers = read_rows(folder / "answers.jsonl", Answer)
     assert [(one.id, one.mode) for one in answers] == [
         *(("1", "sequential"), ("1", "plato"), ("1", "skeleton")),
@@ -106,6 +107,29 @@ async def test_answers_of_a_server_are_those_of_the_process(
     split = [one for one in answers if one.split]
     assert split
     assert all(any(part.text for part in one.parts[1:]) for one in split if one.tokens < 40)
+
+
+def test_any_server_gives_plain_answers_and_verdicts(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with foreign_server() as url:
+        assert "not served by Plato; use --modes sequential" in refused(
+            asking(folder, "--url", url, "--modes", "plato"), capsys
+        )
+        main(asking(folder, "--url", f"{url}/v1"))
+        answers = read_rows(folder / "answers.jsonl", Answer)
+        assert [(one.id, one.mode, one.model) for one in answers] == [
+            ("1", "sequential", "large"),
+            ("b", "sequential", "large"),
+        ]
+        assert {(one.text, one.tokens) for one in answers} == {(ANSWER, 7)}
+        assert all(one.parts == (Part("", (), 7, "length", ANSWER),) for one in answers)
+
+        write_rows(folder / "pairs.jsonl", [Pair(str(n), "What?", "a", "b") for n in range(3)])
+        judge = ["--judge-url", url, "--judge-model", "large", "--concurrency", "2"]
+        main(["judge", str(folder / "pairs.jsonl"), "--out", str(folder / "v.jsonl"), *judge])
+    verdicts = read_rows(folder / "v.jsonl", Verdict)
+    assert {(one.pair, one.verdict) for one in verdicts} == {(str(n), "1>2") for n in range(3)}
 
 
 def refused(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
