@@ -66,7 +66,6 @@ QUICK_GRAPHS = (
     "two-sided",
     "chain-4",
 )
-REPETITION_PENALTY = 1.1
 FREE_NODE_TOKENS, FREE_SEQUENTIAL_TOKENS = 96, 512
 """A very small model answers: without an end it goes round in circles."""
 
@@ -83,7 +82,6 @@ def main() -> None:
         run_deadline_s=1200,
         plan_deadline_s=300,
         patience_s=600,
-        repetition_penalty=REPETITION_PENALTY,
         node_max_tokens=FREE_NODE_TOKENS,
         sequential_max_tokens=FREE_SEQUENTIAL_TOKENS,
         equal_work=True,

@@ -61,7 +61,14 @@ def main() -> None:
         for graph in fixed_graphs()
         if not options.quick or graph.name in QUICK_GRAPHS
     ]
-    settings = Settings(node_deadline_s=600, run_deadline_s=1200, equal_work=True)
+    settings = Settings(
+        node_deadline_s=600,
+        run_deadline_s=1200,
+        # As `generate` decodes here.
+        temperature=0.0,
+        repetition_penalty=1.0,
+        equal_work=True,
+    )
     rows: list[dict[str, Any]] = []
     if options.server is not None:
         rows += asyncio.run(ask_server(options, questions))

@@ -220,7 +220,12 @@ def new_scheduler(tools: ModelTools, pool: SimulatedPool) -> GraphScheduler:
     return GraphScheduler(
         settings,
         _Tools(
-            tools.folder, tools.tokenizer, tools.template, tools.context_length, tools.fingerprint
+            tools.folder,
+            tools.tokenizer,
+            tools.template,
+            tools.context_length,
+            tools.fingerprint,
+            tools.sampling,
         ),
         planner=_NoPlanner(),
         pool=pool,

@@ -58,7 +58,6 @@ def main() -> None:
         patience_s=600,
         max_sequences=FULL,
         sequential_max_tokens=UNSPLIT_TOKENS,
-        repetition_penalty=1.1,
         equal_work=True,
     )
     rows = asyncio.run(measure(settings, quick=options.quick))

@@ -25,8 +25,6 @@ from plato.ports import free_port
 from plato.settings import Settings
 
 QUESTION = "What are the effects of social media on teenagers?"
-# The default model is very small: these keep it from looping.
-REPETITION_PENALTY = 1.1
 NODE_MAX_TOKENS = 96
 SEQUENTIAL_MAX_TOKENS = 640
 
@@ -123,7 +121,6 @@ def main() -> int:
     question: str = options.question
     console = Console(record=options.record is not None)
     settings = Settings(
-        repetition_penalty=REPETITION_PENALTY,
         node_max_tokens=NODE_MAX_TOKENS,
         sequential_max_tokens=SEQUENTIAL_MAX_TOKENS,
     )

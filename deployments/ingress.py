@@ -16,9 +16,10 @@ from deployments.metrics import replica_recorder, start_sampling
 from deployments.replica import start_replica
 from plato.api.app import new_app
 from plato.api.drain import Drain
-from plato.engine import fingerprint
+from plato.engine import SamplingParams, fingerprint
 from plato.engine.tokenizer_config import context_length
 from plato.models import resolve_model
+from plato.models.sampling import default_sampling
 from plato.patience import Patience
 from plato.runs import EventId, RunEvents, RunRequest, RunSnapshot, RunState
 from plato.runs.failover import call_with_failover, follow_detached, follow_with_failover
@@ -39,9 +40,11 @@ class ServeRunService:
         scheduler: DeploymentHandle[Any],
         context_length: int,
         fingerprint: str,
+        sampling: SamplingParams,
     ) -> None:
         self.context_length = context_length
         self.fingerprint = fingerprint
+        self.sampling = sampling
         self._settings = settings
         self._patience = Patience(settings.silence_s)
         self._scheduler = scheduler
@@ -124,6 +127,7 @@ class Ingress:
             scheduler,
             context_length(str(folder)),
             fingerprint(folder, settings.dtype),
+            default_sampling(settings, folder),
         )
         self._sampling = start_sampling()
 

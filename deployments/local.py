@@ -41,6 +41,7 @@ from deployments.app import build
 from deployments.session_folder import session_folder
 from plato.context.cluster import refuse_cluster
 from plato.models import resolve_model
+from plato.models.sampling import default_sampling
 from plato.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -153,7 +154,9 @@ class LocalApp:
             # The replicas refuse it, too, but in tracebacks.
             refuse_cluster(settings.redis_url)
         # Here and not in a replica, to show the progress of a first download.
-        resolve_model(settings.model, settings.cache_dir, settings.model_revision)
+        folder = resolve_model(settings.model, settings.cache_dir, settings.model_revision)
+        # The replicas refuse an invalid file, too, but in tracebacks.
+        default_sampling(settings, folder)
         cpus = max(os.cpu_count() or 1, -(-reserved_cpus(settings) // 1))
         logging.getLogger("ray.serve").setLevel(logging.WARNING)
         try:

@@ -120,10 +120,10 @@ class LocalClient:
     async def ask(self, question: str, options: dict[str, Any]) -> AsyncGenerator[Update]:
         """See `Client.ask`."""
         # Validate as the server does, so that invalid options give the same errors.
-        settings = self._runtime.settings
+        settings, tools = self._runtime.settings, self._runtime.tools
         body = validate_request(_body(question, options, settings.model_name))
         request = to_run_request(
-            body, settings=settings, context_length=self._runtime.tools.context_length
+            body, settings=settings, context_length=tools.context_length, sampling=tools.sampling
         )
         state = RunState(request)
         async with aclosing(self._runtime.service.answer(state)) as batches:

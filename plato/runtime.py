@@ -88,6 +88,7 @@ class LocalRunService:
         self._engines = engines
         self.context_length = tools.context_length
         self.fingerprint = tools.fingerprint
+        self.sampling = tools.sampling
 
     async def answer(self, state: RunState) -> AsyncGenerator[RunEvents]:
         """Drive the run, and feed `state`."""
@@ -226,7 +227,12 @@ class Runtime:
             {"model": self.settings.model_name, "messages": messages, **options}
         )
         state = RunState(
-            to_run_request(body, settings=self.settings, context_length=self.tools.context_length)
+            to_run_request(
+                body,
+                settings=self.settings,
+                context_length=self.tools.context_length,
+                sampling=self.tools.sampling,
+            )
         )
         timer = AnswerTimer(state, self._recorder)
         async with aclosing(self.service.answer(state)) as batches:

@@ -9,9 +9,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from difflib import get_close_matches
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from plato.errors import SettingsError
@@ -21,10 +28,55 @@ MAX_NODES = 32
 """Maximum number of nodes in any plan."""
 MAX_TITLE_CHARS = 200
 """Maximum length of any node's title."""
+MAX_PARAMETER = 10**9
+"""Bound of the engine for sampling parameters; also of the inverse of a penalty."""
 
 
-class Settings(BaseSettings):
-    """Settings for operators. Times are in seconds; other units are in the names."""
+class SamplingFields(BaseModel):
+    """How to sample, as settings, a request or a model's `generation_config.json` say it.
+
+    `None` leaves a parameter to whoever is asked next; see `plato.models.sampling`.
+    """
+
+    temperature: float | None = Field(default=None, ge=0, le=2, description="0: greedy decoding.")
+    top_p: float | None = Field(
+        default=None,
+        gt=0,
+        le=1,
+        description="Sample from the most likely tokens that together have this probability.",
+    )
+    top_k: Annotated[int | None, AfterValidator(lambda k: k and max(k, 0))] = Field(
+        default=None,
+        ge=-1,
+        le=MAX_PARAMETER,
+        description="Sample from this number of most likely tokens; 0 or -1: from all.",
+    )
+    min_p: float | None = Field(
+        default=None,
+        ge=0,
+        le=1,
+        description="Minimum probability of a token, as a fraction of the most likely token's.",
+    )
+    repetition_penalty: float | None = Field(
+        default=None,
+        ge=1 / MAX_PARAMETER,
+        le=2,
+        description="Multiplicative penalty for tokens that already occur, 1 is neutral; above 1 "
+        "it keeps small models from looping.",
+    )
+
+    @property
+    def sampling(self) -> dict[str, Any]:
+        """The parameters that are not `None`, by the names of `plato.engine.SamplingParams`."""
+        values = {name: getattr(self, name) for name in SamplingFields.model_fields}
+        return {name: value for name, value in values.items() if value is not None}
+
+
+class Settings(SamplingFields, BaseSettings):
+    """Settings for operators. Times are in seconds; other units are in the names.
+
+    Sampling parameters are the defaults of requests; plans have their own.
+    """
 
     model_config = SettingsConfigDict(env_prefix="PLATO_", extra="forbid", frozen=True)
 
@@ -155,13 +207,6 @@ class Settings(BaseSettings):
         default=1024,
         ge=1,
         description="Maximum number of tokens of a sequential answer, unless overridden.",
-    )
-
-    repetition_penalty: float = Field(
-        default=1.0,
-        gt=0,
-        le=2,
-        description="Repetition penalty for answers; above 1 it keeps small models from looping.",
     )
 
     # Deadlines

@@ -28,6 +28,7 @@ async def runtime(tiny_model_folder: str) -> AsyncIterator[Runtime]:
         model=tiny_model_folder,
         served_model_name="tiny",
         kv_budget_mb=16,
+        temperature=0.0,
         node_max_tokens=6,
         lease_ttl_s=10,
         equal_work=True,

@@ -54,6 +54,7 @@ async def runtime(model_folder: str) -> AsyncIterator[Runtime]:
     settings = Settings(
         model=model_folder,
         dtype="float32",
+        temperature=0.0,
         kv_budget_mb=512,
         node_max_tokens=12,
         max_title_chars=24,
@@ -257,7 +258,12 @@ async def test_closing_the_events_cancels(runtime: Runtime) -> None:
 @pytest.mark.slow
 async def test_two_engines_share_the_parts_of_one_question(tiny_model_folder: str) -> None:
     settings = Settings(
-        model=tiny_model_folder, decoders=2, kv_budget_mb=16, node_max_tokens=24, lease_ttl_s=10
+        model=tiny_model_folder,
+        temperature=0.0,
+        decoders=2,
+        kv_budget_mb=16,
+        node_max_tokens=24,
+        lease_ttl_s=10,
     )
     plan = tuple(Node(number, f"Part {number}") for number in range(1, 9))
     async with await Runtime.open(settings) as runtime:

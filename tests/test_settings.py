@@ -11,6 +11,7 @@ import pytest
 import pytest_asyncio
 
 from plato.client import LocalClient
+from plato.engine import SamplingParams
 from plato.errors import PlatoError
 from plato.runs import RunRequest
 from plato.runtime import Runtime
@@ -59,6 +60,7 @@ async def runtime(tiny_model_folder: str) -> AsyncIterator[Runtime]:
         kv_budget_mb=16,
         lease_ttl_s=10,
         max_nodes=4,
+        temperature=0.5,
         repetition_penalty=1.3,
         run_deadline_s=50,
         sequential_max_tokens=3,
@@ -89,7 +91,7 @@ async def test_what_a_request_leaves_open_is_as_the_settings_say(
     run_id = await ask(runtime, plato={"mode": "sequential"})
     request = await request_of(runtime, run_id)
     assert (request.max_nodes, request.deadline_s) == (4, 50.0)
-    assert request.sampling.repetition_penalty == 1.3
+    assert request.sampling == SamplingParams(temperature=0.5, repetition_penalty=1.3)
     snapshot = await runtime.scheduler.runs.snapshot("", run_id)
     ended = snapshot.events[-1]
     assert ended.report.answer_tokens == 3
@@ -98,10 +100,10 @@ async def test_what_a_request_leaves_open_is_as_the_settings_say(
 @every_way
 async def test_within_the_bounds_a_request_has_its_way(runtime: Runtime, ask: Ask) -> None:
     plato = {"mode": "sequential", "max_nodes": 3, "deadline_s": 20}
-    run_id = await ask(runtime, repetition_penalty=1.0, plato=plato)
+    run_id = await ask(runtime, repetition_penalty=1.0, top_k=5, plato=plato)
     request = await request_of(runtime, run_id)
     assert (request.max_nodes, request.deadline_s) == (3, 20.0)
-    assert request.sampling.repetition_penalty == 1.0
+    assert request.sampling == SamplingParams(temperature=0.5, top_k=5)
 
 
 @every_way

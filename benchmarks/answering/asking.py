@@ -166,6 +166,7 @@ class RuntimeAsker:
             parse_request(json.dumps(body)),
             settings=self._settings,
             context_length=self._runtime.tools.context_length,
+            sampling=self._runtime.tools.sampling,
             tenant=fresh_tenant(),
         )
         answered = Answered(question, way.name, request=request)

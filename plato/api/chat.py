@@ -67,6 +67,7 @@ class ChatRoutes:
             body,
             settings=self._settings,
             context_length=self._service.context_length,
+            sampling=self._service.sampling,
             fingerprint=self._service.fingerprint,
             tenant=tenant,
         )

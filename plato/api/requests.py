@@ -8,6 +8,7 @@ import secrets
 import uuid
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Any
 
 from pydantic import ValidationError
@@ -25,6 +26,8 @@ from plato.settings import Settings
 from plato.tasks import end_task, expire
 
 SEED_BITS = 63
+DRAWN_SEED_BITS = 53
+"""JSON numbers are exact up to here for all clients, so they can send a reported seed again."""
 SHORT_BODY = 64 << 10
 """Size of a body whose errors are found within milliseconds, however many."""
 MAX_MEMBERS = 400
@@ -36,8 +39,8 @@ MESSAGE_TOKENS = 2
 
 
 def random_seed() -> int:
-    """A seed for a request without one."""
-    return secrets.randbits(SEED_BITS)
+    """A seed for a request that asks to sample without one."""
+    return secrets.randbits(DRAWN_SEED_BITS)
 
 
 @asynccontextmanager
@@ -132,6 +135,7 @@ def to_run_request(
     *,
     settings: Settings,
     context_length: int,
+    sampling: SamplingParams,
     fingerprint: str = "",
     tenant: str = "",
     run_id: str | None = None,
@@ -139,7 +143,8 @@ def to_run_request(
 ) -> RunRequest:
     """The request for the scheduler, with the defaults of `settings`; by default a new run.
 
-    `fingerprint` is of the model that is to answer.
+    `sampling` has the defaults of `plato.models.sampling.default_sampling`, and `fingerprint` is
+    of the model that is to answer.
 
     Raises `InvalidRequestError` if the request exceeds the limits of `settings`, and
     `ContextLengthError` if it certainly exceeds `context_length` tokens: how many it has, only the
@@ -163,7 +168,7 @@ def to_run_request(
         tenant=tenant,
         fingerprint=fingerprint,
         mode=options.mode,
-        sampling=_sampling(body, settings, seed_source),
+        sampling=_sampling(body, sampling, seed_source),
         stop=tuple(body.stop or ()),
         max_tokens=body.answer_tokens,
         max_nodes=max_nodes,
@@ -177,17 +182,20 @@ def to_run_request(
 
 
 def _sampling(
-    body: ChatCompletionRequest, settings: Settings, seed_source: Callable[[], int]
+    body: ChatCompletionRequest, defaults: SamplingParams, seed_source: Callable[[], int]
 ) -> SamplingParams:
-    seed = seed_source() if body.seed is None else body.seed
-    penalty = body.repetition_penalty
-    return SamplingParams(
-        temperature=body.temperature or 0.0,
-        top_p=1.0 if body.top_p is None else body.top_p,
+    """`defaults`, and over them what the request sets.
+
+    The same request gives the same text, unless it asks for chance: with a temperature of its own
+    and no seed, one is drawn.
+    """
+    seed = body.seed
+    if seed is None:
+        seed = seed_source() if body.temperature else defaults.seed
+    return replace(
+        defaults,
+        **body.sampling,
         seed=seed % 2**SEED_BITS,
-        repetition_penalty=settings.repetition_penalty if penalty is None else penalty,
-        top_k=max(body.top_k or 0, 0),
-        min_p=body.min_p or 0.0,
         presence_penalty=body.presence_penalty or 0.0,
         frequency_penalty=body.frequency_penalty or 0.0,
         logit_bias=tuple((int(token), bias) for token, bias in (body.logit_bias or {}).items()),

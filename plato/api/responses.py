@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from pydantic import BaseModel, TypeAdapter, model_serializer
+from pydantic import BaseModel, ConfigDict, TypeAdapter, model_serializer
 
 from plato.runs import (
     Answer,
@@ -83,6 +83,24 @@ class Timings(BaseModel):
     """Decoding of the plan, its prompt included."""
 
 
+class Sampling(BaseModel):
+    """How the answer was sampled: the request's parameters, else the deployment's.
+
+    Sent as a request's fields, they give the same text again.
+    """
+
+    model_config = ConfigDict(from_attributes=True)
+
+    temperature: float
+    top_p: float
+    top_k: int
+    min_p: float
+    repetition_penalty: float
+    presence_penalty: float
+    frequency_penalty: float
+    seed: int
+
+
 class PlatoInfo(BaseModel):
     """The `plato` object of a response."""
 
@@ -94,6 +112,7 @@ class PlatoInfo(BaseModel):
     plan: PlanReport
     graph: Graph
     timings: Timings
+    sampling: Sampling
     cached_tokens: int
     degraded: tuple[str, ...]
     """Services that were unavailable during the run."""
@@ -113,6 +132,7 @@ class PlatoInfo(BaseModel):
                 first_text_s=report.first_text_s,
                 plan_s=report.plan.finished_s - report.plan.started_s,
             ),
+            sampling=Sampling.model_validate(report.sampling),
             cached_tokens=report.cached_tokens,
             degraded=report.degraded,
         )

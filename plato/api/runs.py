@@ -127,6 +127,7 @@ class RunRoutes:
                 parse_request(received, run=True, context_length=context_length),
                 settings=self._settings,
                 context_length=context_length,
+                sampling=self._service.sampling,
                 fingerprint=self._service.fingerprint,
                 tenant=tenant,
             )

@@ -21,7 +21,7 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from plato.runs import Mode
-from plato.settings import MAX_NODES, MAX_TITLE_CHARS
+from plato.settings import MAX_NODES, MAX_TITLE_CHARS, SamplingFields
 
 MAX_STOPS = 4
 MAX_BIAS = 100
@@ -34,8 +34,6 @@ MAX_NAME_CHARS = 512
 """Of names that are only compared or ignored, such as `user`."""
 MAX_METADATA = 16
 """Pairs of `metadata`, as at OpenAI."""
-MAX_PARAMETER = 10**9
-"""Bound of the engine for the parameters of sampling; also of the inverse of a penalty."""
 TOKEN_COUNT = 2**31
 """Bound of every number of tokens: above all contexts, and within what is stored."""
 
@@ -238,8 +236,11 @@ _LEAVE_OUT = "leave it out"
 Name = Annotated[str, Field(max_length=MAX_NAME_CHARS)]
 
 
-class ChatCompletionRequest(WireModel):
-    """`POST /v1/chat/completions`, as the `openai` client sends it."""
+class ChatCompletionRequest(SamplingFields, WireModel):
+    """`POST /v1/chat/completions`, as the `openai` client sends it.
+
+    Sampling parameters that it leaves out are the deployment's.
+    """
 
     model: Name = Field(description="The name in `GET /v1/models`.")
     messages: Annotated[list[ChatMessage], _FAIL_FAST] = Field(
@@ -256,27 +257,6 @@ class ChatCompletionRequest(WireModel):
     max_tokens: int | None = Field(
         default=None, ge=1, lt=TOKEN_COUNT, description="Older name of the same limit."
     )
-    temperature: float | None = Field(
-        default=None, ge=0, le=2, description="0 (the default): greedy decoding."
-    )
-    top_p: float | None = Field(
-        default=None,
-        gt=0,
-        le=1,
-        description="Sample from the most likely tokens that together have this probability.",
-    )
-    top_k: int | None = Field(
-        default=None,
-        ge=-1,
-        le=MAX_PARAMETER,
-        description="Sample from this number of most likely tokens; 0 or -1: from all.",
-    )
-    min_p: float | None = Field(
-        default=None,
-        ge=0,
-        le=1,
-        description="Minimum probability of a token, as a fraction of the most likely token's.",
-    )
     presence_penalty: float | None = Field(
         default=None,
         ge=-2,
@@ -285,13 +265,6 @@ class ChatCompletionRequest(WireModel):
     )
     frequency_penalty: float | None = Field(
         default=None, ge=-2, le=2, description="Penalty for each occurrence of a token in the part."
-    )
-    repetition_penalty: float | None = Field(
-        default=None,
-        ge=1 / MAX_PARAMETER,
-        le=2,
-        description="Multiplicative penalty for tokens that already occur, 1 is neutral; default: "
-        "set by the deployment.",
     )
     logit_bias: Annotated[dict[str, float] | None, AfterValidator(_token_biases)] = Field(
         default=None,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator
 from typing import Protocol
 
+from plato.engine import SamplingParams
 from plato.runs import RunEvents, RunRequest, RunSnapshot, RunState
 
 
@@ -15,6 +16,8 @@ class RunService(Protocol):
     """Longest sequence of the model, in tokens."""
     fingerprint: str
     """Of the model; see `plato.engine.fingerprint`."""
+    sampling: SamplingParams
+    """Of requests that set none."""
 
     def answer(self, state: RunState) -> AsyncGenerator[RunEvents]:
         """Answer the question of `state`, and feed it; released text is not repeated.

@@ -29,7 +29,7 @@ from plato.runs import (
     RunRequest,
 )
 
-VERSION = 3
+VERSION = 4
 
 
 @dataclass(frozen=True, slots=True)

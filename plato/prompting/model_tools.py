@@ -5,9 +5,10 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass
 
-from plato.engine import fingerprint
+from plato.engine import SamplingParams, fingerprint
 from plato.engine.tokenizer_config import context_length
 from plato.models import resolve_model
+from plato.models.sampling import default_sampling
 from plato.prompting.template import ChatTemplate
 from plato.prompting.tokenizer import Tokenizer
 from plato.prompting.transcript import TranscriptLayout
@@ -18,7 +19,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class ModelTools:
-    """Tokenizer, chat template and context length of one model."""
+    """Tokenizer, chat template, context length and default sampling of one model."""
 
     folder: str
     tokenizer: Tokenizer
@@ -26,6 +27,8 @@ class ModelTools:
     context_length: int
     fingerprint: str
     """See `plato.engine.fingerprint`."""
+    sampling: SamplingParams
+    """Of requests that set none."""
 
     @classmethod
     def load(cls, settings: Settings) -> ModelTools:
@@ -34,7 +37,14 @@ class ModelTools:
         tokenizer = Tokenizer.load(folder)
         found = fingerprint(folder, settings.dtype)
         logger.info("model %s in %s has fingerprint %s", settings.model, folder, found)
-        return cls(folder, tokenizer, ChatTemplate(tokenizer), context_length(folder), found)
+        return cls(
+            folder,
+            tokenizer,
+            ChatTemplate(tokenizer),
+            context_length(folder),
+            found,
+            default_sampling(settings, folder),
+        )
 
     @property
     def layout(self) -> TranscriptLayout:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Literal
 
-from plato.engine import FinishReason
+from plato.engine import FinishReason, SamplingParams
 from plato.runs.request import Mode
 
 AnswerFinish = Literal["stop", "length"]
@@ -90,6 +90,8 @@ class RunReport:
     output_tokens: int
     """Tokens of all nodes; the plan's are in `plan.tokens`."""
     duration_s: float
+    sampling: SamplingParams
+    """Of the answer; the plan's is the planner's own."""
     first_text_s: float | None = None
     """When the first text of the answer could be shown."""
     answer_tokens: int = 0

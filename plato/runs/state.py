@@ -187,6 +187,7 @@ class RunState:
             cached_tokens=plan.cached_tokens + sum(node.cached_tokens for node in nodes),
             output_tokens=sum(node.tokens for node in nodes),
             duration_s=self.at_s,
+            sampling=self.request.sampling,
             first_text_s=self.first_text_s,
         )
 

@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from starlette.requests import Request
 
-from plato.api.requests import parse_request, tenant_of, to_run_request, validate_request
+from plato.api.requests import (
+    parse_request,
+    random_seed,
+    tenant_of,
+    to_run_request,
+    validate_request,
+)
 from plato.engine import SamplingParams
 from plato.errors import InvalidPlanError, InvalidRequestError
 from plato.runs import Message, Mode, Node, RunRequest
@@ -17,27 +24,30 @@ from plato.settings import Settings
 QUESTION = {"role": "user", "content": "Why?"}
 CONTEXT = 2048
 SETTINGS = Settings(served_model_name="tiny", max_nodes=6, run_deadline_s=60, equal_work=True)
+SAMPLING = SamplingParams(temperature=0.6, top_p=0.95, top_k=20, min_p=0.1, repetition_penalty=1.3)
+"""The deployment's."""
 
 
-def run_request(**fields: Any) -> RunRequest:
+def run_request(settings: Settings = SETTINGS, **fields: Any) -> RunRequest:
     body = parse_request(json.dumps({"model": "tiny", "messages": [QUESTION], **fields}))
     return to_run_request(
         body,
-        settings=SETTINGS,
+        settings=settings,
         context_length=CONTEXT,
+        sampling=SAMPLING,
         tenant="t",
         run_id="r1",
         seed_source=lambda: 2**64 + 7,
     )
 
 
-def test_a_bare_request_gets_the_deployments_defaults_and_a_drawn_seed() -> None:
+def test_a_bare_request_gets_the_deployments_defaults() -> None:
     assert run_request() == RunRequest(
         run_id="r1",
         messages=(Message("user", "Why?"),),
         tenant="t",
         mode=Mode.AUTO,
-        sampling=SamplingParams(temperature=0.0, top_p=1.0, seed=7),
+        sampling=SAMPLING,
         max_nodes=6,
         deadline_s=60.0,
     )
@@ -100,25 +110,37 @@ def test_everything_that_is_asked_for_arrives() -> None:
     )
 
 
-def test_seeds_differ_between_requests_that_bring_none() -> None:
-    body = parse_request(json.dumps({"model": "tiny", "messages": [QUESTION]}))
-    seeds = {
-        to_run_request(body, settings=SETTINGS, context_length=CONTEXT, run_id="r").sampling.seed
-        for _ in range(8)
-    }
-    assert len(seeds) == 8
-
-
-@pytest.mark.parametrize(("asked", "used"), [(None, 1.3), (1, 1.0), (1.1, 1.1)])
-def test_a_repetition_penalty_takes_the_place_of_the_deployment_s(
-    asked: float | None, used: float
+@pytest.mark.parametrize(
+    ("fields", "seed"),
+    [({}, 0), ({"top_p": 0.5}, 0), ({"temperature": 0}, 0), ({"temperature": 0.6}, 7)],
+)
+def test_a_seed_is_drawn_only_for_a_request_that_sets_a_temperature(
+    fields: dict[str, float], seed: int
 ) -> None:
-    body = {"model": "tiny", "messages": [QUESTION], "repetition_penalty": asked}
-    settings = SETTINGS.model_copy(update={"repetition_penalty": 1.3})
-    request = to_run_request(
-        parse_request(json.dumps(body)), settings=settings, context_length=CONTEXT, run_id="r"
-    )
-    assert request.sampling.repetition_penalty == used
+    assert run_request(**fields).sampling.seed == seed
+    assert run_request(**fields, seed=5).sampling.seed == 5
+
+
+def test_drawn_seeds_differ_and_survive_as_json_numbers() -> None:
+    seeds = {random_seed() for _ in range(8)}
+    assert len(seeds) == 8
+    assert all(int(float(seed)) == seed for seed in seeds)
+
+
+@pytest.mark.parametrize(
+    ("asked", "used"),
+    [
+        ({"temperature": 0}, {"temperature": 0.0}),
+        ({"top_p": 1, "top_k": None}, {"top_p": 1.0}),
+        ({"top_k": 0}, {"top_k": 0}),
+        ({"min_p": 0}, {"min_p": 0.0}),
+        ({"repetition_penalty": 1}, {"repetition_penalty": 1.0}),
+    ],
+)
+def test_a_request_replaces_the_deployments_sampling_field_by_field(
+    asked: dict[str, float | None], used: dict[str, float]
+) -> None:
+    assert run_request(**asked).sampling == replace(SAMPLING, **used)
 
 
 def test_a_top_k_of_minus_one_keeps_all() -> None:
@@ -163,14 +185,11 @@ def test_a_plan_that_is_no_plan_is_refused(plan: list[dict[str, Any]]) -> None:
 @pytest.mark.parametrize("option", ["decode_plan", "exact_lengths"])
 def test_equal_work_is_refused_where_the_settings_do_not_allow_it(option: str) -> None:
     plan = [{"title": title, "max_tokens": 5} for title in "ABC"]
-    fields = {"model": "tiny", "messages": [QUESTION], "plato": {"plan": plan, option: True}}
-    body = validate_request(fields)
-    assert getattr(
-        to_run_request(body, settings=SETTINGS, context_length=CONTEXT, run_id="r"), option
-    )
+    fields = {"plato": {"plan": plan, option: True}}
+    assert getattr(run_request(**fields), option)
     settings = SETTINGS.model_copy(update={"equal_work": False})
     with pytest.raises(InvalidRequestError, match="equal_work=true") as caught:
-        to_run_request(body, settings=settings, context_length=CONTEXT, run_id="r")
+        run_request(settings, **fields)
     assert caught.value.param == f"plato.{option}"
 
 

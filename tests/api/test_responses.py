@@ -20,7 +20,7 @@ from plato.api import sse
 from plato.api.errors import error_body
 from plato.api.requests import parse_request
 from plato.api.responses import ChatResponse, describe_event, read_event
-from plato.engine import FinishReason
+from plato.engine import FinishReason, SamplingParams
 from plato.errors import NodeFailedError, OverloadedError
 from plato.runs import (
     Answer,
@@ -59,6 +59,17 @@ REPORT = RunReport(
     cached_tokens=150,
     output_tokens=50,
     duration_s=3.0,
+    sampling=SamplingParams(
+        temperature=0.7,
+        top_p=0.9,
+        seed=7,
+        repetition_penalty=1.1,
+        logit_bias=((5, -100.0),),
+        top_k=40,
+        min_p=0.05,
+        presence_penalty=-0.5,
+        frequency_penalty=0.25,
+    ),
     first_text_s=0.5,
     answer_tokens=50,
     degraded=("context store",),
@@ -97,6 +108,16 @@ def test_a_completion_tells_how_the_run_went() -> None:
     assert plato["graph"]["nodes"][1]["dependencies"] == [1]
     assert plato["graph"]["nodes"][1]["finish"] == "length"
     assert plato["timings"] == {"duration_s": 3.0, "first_text_s": 0.5, "plan_s": 0.75}
+    assert plato["sampling"] == {
+        "temperature": 0.7,
+        "top_p": 0.9,
+        "top_k": 40,
+        "min_p": 0.05,
+        "repetition_penalty": 1.1,
+        "presence_penalty": -0.5,
+        "frequency_penalty": 0.25,
+        "seed": 7,
+    }
     assert plato["cached_tokens"] == 150
     assert plato["degraded"] == ["context store"]
 

@@ -11,7 +11,7 @@ import pytest
 
 from plato.context import MemoryContextStore
 from plato.runtime import Runtime
-from tests.api.asking import CHAT, RUNS, long, server_sent, short
+from tests.api.asking import CHAT, RUNS, chunks_of, long, server_sent, short, text_of
 from tests.serving import connect
 
 # One event loop for all tests of the API: the model is loaded once.
@@ -46,6 +46,33 @@ async def test_a_run_is_opened_followed_and_fetched(http: httpx.AsyncClient) -> 
     assert run["answer"].encode() == answer_of(sent)
     completion = (await http.post(CHAT, json=short())).json()
     assert run["answer"] == completion["choices"][0]["message"]["content"]
+
+
+async def test_every_way_to_an_answer_says_how_it_was_sampled(http: httpx.AsyncClient) -> None:
+    used = {
+        "temperature": 0.7,
+        "top_p": 1.0,
+        "top_k": 9,
+        "min_p": 0.0,
+        "repetition_penalty": 1.0,
+        "presence_penalty": 0.5,
+        "frequency_penalty": 0.0,
+    }
+    asked = short(temperature=0.7, top_k=9, presence_penalty=0.5)
+    completion = (await http.post(CHAT, json=asked)).json()
+    sampling = completion["plato"]["sampling"]
+    assert sampling == {**used, "seed": sampling["seed"]}
+    # What is said is enough to ask for the same text again.
+    again = {**asked, **sampling}
+    streamed = chunks_of(await http.post(CHAT, json={**again, "stream": True}))
+    assert text_of(streamed) == completion["choices"][0]["message"]["content"]
+    assert streamed[-1]["plato"]["sampling"] == sampling
+    location = await open_run(http, again)
+    sent = server_sent(await http.get(f"{location}/events"))
+    assert json.loads(sent[-1]["data"])["run"]["plato"]["sampling"] == sampling
+    run = (await http.get(location)).json()
+    assert run["answer"] == text_of(streamed)
+    assert run["plato"]["sampling"] == sampling
 
 
 @pytest.mark.parametrize("by", ["last-event-id", "after"])

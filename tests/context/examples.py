@@ -116,6 +116,7 @@ REPORT = RunReport(
     120,
     3,
     1.5,
+    REQUEST.sampling,
     degraded=("context store",),
 )
 

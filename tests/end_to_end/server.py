@@ -32,10 +32,13 @@ class Server:
     def __init__(
         self, folder: Path, command: tuple[str, ...] = ("plato", "serve"), **settings: object
     ) -> None:
-        """`command` is a module to run, and its arguments in front of those that are common."""
+        """`command` is a module to run, and its arguments in front of those that are common.
+
+        Greedy unless `settings` say otherwise: tests compare answers.
+        """
         self._folder = folder
         self._command = command
-        self._settings = {"equal_work": True, **settings}
+        self._settings = {"equal_work": True, "temperature": 0.0, **settings}
         self._embedded = "--embedded" in command
         self._port = free_port()
         self._process: subprocess.Popen[bytes] | None = None

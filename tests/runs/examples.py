@@ -43,7 +43,7 @@ from plato.scheduling.ownership.lease import RunLease
 RUN = "r"
 STOP, LENGTH = FinishReason.STOP, FinishReason.LENGTH
 PLAN = PlanReport("model", nodes=2, tokens=30, prompt_tokens=100, cached_tokens=60)
-REPORT = RunReport(RUN, Mode.PLATO, Mode.PLATO, None, PLAN, (), 0, 0, 0, 3.0)
+REPORT = RunReport(RUN, Mode.PLATO, Mode.PLATO, None, PLAN, (), 0, 0, 0, 3.0, SamplingParams())
 
 
 def encode(text: str) -> tuple[int, ...]:

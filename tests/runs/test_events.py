@@ -47,10 +47,10 @@ from plato.runs import (
 NODE = Node(2, "Title 東", (1,), max_tokens=5)
 PLAN = PlanReport("model", nodes=2, one_probability=0.25, replica="r")
 REPORT = NodeReport(2, "Title", (1,), NodeState.DONE, sees=(1,), finish=FinishReason.LENGTH)
-RUN = RunReport(
-    "r", Mode.AUTO, Mode.PLATO, None, PLAN, (REPORT,), 9, 3, 20, 1.5, degraded=("store",)
-)
 SAMPLING = SamplingParams(0.5, 0.9, 7, 1.1, frozenset({3}), ((4, -1.0),))
+RUN = RunReport(
+    "r", Mode.AUTO, Mode.PLATO, None, PLAN, (REPORT,), 9, 3, 20, 1.5, SAMPLING, degraded=("store",)
+)
 PROMPT = Prompt((Segment((1, 2), public=True), Segment((3,))), "tenant")
 
 REQUEST = RunRequest(
