@@ -9,9 +9,9 @@ from plato.planning.rules import Characters, Repeat, Rule, choice, optional, seq
 TITLE_WORDS = 9
 """Maximum number of words of a decoded title: 86 % of the titles in AsyncHow (Lin et al., ICML
 2024) have no more."""
-WORD_CHARS = 21
-"""Maximum length of a word in a decoded title. With `TITLE_WORDS`, titles have up to 197
-characters, so they may be handed in as well (`MAX_TITLE_CHARS`)."""
+WORD_CHARS = 20
+"""Maximum length of a word in a decoded title, as of "internationalisation". With `TITLE_WORDS`,
+titles have up to 196 characters, so they may be handed in as well (`MAX_TITLE_CHARS`)."""
 
 _BREAKS = ((0x00, 0x1F), (0x7F, 0x7F), (0x85, 0x85), (0x2028, 0x2029))
 _SEPARATORS = ((0x5B, 0x5B), (0x5D, 0x5D), (0x7C, 0x7C))
@@ -24,10 +24,12 @@ _NO_WORD = (
     *((0x00, 0x20), (0x5B, 0x5B), (0x5D, 0x5D), (0x7C, 0x7C), (0x7F, 0xA0), (0x1680, 0x1680)),
     *((0x2000, 0x200B), (0x2028, 0x202F), (0x205F, 0x206F), (0x3000, 0x3000), (0xFEFF, 0xFEFF)),
 )
-"""All of these, all control characters, and invisible ones such as marks of direction; not the
-joiners (U+200C, U+200D) that some scripts need."""
-_OPENERS = ((0x28, 0x28), (0x2C, 0x2D), (0x3A, 0x3B), (0x7B, 0x7B), (0x2010, 0x2015))
-"""Comma, colon, dash, opening bracket: more must follow."""
+"""The above, all control characters, and invisible ones such as marks of direction; not the joiners
+(U+200C, U+200D) that some scripts need."""
+_PAUSES = ((0x2C, 0x2C), (0x3A, 0x3B))
+"""Comma, colon and semicolon."""
+_JOINTS = ((0x2D, 0x2D), (0x2F, 0x2F))
+"""Hyphen and slash."""
 _SYMBOLS = (
     *((0x00, 0x2F), (0x3A, 0x40), (0x5B, 0x60), (0x7B, 0xA9), (0xAB, 0xB4), (0xB6, 0xB9)),
     *((0xBB, 0xBF), (0xD7, 0xD7), (0xF7, 0xF7), (0x1680, 0x1680), (0x2000, 0x2070)),
@@ -40,8 +42,7 @@ private use), since only some notations know Unicode's categories."""
 
 _INNER = Characters((*_BREAKS, *_SEPARATORS), excluded=True)
 _EDGE = Characters((*_BREAKS, *_SEPARATORS, *_SPACES), excluded=True)
-_WORD = Characters(_NO_WORD, excluded=True)
-_WORD_END = Characters((*_NO_WORD, *_OPENERS), excluded=True)
+_WORD = Characters((*_NO_WORD, *_PAUSES, *_JOINTS), excluded=True)
 _START = Characters(_SYMBOLS, excluded=True)
 """Letters and digits of all scripts."""
 
@@ -52,17 +53,18 @@ def title_of_chars(max_chars: int) -> Rule:
 
 
 def title_of_words(max_words: int = TITLE_WORDS, max_word_chars: int = WORD_CHARS) -> Rule:
-    """A title of up to `max_words` (at least 2) words, separated by single spaces.
+    """A title of up to `max_words` words of up to `max_word_chars` characters.
 
-    It begins with a letter or digit, and does not end with a comma, colon, dash or opening
-    bracket. Its bound ends it after a word, never within one, unless a word is longer than
-    `max_word_chars` (at least 2).
+    It begins with a letter or digit. Between words is a space, which a comma, colon or semicolon
+    may precede, or a hyphen or slash; these are nowhere else, since small models use them to go on
+    when no further word is allowed ("mechanism,1,2,3"). So the bound ends a title after a word,
+    unless the word itself is too long.
     """
-    rest, last = Repeat(_WORD, 0, max_word_chars - 1), Repeat(_WORD, 0, max_word_chars - 2)
-    words = Repeat(sequence(" ", Repeat(_WORD, 1, max_word_chars)), 0, max_words - 2)
-    one = optional(last, _WORD_END)
-    several = sequence(rest, words, " ", Repeat(_WORD, 0, max_word_chars - 1), _WORD_END)
-    return sequence(_START, choice(one, several))
+    space = sequence(optional(Characters(_PAUSES)), " ")
+    following = sequence(choice(space, Characters(_JOINTS)), Repeat(_WORD, 1, max_word_chars))
+    return sequence(
+        _START, Repeat(_WORD, 0, max_word_chars - 1), Repeat(following, 0, max_words - 1)
+    )
 
 
 _NUMBERS = re.compile(r"(?<![\d.,])\d{1,2}(?:\s*[,;]\s*\d{1,2}){2,}(?![\d.])")
