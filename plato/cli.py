@@ -20,7 +20,7 @@ from plato.client import Client, HttpClient, LocalClient, Update
 from plato.display import RunView, figures
 from plato.errors import InvalidPlanError, PlatoError
 from plato.logs import configure_logs
-from plato.runs import Mode
+from plato.runs import Mode, Node
 from plato.server.options import ServeOptions
 from plato.settings import MAX_NODES, read_settings
 
@@ -103,7 +103,7 @@ def main() -> None:
 
 
 def read_plan(path: Path) -> list[dict[str, Any]]:
-    """Read a plan from a file: plan lines (`1 | - | Title`), or JSON.
+    """Read a plan from a file: plan lines (`1 | Title | -`), or JSON.
 
     JSON is a list of parts, or what `plato plan --json` prints. Raises `InvalidPlanError`.
     """
@@ -123,10 +123,13 @@ def read_plan(path: Path) -> list[dict[str, Any]]:
         if not isinstance(parts, list):
             raise InvalidPlanError(f"the plan in {path} is not a JSON list of parts")
         return parts
-    return [
-        {"number": node.number, "title": node.title, "dependencies": list(node.dependencies)}
-        for node in read_lines(text, MAX_NODES)
-    ]
+    return [_part(node) for node in read_lines(text, MAX_NODES)]
+
+
+def _part(node: Node) -> dict[str, Any]:
+    """A node as a part of `plato.plan` in a request."""
+    part = {"number": node.number, "title": node.title, "dependencies": list(node.dependencies)}
+    return part if node.length is None else {**part, "length": node.length}
 
 
 async def _ask(
@@ -185,10 +188,7 @@ async def _plan(
     planned = () if state.mode is Mode.SEQUENTIAL else state.planned_nodes
     reason = state.report().reason
     if as_json:
-        parts = [
-            {"number": node.number, "title": node.title, "dependencies": node.dependencies}
-            for node in planned
-        ]
+        parts = [_part(node) for node in planned]
         print(json.dumps({"mode": state.mode, "reason": reason, "plan": parts}))
         return
     if planned:

@@ -17,15 +17,15 @@ from typer.testing import CliRunner
 
 from plato.cli import app, read_plan
 from plato.errors import InvalidPlanError
-from plato.runs import Mode, ModeChosen, Node, NodePlanned, PlanFinished, PlanReport
+from plato.runs import Length, Mode, ModeChosen, Node, NodePlanned, PlanFinished, PlanReport
 from tests.replaying import DONE, ReplayServer, delta, error, happened
 
 QUESTION = "Why is the sea salty?"
-LINES = "1 | - | Salt\n2 | - | Depth\n3 | 1,2 | Both\n[END]\n"
+LINES = "1 | Salt | -\n2 | - | Depth\n3 | Both | 1,2 | long\n[END]\n"
 PARTS = [
     {"number": 1, "title": "Salt", "dependencies": []},
     {"number": 2, "title": "Depth", "dependencies": []},
-    {"number": 3, "title": "Both", "dependencies": [1, 2]},
+    {"number": 3, "title": "Both", "dependencies": [1, 2], "length": "long"},
 ]
 
 
@@ -48,7 +48,8 @@ def plato(*arguments: str) -> Result:
 
 
 def planned(part: dict[str, Any]) -> bytes:
-    node = Node(part["number"], part["title"], tuple(part["dependencies"]))
+    length = Length(part["length"]) if "length" in part else None
+    node = Node(part["number"], part["title"], tuple(part["dependencies"]), length=length)
     return happened(NodePlanned("r1", 0.1, node))
 
 

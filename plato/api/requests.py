@@ -276,6 +276,7 @@ def _nodes(plan: Sequence[PlanNode]) -> list[Node]:
             title=node.title,
             dependencies=tuple(sorted(node.dependencies)),
             max_tokens=node.max_tokens,
+            length=node.length,
         )
         for position, node in enumerate(plan, start=1)
     ]

@@ -20,7 +20,7 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
-from plato.runs import Mode
+from plato.runs import Length, Mode
 from plato.settings import MAX_NODES, MAX_TITLE_CHARS, SamplingFields
 
 MAX_STOPS = 4
@@ -167,6 +167,11 @@ class PlanNode(WireModel):
     )
     max_tokens: int | None = Field(
         default=None, ge=1, lt=TOKEN_COUNT, description="Maximum number of tokens of this part."
+    )
+    length: Length | None = Field(
+        default=None,
+        strict=False,
+        description="Expected length compared with the other parts; shown in the response.",
     )
 
 

@@ -16,7 +16,7 @@ from plato.engine import (
 )
 from plato.errors import InvalidPlanError, UnavailableError
 from plato.planning.decision import SplitDecision
-from plato.planning.grammar import plan_grammar, plan_token_budget
+from plato.planning.grammar import DEPENDENCIES_FIRST, plan_grammar, plan_token_budget
 from plato.planning.parser import PlanParser
 from plato.planning.prompt import PlanningPrompt
 from plato.planning.protocol import (
@@ -32,6 +32,8 @@ from plato.prompting import ChatTemplate, Tokenizer
 from plato.runs import Node, chars_of
 from plato.tasks import in_thread_if_long
 
+FIELDS = DEPENDENCIES_FIRST
+"""Fields of a line that is decoded."""
 PLAN_NODE = 0
 """Node number of the plan itself; the nodes of a run are numbered from 1."""
 REPETITION_PENALTY = 1.2
@@ -73,7 +75,7 @@ class ModelPlanner:
         self.tokenizer = tokenizer
         self._prompt = PlanningPrompt(tokenizer, template, fingerprint)
         self._decision = SplitDecision(tokenizer, split_threshold)
-        self._structure = structure_tokens(tokenizer)
+        self._structure = structure_tokens(tokenizer, FIELDS)
         self._max_title_chars = max_title_chars
 
     async def plan(self, request: PlanRequest) -> AsyncGenerator[PlanEvent, None]:
@@ -136,6 +138,7 @@ class ModelPlanner:
             ),
             grammar=plan_grammar(
                 request.max_nodes,
+                fields=FIELDS,
                 max_title_chars=max_title_chars,
                 allow_one=request.decide,
             ),
@@ -153,7 +156,9 @@ class _Progress:
 
     def __init__(self, request: PlanRequest, decision: SplitDecision, max_title_chars: int) -> None:
         self._decision = decision if request.decide else None
-        self._parser = PlanParser(max_nodes=request.max_nodes, max_title_chars=max_title_chars)
+        self._parser = PlanParser(
+            max_nodes=request.max_nodes, max_title_chars=max_title_chars, fields=FIELDS
+        )
         self._emitted = list(request.emitted)
         self._sent = 0
         self._titles: set[str] = set()

@@ -22,7 +22,7 @@ from plato.runs.events import (
     RunFinished,
     RunSnapshot,
 )
-from plato.runs.graph import Node, PlanGraph
+from plato.runs.graph import Length, Node, PlanGraph
 from plato.runs.node_status import NodeStatus
 from plato.runs.report import (
     NO_PLAN,
@@ -44,6 +44,7 @@ __all__ = [
     "AnswerFinish",
     "Event",
     "EventId",
+    "Length",
     "Message",
     "Mode",
     "ModeChosen",

@@ -4,10 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from enum import StrEnum
 
 import networkx as nx
 
 from plato.errors import InvalidPlanError
+
+
+class Length(StrEnum):
+    """How long a part of the answer will be, compared with the others."""
+
+    SHORT = "short"
+    MEDIUM = "medium"
+    LONG = "long"
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +30,8 @@ class Node:
     """Numbers of the nodes whose text this one needs, ascending; all smaller than `number`."""
     max_tokens: int | None = None
     """The node's own token budget, if the caller gave one."""
+    length: Length | None = None
+    """Its expected length, if the plan says so."""
 
 
 class PlanGraph:

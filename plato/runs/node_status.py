@@ -67,6 +67,7 @@ class NodeStatus:
             node.title,
             node.dependencies,
             NodeState.PLANNED,
+            node.length,
             planned_s=self.planned.at_s if self.planned is not None else 0.0,
         )
 

@@ -7,6 +7,7 @@ from enum import StrEnum
 from typing import Literal
 
 from plato.engine import FinishReason, SamplingParams
+from plato.runs.graph import Length
 from plato.runs.request import Mode
 
 AnswerFinish = Literal["stop", "length"]
@@ -51,6 +52,8 @@ class NodeReport:
     title: str
     dependencies: tuple[int, ...]
     state: NodeState
+    length: Length | None = None
+    """Its expected length, if the plan says so."""
     planned_s: float = 0.0
     started_s: float | None = None
     """When it was dispatched."""

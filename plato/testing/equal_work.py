@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from plato.engine import GenerateRequest
 from plato.planning.given import write_plan
-from plato.planning.planner import ModelPlanner
+from plato.planning.planner import FIELDS, ModelPlanner
 from plato.planning.protocol import PlanEvent, PlanLine, PlanRequest
 
 
@@ -25,7 +25,8 @@ class ScriptedPlanner(ModelPlanner):
         generate = super().generate_request(request)
         if not request.script:
             return generate
-        return replace(generate, script=self.tokenizer.text(write_plan(request.script)))
+        text = write_plan(request.script, FIELDS)
+        return replace(generate, script=self.tokenizer.text(text))
 
     async def plan(self, request: PlanRequest) -> AsyncGenerator[PlanEvent, None]:
         """Decode a plan; the nodes are the script's own, with their budgets."""

@@ -18,7 +18,7 @@ from plato.api.requests import (
 )
 from plato.engine import SamplingParams
 from plato.errors import InvalidPlanError, InvalidRequestError
-from plato.runs import Message, Mode, Node, RunRequest
+from plato.runs import Length, Message, Mode, Node, RunRequest
 from plato.settings import Settings
 
 QUESTION = {"role": "user", "content": "Why?"}
@@ -78,7 +78,13 @@ def test_everything_that_is_asked_for_arrives() -> None:
             "plan": [
                 {"title": "A", "max_tokens": 9},
                 {"title": "B", "dependencies": [1], "max_tokens": 8},
-                {"title": "C", "dependencies": [2, 1], "number": 3, "max_tokens": 7},
+                {
+                    "title": "C",
+                    "dependencies": [2, 1],
+                    "number": 3,
+                    "max_tokens": 7,
+                    "length": "long",
+                },
             ],
         },
     )
@@ -101,7 +107,7 @@ def test_everything_that_is_asked_for_arrives() -> None:
         stop=("END", "\n\n\n"),
         max_tokens=50,
         max_nodes=3,
-        plan=(Node(1, "A", (), 9), Node(2, "B", (1,), 8), Node(3, "C", (1, 2), 7)),
+        plan=(Node(1, "A", (), 9), Node(2, "B", (1,), 8), Node(3, "C", (1, 2), 7, Length.LONG)),
         decode_plan=True,
         exact_lengths=True,
         include_prompts=True,
@@ -219,6 +225,7 @@ def test_fields_may_be_what_a_library_has_instead_of_json() -> None:
         "title": "B",
         "dependencies": [1],
         "max_tokens": 9,
+        "length": None,
     }
 
 

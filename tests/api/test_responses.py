@@ -27,6 +27,7 @@ from plato.runs import (
     AnswerFinish,
     Event,
     EventId,
+    Length,
     Mode,
     ModeChosen,
     Node,
@@ -189,12 +190,14 @@ def test_what_happens_to_a_part_travels_in_a_chunk_without_text(
 
 
 def test_the_parts_of_an_event_keep_their_fields() -> None:
-    text = ChatResponse("r1", "tiny").event(NodePlanned("r1", 1.0, Node(2, "W", (1,))))
+    node = Node(2, "W", (1,), length=Length.SHORT)
+    text = ChatResponse("r1", "tiny").event(NodePlanned("r1", 1.0, node))
     assert json.loads(text or "")["plato"]["event"]["node"] == {
         "number": 2,
         "title": "W",
         "dependencies": [1],
         "max_tokens": None,
+        "length": "short",
     }
 
 

@@ -7,6 +7,7 @@ from plato.context.records import KVEventRecord
 from plato.engine import FinishReason, KVEventBatch, SamplingParams, StoredPrefix
 from plato.runs import (
     EventId,
+    Length,
     Message,
     Mode,
     ModeChosen,
@@ -25,7 +26,7 @@ from plato.runs import (
     RunRequest,
 )
 
-NODES = (Node(1, "Solar: coût et puissance"), Node(2, "Wind", (1,), max_tokens=40))
+NODES = (Node(1, "Solar: coût et puissance"), Node(2, "Wind", (1,), 40, Length.LONG))
 
 REQUEST = RunRequest(
     run_id="run-1",
@@ -89,6 +90,7 @@ PART = NodeReport(
     title="Wind",
     dependencies=(1,),
     state=NodeState.DONE,
+    length=Length.LONG,
     planned_s=0.2,
     started_s=0.3,
     first_token_s=0.4,

@@ -5,8 +5,10 @@ import math
 import pytest
 
 from plato.planning.decision import SplitDecision
+from plato.planning.grammar import DEPENDENCIES_FIRST, WITH_LENGTH
 from plato.planning.vocabulary import structure_tokens
 from plato.prompting import Tokenizer
+from plato.runs import Length
 
 
 @pytest.mark.parametrize("threshold", [0.0, 0.004, 0.5, 0.9, 1.0])
@@ -33,7 +35,9 @@ def test_an_alternative_that_is_not_reported_is_impossible(tokenizer: Tokenizer)
 
 
 def test_structure_is_exempt_from_the_penalty_and_words_are_not(tokenizer: Tokenizer) -> None:
-    structure = structure_tokens(tokenizer)
+    structure = structure_tokens(tokenizer, DEPENDENCIES_FIRST)
     assert structure.issuperset(tokenizer.text("1 | - | 2 | 1,2 | 30\n[END]"))
     assert structure.isdisjoint(tokenizer.text(" Which one to choose"))
     assert structure.isdisjoint(tokenizer.special)
+    lengths = {token for length in Length for token in tokenizer.text(f" {length}")}
+    assert structure_tokens(tokenizer, WITH_LENGTH) == structure | lengths

@@ -4,7 +4,7 @@ import pytest
 
 from plato.errors import InvalidPlanError
 from plato.planning.given import read_plan, validate_plan, validate_script, write_plan
-from plato.runs import Node
+from plato.runs import Length, Node
 
 DIAMOND = (Node(1, "A"), Node(2, "B", (1,)), Node(3, "C", (1,)), Node(4, "D", (2, 3)))
 
@@ -14,11 +14,11 @@ def test_a_valid_plan_comes_back_as_it_is() -> None:
 
 
 def test_white_space_around_titles_goes_and_dependencies_are_sorted() -> None:
-    nodes = (Node(1, " A\n"), Node(2, "B"), Node(3, "C", (2, 1), max_tokens=7))
+    nodes = (Node(1, " A\n"), Node(2, "B"), Node(3, "C", (2, 1), 7, Length.SHORT))
     assert validate_plan(nodes, 8) == (
         Node(1, "A"),
         Node(2, "B"),
-        Node(3, "C", (1, 2), max_tokens=7),
+        Node(3, "C", (1, 2), max_tokens=7, length=Length.SHORT),
     )
 
 
@@ -59,8 +59,10 @@ def test_an_invalid_plan_is_refused_with_what_to_change(nodes: list[Node], part:
 
 
 def test_a_plan_is_read_from_the_plan_language() -> None:
-    text = "1 | - | A\n2 | 1 | B\n3 | 1 | C\n4 | 2,3 | D\n[END]\n"
+    text = "1 | A | -\n2 | B | 1\n3 | C | 1\n4 | D | 2,3\n[END]\n"
     assert read_plan(text, 8) == DIAMOND
+    dependencies_first = "1 | - | A\n2 | 1 | B\n3 | 1 | C\n4 | 2,3 | D\n[END]\n"
+    assert read_plan(dependencies_first, 8) == DIAMOND
 
 
 def test_a_text_that_says_not_to_split_is_refused_with_the_mode_to_use() -> None:
@@ -74,7 +76,10 @@ def test_a_text_with_an_error_is_refused_with_its_line() -> None:
 
 
 def test_a_written_plan_reads_as_it_was() -> None:
-    assert read_plan(write_plan(DIAMOND), 8) == DIAMOND
+    assert write_plan(DIAMOND) == "1 | A | -\n2 | B | 1\n3 | C | 1\n4 | D | 2,3\n[END]"
+    plan = (*DIAMOND[:3], Node(4, "7", (2, 3), length=Length.LONG))
+    for nodes in (DIAMOND, plan):
+        assert read_plan(write_plan(nodes), 8) == nodes
 
 
 def test_a_plan_to_decode_is_one_that_the_planner_could_write() -> None:

@@ -5,8 +5,17 @@ from typing import Any
 import llguidance
 import pytest
 
-from plato.planning.grammar import MIN_NODES, plan_grammar, plan_token_budget
+from plato.planning.grammar import (
+    DEPENDENCIES_FIRST,
+    MIN_NODES,
+    WITH_LENGTH,
+    plan_grammar,
+    plan_rules,
+    plan_token_budget,
+)
 from plato.planning.parser import PlanParser
+from plato.planning.rules import lark
+from plato.planning.titles import title_of_words
 from plato.prompting import Tokenizer
 from tests.planning.walks import allowed, follow, random_walk
 
@@ -40,7 +49,7 @@ def test_whatever_the_grammar_allows_parses_within_its_bounds(
     max_nodes, title = 2 + seed % 11, 8 + seed % 20
     walk = random_walk(tokenizer, matching, grammar(max_nodes, title=title), seed)
 
-    parser = PlanParser(max_nodes=max_nodes, max_title_chars=title)
+    parser = PlanParser(max_nodes=max_nodes, max_title_chars=title, fields=DEPENDENCIES_FIRST)
     nodes = parser.feed(walk.text)
     parser.finish()
 
@@ -104,6 +113,15 @@ def test_structure_is_forced_where_it_has_no_alternative(
     # 1[ | - |] ... [2 |] - [|] ... [3 |] 1,[2 |] ... 4[ |] 1 | ... [[END]]
     assert "".join(compulsory.forced) == "1 | - |2 | |3 |2 | |END]"
     assert "".join(decided.forced) == " | - |2 | |3 |2 | |END]"
+
+
+def test_the_structure_of_other_fields_is_forced_as_well(
+    tokenizer: Tokenizer, matching: Any
+) -> None:
+    rules = plan_rules(3, fields=WITH_LENGTH, title=title_of_words(), allow_one=False)
+    text = "1 | Sun | - | short\n2 | Wind | 1 | long\n3 | Choice | 1,2 | medium\n[END]"
+    walk = follow(tokenizer, matching, lark(rules), text)
+    assert "".join(walk.forced) == "1 | - |\n2 | |\n3 |2 |\n[END]"
 
 
 def test_titles_of_usual_length_fit_the_token_budget(tokenizer: Tokenizer) -> None:

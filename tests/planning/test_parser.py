@@ -8,13 +8,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from plato.errors import InvalidPlanError
+from plato.planning.grammar import DEPENDENCIES_FIRST, TITLES, WITH_LENGTH, Fields
 from plato.planning.parser import MAX_TITLE_CHARS, PlanParser
-from plato.runs import Node
+from plato.runs import Length, Node
 
-PLAN = "1 | - | Solar power: cost\n2 | - | Wind: Größe\n3 | 1,2 | Which to choose\n[END]"
+PLAN = "1 | Solar power: cost | -\n2 | Wind: Größe | - | short\n3 | 1,2 | Which to choose\n[END]"
 NODES = (
     Node(1, "Solar power: cost"),
-    Node(2, "Wind: Größe"),
+    Node(2, "Wind: Größe", length=Length.SHORT),
     Node(3, "Which to choose", (1, 2)),
 )
 
@@ -94,7 +95,7 @@ def test_any_text_parses_or_is_an_invalid_plan_however_it_is_cut(
 @pytest.mark.parametrize(
     ("text", "part"),
     [
-        ("1 | - | A\n2 - B\n", "line 2: '2 - B' is not `number | dependencies | title`"),
+        ("1 | - | A\n2 - B\n", "line 2: '2 - B' is not `number | title | dependencies`"),
         ("1 | - | A\n\n", "line 2: '' is not"),
         ("1 |  | A\n", "line 1: '1 |  | A' is not"),
         ("01 | - | A\n", "line 1"),
@@ -104,7 +105,19 @@ def test_any_text_parses_or_is_an_invalid_plan_however_it_is_cut(
         ("2 | - | A\n", "line 1: part 2 is out of order"),
         ("1 | - | A\n2 | - | B\n3 | 2,1 | C\n", "line 3: list the dependencies in ascending"),
         ("1 | - | A\n2 | 1,1 | C\n", "line 2: part 2 names a dependency twice"),
-        ("1 | - | A | B\n", "line 1: the title contains `|`"),
+        (
+            "1 | - | A | B\n",
+            "line 1: the last field is 'B'; a fourth field is the length",
+        ),
+        ("1 | A | - | Long\n", "short, medium, long"),
+        ("1 | - | A|B\n", "line 1: the title contains `|`"),
+        ("1 | A\n", "line 1: '1 | A' is not `number | title | dependencies`; write for example"),
+        ("1 | A | - | long | B\n", "is not `number | title | dependencies`"),
+        ("1 | A | B\n", "is not `number | title | dependencies`"),
+        ("1 | A | -\n2 | B | 3\n", "line 2: part 2 depends on part 3, which does not come before"),
+        ("1 | A | -\n2 | 1 | 2\n", "so the line was read as `number | title | dependencies`"),
+        ("1 |  | -\n", "line 1: the title is empty"),
+        ("1 | A  | -\n", "line 1: the title begins or ends with a space"),
         ("1 | - | A\tB\n", "line 1: the title contains"),
         ("1 | - | \n", "line 1: the title is empty"),
         ("1 | - | A \n", "line 1: the title begins or ends with a space"),
@@ -119,6 +132,43 @@ def test_any_text_parses_or_is_an_invalid_plan_however_it_is_cut(
 )
 def test_an_error_names_the_line_and_what_to_change(text: str, part: str) -> None:
     assert part in message_of(text)
+
+
+@pytest.mark.parametrize(
+    ("line", "node"),
+    [
+        ("2 | B | -", Node(2, "B")),
+        ("2 | - | B", Node(2, "B")),
+        ("2 | B | 1", Node(2, "B", (1,))),
+        ("2 | 1 | B", Node(2, "B", (1,))),
+        ("2 | B | 1 | long", Node(2, "B", (1,), length=Length.LONG)),
+        ("2 | 1 | B | medium", Node(2, "B", (1,), length=Length.MEDIUM)),
+        ("2 | short | 1", Node(2, "short", (1,))),
+        ("2 | 1 | 1914", Node(2, "1914", (1,))),
+        # Ambiguous: as the plan language has it.
+        ("2 | 1 | 1", Node(2, "1", (1,))),
+        ("2 | 7 | -", Node(2, "7")),
+    ],
+)
+def test_every_line_may_have_either_order_and_a_length(line: str, node: Node) -> None:
+    assert read([f"1 | A | -\n{line}\n[END]"]) == ((Node(1, "A"), node), None)
+
+
+@pytest.mark.parametrize(
+    ("fields", "line", "node"),
+    [
+        (TITLES, "1 | -", Node(1, "-")),
+        (DEPENDENCIES_FIRST, "1 | - | 7", Node(1, "7")),
+        (WITH_LENGTH, "1 | A | - | short", Node(1, "A", length=Length.SHORT)),
+    ],
+)
+def test_a_decoded_plan_has_the_fields_that_were_asked_for(
+    fields: Fields, line: str, node: Node
+) -> None:
+    assert PlanParser(fields=fields).feed(f"{line}\n") == [node]
+    for other in ("1 | A | - | short | B\n", "1\n"):
+        with pytest.raises(InvalidPlanError, match="is not `number"):
+            PlanParser(fields=fields).feed(other)
 
 
 def test_white_space_may_follow_the_end() -> None:

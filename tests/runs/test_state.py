@@ -14,7 +14,10 @@ from plato.runs import (
     BEFORE_ALL,
     NO_PLAN,
     EventId,
+    Length,
     Mode,
+    Node,
+    NodePlanned,
     NodeState,
     NodeStatus,
     PlanReport,
@@ -166,8 +169,10 @@ class TestNodes:
         assert [(node.title, node.text) for node in state.nodes.values()] == [("Answer", "answer")]
 
     def test_are_reported_by_the_latest_event_that_says_more(self) -> None:
-        state = state_of(planned(1, "Sun", at_s=0.1))
+        line = NodePlanned(RUN, 0.1, Node(1, "Sun", length=Length.LONG))
+        state = state_of(line)
         node = state.node(1)
+        assert node.report.length is Length.LONG
         assert (node.title, node.report.title) == ("Sun", "Sun")
         assert (node.report.state, node.report.planned_s) == (NodeState.PLANNED, 0.1)
         state.feed(started(1, prompt_tokens=50))

@@ -1,0 +1,165 @@
+from __future__ import annotations
+
+import re
+import unicodedata
+from typing import Any
+
+import pytest
+
+from plato.planning.grammar import TITLES, plan_rules
+from plato.planning.parser import title_problem
+from plato.planning.rules import START, Rule, lark, regex
+from plato.planning.titles import TITLE_WORDS, WORD_CHARS, is_debris, title_of_chars, title_of_words
+from plato.prompting import Tokenizer
+from plato.settings import MAX_TITLE_CHARS
+from tests.planning.test_rules import Accepts, python_accepts
+from tests.planning.walks import random_walk
+
+
+def accepts(title: Rule) -> Accepts:
+    return python_accepts(regex({START: title}))
+
+
+decodable = accepts(title_of_words())
+
+
+@pytest.mark.parametrize(
+    "title",
+    [
+        "A",
+        "3D printing",
+        "Solar power: cost and output",
+        "Costs (per year), in €",
+        "What is C++?",
+        "AI-powered tools and/or people",
+        "Größe und Gewicht",
+        "東京の歴史",
+        "История города",
+        "תולדות העיר",
+        "हिन्दी की व्याकरण",
+        "می‌خواهم بدانم",
+        "one two three four five six seven eight nine",
+        "internationalisation",
+    ],
+)
+def test_titles_of_all_scripts_can_be_decoded(title: str) -> None:
+    assert decodable(title)
+    assert not is_debris(title)
+    assert title_problem(title, MAX_TITLE_CHARS) is None
+
+
+@pytest.mark.parametrize(
+    "title",
+    [
+        "",
+        " A",
+        "A ",
+        "A  B",
+        "- A",
+        "…",
+        "(A)",
+        "“A”",
+        "😀",
+        "Solar:",
+        "Solar power,",
+        "1,2,3,4",
+        "3-",
+        "well--known",
+        "mechanism,1,2",
+        "such as:https",
+        "A [B]",
+        "A | B",
+        "A\tB",
+        "A\nB",
+        "A\x85B",
+        "A\u202eB",
+        "A\u3000B",
+        "one two three four five six seven eight nine ten",
+    ],
+)
+def test_what_is_no_title_cannot_be_decoded(title: str) -> None:
+    assert not decodable(title)
+
+
+def test_titles_begin_with_a_letter_or_digit_of_any_script() -> None:
+    chars = (chr(code) for code in range(0, 0x30000, 3))
+    letters = [char for char in chars if unicodedata.category(char) in ("Lu", "Ll", "Lo", "Nd")]
+    assert all(map(decodable, letters))
+    latin = [chr(code) for code in range(0x100)]
+    assert [char for char in latin if decodable(char)] == [
+        char for char in latin if char.isalpha() or char in "0123456789"
+    ]
+    assert not any(map(decodable, "“…•€→★☐、。「」\u2014\u2212\uff08\uff1a\u200b\ufeff\ue000😀"))
+
+
+def test_the_longest_title_may_be_handed_in() -> None:
+    longest = ", ".join(["x" * WORD_CHARS] * TITLE_WORDS)
+    assert decodable(longest)
+    assert title_problem(longest, MAX_TITLE_CHARS) is None
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_the_bound_ends_a_title_after_a_word(
+    tokenizer: Tokenizer, matching: Any, seed: int
+) -> None:
+    title = title_of_words(3, 12)
+    rules = plan_rules(3, fields=TITLES, title=title, allow_one=False)
+    walk = random_walk(tokenizer, matching, lark(rules), seed)
+    for line in walk.text.splitlines()[:-1]:
+        words = re.split("[,:;]? |[-/]", line.split(" | ")[1])
+        assert len(words) <= 3
+        assert all(1 <= len(word) <= 12 for word in words)
+
+
+def test_a_title_by_characters_can_end_within_a_word() -> None:
+    matches = accepts(title_of_chars(8))
+    assert matches("Solar po")
+    assert not matches("Solar pow")
+    assert not matches("Solar ")
+
+
+@pytest.mark.parametrize(
+    "title",
+    [
+        "1,2,3,4,5,6,7,8,...",
+        "3-",
+        "12",
+        "3.5 %",
+        "Parts 1, 2, 3",
+        "1. Salt",
+        "Buy seeds 2. Plant",
+        "a) 1) Salt",
+        "water Water, water",
+        "the best of the best of and and and",
+        "Cost, output and",
+        "Choose the",
+        "Materials:",
+        "Tools (hammer",
+        "Output -",
+        "Output \u2013",
+    ],
+)
+def test_debris_is_recognised(title: str) -> None:
+    assert is_debris(title)
+
+
+@pytest.mark.parametrize(
+    "title",
+    [
+        "Top 10",
+        "5 tips for 2 people",
+        "The 1990s",
+        "A budget of 1,000,000 dollars",
+        "Version 3.1.2",
+        "World War 2",
+        "Windows 11, 10 and 8",
+        "Day by day by bicycle",
+        "New York, New York",
+        "What to look for",
+        "Tools (hammer, saw)",
+        "Vitamin A",
+        "東京",
+    ],
+)
+def test_real_titles_are_no_debris(title: str) -> None:
+    assert not is_debris(title)
