@@ -43,8 +43,9 @@ private use), since only some notations know Unicode's categories."""
 _INNER = Characters((*_BREAKS, *_SEPARATORS), excluded=True)
 _EDGE = Characters((*_BREAKS, *_SEPARATORS, *_SPACES), excluded=True)
 _WORD = Characters((*_NO_WORD, *_PAUSES, *_JOINTS), excluded=True)
-_START = Characters(_SYMBOLS, excluded=True)
-"""Letters and digits of all scripts."""
+_LETTER = Characters((*_SYMBOLS, (0x30, 0x39)), excluded=True)
+"""Of all scripts, and digits other than ASCII's."""
+_DIGIT = Characters(((0x30, 0x39),))
 
 
 def title_of_chars(max_chars: int) -> Rule:
@@ -55,16 +56,17 @@ def title_of_chars(max_chars: int) -> Rule:
 def title_of_words(max_words: int = TITLE_WORDS, max_word_chars: int = WORD_CHARS) -> Rule:
     """A title of up to `max_words` words of up to `max_word_chars` characters.
 
-    It begins with a letter or digit. Between words is a space, which a comma, colon or semicolon
-    may precede, or a hyphen or slash; these are nowhere else, since small models use them to go on
-    when no further word is allowed ("mechanism,1,2,3"). So the bound ends a title after a word,
-    unless the word itself is too long.
+    A word begins with a letter, and a number stands only before a word or at the end: small models
+    that know nothing to say count ("mechanism,1,2,3"). Between words is a space, which a comma,
+    colon or semicolon may precede, or a hyphen or slash; these are nowhere else. So the bound ends
+    a title after a word, unless the word itself is too long.
     """
-    space = sequence(optional(Characters(_PAUSES)), " ")
-    following = sequence(choice(space, Characters(_JOINTS)), Repeat(_WORD, 1, max_word_chars))
-    return sequence(
-        _START, Repeat(_WORD, 0, max_word_chars - 1), Repeat(following, 0, max_words - 1)
-    )
+    between = choice(sequence(optional(Characters(_PAUSES)), " "), Characters(_JOINTS))
+    word = sequence(_LETTER, Repeat(_WORD, 0, max_word_chars - 1))
+    number = sequence(Repeat(_DIGIT, 1, 4), Repeat(_LETTER, 0, 2))
+    first = sequence(optional(number, between), word)
+    following = sequence(between, optional(number, between), word)
+    return sequence(first, Repeat(following, 0, max_words - 1), optional(between, number))
 
 
 _NUMBERS = re.compile(r"(?<![\d.,])\d{1,2}(?:\s*[,;]\s*\d{1,2}){2,}(?![\d.])")
