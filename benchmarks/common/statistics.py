@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from math import comb
 from statistics import fmean, median
 
 RESAMPLES = 2000
@@ -37,3 +38,15 @@ def spread(values: Sequence[float]) -> dict[str, float]:
         "p10": percentile(values, 0.1),
         "p90": percentile(values, 0.9),
     }
+
+
+def mcnemar(pairs: Iterable[tuple[bool, bool]]) -> float:
+    """Two-sided p-value of McNemar's exact test: are both of a pair right equally often?
+
+    Under the hypothesis, of the pairs that differ each is a fair coin (McNemar, 1947; exact form:
+    Agresti, Categorical Data Analysis, 2013, section 11.1).
+    """
+    differing = [first for first, second in pairs if first != second]
+    count, rarer = len(differing), min(sum(differing), len(differing) - sum(differing))
+    tail = sum(comb(count, k) for k in range(rarer + 1))
+    return min(1.0, 2 * tail / float(2**count))
