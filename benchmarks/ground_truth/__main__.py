@@ -67,14 +67,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--seed", type=int, default=17, help="of the tasks and of sampling")
     parser.add_argument("--consistency", type=int, default=147, help="number of tasks")
     parser.add_argument("--sums", type=int, default=63, help="number of tasks")
-    parser.add_argument("--concurrency", type=int, default=8, help="tasks asked at a time")
-    parser.add_argument("--temperature", type=float, default=1.0)
-    parser.add_argument(
-        "--min-p",
-        type=float,
-        default=0.25,
-        help="with temperature 1, free choices differ from each other and copies stay exact",
-    )
+    parser.add_argument("--concurrency", type=int, default=16, help="tasks asked at a time")
+    parser.add_argument("--temperature", type=float, default=0.0)
     parser.add_argument("--repetition-penalty", type=float, default=1.0, help="1 allows copies")
     return parser
 
@@ -88,7 +82,6 @@ async def _run(settings: Settings, options: argparse.Namespace) -> Report:
     ]
     sampling = {
         "temperature": options.temperature,
-        "min_p": options.min_p,
         "repetition_penalty": options.repetition_penalty,
         "seed": options.seed,
     }

@@ -134,6 +134,8 @@ def _draw_consistency(chance: random.Random, name: str, shape: Shape, depth: int
     question = _listed(
         f"Every member of the {head}'s family {event} in {same}. In which {place}?", lines
     )
+    # Of several wordings of titles, the default model answers only the lines themselves with a
+    # place ("the town where the son lives" makes it describe a town without a name).
     return Task(name, CONSISTENCY, question, _plan(lines, shape), people, depth)
 
 

@@ -136,7 +136,9 @@ def test_it_asks_every_task_in_every_mode(
     tiny_model_folder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     report = tmp_path / "report.json"
-    command = f"x --consistency 2 --sums 2 --json {report} model={tiny_model_folder} kv_budget_mb=16"
+    command = (
+        f"x --consistency 2 --sums 2 --json {report} model={tiny_model_folder} kv_budget_mb=16"
+    )
     monkeypatch.setattr(sys, "argv", command.split())
     main()
     found = json.loads(report.read_text(encoding="utf-8"))
