@@ -83,13 +83,14 @@ class Task:
     def values(self, texts: Sequence[str]) -> tuple[str | None, ...]:
         """What every part states, given the parts' texts; None where it states nothing.
 
-        A place that stands in the question is no choice.
+        A place that stands in the question is no choice; "New York City" is "New York".
         """
         if self.kind == SUMS:
             return tuple(_stated_number(text) for text in texts)
         names = (_NAME.search(text) for text in texts)
         return tuple(
-            found[1] if found and found[1] not in self.question else None for found in names
+            found[1].removesuffix(" City") if found and found[1] not in self.question else None
+            for found in names
         )
 
     def correct(self, values: Sequence[str | None]) -> bool:

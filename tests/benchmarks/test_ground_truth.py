@@ -59,7 +59,11 @@ def test_tasks_differ_cover_all_graphs_and_have_plans_that_a_server_accepts() ->
 
 def test_a_consistent_answer_names_one_place_that_the_question_does_not_name() -> None:
     task = next(task for task in draw_tasks(CONSISTENCY, 21, 1) if task.dependencies == 2)
-    same = ["She lives in the town of Oakdale, Ohio.", "He was born in Oakdale.", "It is Oakdale."]
+    same = [
+        "She lives in the town of Oakdale, Ohio.",
+        "He was born in Oakdale.",
+        "It is Oakdale City.",
+    ]
     assert task.values(same) == ("Oakdale",) * 3
     assert task.correct(task.values(same))
     assert not task.correct(task.values([*same[:2], "He was born in Oakdale Hill."]))
