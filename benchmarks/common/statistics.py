@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from math import comb
 from statistics import median
 from typing import TypeVar
@@ -56,3 +56,13 @@ def spread(values: Sequence[float]) -> dict[str, float]:
         "p10": percentile(values, 0.1),
         "p90": percentile(values, 0.9),
     }
+
+
+def mcnemar(pairs: Iterable[tuple[bool, bool]]) -> float:
+    """Two-sided p-value of McNemar's exact test: are both of a pair right equally often?
+
+    Under the hypothesis, of the pairs that differ each is a fair coin (McNemar, 1947; exact form:
+    Agresti, Categorical Data Analysis, 2013, section 11.1).
+    """
+    differing = [first for first, second in pairs if first != second]
+    return sign_test(sum(differing), len(differing) - sum(differing))

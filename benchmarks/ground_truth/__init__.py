@@ -1,0 +1,1 @@
+"""Tasks whose right answer is known, over plans of growing complexity."""
