@@ -11,6 +11,10 @@ from rich.text import Text
 from plato.display.numbers import listed
 from plato.runs import NodeReport, NodeState
 
+MARGIN = 2
+"""Cells of the brackets."""
+GAP = 2
+"""Cells between labels and bars."""
 BAR_WIDTH = 32
 MIN_WIDTH = 64
 """Narrower terminals show no bars."""
@@ -82,14 +86,15 @@ class GraphDrawing:
         signs = _ASCII if options.ascii_only else _BOXES
         labels = {node.number: self._label(node, signs, options.encoding) for node in self._nodes}
         heading = Text(self._heading, style="bold")
-        bars = self._bar_width(options.max_width)
-        room = max(2, options.max_width - 2)
+        bars, column = self._bar_width(options.max_width), 0
+        room = max(2, options.max_width - MARGIN)
         if bars:
             heading.append(f"  {signs.waiting} waits  {signs.decoding} decodes", style="dim")
             # The bars stand close to the labels if all of these are short.
             widest = max(text.cell_len for text in (heading, *labels.values()))
-            room = min(widest, room - bars - 1)
-            heading = _beside(heading, room + 3, Text(self._scale(bars), style="dim"))
+            room = min(widest, room - GAP - bars)
+            column = MARGIN + room + GAP
+            heading = _beside(heading, column, Text(self._scale(bars), style="dim"))
         yield heading
         for depth, level in enumerate(self._levels()):
             if depth:
@@ -100,7 +105,7 @@ class GraphDrawing:
                     text = Text(_encodable(latest, options.encoding), style="dim")
                     rest += text.wrap(console, room)
                 line = Text.assemble((f"{begin} ", "dim"), first)
-                yield _beside(line, room + 3, self._bar(node, bars, signs)) if bars else line
+                yield _beside(line, column, self._bar(node, bars, signs)) if bars else line
                 for line in rest:
                     yield Text.assemble((f"{more} ", "dim"), line)
 
@@ -129,7 +134,7 @@ class GraphDrawing:
 
     def _bar_width(self, width: int) -> int:
         """Cells of the time bars, 0 for none."""
-        return min(BAR_WIDTH, width // 3) if self._until_s and width >= MIN_WIDTH else 0
+        return min(BAR_WIDTH, width // 4) if self._until_s and width >= MIN_WIDTH else 0
 
     def _scale(self, width: int) -> str:
         return f"0 s{f'{self._until_s or 0:.1f} s':>{width - 3}}"

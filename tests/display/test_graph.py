@@ -65,7 +65,7 @@ def test_bars_show_what_ran_at_the_same_time_and_what_waited() -> None:
         part(3, "Both", 1, 2, planned_s=3.0, started_s=6.0, finished_s=12.0),
         part(4, "Never", 3, planned_s=4.0, state=CANCELLED),
     )
-    heading, *lines = drawn(nodes, width=72, until_s=12.0).splitlines()
+    heading, *lines = drawn(nodes, width=96, until_s=12.0).splitlines()
     begin = heading.index("0 s")
     assert heading == f"plan  · waits  █ decodes{heading[24:begin]}0 s{'12.0 s':>21}"
     assert [line[begin:].rstrip() for line in lines if len(line) > begin] == [
@@ -76,7 +76,7 @@ def test_bars_show_what_ran_at_the_same_time_and_what_waited() -> None:
     ]
     assert lines[0].startswith("┌ ✓ 1 Sun  96 tokens ")
     assert "█" not in drawn(nodes, width=60, until_s=12.0)
-    assert "#" in drawn(nodes, width=72, until_s=12.0, encoding="ascii")
+    assert "#" in drawn(nodes, width=96, until_s=12.0, encoding="ascii")
 
 
 def test_a_part_that_is_not_whole_is_marked() -> None:
@@ -103,9 +103,9 @@ def test_long_titles_are_wrapped_inside_the_bracket() -> None:
     assert text.count("x") == 200
 
 
-@pytest.mark.parametrize("parts", [1, 2, 32])
+@pytest.mark.parametrize("parts", [1, 32])
 @pytest.mark.parametrize("title", ["Sun", "word " * 40, "x" * 200, "水力発電の費用と出力" * 20])
-@pytest.mark.parametrize("width", [8, 40, 64, 81, 200])
+@pytest.mark.parametrize("width", [8, 64, 81])
 def test_any_plan_fits_any_width(parts: int, title: str, width: int) -> None:
     nodes = tuple(
         part(number, title, *range(1, number, 2), planned_s=0.1, started_s=0.2, finished_s=number)
