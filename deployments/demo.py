@@ -8,7 +8,6 @@ import sys
 import time
 from contextlib import aclosing
 from dataclasses import dataclass
-from typing import Any
 
 from rich.console import Console
 from rich.live import Live
@@ -17,8 +16,9 @@ from rich.rule import Rule
 from rich.table import Table
 
 from deployments.local import LocalApp
+from plato.api.responses import PlatoInfo
 from plato.client import HttpClient
-from plato.display import RunView, figures
+from plato.display import RunView, notes, summary
 from plato.errors import PlatoError
 from plato.models import resolve_model
 from plato.ports import free_port
@@ -36,24 +36,24 @@ class Outcome:
     answer: str
     seconds: float
     first_text_s: float
-    info: dict[str, Any]
+    info: PlatoInfo
 
     @property
     def tokens(self) -> int:
         """Tokens of the answer."""
-        return sum(int(node["tokens"]) for node in self.info["graph"]["nodes"])
+        return sum(node.tokens for node in self.info.graph.nodes)
 
     @property
     def prompt_tokens(self) -> int:
         """Prompt tokens of the nodes and the plan."""
-        nodes = sum(int(node["prompt_tokens"]) for node in self.info["graph"]["nodes"])
-        return nodes + int(self.info["plan"]["prompt_tokens"])
+        nodes = sum(node.prompt_tokens for node in self.info.graph.nodes)
+        return nodes + self.info.plan.prompt_tokens
 
 
 async def answer(client: HttpClient, console: Console, question: str, mode: str) -> Outcome:
     """Ask, display the answer while it streams, and time it."""
     view, text = RunView(), ""
-    info: dict[str, Any] = {}
+    info: PlatoInfo | None = None
     started = time.monotonic()
     first_text_s = 0.0
     options = {"plato": {"mode": mode, "headings": True}}
@@ -67,6 +67,7 @@ async def answer(client: HttpClient, console: Console, question: str, mode: str)
                 if update.event is not None:
                     view.feed(update.event)
                     live.update(view.render())
+    assert info is not None  # It comes with the last update.
     return Outcome(text, time.monotonic() - started, first_text_s, info)
 
 
@@ -81,16 +82,17 @@ async def compare(url: str, console: Console, question: str) -> None:
     console.print(Rule("sequential"))
     sequential = await answer(client, console, question, "sequential")
     console.print(sequential.answer, highlight=False)
+    console.print(notes(sequential.info))
     console.print(Rule("plato"))
     plato = await answer(client, console, question, "plato")
     console.print(plato.answer, highlight=False)
-    console.print(figures(plato.info))
+    console.print(summary(plato.info))
     console.print(table(sequential, plato))
 
 
 def table(sequential: Outcome, plato: Outcome) -> Table:
     """Comparison of both modes."""
-    result = Table(title=f"sequential vs. plato (mode {plato.info['mode']})")
+    result = Table(title=f"sequential vs. plato (mode {plato.info.mode})")
     for name in ("", "sequential", "plato", "plato / sequential"):
         result.add_column(name, justify="right" if name else "left")
 
@@ -108,7 +110,7 @@ def table(sequential: Outcome, plato: Outcome) -> Table:
     )
     row("time to first text", sequential.first_text_s, plato.first_text_s, 2, " s")
     row("prompt tokens", sequential.prompt_tokens, plato.prompt_tokens, 0)
-    row("cached prompt tokens", sequential.info["cached_tokens"], plato.info["cached_tokens"], 0)
+    row("cached prompt tokens", sequential.info.cached_tokens, plato.info.cached_tokens, 0)
     return result
 
 

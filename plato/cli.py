@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.live import Live
 
 from plato.client import Client, HttpClient, LocalClient, Update
-from plato.display import RunView, figures
+from plato.display import RunView, summary
 from plato.errors import InvalidPlanError, PlatoError
 from plato.logs import configure_logs
 from plato.runs import Mode, Node
@@ -159,12 +159,13 @@ async def _ask(
                     elif not as_json:
                         print(update.text, end="", flush=True)
     if as_json:
-        print(json.dumps({"answer": text, "finish_reason": last.finish_reason, "plato": last.info}))
+        info = last.info.model_dump(mode="json") if last.info is not None else None
+        print(json.dumps({"answer": text, "finish_reason": last.finish_reason, "plato": info}))
         return
     print(text if moving else "")
     if last.info is not None:
         console.print()
-        console.print(figures(last.info))
+        console.print(summary(last.info))
 
 
 async def _plan(

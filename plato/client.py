@@ -33,7 +33,7 @@ class Update:
     """Text that continues the answer."""
     event: RunEvent | None = None
     """An event of the run other than its end, which `info` or an error reports."""
-    info: dict[str, Any] | None = None
+    info: PlatoInfo | None = None
     """The `plato` object of the finished answer; only in the last update."""
     finish_reason: str | None = None
 
@@ -131,8 +131,7 @@ class LocalClient:
                 shown = body.options.events and not isinstance(event, RunFinished | RunFailed)
                 yield Update(event.text, event if shown else None)
         answer = state.answer()
-        info = PlatoInfo.of(answer.report)
-        yield Update(info=info.model_dump(mode="json"), finish_reason=answer.finish_reason)
+        yield Update(info=PlatoInfo.of(answer.report), finish_reason=answer.finish_reason)
 
 
 def _body(question: str, options: dict[str, Any], model: str) -> dict[str, Any]:
@@ -160,7 +159,7 @@ def _read_line(line: str) -> Update | None:
     return Update(
         text=choice["delta"].get("content") or "",
         event=read_event(event) if event is not None else None,
-        info=plato if plato and event is None else None,
+        info=PlatoInfo.model_validate(plato) if plato and event is None else None,
         finish_reason=choice.get("finish_reason"),
     )
 

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +16,28 @@ import pytest
 from click.testing import Result
 from typer.testing import CliRunner
 
+from plato.api.responses import PlatoInfo
 from plato.cli import app, read_plan
 from plato.errors import InvalidPlanError
-from plato.runs import Length, Mode, ModeChosen, Node, NodePlanned, PlanFinished, PlanReport
+from plato.runs import (
+    Length,
+    Mode,
+    ModeChosen,
+    Node,
+    NodePlanned,
+    NodeReport,
+    NodeState,
+    PlanFinished,
+    PlanReport,
+    RunState,
+)
 from tests.replaying import DONE, ReplayServer, delta, error, happened
+from tests.runs.examples import request
 
+NODES = (
+    NodeReport(1, "Salt", (), NodeState.DONE, tokens=5, answer_tokens=5),
+    NodeReport(2, "Depth", (1,), NodeState.DONE, tokens=6, answer_tokens=6, cut="budget"),
+)
 QUESTION = "Why is the sea salty?"
 LINES = "1 | Salt | -\n2 | - | Depth\n3 | Both | 1,2 | long\n[END]\n"
 PARTS = [
@@ -53,16 +71,9 @@ def planned(part: dict[str, Any]) -> bytes:
     return happened(NodePlanned("r1", 0.1, node))
 
 
-def report(mode: str = "plato", reason: str | None = None) -> bytes:
-    return delta(
-        finish="stop",
-        mode=mode,
-        reason=reason,
-        degraded=[],
-        graph={"nodes": []},
-        plan={"source": "none", "tokens": 0, "steps": 0},
-        timings={"duration_s": 1.0, "first_text_s": 0.1, "plan_s": 0.0},
-    )
+def report(reason: str | None = None) -> bytes:
+    ended = replace(RunState(request()).report(), reason=reason, nodes=NODES)
+    return delta(finish="stop", **PlatoInfo.of(ended).model_dump(mode="json"))
 
 
 CHOSEN = happened(ModeChosen("r1", 0.2, Mode.PLATO))
@@ -79,6 +90,8 @@ class TestAsk:
         assert result.exit_code == 0
         assert result.stdout == "It is.\n"
         assert "mode plato" in result.stderr
+        assert "─ ✓ 2 Depth  needs 1" in result.stderr
+        assert "note: part 2 was cut at 6 tokens" in result.stderr
         assert "\x1b" not in result.output
         assert body["max_tokens"] == 50
         assert body["plato"] == {"events": True, "mode": "auto", "headings": True}
@@ -172,8 +185,13 @@ class TestPlan:
             result = plato("plan", QUESTION, "--url", server.url)
             assert server.left.wait(5)
         assert result.exit_code == 0
-        lines = [line.strip("├└─ ") for line in result.stdout.splitlines()]
-        assert lines == ["plan (plato)", "1 Salt", "2 Depth", "3 Both  needs 1, 2"]
+        assert result.stdout.splitlines() == [
+            "plan (plato)",
+            "┌ 1 Salt",
+            "└ 2 Depth",
+            "▼",
+            "─ 3 Both  needs 1, 2",
+        ]
 
     def test_a_question_without_a_plan_says_why(self) -> None:
         pieces = (

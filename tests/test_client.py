@@ -9,18 +9,21 @@ from typing import Any
 
 import pytest
 
+from plato.api.responses import PlatoInfo
 from plato.client import Client, HttpClient, Update
 from plato.errors import PlatoError, UnavailableError
 from plato.ports import free_port
-from plato.runs import EventId, Node, NodePlanned
+from plato.runs import EventId, Node, NodePlanned, RunState
 from tests.replaying import DONE, ReplayServer, delta, error, event, happened
+from tests.runs.examples import request
 
 EVENT = NodePlanned("r1", 0.5, Node(1, "Salt"), id=EventId(1, 3))
+INFO = PlatoInfo.of(RunState(request()).report())
 ANSWER = (
     happened(EVENT),
     delta("The Dead "),
     delta("Sea."),
-    delta(finish="stop", mode="plato"),
+    delta(finish="stop", **INFO.model_dump(mode="json")),
     event({"choices": [], "usage": {}}),
     DONE,
 )
@@ -39,7 +42,7 @@ async def test_text_events_and_the_report_arrive() -> None:
         Update(event=EVENT),
         Update(text="The Dead "),
         Update(text="Sea."),
-        Update(info={"mode": "plato"}, finish_reason="stop"),
+        Update(info=INFO, finish_reason="stop"),
     ]
     assert updates[0].event is not None
     assert updates[0].event.id == EVENT.id

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import AsyncIterator
 from contextlib import aclosing
 from typing import Any
@@ -67,14 +66,23 @@ async def test_it_says_what_a_server_would(client: LocalClient, runtime: Runtime
     last = updates[-1]
     assert last.finish_reason == "length"
     assert last.info is not None
-    assert json.loads(json.dumps(last.info)) == last.info
     async with serving(runtime.service, runtime.settings) as url:
         told = await ask(HttpClient(url), plato={"plan": plan, "headings": True})
     assert "".join(update.text for update in told) == text
     assert told[-1].finish_reason == last.finish_reason
     assert told[-1].info is not None
-    assert told[-1].info.keys() == last.info.keys()
+    assert [part.title for part in told[-1].info.graph.nodes] == ["Salt", "Depth"]
+    assert told[-1].info.mode is last.info.mode
     assert folded(told) == folded(updates)
+
+
+async def test_the_report_has_what_max_tokens_cut(client: LocalClient) -> None:
+    plan = [{"title": title, "max_tokens": 6} for title in ("Salt", "Depth", "Tides")]
+    info = (await ask(client, max_tokens=8, plato={"plan": plan}))[-1].info
+    assert info is not None
+    nodes = info.graph.nodes
+    assert [node.answer_tokens for node in nodes] == [6, 2, 0]
+    assert [node.cut for node in nodes] == ["budget", "max_tokens", "max_tokens"]
 
 
 async def test_events_come_unless_they_are_not_wanted(client: LocalClient) -> None:

@@ -46,7 +46,7 @@ async def as_library(runtime: Runtime, **options: Any) -> str:
 async def by_command(runtime: Runtime, **options: Any) -> str:
     async with aclosing(LocalClient(runtime).ask(QUESTION, options)) as updates:
         infos = [update.info async for update in updates if update.info is not None]
-    return str(infos[0]["run"])
+    return infos[0].run
 
 
 every_way = pytest.mark.parametrize("ask", [over_http, as_library, by_command])

@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 from plato.engine import FinishReason, StopMatcher, without_unfinished
 from plato.runs.node_status import NodeStatus
-from plato.runs.report import AnswerFinish
+from plato.runs.report import AnswerFinish, Cut
 from plato.runs.request import Mode
 from plato.runs.state import RunState
 
@@ -48,8 +48,8 @@ class Composer:
         self._shown = 0
         """Characters of the current node that are released, skipped white space included."""
         self._composed_any = False
-        self._cut = False
-        """Whether text that should be visible was cut."""
+        self._exhausted = False
+        """Whether `max_tokens` cut the current node, and with it all later ones."""
         self._finish_reason: AnswerFinish | None = None
         self.released_bytes = 0
         """Length of the released text in UTF-8."""
@@ -72,10 +72,22 @@ class Composer:
     @property
     def tokens(self) -> int:
         """Output tokens of the nodes up to the current one, within `max_tokens`."""
-        nodes = self._state.nodes.items()
-        shown = sum(len(node.tokens) for number, node in nodes if number <= self._current)
-        bound = self._state.request.max_tokens
-        return shown if bound is None else min(shown, bound)
+        return sum(map(self.node_tokens, self._state.nodes))
+
+    def node_tokens(self, number: int) -> int:
+        """The share of a node in `tokens`."""
+        if number > self._current:
+            return 0
+        tokens = len(self._state.nodes[number].tokens)
+        if number < self._current or self._budget is None:
+            return tokens
+        return min(tokens, self._budget)
+
+    def cut(self, number: int) -> Cut | None:
+        """Why text of a node that should be visible was cut, if it was."""
+        if number >= self._current:
+            return "max_tokens" if self._exhausted else None
+        return None if self._state.nodes[number].finish is FinishReason.STOP else "budget"
 
     def advance(self) -> str:
         """The text that has become visible since the last call, often none."""
@@ -89,7 +101,6 @@ class Composer:
             released.append(self._show(node))
             if self.done or node.finish is None:
                 break
-            self._cut = self._cut or node.finish is not FinishReason.STOP
             if self._budget is not None:
                 self._budget -= len(node.tokens)
             self._current += 1
@@ -115,9 +126,9 @@ class Composer:
             released = self._stop.feed(lead + visible)
             self._composed_any = True
         if self._stop.matched:
-            self._finish_reason = "length" if self._cut else "stop"
+            self._finish_reason = self._reason()
         elif cut:
-            self._cut = True
+            self._exhausted = True
             released += self._end()
         return released
 
@@ -137,5 +148,8 @@ class Composer:
         return lead
 
     def _end(self) -> str:
-        self._finish_reason = "length" if self._cut else "stop"
+        self._finish_reason = self._reason()
         return self._stop.flush()
+
+    def _reason(self) -> AnswerFinish:
+        return "length" if any(map(self.cut, self._state.nodes)) else "stop"

@@ -11,6 +11,9 @@ from plato.runs.graph import Length
 from plato.runs.request import Mode
 
 AnswerFinish = Literal["stop", "length"]
+Cut = Literal["budget", "max_tokens"]
+"""Why the answer lacks text of a node: the node used up its own token budget, or the nodes up to it
+used up the answer's `max_tokens`."""
 
 
 class NodeState(StrEnum):
@@ -64,12 +67,18 @@ class NodeReport:
     sees: tuple[int, ...] = ()
     """Nodes whose text is in its prompt."""
     shortened: tuple[int, ...] = ()
-    """Nodes whose text was cut in the middle to fit the model's context."""
+    """Nodes whose text was cut in the middle to fit the model's context; those not in `sees` were
+    left out."""
     prompt_tokens: int = 0
     cached_tokens: int = 0
     predicted_cached_tokens: int = 0
     """Predicted by placement."""
     tokens: int = 0
+    answer_tokens: int = 0
+    """How many of its tokens are in the answer; counted when the run ends."""
+    cut: Cut | None = None
+    """Why the answer lacks some or all of its text, if it does; set when the run ends. Text after a
+    stop string is not missing."""
     attempts: int = 0
     finish: FinishReason | None = None
     replica: str = ""
@@ -98,7 +107,7 @@ class RunReport:
     first_text_s: float | None = None
     """When the first text of the answer could be shown."""
     answer_tokens: int = 0
-    """Tokens of the visible answer; `output_tokens` also counts what was cut."""
+    """Tokens of the visible answer, of all nodes; `output_tokens` also counts what was cut."""
     finish_reason: AnswerFinish | None = None
     """Set when the answer is complete: `length` if some of it was cut, else `stop`."""
     degraded: tuple[str, ...] = ()

@@ -12,6 +12,7 @@ from plato.runs import (
     EventId,
     Mode,
     ModeChosen,
+    NodeReport,
     NodeState,
     RunEvent,
     RunEvents,
@@ -118,16 +119,20 @@ class EventLog:
         report = self.state.report()
         return replace(
             report,
-            nodes=tuple(
-                replace(node, state=NodeState.CANCELLED)
-                if node.state in (NodeState.PLANNED, NodeState.RUNNING)
-                else node
-                for node in report.nodes
-            ),
+            nodes=tuple(map(self._ended_node, report.nodes)),
             duration_s=self.at_s,
             answer_tokens=self.composer.tokens,
             finish_reason=self.composer.finish_reason,
             degraded=degraded,
+        )
+
+    def _ended_node(self, node: NodeReport) -> NodeReport:
+        unfinished = node.state in (NodeState.PLANNED, NodeState.RUNNING)
+        return replace(
+            node,
+            state=NodeState.CANCELLED if unfinished else node.state,
+            answer_tokens=self.composer.node_tokens(node.number),
+            cut=self.composer.cut(node.number),
         )
 
     async def follow(

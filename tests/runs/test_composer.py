@@ -142,6 +142,12 @@ def test_max_tokens_cuts_inside_a_chunk_and_ends_the_answer() -> None:
     assert answer.composer.done
     assert answer.finish_reason == "length"
     assert answer.composer.tokens == 5
+    assert [answer.composer.node_tokens(number) for number in (1, 2, 3)] == [3, 2, 0]
+    assert [answer.composer.cut(number) for number in (1, 2, 3)] == [
+        None,
+        "max_tokens",
+        "max_tokens",
+    ]
     assert answer.feed(output(2, "!", 6), finished(2, "twotwo!"), output(3, "x")) == ["", "", ""]
 
 
@@ -178,6 +184,7 @@ def test_a_node_that_used_up_its_own_budget_makes_the_answer_cut() -> None:
     answer.feed(output(1, "one"), finished(1, "one", LENGTH))
     answer.feed(output(2, "two"), finished(2, "two"))
     assert answer.finish_reason == "length"
+    assert [answer.composer.cut(number) for number in (1, 2)] == ["budget", None]
 
 
 def test_tokens_are_those_of_the_nodes_up_to_the_current_one() -> None:
@@ -224,6 +231,7 @@ def test_a_blank_line_as_stop_string_ends_the_answer_after_the_first_part() -> N
     answer.feed(output(1, "one"), finished(1, "one"), output(2, "two"))
     assert answer.text == "one"
     assert answer.finish_reason == "stop"
+    assert answer.composer.cut(2) is None
 
 
 def compose(parts: Parts, asked: RunRequest) -> tuple[str, str]:

@@ -1,12 +1,8 @@
-"""What a terminal shows of a run."""
+"""A run on the terminal while it goes on."""
 
 from __future__ import annotations
 
-from typing import Any
-
-from rich.console import Console
-
-from plato.display import RunView, figures
+from plato.display import RunView
 from plato.engine import FinishReason
 from plato.runs import (
     Mode,
@@ -21,13 +17,7 @@ from plato.runs import (
     PlanFinished,
     PlanReport,
 )
-
-
-def shown(renderable: Any, width: int = 80) -> str:
-    console = Console(width=width, color_system=None)
-    with console.capture() as capture:
-        console.print(renderable)
-    return capture.get()
+from tests.display.shown import shown
 
 
 def planned(number: int, title: str, *dependencies: int) -> NodePlanned:
@@ -105,63 +95,3 @@ def test_a_sequential_answer_forgets_the_plan_before_it() -> None:
     assert "1 Answer" in text
     assert "Salt" not in text
     assert "planning" not in text
-
-
-def info(**fields: Any) -> dict[str, Any]:
-    node = {
-        "number": 1,
-        "title": "A title of the greatest length that one can be, sixty letters",
-        "dependencies": [],
-        "sees": [],
-        "started_s": 1.234,
-        "first_token_s": 123.456,
-        "finished_s": 1234.5,
-        "tokens": 256,
-        "prompt_tokens": 8192,
-        "cached_tokens": 8191,
-    }
-    later = {
-        **node,
-        "number": 2,
-        "title": "Depth",
-        "dependencies": [1],
-        "sees": [1],
-        "finished_s": None,
-    }
-    return {
-        "mode": "plato",
-        "reason": None,
-        "degraded": [],
-        "graph": {"nodes": [node, later]},
-        "timings": {"duration_s": 12.34, "first_text_s": 1.2, "plan_s": 3.4},
-        "plan": {"source": "model", "tokens": 40, "steps": 30},
-        **fields,
-    }
-
-
-def test_all_figures_fit_an_ordinary_terminal() -> None:
-    text = shown(figures(info()))
-    for figure in ("1.23", "123.46", "1234.50", "256", "8192", "8191", "cached"):
-        assert figure in text
-    assert max(map(len, text.splitlines())) <= 80
-    assert "mode plato, 12.3 s, first text after 1.2 s" in text
-    assert "plan 3.4 s (40 tokens in 30 steps)" in text
-    assert "note" not in text
-
-
-def test_what_was_not_as_asked_is_noted() -> None:
-    text = shown(
-        figures(
-            info(
-                mode="sequential",
-                reason="the planner failed",
-                degraded=["context store"],
-                plan={"source": "none", "tokens": 0, "steps": 0},
-                timings={"duration_s": 1.0, "first_text_s": None, "plan_s": 0.0},
-            )
-        )
-    )
-    assert "note: the planner failed" in text
-    assert "note: no context store" in text
-    assert "plan 0.0" not in text
-    assert "first text" not in text

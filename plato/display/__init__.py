@@ -1,0 +1,12 @@
+"""Rendering of runs on the terminal: live progress, the plan graph, and the summary of a run.
+
+`RunView` shows a run while it goes on, `summary` what there is to know at its end; both draw the
+graph with `GraphDrawing`.
+"""
+
+from plato.display.graph import GraphDrawing
+from plato.display.notes import notes
+from plato.display.run_view import RunView
+from plato.display.summary import summary
+
+__all__ = ["GraphDrawing", "RunView", "notes", "summary"]

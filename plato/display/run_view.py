@@ -1,0 +1,44 @@
+"""A run while it goes on."""
+
+from __future__ import annotations
+
+from rich.console import Group, RenderableType
+from rich.text import Text
+
+from plato.display.graph import GraphDrawing
+from plato.engine import SamplingParams
+from plato.runs import Mode, NodeState, RunEvent, RunRequest, RunState
+
+TAIL_CHARS = 70
+
+_OBSERVED = RunRequest("", (), Mode.AUTO, SamplingParams(), max_nodes=0, deadline_s=0.0)
+"""A placeholder; the request is not shown."""
+
+
+class RunView:
+    """A run on the terminal."""
+
+    def __init__(self) -> None:
+        self.state = RunState(_OBSERVED)
+
+    def feed(self, event: RunEvent) -> None:
+        """Apply an event."""
+        self.state.feed(event)
+
+    def render(self, *, progress: bool = True) -> RenderableType:
+        """The graph so far; with `progress`, the state, times and latest text of every part."""
+        state = self.state
+        latest = {
+            number: " ".join(node.text[-2 * TAIL_CHARS :].split())[-TAIL_CHARS:]
+            for number, node in state.nodes.items()
+            if progress and node.report.state is NodeState.RUNNING
+        }
+        drawing = GraphDrawing(
+            f"plan ({state.mode or 'deciding'})",
+            state.report().nodes,
+            until_s=state.at_s if progress else None,
+            latest=latest,
+        )
+        if state.plan_complete or state.mode is Mode.SEQUENTIAL:
+            return drawing
+        return Group(drawing, Text("planning ...", style="dim"))
