@@ -87,16 +87,18 @@ async def _run(settings: Settings, options: argparse.Namespace) -> Report:
     tasks: list[LabelledPlan] = []
     questions: list[Question] = []
     fit: list[bool] = []
+    number = min(options.tasks or QUICK_TASKS, QUICK_TASKS) if options.quick else options.tasks
     if options.only != DECISIONS:
-        number = min(options.tasks or QUICK_TASKS, QUICK_TASKS) if options.quick else options.tasks
         tasks = sample(read_plans(options.data), number, options.seed)
     if options.only != DEPENDENCIES:
         questions = read_questions(options.questions)[: QUICK_QUESTIONS if options.quick else None]
     if DECISIONS in wanted:
         labels = read_labels(options.labels)
         fit = [label_of(question, labels) for question in questions]
+        decisions.check_labels(fit)
 
-    report = Report("planning", settings.model_name, settings.model_dump())
+    sampled = {"tasks": number, "seed": options.seed}
+    report = Report("planning", settings.model_name, {**settings.model_dump(), **sampled})
     async with await Runtime.open(settings) as runtime:
         planner = new_planner(settings, runtime.tools, LocalPool(runtime.engines))
         asker = PlanAsker(planner, settings)

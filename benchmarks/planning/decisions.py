@@ -53,7 +53,7 @@ def calibrate(decisions: Sequence[Decision]) -> float:
         (cost(decisions, probability((low + high) / 2)), low - high, (low + high) / 2)
         for low, high in pairwise(odds)
     ]
-    return probability(min(gaps)[2])
+    return probability(min(gaps, default=(0.0, 0.0, odds[0]))[2])
 
 
 def area_under_curve(decisions: Sequence[Decision]) -> float:
@@ -75,22 +75,25 @@ def probability(odds: float) -> float:
     return 1 / (1 + math.exp(-odds))
 
 
+def check_labels(fit: Sequence[bool]) -> None:
+    """Raises `InputError` if a half lacks questions fit for splitting, or others."""
+    for half, labels in ((CALIBRATION, fit[::2]), (HELD_OUT, fit[1::2])):
+        if len(set(labels)) < 2:
+            raise InputError(
+                f"no two of the {len(labels)} questions for {half} have different labels; every "
+                "second question is for calibration, and both halves need questions fit for "
+                "splitting and others"
+            )
+
+
 def evaluate(decisions: Sequence[Decision], threshold: float) -> dict[str, Any]:
     """How well a calibrated threshold and `threshold` separate the questions, by half.
 
     `auc`: see `area_under_curve`. `split`, `false`, `missed`: numbers of questions that are split,
-    that are and should not be, and that should be and are not.
-
-    Raises `InputError` if a half lacks questions that people would split, or would not.
+    that are and should not be, and that should be and are not. Their labels must have passed
+    `check_labels`.
     """
     halves = {CALIBRATION: decisions[::2], HELD_OUT: decisions[1::2]}
-    for half, of_half in halves.items():
-        if len({decision.fit for decision in of_half}) < 2:
-            raise InputError(
-                f"no two of the {len(of_half)} questions for {half} have different labels; every "
-                "second question is for calibration, and both halves need questions fit for "
-                "splitting and others"
-            )
     chosen = calibrate(halves[CALIBRATION])
     metrics: dict[str, Any] = {
         "questions": len(decisions),

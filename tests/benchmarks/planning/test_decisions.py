@@ -9,6 +9,7 @@ from benchmarks.planning.decisions import (
     Decision,
     area_under_curve,
     calibrate,
+    check_labels,
     evaluate,
     log_odds,
     probability,
@@ -65,6 +66,11 @@ def test_errors_are_counted_by_half_and_threshold() -> None:
     }
 
 
-def test_labels_that_are_all_the_same_are_refused() -> None:
-    with pytest.raises(InputError, match="2 questions for calibration"):
-        evaluate(decided((0.1, True), (0.2, False), (0.3, True), (0.4, True)), threshold=0.5)
+def test_equal_probabilities_have_no_gap_to_calibrate_in() -> None:
+    assert calibrate(decided((0.3, True), (0.3, False))) == pytest.approx(0.3)
+
+
+def test_each_half_needs_both_labels() -> None:
+    check_labels([True, True, False, False])
+    with pytest.raises(InputError, match="2 questions for held_out"):
+        check_labels([True, False, False, False])
