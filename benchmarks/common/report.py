@@ -32,21 +32,22 @@ class Report:
     rows: list[dict[str, Any]] = field(default_factory=list)
     machine: dict[str, Any] = field(default_factory=lambda: describe_machine())
 
-    def write(self, path: Path | None, by_column: Mapping[str, Any] | None = None) -> None:
+    def write(self, path: Path | None, *tables: Mapping[str, Any]) -> None:
         """Print the metrics, and write everything as JSON if `path` is given.
 
-        `by_column`: metrics to print beside each other instead, by the heads of their columns.
+        `tables`: metrics to print beside each other instead, by the heads of their columns.
         """
-        columns = {name: dict(_flat(each)) for name, each in (by_column or {}).items()}
-        columns = columns or {"value": dict(_flat(self.metrics))}
-        table = Table(title=f"{self.benchmark}: {self.model}")
-        table.add_column("metric", no_wrap=True)
-        for head in columns:
-            table.add_column(head, justify="right")
-        for name in dict.fromkeys(name for column in columns.values() for name in column):
-            table.add_row(name, *(_cell(column.get(name, "")) for column in columns.values()))
         # A file or a pipe has no width.
-        Console(width=None if sys.stdout.isatty() else WIDE).print(table)
+        console = Console(width=None if sys.stdout.isatty() else WIDE)
+        for by_column in tables or ({"value": self.metrics},):
+            columns = {name: dict(_flat(each)) for name, each in by_column.items()}
+            table = Table(title=f"{self.benchmark}: {self.model}")
+            table.add_column("metric", no_wrap=True)
+            for head in columns:
+                table.add_column(head, justify="right")
+            for name in dict.fromkeys(name for column in columns.values() for name in column):
+                table.add_row(name, *(_cell(column.get(name, "")) for column in columns.values()))
+            console.print(table)
         if path is not None:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(json.dumps(asdict(self), indent=1) + "\n", encoding="utf-8")

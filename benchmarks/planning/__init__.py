@@ -1,0 +1,1 @@
+"""How good plans are: their dependencies, their titles, and the decision to split."""
