@@ -51,6 +51,9 @@ class SamplingParams:
     2019, CTRL, arXiv 1909.05858, section 4.1)."""
     penalty_exempt: frozenset[int] = frozenset()
     """Token ids exempt from the penalties (separators of a plan, for example)."""
+    penalised: tuple[int, ...] = ()
+    """Token ids that count as one occurrence in the output before it begins: what the reader of a
+    part has read before it. vLLM counts all tokens of the prompt."""
     first_token_bias: tuple[tuple[int, float], ...] = ()
     """(token id, value added to its logit), at output position 0 only."""
     top_k: int = 0

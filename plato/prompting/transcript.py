@@ -1,21 +1,21 @@
 """The `transcript` layout: a new conversation in which the nodes are written.
 
-The first user turn has the question, the titles so far and the node's instruction. A node with a
-dependency continues the conversation of the dependency, whose KV is already cached:
+The last user turn has the question and the node's instruction, and its heading opens the answer. A
+node with a dependency continues the conversation of the dependency, whose KV is already cached:
 
     system     instruction, the caller's system prompt
-    (history)
-    user       question, titles 1..d, "tell me more about d"
-    assistant  the decoded tokens of node d
-    user       titles d+1..n, the other dependencies' texts, "tell me more about n"
-    assistant
+    (examples, history)
+    user       question, "tell me about d"
+    assistant  heading of d, the decoded tokens of node d
+    user       the other dependencies' texts, "tell me about n"
+    assistant  heading of n
 """
 
 from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import takewhile
 
 from plato.engine import Prompt, Segment
@@ -24,7 +24,10 @@ from plato.prompting import wording
 from plato.prompting.quoting import cut_middle, fair_share
 from plato.prompting.template import ChatTemplate, Turn
 from plato.prompting.tokenizer import Tokenizer
-from plato.runs import Message, PlanGraph
+from plato.runs import Length, Message, PlanGraph
+
+EXAMPLES_SHARE = 8
+"""A model whose context is shorter than this many times the examples gets none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +68,10 @@ class TranscriptLayout:
         self._template = template
         self._context_length = context_length
         self._fingerprint = fingerprint
-        self._instruction = Segment(tokenizer.text(wording.SYSTEM), public=True)
+        self._instruction = self._public(wording.SYSTEM)
+        examples = tuple(turn for example in wording.EXAMPLES for turn in self._example(*example))
+        length = sum(len(part.tokens) for turn in examples for part in turn.parts)
+        self._examples = examples if length <= context_length // EXAMPLES_SHARE else ()
 
     def sequential(self, messages: Sequence[Message], tenant: str) -> Prompt:
         """The ordinary chat prompt of `messages`. Raises `ContextLengthError`."""
@@ -94,18 +100,22 @@ class TranscriptLayout:
             self._tokenizer,
             self._template,
             self._context_length,
-            turns=(Turn("system", tuple(system)), *history),
-            question=(self._private(asked), self._private(wording.TITLES)),
+            turns=(Turn("system", tuple(system)), *self._examples, *history),
+            question=(self._private(asked), self._private(wording.BEFORE_ASKING)),
             tenant=tenant,
             fingerprint=self._fingerprint,
             skeleton=skeleton,
         )
 
     def public_prefix(self) -> Prompt:
-        """The public prefix of node prompts, whatever the caller's system prompt."""
+        """The public prefix of node prompts; with a system prompt of the caller it ends there."""
         private = self._private("x")
         segments = self._template.open(
-            [Turn("system", (self._instruction, private)), Turn("user", (private,))]
+            [
+                Turn("system", (self._instruction,)),
+                *self._examples,
+                Turn("user", (private,)),
+            ]
         )
         public = tuple(takewhile(lambda segment: segment.public, segments))
         return Prompt(public, fingerprint=self._fingerprint)
@@ -113,6 +123,14 @@ class TranscriptLayout:
     def _turn(self, message: Message) -> Turn:
         text = self._template.content(message.role, message.content)
         return Turn(message.role, (self._private(text),))
+
+    def _example(self, question: str, title: str, text: str) -> tuple[Turn, Turn]:
+        asked = f"{question}{wording.BEFORE_ASKING}{wording.instruction(title)}"
+        written = f"{wording.heading(title)}{text}"
+        return Turn("user", (self._public(asked),)), Turn("assistant", (self._public(written),))
+
+    def _public(self, text: str) -> Segment:
+        return Segment(self._tokenizer.text(text), public=True)
 
     def _private(self, text: str) -> Segment:
         return Segment(self._tokenizer.text(text))
@@ -146,7 +164,7 @@ class TranscriptConversation:
         self._fingerprint = fingerprint
         self._skeleton = skeleton
         self._prompts: dict[int, NodePrompt] = {}
-        _require_room(self._fresh(()), 1, context_length)
+        _require_room(self._fresh((), ()), 1, context_length)
 
     def node_prompt(
         self,
@@ -173,7 +191,8 @@ class TranscriptConversation:
         finished: Mapping[int, NodeText],
         max_tokens: int,
     ) -> NodePrompt:
-        fresh = self._fresh(self._ask(graph, 0, number))
+        heading = (self._segment(wording.heading(graph[number].title)),)
+        fresh = self._fresh(self._ask(graph, number), heading)
         _require_room(fresh, max_tokens, self._context_length)
         dependencies = () if self._skeleton else tuple(sorted(graph[number].dependencies))
         if not dependencies:
@@ -184,6 +203,7 @@ class TranscriptConversation:
             budget = graph[dependency].max_tokens or max_tokens
             earlier = self.node_prompt(graph, dependency, finished, budget)
             new, candidate = self._continue(graph, number, dependency, earlier, finished)
+            candidate = replace(candidate, prompt=candidate.prompt.extended(*heading))
             # Strictly fewer: ties go to the smallest number.
             if len(candidate.prompt) <= limit and (best is None or new < best[0]):
                 best = new, candidate
@@ -204,7 +224,7 @@ class TranscriptConversation:
         seen = {*earlier.sees, dependency}
         others = [other for other in graph[number].dependencies if other not in seen]
         quotes = [self._quote(graph, finished[other]) for other in sorted(others)]
-        turn = self._template.follow_up(self._ask(graph, dependency, number, quotes), closed=closed)
+        turn = self._template.follow_up(self._ask(graph, number, quotes), closed=closed)
         prompt = earlier.prompt.extended(*([Segment(decoded)] if decoded else []), *turn)
         new = sum(len(segment.tokens) for segment in turn)
         sees = tuple(sorted(seen.union(others)))
@@ -222,29 +242,30 @@ class TranscriptConversation:
         for other in shortened:
             quotes[other] = self._quote(graph, finished[other], share)
         sees = tuple(other for other in dependencies if quotes[other].tokens)
-        prompt = self._fresh(self._ask(graph, 0, number, list(quotes.values())))
+        heading = (self._segment(wording.heading(graph[number].title)),)
+        prompt = self._fresh(self._ask(graph, number, list(quotes.values())), heading)
         return NodePrompt(prompt, None, sees, shortened)
 
-    def _fresh(self, ask: Sequence[Segment]) -> Prompt:
-        """A conversation that starts with the question, its last user turn ending in `ask`."""
-        last = Turn("user", (*self._question, *ask))
-        return Prompt(self._template.open([*self._turns, last]), self._tenant, self._fingerprint)
+    def _fresh(self, ask: Sequence[Segment], heading: Sequence[Segment]) -> Prompt:
+        """A conversation that starts with the question, its last user turn ending in `ask`.
 
-    def _ask(
-        self, graph: PlanGraph, shown: int, number: int, quotes: Sequence[Segment] = ()
-    ) -> list[Segment]:
-        """The titles after the first `shown` up to `number`, then quotes, then the instruction."""
-        titles = [
-            self._segment(wording.title(n, graph[n].title)) for n in range(shown + 1, number + 1)
-        ]
-        instruction = self._segment(wording.instruction(graph[number].title))
-        return [*titles, *quotes, instruction]
+        `heading` opens the answer.
+        """
+        last = Turn("user", (*self._question, *ask))
+        segments = (*self._template.open([*self._turns, last]), *heading)
+        return Prompt(segments, self._tenant, self._fingerprint)
+
+    def _ask(self, graph: PlanGraph, number: int, quotes: Sequence[Segment] = ()) -> list[Segment]:
+        """Quotes, then the instruction."""
+        node = graph[number]
+        instruction = wording.instruction(node.title, node.length or Length.MEDIUM)
+        return [*quotes, self._segment(instruction)]
 
     def _quote(self, graph: PlanGraph, node: NodeText, length: int | None = None) -> Segment:
         """A finished text under its title, cut to `length` tokens; empty if that is too short."""
         head = self._tokenizer.text(wording.quote_heading(graph[node.number].title))
         text = self._tokenizer.text(node.text.strip())
-        tail = self._tokenizer.text("\n")
+        tail = self._tokenizer.text(wording.BEFORE_ASKING)
         if length is not None:
             mark = self._tokenizer.text(wording.CUT)
             text = cut_middle(text, mark, length - len(head) - len(tail))

@@ -188,6 +188,7 @@ def _penalise_(logits: torch.Tensor, draws: Sequence[Draw]) -> None:
         if neutral and not params.presence_penalty and not params.frequency_penalty:
             continue
         counts = Counter(draw.output)
+        counts.update(set(params.penalised) - counts.keys())
         for token in counts.keys() & params.penalty_exempt:
             del counts[token]
         times = np.fromiter(counts.values(), np.float32, len(counts))
