@@ -16,8 +16,7 @@ from plato.engine import DecoderPool, Engine, Prompt
 from plato.engine.tokenizer_config import TokenizerConfig
 from plato.errors import SettingsError
 from plato.metrics import NO_METRICS, Recorder
-from plato.planning.planner import ModelPlanner
-from plato.planning.prompt import PlanningPrompt
+from plato.planning.planner import ModelPlanner, planning_prompts
 from plato.planning.protocol import Planner
 from plato.prompting.model_tools import ModelTools
 from plato.scheduling.placement import KVAware, Policy
@@ -125,8 +124,9 @@ def _imported(setting: str, path: str, built_in: str) -> Any:
 
 def public_prompts(settings: Settings, tools: ModelTools) -> tuple[Prompt, ...]:
     """Prefixes that the prompts of all tenants share."""
-    planning = PlanningPrompt(tools.tokenizer, tools.template, tools.fingerprint).public
-    return tuple(prompt for prompt in (planning, tools.layout.public_prefix()) if len(prompt))
+    planning = planning_prompts(tools.tokenizer, tools.template, tools.fingerprint)
+    prefixes = (*(prompt.public for prompt in planning), tools.layout.public_prefix())
+    return tuple(prefix for prefix in prefixes if len(prefix))
 
 
 def new_planner(settings: Settings, tools: ModelTools, pool: DecoderPool) -> ModelPlanner:
@@ -139,8 +139,9 @@ def new_planner(settings: Settings, tools: ModelTools, pool: DecoderPool) -> Mod
         pool,
         tools.tokenizer,
         tools.template,
-        max_title_chars=settings.max_title_chars,
+        max_title_words=settings.max_title_words,
         split_threshold=settings.split_threshold,
+        dependency_threshold=settings.dependency_threshold,
         fingerprint=tools.fingerprint,
     )
 

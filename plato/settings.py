@@ -193,12 +193,19 @@ class Settings(SamplingFields, BaseSettings):
     max_nodes: int = Field(
         default=8, ge=2, le=MAX_NODES, description="Maximum number of nodes in a plan."
     )
-    max_title_chars: int = Field(default=60, ge=8, le=MAX_TITLE_CHARS)
+    max_title_words: int = Field(
+        default=12, ge=2, le=20, description="Maximum length of a decoded title."
+    )
     split_threshold: float = Field(
         default=0.00099,
         ge=0,
         le=1,
-        description="`auto` splits if the model's probability of not splitting is below this.",
+        description="`auto` splits if the model's probability of not splitting is at most this.",
+    )
+    dependency_threshold: float = Field(
+        default=0.0,
+        description="A part gets dependencies if its log odds of needing no earlier part are at "
+        "most this: the lower, the fewer dependencies.",
     )
     node_max_tokens: int = Field(
         default=256, ge=1, description="Maximum number of tokens of a node, unless overridden."

@@ -35,6 +35,7 @@ from plato.engine.torch.packed import PackedModel
 from plato.engine.torch.text import TextStream
 from plato.engine.torch.transformers_model import TransformersModel
 from plato.planning.grammar import plan_grammar
+from plato.planning.titles import title_of_words
 
 WIDTHS = (1, 8)
 CONTEXT = 288
@@ -258,7 +259,7 @@ def measure_grammar(bench: Workbench) -> tuple[dict[str, Any], list[dict[str, An
             "grammar": "plan",
             "width": width,
             "share_in_grammar": _grammar_share(
-                bench, plan_grammar(8, max_title_chars=60, allow_one=False), width, count
+                bench, plan_grammar(8, title_of_words(12)), width, count
             ),
         },
     ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import sys
 import time
 from collections.abc import Awaitable, Callable, Sequence
@@ -10,12 +11,12 @@ from contextlib import aclosing
 from typing import TypeVar
 
 from benchmarks.answering.asking import Question
-from benchmarks.common.rows import InputError
 from benchmarks.common.workload import fresh_tenant
 from benchmarks.planning.decisions import Decision
 from benchmarks.planning.labelled import LabelledPlan
 from benchmarks.planning.plans import OwnPlan
-from plato.planning.protocol import PlanEnded, PlanLine, Planner, PlanRequest
+from plato.planning.planner import ModelPlanner
+from plato.planning.protocol import PlanEnded, PlanLine, PlanRequest
 from plato.runs import Message, Node, PlanGraph
 from plato.settings import Settings
 
@@ -26,19 +27,16 @@ R = TypeVar("R")
 class PlanAsker:
     """Asks one planner."""
 
-    def __init__(self, planner: Planner, settings: Settings) -> None:
+    def __init__(self, planner: ModelPlanner, settings: Settings) -> None:
         self._planner = planner
         self._settings = settings
 
     async def dependencies(self, plan: LabelledPlan) -> PlanGraph:
         """The plan with the dependencies that the planner chooses, node by node."""
         request = self._request(plan.question.text, max_nodes=len(plan.nodes))
-        choose = getattr(self._planner, "dependencies", None)
-        if choose is None:
-            raise InputError("this planner chooses no dependencies for titles that are given")
         nodes: tuple[Node, ...] = ()
         for node in plan.nodes:
-            needed = await choose(request, nodes, node.title)
+            needed = await self._planner.dependencies(request, nodes, node.title)
             nodes = (*nodes, Node(node.number, node.title, needed))
         return PlanGraph(nodes)
 
@@ -52,15 +50,17 @@ class PlanAsker:
                     nodes.append(event.node)
                 elif isinstance(event, PlanEnded):
                     ended = event
-        bound = self._settings.max_title_chars
+        bound = self._settings.max_title_words
         return OwnPlan(
             source,
             question.text,
             tuple(nodes),
             followed=len(nodes) >= 2,
             reason=ended.reason,
-            refused=getattr(ended, "rejected", None),
-            cut_titles=tuple(node.title for node in nodes if len(node.title) >= bound),
+            refused=ended.refused,
+            cut_titles=tuple(
+                node.title for node in nodes if len(re.split(r"[ /-]", node.title)) >= bound
+            ),
         )
 
     async def decide(self, question: Question, *, fit: bool) -> Decision:

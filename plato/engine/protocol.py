@@ -32,8 +32,8 @@ class FinishReason(StrEnum):
 class SamplingParams:
     """How a token is sampled. The defaults are greedy.
 
-    Applied in this order: `logit_bias`; the penalties, for tokens already in the *output* (the
-    prompt is not penalised); the grammar; `first_token_bias`; `temperature`; `min_p`, `top_k` and
+    Applied in this order: `logit_bias`; the penalties, for tokens already in the *output* (of the
+    prompt only `penalised`); the grammar; `first_token_bias`; `temperature`; `min_p`, `top_k` and
     `top_p`, each on what the previous one kept. At temperature 0 the last three have no effect.
 
     Random numbers are keyed by (`seed`, `GenerateRequest.node`, position), so a request gives the
@@ -52,8 +52,8 @@ class SamplingParams:
     penalty_exempt: frozenset[int] = frozenset()
     """Token ids exempt from the penalties (separators of a plan, for example)."""
     penalised: tuple[int, ...] = ()
-    """Token ids that count as one occurrence in the output before it begins: what the reader of a
-    part has read before it. vLLM counts all tokens of the prompt."""
+    """Token ids that count as one occurrence in the output before it begins (vLLM counts all tokens
+    of the prompt)."""
     first_token_bias: tuple[tuple[int, float], ...] = ()
     """(token id, value added to its logit), at output position 0 only."""
     top_k: int = 0
@@ -69,6 +69,15 @@ class SamplingParams:
     """Subtracted from a token's logit once for each of its occurrences in the output."""
     logit_bias: tuple[tuple[int, float], ...] = ()
     """(token id, value added to its logit), at every position (OpenAI's API reference)."""
+
+    @property
+    def penalises(self) -> bool:
+        """Whether any penalty has an effect."""
+        return (
+            self.repetition_penalty != 1.0
+            or self.presence_penalty != 0.0
+            or self.frequency_penalty != 0.0
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,8 +131,8 @@ class GenerateRequest:
     group_s: float = 0.0
     """Tokens decoded within this many seconds after a chunk are sent together; the first token, the
     last, and one that ends a line are sent at once. Saves messages between processes."""
-    report_first: int = 0
-    """Number of alternatives of the first output token to report, most likely first."""
+    score: tuple[int, ...] = ()
+    """Token ids whose log probabilities as the first output token are reported (`Chunk.scores`)."""
     source: str = ""
     """A replica to transfer the KV of a longer prefix of the prompt from; empty: compute what is
     not cached."""
@@ -180,9 +189,9 @@ class Chunk:
     epoch: str = ""
     """Incarnation of the replica: what was known of its KV in another epoch is void."""
     load: Load = field(default_factory=Load)
-    first: tuple[tuple[int, float], ...] = ()
-    """(token id, log probability) of the first token's alternatives, after grammar and before
-    `first_token_bias`; only in the chunk with offset 0 and with `report_first`."""
+    scores: tuple[float, ...] = ()
+    """Log probabilities of `GenerateRequest.score`, after the grammar and before
+    `first_token_bias`; -inf: impossible. Only in the chunk with offset 0."""
     steps: int = 0
     """Decode steps of this sequence so far; fewer than its tokens where a grammar forced some."""
 

@@ -163,7 +163,10 @@ FALLBACKS = _counter(
     "fallbacks",
     "Answers whose planning was skipped or cut short, by reason.",
     Role.SCHEDULER,
-    reason=("not_split", "decoders_full", "planner_failed", "too_few_parts", "plan_broke_off"),
+    reason=(
+        *("not_split", "max_tokens", "decoders_full", "planner_failed", "too_few_parts"),
+        "plan_broke_off",
+    ),
 )
 
 # Plans and their nodes.

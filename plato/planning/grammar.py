@@ -1,13 +1,14 @@
 """The plan language, for constrained decoding.
 
-One line per node, `number | title | dependencies`, and `[END]`; or only `[ONE]`, *do not split*:
+One line per node, `number | title | dependencies`, and `[END]`:
 
     1 | Solar power: cost and output | -
     2 | Wind power: cost and output | -
     3 | Recommendation | 1,2
     [END]
 
-Decoding may ask for other fields or another order (`Field`); the parser reads all of them.
+The planner decodes titles only, and decides dependencies apart (`plato.planning.decision`). The
+parser reads all fields in either order (`Field`), and `[ONE]`, *do not split*, instead of a plan.
 
 The rules are unrolled line by line. Then the number of each line is known, the first line has no
 dependencies, and `[END]` is impossible before the minimum and certain after the maximum number of
@@ -32,7 +33,6 @@ from plato.planning.rules import (
     optional,
     sequence,
 )
-from plato.planning.titles import title_of_chars
 from plato.runs import Length
 
 ONE = "[ONE]"
@@ -42,8 +42,8 @@ END = "[END]"
 MIN_NODES = 3
 """Minimum number of lines of a decoded plan: small models end plans too early."""
 
-_LINE_TOKENS = 12
-"""Number, separators, newline and a few dependencies."""
+_LINE_TOKENS = 6
+"""Number, separator and newline."""
 
 
 class Field(StrEnum):
@@ -63,37 +63,23 @@ WITH_LENGTH: Fields = (*TITLE_FIRST, Field.LENGTH)
 DEPENDENCIES_FIRST: Fields = (Field.DEPENDENCIES, Field.TITLE)
 
 
-def plan_grammar(
-    max_nodes: int,
-    *,
-    fields: Fields = DEPENDENCIES_FIRST,
-    max_title_chars: int,
-    allow_one: bool,
-) -> str:
-    """The grammar that the built-in engine decodes under, in llguidance's Lark.
+def plan_grammar(max_nodes: int, title: Rule) -> str:
+    """The grammar that the built-in engine decodes titles under, in llguidance's Lark.
 
     It is a subset of the language that `PlanParser` reads: titles contain no brackets, so they
-    cannot contain a marker.
-
-    Args:
-        max_nodes: maximum number of lines; `[END]` is forced after them. At least 2.
-        fields: of a line, in their order.
-        max_title_chars: maximum length of a title, in characters. At least 2.
-        allow_one: whether `[ONE]` is allowed instead of a plan.
+    cannot contain a marker. `title` is one of the rules in `titles`.
     """
-    title = title_of_chars(max_title_chars)
-    return lark(plan_rules(max_nodes, fields=fields, title=title, allow_one=allow_one))
+    return lark(plan_rules(max_nodes, fields=TITLES, title=title))
 
 
-def plan_rules(max_nodes: int, *, fields: Fields, title: Rule, allow_one: bool) -> Rules:
+def plan_rules(max_nodes: int, *, fields: Fields, title: Rule) -> Rules:
     """The rules of plans with up to `max_nodes` lines (at least 2), for any notation of `rules`.
 
     Dependencies are ascending lists of smaller numbers, exactly, in every notation. `title` is
     one of the rules in `titles`.
     """
     min_nodes = min(MIN_NODES, max_nodes)
-    line = Reference("line1")
-    rules: dict[str, Rule] = {START: choice(line, ONE) if allow_one else line}
+    rules: dict[str, Rule] = {START: Reference("line1")}
     for number in range(1, max_nodes + 1):
         following: Rule = Reference(f"line{number + 1}") if number < max_nodes else Literal(END)
         if min_nodes <= number < max_nodes:
@@ -141,10 +127,10 @@ def _ascending(low: int, high: int, rules: dict[str, Rule]) -> Rule:
     return Reference(name)
 
 
-def plan_token_budget(max_nodes: int, max_title_chars: int) -> int:
+def plan_token_budget(max_nodes: int, max_title_words: int) -> int:
     """Token budget of a plan within these bounds.
 
-    Two characters per token: twice what English needs. Other scripts can exceed the budget with
+    Four tokens per word: three times what English needs. Other scripts can exceed the budget with
     long titles; the plan then ends with its last complete line.
     """
-    return max_nodes * (_LINE_TOKENS + max_title_chars // 2)
+    return max_nodes * (_LINE_TOKENS + 4 * max_title_words)

@@ -1,4 +1,4 @@
-"""The planning prompt: an instruction and examples shared by all tenants, then the question."""
+"""The planner's prompts: an instruction and examples shared by all tenants, then the question."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from plato.engine import Prompt, Segment
 from plato.planning import wording
+from plato.planning.wording import Wording
 from plato.prompting import ChatTemplate, Tokenizer, Turn
 from plato.runs import Message
 
@@ -18,14 +19,16 @@ HISTORY_TOKENS = 128
 
 
 class PlanningPrompt:
-    """Builds planning prompts.
+    """Builds the prompts of one wording.
 
     Everything that is the same for all requests is one public segment, so its KV is computed once
     per replica. The caller's system message is left out: it describes the style of all answers and
     would shift the split decision.
     """
 
-    def __init__(self, tokenizer: Tokenizer, template: ChatTemplate, fingerprint: str = "") -> None:
+    def __init__(
+        self, asks: Wording, tokenizer: Tokenizer, template: ChatTemplate, fingerprint: str = ""
+    ) -> None:
         """`fingerprint` is of the model whose tokenizer and template these are."""
         self._tokenizer = tokenizer
         self._fingerprint = fingerprint
@@ -33,8 +36,8 @@ class PlanningPrompt:
         def turn(role: str, text: str) -> Turn:
             return Turn(role, (Segment(tokenizer.text(text), public=True),))
 
-        turns = [turn("system", wording.INSTRUCTION)]
-        for question, plan in wording.EXAMPLES:
+        turns = [turn("system", asks.instruction)]
+        for question, plan in asks.examples:
             turns += (turn("user", question), turn("assistant", plan))
         asked = Segment(tokenizer.text("?"))
         segments = template.open([*turns, Turn("user", (asked,))])
@@ -44,18 +47,22 @@ class PlanningPrompt:
         self._after = Segment(_joined(segments[place + 1 :]))
         self._cut = tokenizer.text(wording.CUT)
         self._history = tokenizer.text(wording.HISTORY)
-        self._asks = tokenizer.text(wording.QUESTION)
+        self._question_head = tokenizer.text(wording.QUESTION)
 
     @property
     def public(self) -> Prompt:
         """The common prefix of all planning prompts."""
         return Prompt((self._before,), fingerprint=self._fingerprint)
 
-    def build(self, messages: Sequence[Message], tenant: str) -> Prompt:
-        """The planning prompt for the last of `messages`, of bounded length."""
+    def build(self, messages: Sequence[Message], tenant: str, lines: Sequence[str] = ()) -> Prompt:
+        """The prompt for the last of `messages`, of bounded length; `lines` open the answer.
+
+        Each line is tokenised on its own, so prompts with more lines continue those with fewer.
+        """
         *earlier, question = messages
         shown = (*self._conversation(earlier), *self._question(question.content))
-        segments = (self._before, Segment(shown), self._after)
+        begun = (Segment(self._tokenizer.text(line)) for line in lines)
+        segments = (self._before, Segment(shown), self._after, *begun)
         return Prompt(segments, tenant, self._fingerprint)
 
     def _question(self, text: str) -> tuple[int, ...]:
@@ -75,7 +82,7 @@ class PlanningPrompt:
             if len(tokens) >= HISTORY_TOKENS:
                 tokens = (*self._cut, *tokens[-HISTORY_TOKENS:])
                 break
-        return (*self._history, *tokens, *self._asks) if tokens else ()
+        return (*self._history, *tokens, *self._question_head) if tokens else ()
 
 
 def _joined(segments: Sequence[Segment]) -> tuple[int, ...]:

@@ -19,7 +19,7 @@ class PlanRequest:
     messages: tuple[Message, ...]
     max_nodes: int
     decide: bool
-    """Whether the model may answer `[ONE]`, do not split (mode `auto`)."""
+    """Whether the model may decide not to split the answer (mode `auto`)."""
     run_began_unix_s: float = 0.0
     """See `GenerateRequest`."""
     lease: Lease | None = None
@@ -33,6 +33,8 @@ class PlanRequest:
     emitted: tuple[int, ...] = ()
     """Output tokens of an earlier attempt (`PlanLine.emitted`). Decoding resumes after them; the
     lines in them are sent again."""
+    known: tuple[Node, ...] = ()
+    """The nodes of that attempt."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +79,9 @@ class PlanEnded:
     cached_tokens: int
     one_probability: float | None = None
     reason: str | None = None
-    """Why the plan ended early (token budget, deadline, a line that does not parse), if it did."""
+    """Why the plan ended early (token budget, deadline, a line that was refused), if it did."""
+    refused: str | None = None
+    """The title of that line; see `plato.planning.titles.refusal`."""
 
     @property
     def usage(self) -> PlanUsage:

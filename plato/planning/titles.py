@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
+import operator
 import re
+from collections.abc import Sequence
 
 from plato.planning.rules import Characters, Repeat, Rule, choice, optional, sequence
 
-TITLE_WORDS = 9
-"""Maximum number of words of a decoded title: 86 % of the titles in AsyncHow (Lin et al., ICML
-2024) have no more."""
 WORD_CHARS = 20
-"""Maximum length of a word in a decoded title, as of "internationalisation". With `TITLE_WORDS`,
-titles have up to 196 characters, so they may be handed in as well (`MAX_TITLE_CHARS`)."""
+"""Maximum length of a word in a decoded title, as of "internationalisation"."""
 
 _BREAKS = ((0x00, 0x1F), (0x7F, 0x7F), (0x85, 0x85), (0x2028, 0x2029))
 _SEPARATORS = ((0x5B, 0x5B), (0x5D, 0x5D), (0x7C, 0x7C))
@@ -53,7 +51,7 @@ def title_of_chars(max_chars: int) -> Rule:
     return sequence(_EDGE, optional(Repeat(_INNER, 0, max_chars - 2), _EDGE))
 
 
-def title_of_words(max_words: int = TITLE_WORDS, max_word_chars: int = WORD_CHARS) -> Rule:
+def title_of_words(max_words: int, max_word_chars: int = WORD_CHARS) -> Rule:
     """A title of up to `max_words` words of up to `max_word_chars` characters.
 
     A word begins with a letter, and a number stands only before a word or at the end: small models
@@ -96,3 +94,24 @@ def is_debris(title: str) -> bool:
         or folded.count("(") != folded.count(")")
         or title.split()[-1] in _OPEN_WORDS
     )
+
+
+def refusal(title: str, earlier: Sequence[str]) -> str | None:
+    """Why a decoded title is not taken, after these `earlier` ones; None if it is."""
+    if is_debris(title):
+        return "no title"
+    words = _words(title)
+    if any(set(words) == set(_words(other)) for other in earlier):
+        return "repeated"
+    last = [_words(other) for other in earlier[-2:]]
+    if len(last) == 2 and len(words) > 1 and all(_one_differs(words, other) for other in last):
+        return "a loop: the third title in a row that differs in one word"
+    return None
+
+
+def _words(title: str) -> list[str]:
+    return re.findall(r"\w+", title.casefold())
+
+
+def _one_differs(words: Sequence[str], other: Sequence[str]) -> bool:
+    return len(words) == len(other) and sum(map(operator.ne, words, other)) == 1

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 from dataclasses import replace
 
-from plato.engine import GenerateRequest, Prompt, StopConditions
+from plato.engine import GenerateRequest, Prompt, SamplingParams, StopConditions
 from plato.prompting import NodePrompt, NodeText, TranscriptConversation
+from plato.prompting.said import said
 from plato.runs import Mode, Node, NodePlanned, PlanGraph, PlanReport, chars_of
 from plato.scheduling.budget import node_budget
 from plato.scheduling.event_log import EventLog
@@ -121,7 +122,7 @@ class NodeTasks:
             node=node.number,
             prompt=prompt.prompt,
             max_tokens=budget,
-            sampling=self._request.sampling,
+            sampling=self._sampling(node, prompt),
             stop=StopConditions(end_tokens=not self._request.exact_lengths),
             run_began_unix_s=self._request.admitted_unix_s,
             priority=height,
@@ -132,6 +133,19 @@ class NodeTasks:
         work = NodeTask(request, prompt, self._log, self._services)
         assert self._group is not None
         self._started[node.number] = self._group.create_task(self._run(work))
+
+    def _sampling(self, node: Node, prompt: NodePrompt) -> SamplingParams:
+        """The request's, with penalties also for what the reader of a part has read before it."""
+        sampling = self._request.sampling
+        if not sampling.penalises or self._log.state.mode is Mode.SEQUENTIAL:
+            return sampling
+        penalised = said(
+            self._services.model.tokenizer,
+            self._request.messages[-1].content,
+            (each.title for each in self.graph if each.number <= node.number),
+            (self._texts[seen].tokens for seen in prompt.sees),
+        )
+        return replace(sampling, penalised=penalised)
 
     async def _run(self, work: NodeTask) -> None:
         """Decode one node, and start the nodes that it makes ready."""

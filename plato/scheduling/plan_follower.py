@@ -70,11 +70,12 @@ class PlanFollower:
         """
         loop = asyncio.get_running_loop()
         deadline = loop.time() + request.deadline_s
-        emitted = request.emitted
+        emitted, nodes = request.emitted, list(request.known)
 
         def take(line: PlanLine) -> None:
             nonlocal known, emitted
             self.usage = line.usage
+            nodes[line.node.number - 1 :] = [line.node]
             if line.node.number > known:
                 known, emitted = line.node.number, line.emitted
                 add(line.node, self.report(line.node.number), line.emitted)
@@ -83,7 +84,9 @@ class PlanFollower:
         for number in range(request.attempt, request.attempt + PLAN_ATTEMPTS):
             if number > request.attempt:
                 self._services.recorder.add(PLAN_RETRIES)
-            failure = await self._attempt(replace(attempt, attempt=number, emitted=emitted), take)
+            failure = await self._attempt(
+                replace(attempt, attempt=number, emitted=emitted, known=tuple(nodes)), take
+            )
             self.failed = failure is not None
             if failure is None:
                 return

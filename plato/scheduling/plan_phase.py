@@ -7,7 +7,12 @@ from dataclasses import replace
 from plato.metrics.table import FALLBACKS
 from plato.planning.protocol import PlanRequest
 from plato.runs import NO_PLAN, Mode, Node, PlanFinished, PlanReport, chars_of
-from plato.scheduling.budget import sequential_budget
+from plato.scheduling.budget import (
+    MIN_PART_TOKENS,
+    planned_nodes,
+    sequential_budget,
+    too_short_to_split,
+)
 from plato.scheduling.event_log import EventLog
 from plato.scheduling.node_tasks import NodeTasks
 from plato.scheduling.ownership.journal import Journal
@@ -18,6 +23,7 @@ from plato.tasks import in_thread_if_long
 REST_TITLE = "The rest of the answer"
 ANSWER_TITLE = "Answer"
 TOO_FEW_PARTS = "the plan has fewer than two parts"
+TOO_SHORT = f"not split: max_tokens leaves less than {MIN_PART_TOKENS} tokens for each part"
 FULL = "not split: every decoder's batch is full, and more parts would decode no faster"
 
 
@@ -44,6 +50,9 @@ class PlanPhase:
             await self._answer_sequentially(None, self._state.plan)
             return
         undecided = request.mode is Mode.AUTO and request.plan is None and not self._nodes.graph
+        if undecided and too_short_to_split(request):
+            await self._fall_back("max_tokens", TOO_SHORT)
+            return
         if undecided and self._services.decoder.full():
             await self._fall_back("decoders_full", FULL)
             return
@@ -79,7 +88,7 @@ class PlanPhase:
             run_id=request.run_id,
             tenant=request.tenant,
             messages=request.messages,
-            max_nodes=request.max_nodes,
+            max_nodes=planned_nodes(request),
             decide=request.mode is Mode.AUTO,
             run_began_unix_s=request.admitted_unix_s,
             lease=self._services.leases.lease,
@@ -87,6 +96,7 @@ class PlanPhase:
             script=request.plan or (),
             attempt=1 if emitted else 0,
             emitted=emitted,
+            known=tuple(self._nodes.graph),
         )
         await follower.follow(plan, known=len(self._nodes.graph), add=add)
         await self._settle(follower)

@@ -2,31 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import replace
 
 from plato.engine import GenerateRequest
 from plato.planning.given import write_plan
-from plato.planning.planner import FIELDS, ModelPlanner
+from plato.planning.grammar import TITLES, plan_grammar
+from plato.planning.planner import ModelPlanner
 from plato.planning.protocol import PlanEvent, PlanLine, PlanRequest
+from plato.planning.titles import title_of_chars
+from plato.settings import MAX_TITLE_CHARS
 
 
 class ScriptedPlanner(ModelPlanner):
     """A planner that decodes `PlanRequest.script`, if there is one, with one step per token."""
 
-    def longest_title(self, request: PlanRequest) -> int:
-        """The length of the longest title, including the script's."""
-        titles = (len(node.title) for node in request.script)
-        return max(super().longest_title(request), *titles, 0)
+    def refusal(self, title: str, earlier: Sequence[str]) -> str | None:
+        """Nothing: the script is followed to its end."""
+        return None
+
+    def grammar(self, request: PlanRequest) -> str:
+        """A grammar that the script follows."""
+        if not request.script:
+            return super().grammar(request)
+        return plan_grammar(request.max_nodes, title_of_chars(MAX_TITLE_CHARS))
 
     def generate_request(self, request: PlanRequest) -> GenerateRequest:
         """The request that decodes the plan, with the script as forced tokens."""
         generate = super().generate_request(request)
         if not request.script:
             return generate
-        text = write_plan(request.script, FIELDS)
-        return replace(generate, script=self.tokenizer.text(text))
+        script = self.tokenizer.text(write_plan(request.script, TITLES))
+        return replace(generate, script=script, max_tokens=len(script) + 1)
 
     async def plan(self, request: PlanRequest) -> AsyncGenerator[PlanEvent, None]:
         """Decode a plan; the nodes are the script's own, with their budgets."""

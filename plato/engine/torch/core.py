@@ -170,6 +170,7 @@ class EngineCore:
                 "max_tokens",
             )
         sampling.check(request.sampling, self._model.vocabulary)
+        sampling.check_tokens("score", request.score, self._model.vocabulary)
         if any(not 0 <= token < self._model.vocabulary for token in request.script):
             raise RequestRefusedError(
                 f"the script has token ids outside the vocabulary of {self._model.vocabulary}",

@@ -90,5 +90,5 @@ def merge(left: Chunk, right: Chunk) -> Chunk:
         offset=left.offset,
         tokens=left.tokens + right.tokens,
         text=left.text + right.text,
-        first=left.first or right.first,
+        scores=left.scores or right.scores,
     )

@@ -18,7 +18,7 @@ def draw(sequence: Sequence) -> Draw:
         request.node,
         sequence.output,
         mask=None if sequence.matcher is None else sequence.matcher.mask(),
-        alternatives=0 if sequence.output else request.report_first,
+        score=() if sequence.output else request.score,
     )
 
 
@@ -37,7 +37,7 @@ def take(
     if choice.error is not None:
         raise choice.error
     if not sequence.output:
-        sequence.first = choice.alternatives
+        sequence.scores = choice.scores
     before = len(sequence.output)
     script = sequence.request.script
     token = script[before] if before < len(script) else choice.token
@@ -83,6 +83,6 @@ def next_chunk(sequence: Sequence, text: str, replica: str, epoch: str, load: Lo
         replica=replica,
         epoch=epoch,
         load=load,
-        first=sequence.first if offset == 0 else (),
+        scores=sequence.scores if offset == 0 else (),
         steps=sequence.steps,
     )

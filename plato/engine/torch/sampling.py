@@ -34,8 +34,9 @@ class Draw:
     """Output tokens so far; their number is the position."""
     mask: Mask | None = None
     """Tokens that the grammar allows."""
-    alternatives: int = 0
-    """Number of alternatives to report, after the grammar and before `first_token_bias`."""
+    score: tuple[int, ...] = ()
+    """Tokens whose log probabilities are reported, after the grammar and before
+    `first_token_bias`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,8 +45,8 @@ class Choice:
 
     token: int
     """-1 if there is an error."""
-    alternatives: tuple[tuple[int, float], ...] = ()
-    """(token id, log probability), most likely first."""
+    scores: tuple[float, ...] = ()
+    """Log probabilities of `Draw.score`."""
     error: RequestRefusedError | None = None
     """Set if the row's grammar allows no token."""
 
@@ -76,17 +77,24 @@ def check(params: SamplingParams, vocabulary: int) -> None:
         ("first_token_bias", params.first_token_bias),
     ):
         _check_bias(name, bias, vocabulary)
+    check_tokens("penalised", params.penalised, vocabulary)
 
 
-def _check_bias(name: str, bias: Sequence[tuple[int, float]], vocabulary: int) -> None:
-    seen: set[int] = set()
-    for token, value in bias:
+def check_tokens(name: str, tokens: Iterable[int], vocabulary: int) -> None:
+    """Raise `RequestRefusedError` for a token that the model does not have."""
+    for token in tokens:
         if not 0 <= token < vocabulary:
             raise RequestRefusedError(
                 f"{name} has token {token}, and this model's tokens are 0 to {vocabulary - 1}; "
                 "remove it",
                 name,
             )
+
+
+def _check_bias(name: str, bias: Sequence[tuple[int, float]], vocabulary: int) -> None:
+    seen: set[int] = set()
+    check_tokens(name, (token for token, _ in bias), vocabulary)
+    for token, value in bias:
         if token in seen:
             raise RequestRefusedError(f"{name} has token {token} twice; keep one", name)
         if not -_HUGE <= value <= _HUGE:
@@ -108,12 +116,12 @@ def choose(logits: torch.Tensor, draws: Sequence[Draw]) -> list[Choice]:
     _add_(logits, [draw.params.logit_bias for draw in draws])
     _penalise_(logits, draws)
     sampled = [row for row, draw in enumerate(draws) if draw.params.temperature > 0]
-    exact = {*sampled, *(row for row, draw in enumerate(draws) if draw.alternatives)}
+    exact = {*sampled, *(row for row, draw in enumerate(draws) if draw.score)}
     errors = _allow_only_(logits, draws, exact)
-    alternatives = {
-        row: top_alternatives(logits[row], draw.alternatives)
+    scores = {
+        row: log_probabilities(logits[row], draw.score)
         for row, draw in enumerate(draws)
-        if draw.alternatives
+        if draw.score
     }
     _add_(logits, [() if draw.output else draw.params.first_token_bias for draw in draws])
 
@@ -139,7 +147,7 @@ def choose(logits: torch.Tensor, draws: Sequence[Draw]) -> list[Choice]:
         for row, token in zip(sampled, drawn, strict=True):
             tokens[row] = token
     return [
-        Choice(-1, error=errors[row]) if row in errors else Choice(token, alternatives.get(row, ()))
+        Choice(-1, error=errors[row]) if row in errors else Choice(token, scores.get(row, ()))
         for row, token in enumerate(tokens)
     ]
 
@@ -156,11 +164,10 @@ def _number(draw: Draw) -> float:
     return uniform(draw.params.seed, draw.node, len(draw.output))
 
 
-def top_alternatives(logits: torch.Tensor, count: int) -> tuple[tuple[int, float], ...]:
-    """The `count` most likely tokens of `logits` [vocabulary], without impossible ones."""
-    values, tokens = torch.log_softmax(logits, -1).topk(min(count, len(logits)))
-    pairs = zip(tokens.tolist(), values.tolist(), strict=True)
-    return tuple((token, value) for token, value in pairs if value > -math.inf)
+def log_probabilities(logits: torch.Tensor, tokens: Sequence[int]) -> tuple[float, ...]:
+    """Log probabilities of `tokens` under `logits` [vocabulary]."""
+    every = torch.log_softmax(logits, -1)
+    return tuple(every[torch.tensor(tokens, device=logits.device)].tolist())
 
 
 def _add_(logits: torch.Tensor, biases: Iterable[Sequence[tuple[int, float]]]) -> None:
@@ -184,8 +191,7 @@ def _penalise_(logits: torch.Tensor, draws: Sequence[Draw]) -> None:
     columns: list[np.ndarray] = []
     for row, draw in enumerate(draws):
         params = draw.params
-        neutral = params.repetition_penalty == 1.0
-        if neutral and not params.presence_penalty and not params.frequency_penalty:
+        if not params.penalises:
             continue
         counts = Counter(draw.output)
         counts.update(set(params.penalised) - counts.keys())

@@ -48,7 +48,7 @@ class Sequence:
         self.reported = len(self.tokens)
         """Tokens sent in chunks so far, including the prompt."""
         self.finish: FinishReason | None = None
-        self.first: tuple[tuple[int, float], ...] = ()
+        self.scores: tuple[float, ...] = ()
         self.steps = 0
 
         # Where its KV is, while it runs; maintained by `Scheduler`.
