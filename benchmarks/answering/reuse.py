@@ -70,8 +70,9 @@ def _moments(
                 prompt = layout.sequential(request.messages, request.tenant)
             else:
                 graph = PlanGraph(nodes[number] for number in sorted(nodes))
-                tokens = graph[event.number].max_tokens or 1
-                prompt = conversation.node_prompt(graph, event.number, texts, tokens).prompt
+                prompt = conversation.node_prompt(
+                    graph, event.number, texts, lambda node: node.max_tokens or 1
+                ).prompt
             prompts[event.number] = prompt
             moments.append((at, 0, ((request.run_id, event.number), prompt)))
         elif isinstance(event, NodeOutput):
