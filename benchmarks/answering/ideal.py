@@ -14,32 +14,17 @@ from plato.testing.paced import Pace
 
 
 def reuse_of(tools: ModelTools, answered: Answered) -> dict[str, Any]:
-    """Prompt tokens of an answer's parts: all, cached, and what could have been.
-
-    Public prefixes are cached before any question; they are counted as they were found.
-    """
+    """Prompt tokens of an answer's parts: all, cached, and what could have been."""
     assert answered.request is not None
     found = cacheable_tokens(tools, [(answered.request, answered.events, answered.began)])
-    public = len(tools.layout.public_prefix())
+    by_part = {number: tokens for (_, number), tokens in found.items()}
     nodes = answered.info["graph"]["nodes"]
-    by_part = {
-        number: min(max(tokens, min(public, _prompt_tokens(nodes, number))), _most(nodes, number))
-        for (_, number), tokens in found.items()
-    }
     return {
         "cached": sum(node["cached_tokens"] for node in nodes),
         "cacheable": sum(by_part.values()),
         "computed": answered.computed_prompt_tokens,
         "cacheable_by_part": [by_part[node["number"]] for node in nodes],
     }
-
-
-def _prompt_tokens(nodes: Sequence[dict[str, Any]], number: int) -> int:
-    return int(nodes[number - 1]["prompt_tokens"])
-
-
-def _most(nodes: Sequence[dict[str, Any]], number: int) -> int:
-    return _prompt_tokens(nodes, number) - 1
 
 
 def ideal_of(

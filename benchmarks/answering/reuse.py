@@ -27,14 +27,15 @@ Ran = tuple[RunRequest, Sequence[RunEvent], float]
 def cacheable_tokens(tools: ModelTools, runs: Iterable[Ran]) -> dict[tuple[str, int], int]:
     """Cacheable prompt tokens by run and number of the part.
 
-    The leading tokens that any prompt started before begins with, or any part finished before
-    has decoded; but not a prompt's last token, which has to be computed for what follows it.
+    The leading tokens that the public prefix or any prompt started before begins with, or any part
+    finished before has decoded; but not a prompt's last token, which has to be computed for what
+    follows it.
     """
     moments: list[tuple[float, int, Any]] = []
     for request, events, began in runs:
         moments += _moments(tools, request, events, began)
     cacheable: dict[tuple[str, int], int] = {}
-    seen: set[bytes] = set()
+    seen = set(tools.layout.public_prefix().hashes)
     for _, finished, what in sorted(moments, key=lambda moment: moment[:2]):
         if finished:
             seen.update(what.hashes)
@@ -70,8 +71,9 @@ def _moments(
                 prompt = layout.sequential(request.messages, request.tenant)
             else:
                 graph = PlanGraph(nodes[number] for number in sorted(nodes))
-                tokens = graph[event.number].max_tokens or 1
-                prompt = conversation.node_prompt(graph, event.number, texts, tokens).prompt
+                prompt = conversation.node_prompt(
+                    graph, event.number, texts, lambda node: node.max_tokens or 1
+                ).prompt
             prompts[event.number] = prompt
             moments.append((at, 0, ((request.run_id, event.number), prompt)))
         elif isinstance(event, NodeOutput):

@@ -10,6 +10,7 @@ from contextlib import aclosing
 from typing import Any
 
 from benchmarks.ground_truth.tasks import Task
+from plato.api.responses import PlatoInfo
 from plato.client import Client
 from plato.runs import Mode, NodeOutput
 
@@ -62,7 +63,8 @@ async def _ask(
         ]
     else:
         options["max_tokens"] = task.max_tokens
-    answer, info = "", dict[str, Any]()
+    answer = ""
+    info: PlatoInfo | None = None
     texts: defaultdict[int, str] = defaultdict(str)
     async with aclosing(client.ask(task.question, options)) as updates:
         async for update in updates:
@@ -70,6 +72,7 @@ async def _ask(
             info = update.info or info
             if isinstance(update.event, NodeOutput):
                 texts[update.event.number] += update.event.node_text
+    assert info is not None
     # Only under the task's own plan is a node a part of the task.
     parts = tuple(texts[node.number] for node in task.plan) if planned else task.sections(answer)
     values = task.values(parts)
@@ -79,10 +82,10 @@ async def _ask(
         "dependencies": task.dependencies,
         "depth": task.depth,
         "mode": mode.value,
-        "answered_as": info["mode"],
+        "answered_as": info.mode.value,
         "correct": task.correct(values),
         "values": values,
         "question": task.question,
         "answer": answer,
-        "plan": [(node["title"], node["dependencies"]) for node in info["graph"]["nodes"]],
+        "plan": [(node.title, node.dependencies) for node in info.graph.nodes],
     }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
+from functools import cached_property
 
 from plato.engine import SamplingParams, fingerprint
 from plato.engine.tokenizer_config import context_length
@@ -46,7 +47,7 @@ class ModelTools:
             default_sampling(settings, folder),
         )
 
-    @property
+    @cached_property
     def layout(self) -> TranscriptLayout:
         """The prompt layout for this model."""
         return TranscriptLayout(

@@ -14,8 +14,8 @@ node with a dependency continues the conversation of the dependency, whose KV is
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import takewhile
 
 from plato.engine import Prompt, Segment
@@ -24,10 +24,11 @@ from plato.prompting import wording
 from plato.prompting.quoting import cut_middle, fair_share
 from plato.prompting.template import ChatTemplate, Turn
 from plato.prompting.tokenizer import Tokenizer
-from plato.runs import Length, Message, PlanGraph
+from plato.runs import Length, Message, Node, PlanGraph
 
 EXAMPLES_SHARE = 8
-"""A model whose context is shorter than this many times the examples gets none."""
+"""A model whose context is shorter than this many times the examples gets none; nor does a node
+that has no room for them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +101,9 @@ class TranscriptLayout:
             self._tokenizer,
             self._template,
             self._context_length,
-            turns=(Turn("system", tuple(system)), *self._examples, *history),
+            system=Turn("system", tuple(system)),
+            examples=self._examples,
+            history=tuple(history),
             question=(self._private(asked), self._private(wording.BEFORE_ASKING)),
             tenant=tenant,
             fingerprint=self._fingerprint,
@@ -108,15 +111,12 @@ class TranscriptLayout:
         )
 
     def public_prefix(self) -> Prompt:
-        """The public prefix of node prompts; with a system prompt of the caller it ends there."""
-        private = self._private("x")
-        segments = self._template.open(
-            [
-                Turn("system", (self._instruction,)),
-                *self._examples,
-                Turn("user", (private,)),
-            ]
-        )
+        """What node prompts start with: instruction and examples.
+
+        Prompts with a system prompt of the caller share only the instruction.
+        """
+        system, user = Turn("system", (self._instruction,)), Turn("user", (self._private("x"),))
+        segments = self._template.open([system, *self._examples, user])
         public = tuple(takewhile(lambda segment: segment.public, segments))
         return Prompt(public, fingerprint=self._fingerprint)
 
@@ -149,7 +149,9 @@ class TranscriptConversation:
         template: ChatTemplate,
         context_length: int,
         *,
-        turns: tuple[Turn, ...],
+        system: Turn,
+        examples: tuple[Turn, ...],
+        history: tuple[Turn, ...],
         question: tuple[Segment, ...],
         tenant: str,
         fingerprint: str,
@@ -158,30 +160,33 @@ class TranscriptConversation:
         self._tokenizer = tokenizer
         self._template = template
         self._context_length = context_length
-        self._turns = turns
+        self._system = system
+        self._examples = examples
+        self._history = history
         self._question = question
         self._tenant = tenant
         self._fingerprint = fingerprint
         self._skeleton = skeleton
         self._prompts: dict[int, NodePrompt] = {}
-        _require_room(self._fresh((), ()), 1, context_length)
+        _require_room(self._open((), ()), 1, context_length)
 
     def node_prompt(
         self,
         graph: PlanGraph,
         number: int,
         finished: Mapping[int, NodeText],
-        max_tokens: int,
+        budget: Callable[[Node], int],
     ) -> NodePrompt:
-        """The prompt of node `number`, of which up to `max_tokens` tokens will be decoded.
+        """The prompt of node `number`.
 
-        `finished` must contain all direct and indirect dependencies. The prompt of a node is built
-        once; later calls return the same one. A node that was never requested (because another
-        scheduler decoded it) is assumed to have had the budget in the plan, or else `max_tokens`.
-        Raises `ContextLengthError` if the question itself leaves too little room.
+        `finished` must contain all direct and indirect dependencies. `budget` is how many tokens of
+        a node are decoded at most; it is also asked about dependencies that were never requested,
+        because another scheduler decoded them. The prompt of a node is built once; later calls
+        return the same one. Raises `ContextLengthError` if the question itself leaves too little
+        room.
         """
         if number not in self._prompts:
-            self._prompts[number] = self._build(graph, number, finished, max_tokens)
+            self._prompts[number] = self._build(graph, number, finished, budget)
         return self._prompts[number]
 
     def _build(
@@ -189,27 +194,30 @@ class TranscriptConversation:
         graph: PlanGraph,
         number: int,
         finished: Mapping[int, NodeText],
-        max_tokens: int,
+        budget: Callable[[Node], int],
     ) -> NodePrompt:
-        heading = (self._segment(wording.heading(graph[number].title)),)
-        fresh = self._fresh(self._ask(graph, number), heading)
+        node = graph[number]
+        max_tokens = budget(node)
+        limit = self._context_length - max_tokens
+        examples = self._examples
+        fresh = self._fresh(node, examples)
+        if len(fresh) > limit:
+            examples = ()
+            fresh = self._fresh(node, examples)
         _require_room(fresh, max_tokens, self._context_length)
-        dependencies = () if self._skeleton else tuple(sorted(graph[number].dependencies))
+        dependencies = () if self._skeleton else tuple(sorted(node.dependencies))
         if not dependencies:
             return NodePrompt(fresh, None, (), ())
-        limit = self._context_length - max_tokens
         best: tuple[int, NodePrompt] | None = None
         for dependency in dependencies if self._template.continues else ():
-            budget = graph[dependency].max_tokens or max_tokens
             earlier = self.node_prompt(graph, dependency, finished, budget)
             new, candidate = self._continue(graph, number, dependency, earlier, finished)
-            candidate = replace(candidate, prompt=candidate.prompt.extended(*heading))
             # Strictly fewer: ties go to the smallest number.
             if len(candidate.prompt) <= limit and (best is None or new < best[0]):
                 best = new, candidate
         if best is not None:
             return best[1]
-        return self._quote_all(graph, number, finished, limit - len(fresh))
+        return self._quote_all(graph, number, finished, examples, limit - len(fresh))
 
     def _continue(
         self,
@@ -224,7 +232,11 @@ class TranscriptConversation:
         seen = {*earlier.sees, dependency}
         others = [other for other in graph[number].dependencies if other not in seen]
         quotes = [self._quote(graph, finished[other]) for other in sorted(others)]
-        turn = self._template.follow_up(self._ask(graph, number, quotes), closed=closed)
+        asked = (*quotes, self._instruction(graph[number]))
+        turn = (
+            *self._template.follow_up(asked, closed=closed),
+            self._heading(graph[number]),
+        )
         prompt = earlier.prompt.extended(*([Segment(decoded)] if decoded else []), *turn)
         new = sum(len(segment.tokens) for segment in turn)
         sees = tuple(sorted(seen.union(others)))
@@ -232,7 +244,12 @@ class TranscriptConversation:
         return new, NodePrompt(prompt, dependency, sees, shortened)
 
     def _quote_all(
-        self, graph: PlanGraph, number: int, finished: Mapping[int, NodeText], room: int
+        self,
+        graph: PlanGraph,
+        number: int,
+        finished: Mapping[int, NodeText],
+        examples: tuple[Turn, ...],
+        room: int,
     ) -> NodePrompt:
         """Start from the question and quote the dependencies, within `room` tokens in total."""
         dependencies = sorted(graph[number].dependencies)
@@ -242,24 +259,25 @@ class TranscriptConversation:
         for other in shortened:
             quotes[other] = self._quote(graph, finished[other], share)
         sees = tuple(other for other in dependencies if quotes[other].tokens)
-        heading = (self._segment(wording.heading(graph[number].title)),)
-        prompt = self._fresh(self._ask(graph, number, list(quotes.values())), heading)
+        prompt = self._fresh(graph[number], examples, *quotes.values())
         return NodePrompt(prompt, None, sees, shortened)
 
-    def _fresh(self, ask: Sequence[Segment], heading: Sequence[Segment]) -> Prompt:
-        """A conversation that starts with the question, its last user turn ending in `ask`.
+    def _fresh(self, node: Node, examples: tuple[Turn, ...], *quotes: Segment) -> Prompt:
+        """A conversation that starts with the question and asks for `node`, behind `quotes`."""
+        prompt = self._open(examples, (*quotes, self._instruction(node)))
+        return prompt.extended(self._heading(node))
 
-        `heading` opens the answer.
-        """
-        last = Turn("user", (*self._question, *ask))
-        segments = (*self._template.open([*self._turns, last]), *heading)
+    def _open(self, examples: tuple[Turn, ...], asked: tuple[Segment, ...]) -> Prompt:
+        """A conversation whose last user turn has the question and `asked`."""
+        last = Turn("user", (*self._question, *asked))
+        segments = self._template.open([self._system, *examples, *self._history, last])
         return Prompt(segments, self._tenant, self._fingerprint)
 
-    def _ask(self, graph: PlanGraph, number: int, quotes: Sequence[Segment] = ()) -> list[Segment]:
-        """Quotes, then the instruction."""
-        node = graph[number]
-        instruction = wording.instruction(node.title, node.length or Length.MEDIUM)
-        return [*quotes, self._segment(instruction)]
+    def _instruction(self, node: Node) -> Segment:
+        return self._segment(wording.instruction(node.title, node.length or Length.MEDIUM))
+
+    def _heading(self, node: Node) -> Segment:
+        return self._segment(wording.heading(node.title))
 
     def _quote(self, graph: PlanGraph, node: NodeText, length: int | None = None) -> Segment:
         """A finished text under its title, cut to `length` tokens; empty if that is too short."""

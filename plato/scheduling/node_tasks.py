@@ -77,9 +77,11 @@ class NodeTasks:
         ]
         assert self._conversation is not None
         for node in sorted(ready, key=lambda node: (-heights[node.number], node.number)):
-            budget = node_budget(self._request, node, self._services.settings.node_max_tokens)
-            prompt = self._conversation.node_prompt(self.graph, node.number, self._texts, budget)
-            self._start(node, prompt, budget, heights[node.number], self._distance(node.number))
+            prompt = self._conversation.node_prompt(
+                self.graph, node.number, self._texts, self._budget
+            )
+            height, keep = heights[node.number], self._distance(node.number)
+            self._start(node, prompt, self._budget(node), height, keep)
 
     def start_sequential(self, prompt: Prompt, budget: int) -> None:
         """Start the only node of a sequential answer."""
@@ -94,6 +96,9 @@ class NodeTasks:
         self._started.clear()
         self._texts.clear()
         self.graph = PlanGraph()
+
+    def _budget(self, node: Node) -> int:
+        return node_budget(self._request, node, self._services.settings.node_max_tokens)
 
     def _distance(self, number: int) -> int | None:
         """Number of other nodes that must end before a dependent of this one can start.

@@ -9,7 +9,8 @@ from functools import cache
 
 import pytest
 
-from plato.prompting import ChatTemplate, Tokenizer, TranscriptLayout
+from plato.prompting import ChatTemplate, NodeText, Tokenizer, TranscriptLayout
+from tests.prompting.runs import TITLES, written
 
 
 @pytest.fixture(scope="session")
@@ -38,3 +39,9 @@ def with_template(tokenizer: Tokenizer) -> Callable[..., Tokenizer]:
         return Tokenizer(replace(tokenizer.config, backend=backend, chat_template=chat_template))
 
     return make
+
+
+@pytest.fixture(scope="session")
+def texts(tokenizer: Tokenizer) -> dict[int, NodeText]:
+    """What the nodes of a plan say."""
+    return {number: written(tokenizer, number) for number in range(1, len(TITLES) + 1)}

@@ -1,55 +1,24 @@
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from plato.errors import ContextLengthError
-from plato.prompting import ChatTemplate, NodePrompt, NodeText, Tokenizer, TranscriptLayout
-from plato.prompting.transcript import TranscriptConversation
-from plato.runs import Message, Node, PlanGraph
+from plato.prompting import ChatTemplate, NodePrompt, NodeText, Tokenizer, TranscriptLayout, wording
+from plato.runs import Length, Message, Node, PlanGraph
 from tests.prompting import families
 from tests.prompting.reference import hf_of
-
-QUESTION = (Message("user", "How does a heat pump work?"),)
-TITLES = ("The cycle", "The cost", "The noise", "The verdict", "The garden", "The end")
-
-
-def graph_of(*dependencies: tuple[int, ...]) -> PlanGraph:
-    return PlanGraph(
-        Node(number, TITLES[number - 1], needed) for number, needed in enumerate(dependencies, 1)
-    )
-
-
-DIAMOND = graph_of((), (1,), (1,), (1, 2, 3))
-
-
-def written(tokenizer: Tokenizer, number: int, text: str = "", *, closed: bool = True) -> NodeText:
-    text = text or f"What is to be said about number {number}."
-    end = (hf_of(tokenizer).eos_token_id,) if closed else ()
-    return NodeText(number, (*tokenizer.text(text), *end), text)
-
-
-@pytest.fixture(scope="module")
-def texts(tokenizer: Tokenizer) -> dict[int, NodeText]:
-    return {number: written(tokenizer, number) for number in range(1, len(TITLES) + 1)}
-
-
-def prompts(
-    conversation: TranscriptConversation,
-    graph: PlanGraph,
-    texts: dict[int, NodeText],
-    order: Iterable[int] | None = None,
-    max_tokens: int = 64,
-) -> dict[int, NodePrompt]:
-    """Ask for prompts in `order`, each with no more texts at hand than it needs."""
-    made = {}
-    for number in order or range(1, len(graph) + 1):
-        at_hand = {needed: texts[needed] for needed in graph.ancestors(number)}
-        made[number] = conversation.node_prompt(graph, number, at_hand, max_tokens)
-    return made
+from tests.prompting.runs import (
+    DIAMOND,
+    EXAMPLES,
+    QUESTION,
+    SMALL_CONTEXT,
+    TITLES,
+    graph_of,
+    prompts,
+    up_to,
+    written,
+)
 
 
 def shared(one: NodePrompt, other: NodePrompt) -> int:
@@ -87,52 +56,71 @@ def test_a_node_prompt_reads_as_a_conversation(
     )
     made = prompts(layout.start(talk, "t"), DIAMOND, texts)
     assert tokenizer.decode(made[4].prompt.tokens, special=True) == (
-        "<|im_start|>system\n"
-        "You are a helpful expert. You answer with paragraphs.\n\nSpeak like a plumber.<|im_end|>\n"
+        "<|im_start|>system\nYou are a helpful expert. You answer with one short paragraph.\n\n"
+        "Speak like a plumber.<|im_end|>\n"
+        f"{EXAMPLES}"
         "<|im_start|>user\nHello<|im_end|>\n"
         "<|im_start|>assistant\nHi!<|im_end|>\n"
-        "<|im_start|>user\nHow does a heat pump work?\n\nTopics:\n"
-        "1. The cycle\n\nTell me more about The cycle.<|im_end|>\n"
-        "<|im_start|>assistant\nWhat is to be said about number 1.<|im_end|>\n"
-        "<|im_start|>user\n2. The cost\n3. The noise\n\nTell me more about The noise.<|im_end|>\n"
-        "<|im_start|>assistant\nWhat is to be said about number 3.<|im_end|>\n"
-        "<|im_start|>user\n4. The verdict\n\n"
-        "About The cost:\nWhat is to be said about number 2.\n\n"
-        "Tell me more about The verdict.<|im_end|>\n"
-        "<|im_start|>assistant\n"
+        "<|im_start|>user\nHow does a heat pump work?\n\n"
+        "Tell me about The cycle in one short paragraph.<|im_end|>\n"
+        "<|im_start|>assistant\n## The cycle\nWhat is to be said about number 1.<|im_end|>\n"
+        "<|im_start|>user\nTell me about The cost in one short paragraph.<|im_end|>\n"
+        "<|im_start|>assistant\n## The cost\nWhat is to be said about number 2.<|im_end|>\n"
+        "<|im_start|>user\nAbout The noise:\nWhat is to be said about number 3.\n\n"
+        "Tell me about The verdict in one short paragraph.<|im_end|>\n"
+        "<|im_start|>assistant\n## The verdict\n"
     )
+
+
+@pytest.mark.parametrize(
+    ("length", "words"),
+    [
+        (Length.SHORT, "in one or two sentences"),
+        (Length.MEDIUM, "in one short paragraph"),
+        (Length.LONG, "in two or three paragraphs"),
+        (None, "in one short paragraph"),
+    ],
+)
+def test_a_node_is_asked_for_at_its_length(
+    tokenizer: Tokenizer, layout: TranscriptLayout, length: Length | None, words: str
+) -> None:
+    graph = PlanGraph([Node(1, "The cycle", length=length)])
+    made = layout.start(QUESTION, "t").node_prompt(graph, 1, {}, up_to(64))
+    text = tokenizer.decode(made.prompt.tokens)
+    assert text.endswith(f"Tell me about The cycle {words}.\nassistant\n## The cycle\n")
 
 
 def test_siblings_share_everything_up_to_the_instruction(
     tokenizer: Tokenizer, layout: TranscriptLayout, texts: dict[int, NodeText]
 ) -> None:
     made = prompts(layout.start(QUESTION, "t"), graph_of((), (), ()), texts)
-    for low, high in ((1, 2), (1, 3), (2, 3)):
-        common = shared(made[low], made[high])
-        # What only the lower one has is its instruction and the markup behind it.
-        assert len(made[low].prompt.segments) - common == 2
+    for one, other in ((1, 2), (1, 3), (2, 3)):
+        common = shared(made[one], made[other])
+        # Each has its own instruction, the markup behind it, and its own heading.
+        assert len(made[one].prompt.segments) == len(made[other].prompt.segments) == common + 3
         prefix = [
-            token for segment in made[low].prompt.segments[:common] for token in segment.tokens
+            token for segment in made[one].prompt.segments[:common] for token in segment.tokens
         ]
-        assert list(made[high].prompt.tokens[: len(prefix)]) == prefix
-        assert tokenizer.decode(prefix).endswith(f"{low}. {TITLES[low - 1]}\n")
+        assert list(made[other].prompt.tokens[: len(prefix)]) == prefix
+        assert tokenizer.decode(prefix).endswith("How does a heat pump work?\n\n")
 
 
-def test_a_node_sees_its_own_and_earlier_titles_even_when_more_are_known(
+def test_a_node_sees_its_own_title_only_even_when_more_are_known(
     tokenizer: Tokenizer, layout: TranscriptLayout, texts: dict[int, NodeText]
 ) -> None:
-    early = layout.start(QUESTION, "t").node_prompt(graph_of((), ()), 2, {}, 64)
-    late = layout.start(QUESTION, "t").node_prompt(graph_of((), (), ()), 2, texts, 64)
+    early = layout.start(QUESTION, "t").node_prompt(graph_of((), ()), 2, {}, up_to(64))
+    late = layout.start(QUESTION, "t").node_prompt(graph_of((), (), ()), 2, texts, up_to(64))
     assert early == late
-    assert "3." not in tokenizer.decode(late.prompt.tokens)
+    text = tokenizer.decode(late.prompt.tokens)
+    assert [title for title in TITLES if title in text] == ["The cost"]
 
 
-def test_dependents_of_one_node_share_its_conversation_and_the_titles(
+def test_dependents_of_one_node_share_its_conversation(
     layout: TranscriptLayout, texts: dict[int, NodeText]
 ) -> None:
     made = prompts(layout.start(QUESTION, "t"), DIAMOND, texts)
     common = shared(made[2], made[3])
-    assert len(made[2].prompt.segments) - common == 2
+    assert len(made[2].prompt.segments) == len(made[3].prompt.segments) == common + 3
 
 
 @pytest.mark.parametrize("closed", [True, False])
@@ -189,8 +177,8 @@ def test_the_last_node_of_a_diamond_sees_the_three_others(
     tokenizer: Tokenizer, layout: TranscriptLayout, texts: dict[int, NodeText]
 ) -> None:
     made = prompts(layout.start(QUESTION, "t"), DIAMOND, texts)
-    # Going on from 3 leaves one title fewer to prefill than going on from 2.
-    assert (made[4].continues, made[4].sees) == (3, (1, 2, 3))
+    # Continuing 3 costs the same; continuing 1 would take two quotes.
+    assert (made[4].continues, made[4].sees) == (2, (1, 2, 3))
     text = tokenizer.decode(made[4].prompt.tokens)
     assert all(text.count(texts[number].text) == 1 for number in (1, 2, 3))
 
@@ -207,20 +195,17 @@ def test_the_longest_text_is_continued_and_the_others_are_quoted_in_order(
 
 
 def test_equal_costs_go_to_the_smallest_number(tokenizer: Tokenizer) -> None:
-    # Equal titles and texts; what differs is the title that only the first has not shown yet, so
-    # the second text is longer by just that line.
-    line = len(tokenizer.text("2. Same\n"))
     graph = PlanGraph([Node(1, "Same"), Node(2, "Same"), Node(3, "Last", (1, 2))])
     word = tokenizer.text(" word")
     layout = TranscriptLayout(tokenizer, ChatTemplate(tokenizer), 8192)
     chosen = []
-    for extra in (line - 1, line, line + 1):
+    for extra in (-1, 0, 1):
         nodes = {
             1: NodeText(1, word * (20 + extra), "word " * (20 + extra)),
             2: NodeText(2, word * 20, "word " * 20),
         }
         nodes = {n: NodeText(n, node.tokens, node.text.rstrip()) for n, node in nodes.items()}
-        last = layout.start(QUESTION, "t").node_prompt(graph, 3, nodes, 64)
+        last = layout.start(QUESTION, "t").node_prompt(graph, 3, nodes, up_to(64))
         chosen.append(last.continues)
     assert chosen == [2, 1, 1]
 
@@ -244,8 +229,8 @@ def test_special_tokens_in_questions_titles_and_texts_stay_text(
         graph = PlanGraph([Node(1, word), Node(2, word), Node(3, word, (1, 2))])
         finished = {n: NodeText(n, tokenizer.text(word), word) for n in (1, 2)}
         start = layout.start([*messages, Message("user", word)], "t")
-        prompt = start.node_prompt(graph, 3, finished, 64).prompt
-        assert tokenizer.decode(prompt.tokens, special=True).count(word) == 12
+        prompt = start.node_prompt(graph, 3, finished, up_to(64)).prompt
+        assert tokenizer.decode(prompt.tokens, special=True).count(word) == 11
         return sum(token in special for token in prompt.tokens)
 
     assert markers(nasty) == markers("qxzq")
@@ -263,104 +248,53 @@ def test_tenants_share_public_segments_and_no_others(
     assert not set(one.hashes[public:]) & set(two.hashes[public:])
 
 
-@pytest.mark.parametrize("family", [None, families.GEMMA])
-@pytest.mark.parametrize("system", [(), (Message("system", "Speak like a plumber."),)])
-def test_every_prompt_of_every_tenant_starts_with_the_public_prefix(
+@pytest.mark.parametrize("context_length", [8192, SMALL_CONTEXT])
+@pytest.mark.parametrize("family", [None, families.GEMMA, families.MISTRAL])
+def test_the_public_prefix_starts_the_prompts_of_every_tenant(
     tokenizer: Tokenizer,
     with_template: Callable[..., Tokenizer],
     texts: dict[int, NodeText],
     family: str | None,
-    system: tuple[Message, ...],
+    context_length: int,
+) -> None:
+    used = tokenizer if family is None else with_template(family)
+    layout = TranscriptLayout(used, ChatTemplate(used), context_length)
+    prefix = layout.public_prefix()
+    assert prefix.public_tokens == len(prefix) > 5
+    for node in prompts(layout.start(QUESTION, "t"), DIAMOND, texts).values():
+        assert node.prompt.hashes[: len(prefix.hashes)] == prefix.hashes
+        assert node.prompt.public_tokens == len(prefix)
+
+
+@pytest.mark.parametrize("family", [None, families.GEMMA])
+def test_behind_a_system_prompt_only_the_instruction_is_public(
+    tokenizer: Tokenizer,
+    with_template: Callable[..., Tokenizer],
+    texts: dict[int, NodeText],
+    family: str | None,
 ) -> None:
     used = tokenizer if family is None else with_template(family)
     layout = TranscriptLayout(used, ChatTemplate(used), 8192)
     prefix = layout.public_prefix()
-    assert prefix.public_tokens == len(prefix) > 5
-    for prompt in prompts(layout.start((*system, *QUESTION), "t"), DIAMOND, texts).values():
-        assert prompt.prompt.hashes[: len(prefix.hashes)] == prefix.hashes
+    talk = (Message("system", "Speak like a plumber."), *QUESTION)
+    for node in prompts(layout.start(talk, "t"), DIAMOND, texts).values():
+        public = sum(segment.public for segment in node.prompt.segments)
+        assert node.prompt.hashes[:public] == prefix.hashes[:public]
+        text = used.decode(node.prompt.tokens[: node.prompt.public_tokens])
+        assert text.endswith(wording.SYSTEM)
 
 
-@st.composite
-def plans(draw: st.DrawFn) -> tuple[PlanGraph, list[int], int]:
-    """A graph, an order in which its nodes can be started, and a context length."""
-    size = draw(st.integers(1, len(TITLES)))
-    needed = [draw(st.sets(st.integers(1, n - 1))) if n > 1 else set() for n in range(1, size + 1)]
-    graph = graph_of(*(tuple(sorted(numbers)) for numbers in needed))
-    order: list[int] = []
-    while len(order) < size:
-        ready = [n for n in range(1, size + 1) if n not in order and needed[n - 1] <= set(order)]
-        order.append(draw(st.sampled_from(ready)))
-    return graph, order, draw(st.sampled_from([8192, 260, 200]))
-
-
-@given(plans())
-def test_prompts_do_not_depend_on_the_order_in_which_nodes_finish(
-    tokenizer: Tokenizer,
-    template: ChatTemplate,
-    texts: dict[int, NodeText],
-    plan: tuple[PlanGraph, list[int], int],
+def test_without_a_system_role_the_instruction_precedes_the_first_example(
+    with_template: Callable[..., Tokenizer],
 ) -> None:
-    graph, order, context_length = plan
-    layout = TranscriptLayout(tokenizer, template, context_length)
-    in_plan_order = prompts(layout.start(QUESTION, "t"), graph, texts)
-    assert prompts(layout.start(QUESTION, "t"), graph, texts, order) == in_plan_order
-    # A scheduler that takes a run over asks for the prompts of unfinished nodes only.
-    last = order[-1]
-    assert prompts(layout.start(QUESTION, "t"), graph, texts, [last])[last] == in_plan_order[last]
-    for number, made in in_plan_order.items():
-        assert len(made.prompt) + 64 <= context_length
-        assert set(graph[number].dependencies) <= {*made.sees, *made.shortened}
-        text = tokenizer.decode(made.prompt.tokens)
-        assert all((texts[n].text in text) or n in made.shortened for n in made.sees)
-        assert all(f"{n}. {TITLES[n - 1]}\n" in text for n in range(1, number + 1))
-        assert f"{number + 1}. " not in text
-
-
-def test_a_dependency_that_does_not_fit_is_cut_in_the_middle_with_a_mark(
-    tokenizer: Tokenizer, template: ChatTemplate, texts: dict[int, NodeText]
-) -> None:
-    layout = TranscriptLayout(tokenizer, template, 512)
-    long = {**texts, 2: written(tokenizer, 2, f"Begin. {'More of it. ' * 120}Finish.")}
-    last = prompts(layout.start(QUESTION, "t"), graph_of((), (), (1, 2)), long)[3]
-    assert (last.continues, last.sees, last.shortened) == (None, (1, 2), (2,))
-    assert len(last.prompt) == 512 - 64
-    text = tokenizer.decode(last.prompt.tokens)
-    assert long[1].text in text
-    assert "About The cost:\nBegin. More of it." in text
-    assert " [...] " in text
-    assert "More of it. Finish.\n\nTell me more about" in text
-
-
-def test_a_conversation_that_grew_too_long_is_left_for_a_quotation(
-    tokenizer: Tokenizer, template: ChatTemplate
-) -> None:
-    layout = TranscriptLayout(tokenizer, template, 512)
-    finished = {n: written(tokenizer, n, "Much to say here. " * 30) for n in range(1, 5)}
-    made = prompts(layout.start(QUESTION, "t"), graph_of((), (1,), (2,), (3,)), finished)
-    assert [made[n].continues for n in (2, 3, 4)] == [1, 2, None]
-    assert (made[4].sees, made[4].shortened) == ((3,), ())
-
-
-def test_without_room_for_any_quotation_a_node_goes_without(
-    tokenizer: Tokenizer, template: ChatTemplate, texts: dict[int, NodeText]
-) -> None:
-    roomy = TranscriptLayout(tokenizer, template, 8192).start(QUESTION, "t")
-    bare = roomy.node_prompt(graph_of((), (), ()), 3, {}, 64).prompt
-    tight = TranscriptLayout(tokenizer, template, len(bare) + 64 + 5)
-    made = prompts(tight.start(QUESTION, "t"), graph_of((), (), (1, 2)), texts)[3]
-    assert (made.prompt, made.sees, made.shortened) == (bare, (), (1, 2))
-
-
-def test_a_question_that_leaves_no_room_is_refused_with_numbers(
-    tokenizer: Tokenizer, template: ChatTemplate
-) -> None:
-    layout = TranscriptLayout(tokenizer, template, 128)
-    long = (Message("user", "why " * 200),)
-    for begin in (layout.start, layout.sequential):
-        with pytest.raises(ContextLengthError, match=r"2\d\d tokens.*128 tokens; shorten"):
-            begin(long, "t")
-    with pytest.raises(ContextLengthError, match="lower max_tokens"):
-        layout.start(QUESTION, "t").node_prompt(graph_of(()), 1, {}, 100)
+    tokenizer = with_template(families.GEMMA)
+    layout = TranscriptLayout(tokenizer, ChatTemplate(tokenizer), 8192)
+    text = tokenizer.decode(layout.public_prefix().tokens, special=True)
+    question, title, _ = wording.EXAMPLES[0]
+    assert text.startswith(
+        f"<|endoftext|><|im_start|>user\n{wording.SYSTEM}\n\n{question}\n\n"
+        f"Tell me about {title} in one short paragraph.<|im_end|>\n<|im_start|>model\n## {title}\n"
+    )
 
 
 def test_where_the_template_cannot_continue_dependencies_are_quoted(
@@ -370,6 +304,6 @@ def test_where_the_template_cannot_continue_dependencies_are_quoted(
     layout = TranscriptLayout(tokenizer, ChatTemplate(tokenizer), 8192)
     last = prompts(layout.start(QUESTION, "t"), DIAMOND, texts)[4]
     assert (last.continues, last.sees) == (None, (1, 2, 3))
-    text = tokenizer.decode(last.prompt.tokens)
-    assert text.count("<|im_start|>assistant") == 0
+    text = tokenizer.decode(last.prompt.tokens, special=True)
+    assert text.count("<|im_start|>assistant") == len(wording.EXAMPLES) + 1
     assert all(texts[number].text in text for number in (1, 2, 3))

@@ -21,8 +21,6 @@ from tests.scheduling.conftest import MakeScheduler
 from tests.scheduling.helpers import DIAMOND, collect, finished, parts, question, until
 
 LONG = "salt and water, " * 40
-QUESTION_TOKENS = 100
-"""The question is longer; what all questions share is not."""
 
 
 class Pool:
@@ -69,10 +67,9 @@ def known(pool: Pool, tools: ModelTools, request: RunRequest) -> set[str]:
     """Replicas that have the run's question cached, as the other scheduler believes."""
     conversation = tools.layout.start(request.messages, request.tenant)
     graph = PlanGraph(request.plan[:1])  # type: ignore[index]
-    prompt = conversation.node_prompt(graph, 1, {}, 8).prompt
-    return {
-        name for name in pool.pool.switches if pool.replicas.cached(prompt, name) > QUESTION_TOKENS
-    }
+    prompt = conversation.node_prompt(graph, 1, {}, lambda node: 8).prompt
+    public = prompt.public_tokens
+    return {name for name in pool.pool.switches if pool.replicas.cached(prompt, name) > public}
 
 
 async def test_a_scheduler_learns_what_another_has_placed(
