@@ -57,7 +57,7 @@ async def runtime(model_folder: str) -> AsyncIterator[Runtime]:
         temperature=0.0,
         kv_budget_mb=512,
         node_max_tokens=12,
-        max_title_chars=24,
+        max_title_words=2,
         lease_ttl_s=10,
         equal_work=True,
     )

@@ -81,9 +81,7 @@ VALUES = [
         grammar="start: /a/",
         lease=Lease("owner", 1.5),
     ),
-    Chunk(
-        "r", 2, 0, 5, (1,), "a", FinishReason.CANCELLED, load=Load(running=1), first=((1, -1.0),)
-    ),
+    Chunk("r", 2, 0, 5, (1,), "a", FinishReason.CANCELLED, load=Load(running=1), scores=(-1.0,)),
     EngineStats("m", "e", "float32", 512, 9, 1, Load(), 1, 2, 3, 4, live=(("r", 2),)),
 ]
 

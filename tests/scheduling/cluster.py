@@ -34,7 +34,8 @@ class Process:
             update={
                 "node_max_tokens": 40,
                 "sequential_max_tokens": 40,
-                "max_title_chars": 12,
+                "max_title_words": 2,
+                "equal_work": True,
                 "lease_ttl_s": 0.4,
                 "silence_s": 0.4,
                 "node_attempts": 20,

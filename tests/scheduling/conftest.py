@@ -64,7 +64,9 @@ def pool(engine: TorchEngine) -> LocalPool:
 @pytest.fixture(scope="session")
 def model_planner(tools: ModelTools, shared_engine: TorchEngine) -> Planner:
     """The real planner: the tiny model writes nonsense, but under the grammar."""
-    return new_planner(Settings(max_title_chars=12), tools, LocalPool({"local": shared_engine}))
+    return new_planner(
+        Settings(max_title_words=2, equal_work=True), tools, LocalPool({"local": shared_engine})
+    )
 
 
 @pytest.fixture

@@ -32,7 +32,7 @@ def other_model(tools: ModelTools) -> ModelTools:
 async def test_every_prompt_is_for_the_model(
     make_scheduler: MakeScheduler, engine: TorchEngine, tools: ModelTools
 ) -> None:
-    settings = Settings(max_title_chars=12)
+    settings = Settings(max_title_words=2, equal_work=True)
     pool = FaultyEngines({"local": engine})
     scheduler = make_scheduler(pool, planner=new_planner(settings, tools, pool))
     for asked in (question(), question(plan=parts(*DIAMOND)), question(mode=Mode.SEQUENTIAL)):

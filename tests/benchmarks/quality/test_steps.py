@@ -40,7 +40,13 @@ def asking(folder: Path, *more: str) -> list[str]:
 
 
 def test_answers_are_kept_compared_and_blinded(folder: Path, tiny_model_folder: str) -> None:
-    settings = ["max_nodes=3", "max_title_chars=8", "node_max_tokens=12", "served_model_name=small"]
+    settings = [
+        "max_nodes=3",
+        "max_title_words=2",
+        "equal_work=true",
+        "node_max_tokens=12",
+        "served_model_name=small",
+    ]
     main(asking(folder, "--max-tokens", "30", "--model", tiny_model_folder, *settings))
     answers = read_rows(folder / "answers.jsonl", Answer)
     assert [(one.id, one.mode) for one in answers] == [
@@ -93,7 +99,8 @@ async def test_answers_of_a_server_are_those_of_the_process(
         served_model_name="tiny",
         kv_budget_mb=64,
         max_nodes=3,
-        max_title_chars=8,
+        max_title_words=2,
+        equal_work=True,
         node_max_tokens=12,
     )
     async with await Runtime.open(settings) as runtime, serving(runtime.service, settings) as url:
