@@ -123,7 +123,7 @@ class ModelPlanner:
         )
         deciding: asyncio.Task[float] | None = None
         if request.decide and not request.known:
-            deciding = asyncio.create_task(self._one_probability(request))
+            deciding = asyncio.create_task(self._one_probability(request, progress.spend))
         stream = self._pool.generate(generate)
         try:
             async with aclosing(stream):
@@ -183,17 +183,22 @@ class ModelPlanner:
             node = request.known[node.number - 1]
         else:
             earlier = tuple(progress.nodes)
-            needed = await self.dependencies(request, earlier, node.title, replica)
+            needed = await self.dependencies(request, earlier, node.title, replica, progress.spend)
             node = replace(node, dependencies=needed)
         progress.nodes.append(node)
         return PlanLine(node, progress.usage(), progress.emitted)
 
     async def dependencies(
-        self, request: PlanRequest, nodes: Sequence[Node], title: str, replica: str = ""
+        self,
+        request: PlanRequest,
+        nodes: Sequence[Node],
+        title: str,
+        replica: str = "",
+        spend: Callable[[Chunk], None] = lambda _: None,
     ) -> tuple[int, ...]:
         """Numbers of the earlier `nodes` that the next part of a plan, with this title, needs.
 
-        Decided at `replica`, if there is one.
+        Decided at `replica`, if there is one; `spend` gets the chunk with the decision.
         """
         number = len(nodes) + 1
         if not nodes or number > self._dependencies.parts:
@@ -212,15 +217,15 @@ class ModelPlanner:
         )
         tokens = self._dependencies.candidates(len(nodes))
         return self._dependencies.choose(
-            await self._scores(request, -number, prompt, tokens, replica)
+            await self._scores(request, -number, prompt, tokens, spend, replica)
         )
 
-    async def _one_probability(self, request: PlanRequest) -> float:
+    async def _one_probability(self, request: PlanRequest, spend: Callable[[Chunk], None]) -> float:
         prompt = await in_thread_if_long(
             chars_of(request.messages), self._split_prompt.build, request.messages, request.tenant
         )
         return self._split.probability(
-            await self._scores(request, SPLIT_NODE, prompt, self._split.candidates)
+            await self._scores(request, SPLIT_NODE, prompt, self._split.candidates, spend)
         )
 
     async def _scores(
@@ -229,6 +234,7 @@ class ModelPlanner:
         node: int,
         prompt: Prompt,
         tokens: tuple[int, ...],
+        spend: Callable[[Chunk], None],
         replica: str = "",
     ) -> tuple[float, ...]:
         """Log probabilities of `tokens` after `prompt`."""
@@ -245,6 +251,7 @@ class ModelPlanner:
         async with aclosing(self._pool.generate(generate, (replica,) if replica else ())) as stream:
             async for chunk in stream:
                 if chunk.scores:
+                    spend(chunk)
                     return chunk.scores
         raise UnavailableError("the decoder dropped a decision of the plan")
 
@@ -286,12 +293,25 @@ class _Progress:
         self._probability: float | None = None
         self._split = True
         self._tokens = self._steps = self._prompt_tokens = self._cached_tokens = 0
+        self._spent = PlanUsage()
+        """Of the decisions."""
         self._reason: str | None = None
         self._refused: str | None = None
         self.nodes: list[Node] = []
         """Those that were sent, with their dependencies."""
         self.over = False
         """Whether the rest of the stream can be ignored."""
+
+    def spend(self, decision: Chunk) -> None:
+        """Count a decision, too."""
+        spent = self._spent
+        self._spent = replace(
+            spent,
+            tokens=spent.tokens + 1,
+            steps=spent.steps + 1,
+            prompt_tokens=spent.prompt_tokens + decision.prompt_tokens,
+            cached_tokens=spent.cached_tokens + decision.cached_tokens,
+        )
 
     def stop(self, reason: str | None) -> None:
         """End the plan here."""
@@ -346,27 +366,19 @@ class _Progress:
         return new
 
     def usage(self) -> PlanUsage:
-        """Resources used by the plan so far."""
+        """Resources used by the plan so far, with its decisions."""
+        spent = self._spent
         return PlanUsage(
-            tokens=self._tokens,
-            steps=self._steps,
-            prompt_tokens=self._prompt_tokens,
-            cached_tokens=self._cached_tokens,
+            tokens=self._tokens + spent.tokens,
+            steps=self._steps + spent.steps,
+            prompt_tokens=self._prompt_tokens + spent.prompt_tokens,
+            cached_tokens=self._cached_tokens + spent.cached_tokens,
             one_probability=self._probability,
         )
 
     def summary(self) -> PlanEnded:
         """The last event of the plan."""
-        return PlanEnded(
-            split=self._split,
-            tokens=self._tokens,
-            steps=self._steps,
-            prompt_tokens=self._prompt_tokens,
-            cached_tokens=self._cached_tokens,
-            one_probability=self._probability,
-            reason=self._reason,
-            refused=self._refused,
-        )
+        return PlanEnded(self._split, self.usage(), reason=self._reason, refused=self._refused)
 
 
 _EARLY = {

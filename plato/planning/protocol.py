@@ -73,22 +73,11 @@ class PlanEnded:
 
     split: bool
     """False: the model chose `[ONE]`; no line was sent."""
-    tokens: int
-    steps: int
-    prompt_tokens: int
-    cached_tokens: int
-    one_probability: float | None = None
+    usage: PlanUsage
     reason: str | None = None
     """Why the plan ended early (token budget, deadline, a line that was refused), if it did."""
     refused: str | None = None
     """The title of that line; see `plato.planning.titles.refusal`."""
-
-    @property
-    def usage(self) -> PlanUsage:
-        """Resources used by the plan."""
-        return PlanUsage(
-            self.tokens, self.steps, self.prompt_tokens, self.cached_tokens, self.one_probability
-        )
 
 
 PlanEvent = PlanStarted | PlanLine | PlanEnded
