@@ -36,20 +36,13 @@ class PlanParser:
     1 | 1` is about a title "1".
     """
 
-    def __init__(
-        self,
-        *,
-        max_nodes: int = MAX_NODES,
-        max_title_chars: int = MAX_TITLE_CHARS,
-        fields: Fields | None = None,
-    ) -> None:
+    def __init__(self, *, max_nodes: int = MAX_NODES, fields: Fields | None = None) -> None:
         """`fields` are those of every line, if they are known: of a plan that is decoded."""
         self.one = False
         """Whether the text was `[ONE]`."""
         self.ended = False
         """Whether `[END]` or `[ONE]` was read; only white space may follow."""
         self._max_nodes = max_nodes
-        self._max_title_chars = max_title_chars
         self._fields = fields
         self._graph = PlanGraph()
         self._buffer = ""
@@ -96,7 +89,7 @@ class PlanParser:
                 break
             if len(line) > _MAX_LINE_CHARS:
                 raise self._wrong(
-                    f"the line is too long; a title has up to {self._max_title_chars} characters"
+                    f"the line is too long; a title has up to {MAX_TITLE_CHARS} characters"
                 )
             if not newline:
                 return
@@ -126,7 +119,7 @@ class PlanParser:
             raise self._malformed(line, fields)
         if len(self._graph) == self._max_nodes:
             raise self._wrong(f"the plan has more than {self._max_nodes} parts; merge some")
-        problem = title_problem(title, self._max_title_chars)
+        problem = title_problem(title, MAX_TITLE_CHARS)
         if problem is not None:
             raise self._wrong(problem)
         if title != title.strip():

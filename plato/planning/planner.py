@@ -121,19 +121,12 @@ class ModelPlanner:
         generate = await in_thread_if_long(
             chars_of(request.messages), self.generate_request, request
         )
-        deciding: asyncio.Task[float] | None = None
-        if request.decide and not request.known:
-            deciding = asyncio.create_task(self._one_probability(request, progress.spend))
-        stream = self._pool.generate(generate)
-        try:
-            async with aclosing(stream):
-                async for event in self._follow(
-                    request, stream, progress, begun, deadline, deciding
-                ):
-                    yield event
-        finally:
-            if deciding is not None:
-                await end_task(deciding)
+        async with (
+            aclosing(self._pool.generate(generate)) as stream,
+            aclosing(self._follow(request, stream, progress, begun, deadline)) as events,
+        ):
+            async for event in events:
+                yield event
         yield progress.summary()
 
     async def _follow(
@@ -143,37 +136,53 @@ class ModelPlanner:
         progress: _Progress,
         begun: str,
         deadline: float,
-        deciding: asyncio.Task[float] | None,
     ) -> AsyncGenerator[PlanEvent, None]:
         """The events of `stream`, up to the plan's end or the deadline."""
+        deciding: asyncio.Task[float] | None = None
         started = False
-        while not progress.over:
-            # Not around the whole loop: while this generator is suspended in a `yield`, the
-            # timeout would cancel the consumer's await.
-            events: list[PlanEvent] = []
-            try:
-                async with asyncio.timeout_at(deadline) as timer:
-                    chunk = await anext(stream, None)
-                    if chunk is None or chunk.finish is FinishReason.CANCELLED:
-                        raise UnavailableError("the decoder dropped the plan")
-                    if chunk.offset != len(progress.emitted):
-                        raise UnavailableError("tokens of the plan are missing")
-                    text = chunk.text
-                    if not started:
-                        events.append(PlanStarted(chunk.replica, chunk.epoch))
-                        text = begun + text
+        try:
+            while not progress.over:
+                # Not around the whole loop: while this generator is suspended in a `yield`, the
+                # timeout would cancel the consumer's await.
+                events: list[PlanEvent] = []
+                try:
+                    async with asyncio.timeout_at(deadline) as timer:
                         if deciding is not None:
                             progress.decide(await deciding, self._split)
-                    for node in progress.take(chunk, text, self.refusal):
-                        line = await self._line(request, node, progress, chunk.replica)
-                        events.append(line)
-            except TimeoutError:
-                if not timer.expired():
-                    raise
-                progress.stop(f"the plan exceeded its deadline of {request.deadline_s:g} s")
-            started = True
-            for event in events:
-                yield event
+                            deciding = None
+                            if progress.over:
+                                break
+                        chunk = await self._chunk(stream, progress)
+                        text = chunk.text
+                        if not started:
+                            events.append(PlanStarted(chunk.replica, chunk.epoch))
+                            text = begun + text
+                            if request.decide and not request.known:
+                                deciding = asyncio.create_task(
+                                    self._one_probability(request, chunk.replica, progress.spend)
+                                )
+                        for node in progress.take(chunk, text, self.refusal):
+                            line = await self._line(request, node, progress, chunk.replica)
+                            events.append(line)
+                except TimeoutError:
+                    if not timer.expired():
+                        raise
+                    progress.stop(f"the plan exceeded its deadline of {request.deadline_s:g} s")
+                started = True
+                for event in events:
+                    yield event
+        finally:
+            if deciding is not None:
+                await end_task(deciding)
+
+    async def _chunk(self, stream: AsyncGenerator[Chunk], progress: _Progress) -> Chunk:
+        """The next chunk of the plan."""
+        chunk = await anext(stream, None)
+        if chunk is None or chunk.finish is FinishReason.CANCELLED:
+            raise UnavailableError("the decoder dropped the plan")
+        if chunk.offset != len(progress.emitted):
+            raise UnavailableError("tokens of the plan are missing")
+        return chunk
 
     async def _line(
         self, request: PlanRequest, node: Node, progress: _Progress, replica: str
@@ -198,7 +207,8 @@ class ModelPlanner:
     ) -> tuple[int, ...]:
         """Numbers of the earlier `nodes` that the next part of a plan, with this title, needs.
 
-        Decided at `replica`, if there is one; `spend` gets the chunk with the decision.
+        Decided at `replica`, if there is one: the scheduler renews its lease there. `spend` gets the
+        chunk with the decision.
         """
         number = len(nodes) + 1
         if not nodes or number > self._dependencies.parts:
@@ -220,12 +230,14 @@ class ModelPlanner:
             await self._scores(request, -number, prompt, tokens, spend, replica)
         )
 
-    async def _one_probability(self, request: PlanRequest, spend: Callable[[Chunk], None]) -> float:
+    async def _one_probability(
+        self, request: PlanRequest, replica: str, spend: Callable[[Chunk], None]
+    ) -> float:
         prompt = await in_thread_if_long(
             chars_of(request.messages), self._split_prompt.build, request.messages, request.tenant
         )
         return self._split.probability(
-            await self._scores(request, SPLIT_NODE, prompt, self._split.candidates, spend)
+            await self._scores(request, SPLIT_NODE, prompt, self._split.candidates, spend, replica)
         )
 
     async def _scores(

@@ -62,8 +62,8 @@ class PlanFollower:
             replica=self._replica,
         )
 
-    async def follow(self, request: PlanRequest, known: int, add: AddNode) -> None:
-        """Call `add` for every node after the first `known`.
+    async def follow(self, request: PlanRequest, add: AddNode) -> None:
+        """Call `add` for every node after those that `request` knows.
 
         If a planner dies or is silent, another one resumes from the tokens of the last line.
         Raises `ContextLengthError`.
@@ -73,11 +73,11 @@ class PlanFollower:
         emitted, nodes = request.emitted, list(request.known)
 
         def take(line: PlanLine) -> None:
-            nonlocal known, emitted
+            nonlocal emitted
             self.usage = line.usage
-            nodes[line.node.number - 1 :] = [line.node]
-            if line.node.number > known:
-                known, emitted = line.node.number, line.emitted
+            if line.node.number > len(nodes):
+                nodes.append(line.node)
+                emitted = line.emitted
                 add(line.node, self.report(line.node.number), line.emitted)
 
         attempt = request
@@ -94,7 +94,7 @@ class PlanFollower:
             logger.warning(
                 "plan attempt failed: %s",
                 failure,
-                extra={"run": request.run_id, "attempt": number, "known": known},
+                extra={"run": request.run_id, "attempt": number, "known": len(nodes)},
             )
             left_s = deadline - loop.time()
             if left_s <= 0:

@@ -98,7 +98,7 @@ class PlanPhase:
             emitted=emitted,
             known=tuple(self._nodes.graph),
         )
-        await follower.follow(plan, known=len(self._nodes.graph), add=add)
+        await follower.follow(plan, add)
         await self._settle(follower)
 
     async def _settle(self, follower: PlanFollower) -> None:

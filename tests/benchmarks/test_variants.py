@@ -8,13 +8,20 @@ import pytest
 
 from benchmarks.answering.variants import FlatPriority, WholePlan
 from plato.engine import Chunk, GenerateRequest, Prompt, Segment
-from plato.planning.protocol import PlanEnded, PlanEvent, PlanLine, PlanRequest, PlanStarted
+from plato.planning.protocol import (
+    PlanEnded,
+    PlanEvent,
+    PlanLine,
+    PlanRequest,
+    PlanStarted,
+    PlanUsage,
+)
 from plato.runs import Node
 from plato.runtime import LocalPool
 
 STARTED = PlanStarted("a", "e1")
 LINES = [PlanLine(Node(number, f"Part {number}")) for number in (1, 2)]
-ENDED = PlanEnded(split=True, tokens=9, steps=5, prompt_tokens=40, cached_tokens=0)
+ENDED = PlanEnded(split=True, usage=PlanUsage(tokens=9, steps=5, prompt_tokens=40))
 
 
 class Script:

@@ -39,6 +39,7 @@ REQUEST = RunRequest(
         seed=2**63 - 1,
         repetition_penalty=1.1,
         penalty_exempt=frozenset({5, 3, 9}),
+        penalised=(4, 8),
         first_token_bias=((7, -1.5), (8, 2.0)),
     ),
     stop=("\n\n", "END"),

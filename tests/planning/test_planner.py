@@ -1,120 +1,28 @@
-"""The planner against a scripted pool: faults and orders of events that no model can be made to
-produce, over the text and tokens that a real tokenizer gives."""
+"""The planner's events for what a scripted pool decodes; its decisions have a file of their own."""
 
 from __future__ import annotations
 
 import asyncio
-import math
-from collections.abc import AsyncIterator, Sequence
+from typing import Any
 
 import pytest
 
 from plato.engine import Chunk, FinishReason, GenerateRequest, Lease
 from plato.errors import UnavailableError
-from plato.planning.planner import ModelPlanner
-from plato.planning.protocol import PlanEnded, PlanEvent, PlanLine, PlanRequest, PlanStarted
+from plato.planning.grammar import plan_grammar
+from plato.planning.protocol import PlanEnded, PlanLine, PlanStarted
+from plato.planning.titles import title_of_words
 from plato.prompting import ChatTemplate, Tokenizer
-from plato.runs import Message, Node
-
-LINES = ("1 | - | Solar\n", "2 | - | Wind\n", "3 | 1,2 | Choice\n")
-NODES = (Node(1, "Solar"), Node(2, "Wind"), Node(3, "Choice", (1, 2)))
-
-
-class Script:
-    """A pool that replays texts, one chunk each; `None` waits for ever."""
-
-    def __init__(
-        self,
-        tokenizer: Tokenizer,
-        *texts: str | Exception | None,
-        finish: FinishReason = FinishReason.STOP,
-        first: tuple[tuple[int, float], ...] = (),
-    ) -> None:
-        self._tokenizer = tokenizer
-        self._texts = texts
-        self._finish = finish
-        self._first = first
-        self.requests: list[GenerateRequest] = []
-        self.sent = 0
-        self.waits = asyncio.Event()
-        self.closed = False
-
-    async def generate(
-        self, request: GenerateRequest, ranked: tuple[str, ...] = ()
-    ) -> AsyncIterator[Chunk]:
-        self.requests.append(request)
-        try:
-            yield self._chunk(request, 0, "", cached_tokens=300)
-            offset = 0
-            for place, text in enumerate(self._texts):
-                if text is None:
-                    self.waits.set()
-                    await asyncio.Event().wait()
-                    continue
-                if isinstance(text, Exception):
-                    raise text
-                last = place == len(self._texts) - 1
-                chunk = self._chunk(request, offset, text, finish=self._finish if last else None)
-                self.sent += 1
-                yield chunk
-                offset += len(chunk.tokens)
-        finally:
-            self.closed = True
-
-    def _chunk(
-        self,
-        request: GenerateRequest,
-        offset: int,
-        text: str,
-        *,
-        finish: FinishReason | None = None,
-        cached_tokens: int = 0,
-    ) -> Chunk:
-        tokens = self._tokenizer.text(text)
-        return Chunk(
-            run_id=request.run_id,
-            node=request.node,
-            attempt=0,
-            offset=offset,
-            tokens=tokens,
-            text=text,
-            finish=finish,
-            prompt_tokens=350,
-            cached_tokens=cached_tokens,
-            replica="r1",
-            epoch="e1",
-            first=self._first if tokens and offset == 0 else (),
-            steps=(offset + len(tokens)) // 2,
-        )
-
-
-def planner(script: Script, tokenizer: Tokenizer, template: ChatTemplate) -> ModelPlanner:
-    return ModelPlanner(script, tokenizer, template, max_title_chars=60, split_threshold=0.25)
-
-
-def ask(*, decide: bool = False, deadline_s: float = 5, lease: Lease | None = None) -> PlanRequest:
-    return PlanRequest(
-        run_id="run",
-        tenant="tenant",
-        messages=(Message("user", "Solar or wind?"),),
-        max_nodes=6,
-        decide=decide,
-        lease=lease,
-        deadline_s=deadline_s,
-    )
-
-
-async def events_of(planner: ModelPlanner, request: PlanRequest) -> list[PlanEvent]:
-    return [event async for event in planner.plan(request)]
-
-
-def ended(events: Sequence[PlanEvent]) -> PlanEnded:
-    assert isinstance(events[-1], PlanEnded)
-    return events[-1]
-
-
-def nodes_of(events: Sequence[PlanEvent]) -> tuple[Node, ...]:
-    return tuple(event.node for event in events if isinstance(event, PlanLine))
+from tests.planning.scripted import (
+    LINES,
+    NODES,
+    Script,
+    ask,
+    ended,
+    events_of,
+    nodes_of,
+    planner,
+)
 
 
 async def test_a_plan_is_started_then_lines_then_ended(
@@ -191,40 +99,54 @@ async def test_the_deadline_never_interrupts_what_the_consumer_waits_for(
     assert ended([event async for event in stream]).reason is not None
 
 
-async def test_one_ends_the_plan_without_lines_and_reports_its_probability(
-    tokenizer: Tokenizer, template: ChatTemplate
-) -> None:
-    one, split = tokenizer.text("[ONE]")[0], tokenizer.text("1 |")[0]
-    first = ((split, math.log(0.7)), (one, math.log(0.3)))
-    script = Script(tokenizer, "[", "ONE]", first=first)
-    events = await events_of(planner(script, tokenizer, template), ask(decide=True))
-
-    assert nodes_of(events) == ()
-    assert not ended(events).split
-    assert ended(events).one_probability == pytest.approx(0.3)
-    assert ended(events).reason is None
-
-
 async def test_a_line_that_does_not_parse_ends_the_plan_and_the_decoding(
     tokenizer: Tokenizer, template: ChatTemplate
 ) -> None:
-    script = Script(tokenizer, LINES[0] + LINES[1] + "3 | 9 | Oops\n", None)
+    script = Script(tokenizer, LINES[0] + LINES[1] + "4 | Oops\n", None)
     events = await events_of(planner(script, tokenizer, template), ask())
 
     assert nodes_of(events) == NODES[:2]
-    assert "line 3: part 3 depends on part 9" in (ended(events).reason or "")
+    assert "line 3: part 4 is out of order" in (ended(events).reason or "")
     assert script.closed
 
 
-async def test_a_title_that_was_there_before_ends_the_plan(
+@pytest.mark.parametrize(
+    ("title", "why"),
+    [
+        ("solar", "repeated"),
+        ("1. Salt", "no title"),
+        ("Choose the", "no title"),
+    ],
+)
+async def test_a_title_that_is_refused_ends_the_plan_and_the_decoding_with_the_reason(
+    tokenizer: Tokenizer, template: ChatTemplate, title: str, why: str
+) -> None:
+    script = Script(tokenizer, *LINES[:2], f"3 | {title}\n", None)
+    events = await events_of(planner(script, tokenizer, template), ask())
+
+    assert nodes_of(events) == NODES[:2]
+    assert ended(events).refused == title
+    assert ended(events).reason == f"the plan ended before its line 3, {title!r} ({why})"
+    assert ended(events).split
+    assert script.closed
+
+
+async def test_lines_of_one_chunk_are_taken_up_to_the_refused_one(
     tokenizer: Tokenizer, template: ChatTemplate
 ) -> None:
-    script = Script(tokenizer, *LINES[:2], "3 | - | solar\n", None)
+    script = Script(tokenizer, "".join((*LINES[:2], "3 | Wind\n", "4 | Rain\n[END]")))
     events = await events_of(planner(script, tokenizer, template), ask())
 
     assert nodes_of(events) == NODES[:2]
-    assert ended(events).reason is None
-    assert script.closed
+    assert ended(events).refused == "Wind"
+
+
+async def test_a_plan_that_is_not_refused_ends_without_a_reason(
+    tokenizer: Tokenizer, template: ChatTemplate
+) -> None:
+    script = Script(tokenizer, *LINES, "[END]")
+    events = await events_of(planner(script, tokenizer, template), ask())
+    assert (ended(events).reason, ended(events).refused) == (None, None)
 
 
 @pytest.mark.parametrize(
@@ -237,7 +159,7 @@ async def test_a_title_that_was_there_before_ends_the_plan(
 async def test_a_stream_that_ends_before_the_plan_gives_the_reason(
     tokenizer: Tokenizer, template: ChatTemplate, finish: FinishReason, reason: str
 ) -> None:
-    script = Script(tokenizer, *LINES[:2], "3 | -", finish=finish)
+    script = Script(tokenizer, *LINES[:2], "3 | Ch", finish=finish)
     events = await events_of(planner(script, tokenizer, template), ask())
 
     assert nodes_of(events) == NODES[:2]
@@ -247,7 +169,7 @@ async def test_a_stream_that_ends_before_the_plan_gives_the_reason(
 async def test_a_plan_that_its_decoder_drops_is_a_failure_after_the_lines_before(
     tokenizer: Tokenizer, template: ChatTemplate
 ) -> None:
-    script = Script(tokenizer, *LINES[:2], "3 | -", finish=FinishReason.CANCELLED)
+    script = Script(tokenizer, *LINES[:2], "3 | Ch", finish=FinishReason.CANCELLED)
     events = []
 
     async def plan() -> None:
@@ -275,22 +197,41 @@ async def test_a_timeout_inside_the_pool_is_a_failure_and_not_the_deadline(
         await events_of(planner(script, tokenizer, template), ask())
 
 
+async def test_a_second_attempt_resumes_behind_the_tokens_and_sends_their_lines_again(
+    tokenizer: Tokenizer, template: ChatTemplate
+) -> None:
+    emitted = tokenizer.text("".join(LINES[:2]) + "3 | Ch")
+    script = Script(tokenizer, "oice\n", "[END]")
+    request = ask(attempt=1, emitted=emitted, known=NODES[:2])
+    events = await events_of(planner(script, tokenizer, template), request)
+
+    assert nodes_of(events) == NODES
+    assert (script.requests[0].attempt, script.requests[0].emitted) == (1, emitted)
+    lines = [event for event in events if isinstance(event, PlanLine)]
+    assert lines[-1].emitted == (*emitted, *tokenizer.text("oice\n"))
+
+
+async def test_a_gap_in_the_tokens_is_a_failure(
+    tokenizer: Tokenizer, template: ChatTemplate
+) -> None:
+    class Losing(Script):
+        def _chunk(self, request: GenerateRequest, offset: int, text: str, **fields: Any) -> Chunk:
+            return super()._chunk(request, offset + 1 if offset else 0, text, **fields)
+
+    script = Losing(tokenizer, *LINES, "[END]")
+    with pytest.raises(UnavailableError, match="tokens of the plan are missing"):
+        await events_of(planner(script, tokenizer, template), ask())
+
+
 async def test_the_request_is_greedy_under_the_grammar_and_carries_the_lease(
     tokenizer: Tokenizer, template: ChatTemplate
 ) -> None:
     lease = Lease("scheduler", 1.5)
     script = Script(tokenizer, *LINES, "[END]")
     await events_of(planner(script, tokenizer, template), ask(lease=lease))
-    await events_of(planner(script, tokenizer, template), ask(decide=True))
-    free, deciding = script.requests
+    (request,) = script.requests
 
-    assert (free.node, free.lease, free.prompt.tenant) == (0, lease, "tenant")
-    assert free.sampling.temperature == 0
-    assert free.report_first == 0
-    assert free.sampling.first_token_bias == ()
-    assert "[ONE]" not in (free.grammar or "")
-    assert deciding.report_first == 8
-    ((token, bias),) = deciding.sampling.first_token_bias
-    assert token == tokenizer.text("[ONE]")[0]
-    assert bias == pytest.approx(math.log(3))
-    assert "[ONE]" in (deciding.grammar or "")
+    assert (request.node, request.lease, request.prompt.tenant) == (0, lease, "tenant")
+    assert request.sampling.temperature == 0
+    assert request.sampling.penalty_exempt.issuperset(tokenizer.text("1 | 2 | 3\n[END]"))
+    assert request.grammar == plan_grammar(6, title_of_words(12))

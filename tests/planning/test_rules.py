@@ -165,7 +165,7 @@ LINES: dict[Fields, dict[str, Accepts]] = {}
 def plan_decoders(fields: Fields) -> dict[str, Accepts]:
     if fields not in LINES:
         title = title_of_words(3, 6)
-        LINES[fields] = decoders(plan_rules(5, fields=fields, title=title, allow_one=True))
+        LINES[fields] = decoders(plan_rules(5, fields=fields, title=title))
     return LINES[fields]
 
 
@@ -217,13 +217,13 @@ def test_a_plan_of_every_form_is_accepted_and_read_as_it_was(fields: Fields) -> 
     )
     text = write_plan(nodes, fields)
     assert verdicts(plan_decoders(fields), text) == {True}
-    assert verdicts(plan_decoders(fields), "[ONE]") == {True}
+    assert verdicts(plan_decoders(fields), "[ONE]") == {False}
     assert verdicts(plan_decoders(fields), text.removesuffix("[END]")) == {False}
 
 
-@pytest.mark.parametrize(("lines", "largest"), [(8, 8_000), (32, 50_000)])
+@pytest.mark.parametrize(("lines", "largest"), [(8, 20_000), (32, 100_000)])
 def test_a_regular_expression_grows_slowly_with_the_number_of_lines(
     lines: int, largest: int
 ) -> None:
-    rules = plan_rules(lines, fields=TITLE_FIRST, title=title_of_words(), allow_one=False)
+    rules = plan_rules(lines, fields=TITLE_FIRST, title=title_of_words(12))
     assert len(regex(rules)) < largest

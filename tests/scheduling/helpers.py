@@ -17,7 +17,14 @@ from plato.engine import (
     Replica,
     SamplingParams,
 )
-from plato.planning.protocol import PlanEnded, PlanEvent, PlanLine, PlanRequest, PlanStarted
+from plato.planning.protocol import (
+    PlanEnded,
+    PlanEvent,
+    PlanLine,
+    PlanRequest,
+    PlanStarted,
+    PlanUsage,
+)
 from plato.prompting.model_tools import ModelTools
 from plato.runs import (
     Event,
@@ -100,15 +107,10 @@ class ScriptedPlanner:
 
 def ended(*, split: bool = True, reason: str | None = None, probability: float = 0.1) -> PlanEnded:
     """The end of a plan of 30 tokens."""
-    return PlanEnded(
-        split=split,
-        tokens=30,
-        steps=20,
-        prompt_tokens=100,
-        cached_tokens=60,
-        one_probability=probability,
-        reason=reason,
+    usage = PlanUsage(
+        tokens=30, steps=20, prompt_tokens=100, cached_tokens=60, one_probability=probability
     )
+    return PlanEnded(split, usage, reason)
 
 
 class ScriptedPool:

@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from plato.runs import Mode, Node
-from plato.scheduling.budget import node_budget, sequential_budget
+from plato.runs import Length, Mode, Node
+from plato.scheduling.budget import (
+    node_budget,
+    planned_nodes,
+    sequential_budget,
+    too_short_to_split,
+)
 from tests.scheduling.helpers import parts, question
 
 PART = Node(1, "Salt")
@@ -20,8 +25,10 @@ def test_without_a_bound_every_part_gets_the_deployments() -> None:
     assert node_budget(question(), PART, 256) == 256
 
 
-@pytest.mark.parametrize(("max_tokens", "budget"), [(1, 1), (5, 3), (100, 50), (5000, 256)])
-def test_a_part_of_a_plan_to_be_decoded_gets_half_of_the_answer(
+@pytest.mark.parametrize(
+    ("max_tokens", "budget"), [(1, 1), (5, 3), (100, 50), (144, 48), (200, 50), (5000, 256)]
+)
+def test_a_part_of_a_plan_to_be_decoded_gets_the_share_of_one_of_the_expected_parts(
     max_tokens: int, budget: int
 ) -> None:
     assert node_budget(question(max_tokens=max_tokens), PART, 256) == budget
@@ -32,6 +39,36 @@ def test_a_plan_handed_in_is_split_evenly_and_covers_the_answer() -> None:
     budget = node_budget(question(max_tokens=100, plan=plan), plan[0], 256)
     assert budget == 34
     assert budget * len(plan) >= 100
+
+
+def test_a_plan_handed_in_is_shared_by_the_lengths_of_its_parts() -> None:
+    lengths = (Length.SHORT, None, Length.MEDIUM, Length.LONG)
+    plan = tuple(
+        Node(number, "Salt", length=length) for number, length in enumerate(lengths, start=1)
+    )
+    asked = question(max_tokens=90, plan=plan)
+    assert [node_budget(asked, part, 256) for part in plan] == [10, 20, 20, 40]
+    assert [node_budget(asked, part, 30) for part in plan] == [10, 20, 20, 30]
+
+
+@pytest.mark.parametrize(
+    ("max_tokens", "nodes"), [(None, 8), (1, 2), (95, 2), (143, 2), (144, 3), (300, 6), (5000, 8)]
+)
+def test_a_plan_to_be_decoded_has_as_many_parts_as_get_a_few_sentences(
+    max_tokens: int | None, nodes: int
+) -> None:
+    assert planned_nodes(question(max_tokens=max_tokens)) == nodes
+
+
+def test_a_plan_handed_in_keeps_its_parts() -> None:
+    assert planned_nodes(question(max_tokens=100, plan=parts((), (), ()))) == 8
+
+
+@pytest.mark.parametrize(
+    ("max_tokens", "short"), [(None, False), (2, True), (95, True), (96, False)]
+)
+def test_what_is_too_short_for_two_parts_is_not_split(max_tokens: int | None, short: bool) -> None:
+    assert too_short_to_split(question(max_tokens=max_tokens)) == short
 
 
 def test_a_sequential_answer_gets_what_was_asked_for_within_the_context() -> None:

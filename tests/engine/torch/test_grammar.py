@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 import re
 from dataclasses import replace
@@ -23,6 +24,7 @@ from plato.engine.torch.core import EngineCore
 from plato.engine.torch.grammar import GrammarCompiler, Mask, Matcher
 from plato.engine.torch.model import LanguageModel
 from plato.planning.grammar import plan_grammar
+from plato.planning.titles import title_of_words
 from tests.engine.helpers import Stream, ask, collect, drain, run_alone, run_together, some_tokens
 
 PLAN = r"""
@@ -104,12 +106,12 @@ def test_the_end_of_turn_comes_only_where_the_grammar_allows_it(core: EngineCore
     assert (empty.text, empty.tokens) == ("", (2,))
 
 
-def test_alternatives_of_the_first_token_are_what_the_grammar_allows(core: EngineCore) -> None:
-    grammar = 'start: "yes" | "no"\n'
-    stream = run_alone(core, planned(grammar=grammar, report_first=50))
-    texts = [core_text(core, (token,)) for token, _ in stream.chunks[0].first]
-    assert texts
-    assert all("yes".startswith(text) or "no".startswith(text) for text in texts)
+def test_scores_of_the_first_token_are_of_what_the_grammar_allows(core: EngineCore) -> None:
+    tokens = tuple(core._model.tokenizer.backend.encode(text).ids[0] for text in "yna")
+    stream = run_alone(core, planned(grammar='start: "yes" | "no"\n', score=tokens))
+    yes, no, other = stream.chunks[0].scores
+    assert -math.inf < min(yes, no)
+    assert other == -math.inf
 
 
 @pytest.fixture(scope="module")
@@ -122,13 +124,11 @@ def compiler(model_folder: str) -> GrammarCompiler:
 class TestMasks:
     """Of the real plan grammar with the real tokenizer."""
 
-    PLAN_TEXT = (
-        "1 | - | Solar power: cost and output\n2 | - | Café, naïve 東京\n3 | 1,2 | Sum\n[END]"
-    )
+    PLAN_TEXT = "1 | Solar power: cost and output\n2 | Café, naïve 東京\n3 | Sum\n[END]"
 
     @pytest.fixture
     def matcher(self, compiler: GrammarCompiler) -> Matcher:
-        return compiler.matcher(plan_grammar(4, max_title_chars=40, allow_one=True), ())
+        return compiler.matcher(plan_grammar(4, title_of_words(8)), ())
 
     def test_say_the_same_of_one_token_as_of_all(self, matcher: Matcher, tokenizer: Any) -> None:
         pick = random.Random(0)
@@ -145,7 +145,7 @@ class TestMasks:
         assert matcher.complete
 
     def test_asking_changes_nothing(self, compiler: GrammarCompiler, tokenizer: Any) -> None:
-        grammar = plan_grammar(4, max_title_chars=40, allow_one=True)
+        grammar = plan_grammar(4, title_of_words(8))
         asked, silent = compiler.matcher(grammar, ()), compiler.matcher(grammar, ())
         for token in tokenizer(self.PLAN_TEXT, add_special_tokens=False).input_ids:
             for other in (token, 0, 100, 20_000):

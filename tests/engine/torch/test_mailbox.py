@@ -25,7 +25,7 @@ async def test_chunks_come_one_by_one_to_a_quick_consumer() -> None:
 
 async def test_waiting_chunks_become_one_with_the_state_of_the_last() -> None:
     mailbox = Mailbox()
-    mailbox.put(chunk(4, 10, first=((10, -0.5),), steps=1, cached_tokens=9))
+    mailbox.put(chunk(4, 10, scores=(-0.5,), steps=1, cached_tokens=9))
     mailbox.put(chunk(5, 11, 12, steps=2, cached_tokens=9))
     mailbox.put(chunk(7, 13, steps=3, cached_tokens=7, finish=FinishReason.STOP))
     merged = await mailbox.get()
@@ -35,7 +35,7 @@ async def test_waiting_chunks_become_one_with_the_state_of_the_last() -> None:
         11,
         12,
         13,
-        first=((10, -0.5),),
+        scores=(-0.5,),
         steps=3,
         cached_tokens=7,
         finish=FinishReason.STOP,

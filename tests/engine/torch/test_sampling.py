@@ -13,7 +13,7 @@ import torch
 
 from plato.engine import RequestRefusedError, SamplingParams
 from plato.engine.torch.distribution import filtered, masses, sample
-from plato.engine.torch.sampling import Choice, Draw, check, choose, top_alternatives, uniform
+from plato.engine.torch.sampling import Choice, Draw, check, choose, log_probabilities, uniform
 from tests.engine.conftest import MakeCore
 from tests.engine.helpers import ask, run_alone, run_together, some_tokens
 
@@ -220,11 +220,12 @@ def mixed_batch(rows: int, vocabulary: int, seed: int) -> tuple[torch.Tensor, li
             presence_penalty=pick.choice([0.0, 0.5]),
             frequency_penalty=pick.choice([0.0, -0.3]),
             logit_bias=pick.choice([(), ((1, 2.0), (4, -100.0))]),
+            penalised=pick.choice([(), (2, 3, 6)]),
         )
         output = pick.choices(range(vocabulary), k=pick.choice([0, 1, 30]))
         allowed = Allowed(pick.sample(range(vocabulary), vocabulary // 2))
         mask = pick.choice([None, allowed])
-        batch.append(Draw(params, row, output, mask, pick.choice([0, 0, 4])))  # type: ignore[arg-type]
+        batch.append(Draw(params, row, output, mask, pick.choice([(), (), (5, 0)])))  # type: ignore[arg-type]
     return logits, batch
 
 
@@ -315,10 +316,9 @@ def adjusted(logits: Sequence[float], output: Sequence[int], params: SamplingPar
     Read off the reported log probabilities, so the last one should not be touched.
     """
     row = torch.tensor(logits)
-    choice = choose(row[None], [Draw(params, 1, output, alternatives=len(logits))])[0]
-    found = dict(choice.alternatives)
-    last = len(logits) - 1
-    return [found[place] - found[last] + logits[last] for place in range(len(logits))]
+    draw = Draw(params, 1, output, score=tuple(range(len(logits))))
+    (choice,) = choose(row[None], [draw])
+    return [score - choice.scores[-1] + logits[-1] for score in choice.scores]
 
 
 class TestPenalties:
@@ -358,6 +358,30 @@ class TestPenalties:
         )
         found = adjusted([4.0, 4.0, 1.0], [0, 1, 1], params)
         assert found == pytest.approx([0.0, 4.0, 1.0], abs=1e-5)
+
+    def test_count_what_is_penalised_from_the_start(self) -> None:
+        params = SamplingParams(
+            repetition_penalty=2.0, presence_penalty=0.5, frequency_penalty=0.25, penalised=(0, 1)
+        )
+        found = adjusted([4.0, -2.0, 2.0, 1.0], [], params)
+        assert found == pytest.approx([1.25, -4.75, 2.0, 1.0], abs=1e-5)
+        # Named twice is named once, and the output counts as ever.
+        named_twice = replace(params, penalised=(0, 1, 0, 1))
+        assert adjusted([4.0, -2.0, 2.0, 1.0], [], named_twice) == found
+        assert adjusted([4.0, -2.0, 2.0, 1.0], [2], params)[2] == pytest.approx(0.25, abs=1e-5)
+
+    def test_exempt_tokens_are_not_penalised_either(self) -> None:
+        params = SamplingParams(
+            repetition_penalty=2.0, penalised=(0, 1), penalty_exempt=frozenset({1})
+        )
+        assert adjusted([4.0, 4.0, 1.0], [], params) == pytest.approx([2.0, 4.0, 1.0], abs=1e-5)
+
+    def test_without_a_penalty_nothing_is_penalised(self) -> None:
+        params = SamplingParams(penalised=(0, 1))
+        assert not params.penalises
+        assert adjusted([4.0, 4.0, 1.0], [0], params) == pytest.approx([4.0, 4.0, 1.0], abs=1e-5)
+        for penalty in ("repetition_penalty", "presence_penalty", "frequency_penalty"):
+            assert replace(params, **{penalty: 0.5}).penalises
 
     def test_count_output_and_not_the_prompt(self, make_core: MakeCore) -> None:
         prompt = some_tokens(10)
@@ -407,37 +431,47 @@ class TestBias:
         assert run_alone(make_core(), request).tokens == plain[3:]
 
 
-class TestAlternatives:
-    def test_are_reported_before_the_first_token_s_bias_in_the_first_chunk(
+class TestScores:
+    def test_are_of_the_named_tokens_before_the_first_token_s_bias_in_the_first_chunk(
         self, make_core: MakeCore
     ) -> None:
         prompt = some_tokens(10)
         plain = run_alone(make_core(), ask(prompt))
+        chosen = plain.tokens[0]
+        named = (5, chosen, 9)
         sampling = SamplingParams(first_token_bias=((77, 1000.0),))
-        stream = run_alone(make_core(), ask(prompt, sampling=sampling, report_first=4))
-        first = stream.chunks[0].first
-        assert first[0][0] == plain.tokens[0]
-        assert len(first) == 4
-        values = [value for _, value in first]
-        assert values == sorted(values, reverse=True)
-        assert all(value < 0 for value in values)
-        assert all(not chunk.first for chunk in (*stream.chunks[1:], *plain.chunks))
+        stream = run_alone(make_core(), ask(prompt, sampling=sampling, score=named))
+        scores = stream.chunks[0].scores
+        assert len(scores) == 3
+        assert max(scores) == scores[1]
+        assert all(score < 0 for score in scores)
+        assert stream.tokens[0] == 77
+        assert all(not chunk.scores for chunk in (*stream.chunks[1:], *plain.chunks))
 
-    def test_are_log_probabilities_without_the_impossible(self) -> None:
+    def test_change_nothing_of_the_choice(self, make_core: MakeCore) -> None:
+        prompt = some_tokens(10)
+        scored = run_alone(make_core(), ask(prompt, score=(1, 2)))
+        assert scored.tokens == run_alone(make_core(), ask(prompt)).tokens
+
+    def test_are_log_probabilities_in_the_order_of_their_tokens(self) -> None:
         logits = LOGITS.clone()
         logits[3] = NONE
-        pairs = top_alternatives(logits, 10)
-        assert [place for place, _ in pairs] == [0, 1, 2, 4]
         total = sum(PROBABILITIES) - PROBABILITIES[3]
-        found = torch.tensor([value for _, value in pairs]).exp()
-        expected = torch.tensor([PROBABILITIES[t] / total for t in (0, 1, 2, 4)])
-        torch.testing.assert_close(found, expected)
+        found = log_probabilities(logits, (4, 0, 3, 0))
+        expected = [PROBABILITIES[4] / total, PROBABILITIES[0] / total, 0, PROBABILITIES[0] / total]
+        assert [math.exp(score) for score in found] == pytest.approx(expected)
 
-    def test_are_those_that_the_grammar_allows(self) -> None:
-        draw = Draw(SamplingParams(), 1, (), Allowed([1, 3]), 5)  # type: ignore[arg-type]
-        choice = choose(LOGITS[None].clone(), [draw])[0]
-        assert [place for place, _ in choice.alternatives] == [1, 3]
-        assert math.fsum(math.exp(value) for _, value in choice.alternatives) == pytest.approx(1)
+    def test_are_minus_infinity_where_the_grammar_forbids(self) -> None:
+        draw = Draw(SamplingParams(), 1, (), Allowed([1, 3]), (0, 1, 3))  # type: ignore[arg-type]
+        scores = choose(LOGITS[None].clone(), [draw])[0].scores
+        assert scores[0] == NONE
+        assert math.fsum(map(math.exp, scores)) == pytest.approx(1)
+
+    def test_are_refused_for_tokens_that_the_model_lacks(self, make_core: MakeCore) -> None:
+        core = make_core()
+        with pytest.raises(RequestRefusedError, match=r"score has token 999999, .*; remove it"):
+            run_alone(core, ask(some_tokens(3), score=(5, 999_999)))
+        assert not core.has_work
 
 
 class TestMasks:
@@ -490,7 +524,16 @@ class TestCheck:
         "params",
         [
             SamplingParams(),
-            SamplingParams(2.0, 1e-6, 7, 1.3, frozenset({10**6}), ((0, -1.0), (99, 1e4)), 10**6),
+            SamplingParams(
+                temperature=2.0,
+                top_p=1e-6,
+                seed=7,
+                repetition_penalty=1.3,
+                penalty_exempt=frozenset({10**6}),
+                penalised=(0, 99, 99),
+                first_token_bias=((0, -1.0), (99, 1e4)),
+                top_k=10**6,
+            ),
             SamplingParams(min_p=1.0, presence_penalty=-2, logit_bias=((0, 1.0), (1, 1.0))),
         ],
     )
@@ -515,6 +558,7 @@ class TestCheck:
             ({"logit_bias": ((5, 1.0), (5, 2.0))}, "token 5 twice; keep one"),
             ({"logit_bias": ((5, math.inf),)}, "adds inf to token 5"),
             ({"first_token_bias": ((100, 1.0),)}, "first_token_bias has token 100"),
+            ({"penalised": (5, 100)}, "penalised has token 100, .* 0 to 99; remove it"),
         ],
     )
     def test_says_what_to_change(self, fields: dict[str, float], message: str) -> None:
