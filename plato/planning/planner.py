@@ -207,8 +207,8 @@ class ModelPlanner:
     ) -> tuple[int, ...]:
         """Numbers of the earlier `nodes` that the next part of a plan, with this title, needs.
 
-        Decided at `replica`, if there is one: the scheduler renews its lease there. `spend` gets the
-        chunk with the decision.
+        Decided at `replica`, if there is one: the scheduler renews its lease there. `spend` gets
+        the chunk with the decision.
         """
         number = len(nodes) + 1
         if not nodes or number > self._dependencies.parts:
@@ -260,10 +260,12 @@ class ModelPlanner:
             attempt=request.attempt,
             score=tokens,
         )
+        cached = 0
         async with aclosing(self._pool.generate(generate, (replica,) if replica else ())) as stream:
             async for chunk in stream:
+                cached = max(cached, chunk.cached_tokens)
                 if chunk.scores:
-                    spend(chunk)
+                    spend(replace(chunk, cached_tokens=cached))
                     return chunk.scores
         raise UnavailableError("the decoder dropped a decision of the plan")
 

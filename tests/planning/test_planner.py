@@ -10,7 +10,7 @@ import pytest
 from plato.engine import Chunk, FinishReason, GenerateRequest, Lease
 from plato.errors import UnavailableError
 from plato.planning.grammar import plan_grammar
-from plato.planning.protocol import PlanEnded, PlanLine, PlanStarted
+from plato.planning.protocol import PlanEnded, PlanLine, PlanStarted, PlanUsage
 from plato.planning.titles import title_of_words
 from plato.prompting import ChatTemplate, Tokenizer
 from tests.planning.scripted import (
@@ -35,8 +35,12 @@ async def test_a_plan_is_started_then_lines_then_ended(
     assert events == [
         PlanStarted("r1", "e1"),
         *(PlanLine(node) for node in NODES),
+        # With two decisions on dependencies, of one token each.
         PlanEnded(
-            split=True, tokens=tokens, steps=tokens // 2, prompt_tokens=350, cached_tokens=300
+            split=True,
+            usage=PlanUsage(
+                tokens=tokens + 2, steps=tokens // 2 + 2, prompt_tokens=1050, cached_tokens=900
+            ),
         ),
     ]
     assert script.closed

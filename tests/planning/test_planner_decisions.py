@@ -54,7 +54,7 @@ class TestSplit:
 
         assert nodes_of(events) == NODES
         assert ended(events).split
-        assert ended(events).one_probability == pytest.approx(0.1)
+        assert ended(events).usage.one_probability == pytest.approx(0.1)
         lines = [event for event in events if isinstance(event, PlanLine)]
         assert all(line.usage.one_probability == pytest.approx(0.1) for line in lines)
 
@@ -66,7 +66,7 @@ class TestSplit:
 
         assert nodes_of(events) == ()
         assert not ended(events).split
-        assert ended(events).one_probability == pytest.approx(0.3)
+        assert ended(events).usage.one_probability == pytest.approx(0.3)
         assert ended(events).reason is None
         assert script.closed
 
@@ -85,7 +85,7 @@ class TestSplit:
         script = Script(tokenizer, *LINES, "[END]", split=NOT_SPLIT)
         events = await events_of(planner(script, tokenizer, template), ask())
         assert nodes_of(events) == NODES
-        assert ended(events).one_probability is None
+        assert ended(events).usage.one_probability is None
 
     async def test_was_made_if_nodes_are_known(
         self, tokenizer: Tokenizer, template: ChatTemplate
