@@ -139,9 +139,16 @@ async def test_sequential_is_an_ordinary_answer(runtime: Runtime) -> None:
     assert answer.report.output_tokens <= 12
 
 
+async def test_auto_does_not_split_what_max_tokens_leaves_no_room_for(runtime: Runtime) -> None:
+    answer = await runtime.ask("How do I choose a bicycle?", max_tokens=12)
+    assert answer.report.mode is Mode.SEQUENTIAL
+    assert answer.report.reason == "not split: max_tokens leaves less than 48 tokens for each part"
+    assert answer.report.plan.source == "none"
+
+
 @pytest.mark.slow
 async def test_auto_decides_and_says_why_it_did_not_split(runtime: Runtime) -> None:
-    answer = await runtime.ask("What is the capital of France?", max_tokens=12)
+    answer = await runtime.ask("What is the capital of France?", max_tokens=100)
     report = answer.report
     assert report.requested_mode is Mode.AUTO
     assert report.plan.one_probability is not None

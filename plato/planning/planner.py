@@ -54,6 +54,8 @@ SPLIT_NODE = -1
 REPETITION_PENALTY = 1.2
 """Keeps the titles of a plan distinct; tokens of the plan's structure are exempt."""
 
+FIRST = 1000
+"""Priority of decisions: parts wait for them, and they take one step."""
 GROUP_S = 0.1
 """Tokens are grouped over this time; the end of a line, which starts a node, is sent at once."""
 
@@ -256,6 +258,7 @@ class ModelPlanner:
             prompt=prompt,
             max_tokens=1,
             run_began_unix_s=request.run_began_unix_s,
+            priority=FIRST,
             lease=request.lease,
             attempt=request.attempt,
             score=tokens,

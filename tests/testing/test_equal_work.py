@@ -70,16 +70,17 @@ async def test_the_nodes_are_the_script_s_own_and_take_a_step_for_each_token_tha
     assert tuple(line.node for line in lines) == SCRIPT
     text = "1 | 1,2,3\n2 | Wind (noise)\n3 | Which of both\n[END]"
     assert planner.tokenizer.decode(lines[-1].emitted) in text
-    assert ended.tokens == len(planner.tokenizer.text(text))
-    assert 0 < ended.steps < ended.tokens
+    # The dependencies of the second and the third are decided, too, and not taken.
+    assert ended.usage.tokens == len(planner.tokenizer.text(text)) + 2
+    assert 2 < ended.usage.steps < ended.usage.tokens
     assert ended.reason is None
 
 
 async def test_without_a_script_the_model_plans_and_decides(planner: ScriptedPlanner) -> None:
     lines, ended = await plan(planner, decide=True)
-    assert ended.one_probability is not None
-    assert 0 < ended.one_probability < 1
+    assert ended.usage.one_probability is not None
+    assert 0 < ended.usage.one_probability < 1
     assert [line.node.number for line in lines] == list(range(1, len(lines) + 1))
     for line in lines:
         assert all(needed < line.node.number for needed in line.node.dependencies)
-        assert line.usage.one_probability == ended.one_probability
+        assert line.usage.one_probability == ended.usage.one_probability

@@ -194,7 +194,7 @@ def _penalise_(logits: torch.Tensor, draws: Sequence[Draw]) -> None:
         if not params.penalises:
             continue
         counts = Counter(draw.output)
-        counts.update(set(params.penalised) - counts.keys())
+        counts.update(set(params.penalised))
         for token in counts.keys() & params.penalty_exempt:
             del counts[token]
         times = np.fromiter(counts.values(), np.float32, len(counts))
