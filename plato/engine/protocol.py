@@ -89,6 +89,9 @@ class StopConditions:
     strings: tuple[str, ...] = ()
     """Stop when one of these appears in the output text; the text is cut before it. The match that
     ends first counts (see `StopMatcher`)."""
+    sentence_from: int | None = None
+    """From this many output tokens on, stop after the end of a sentence or line, with finish reason
+    `length`: what would be cut ends there."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,16 @@ def without_unfinished(text: str) -> str:
     return text.replace(UNFINISHED, "")
 
 
+def ends_sentence(text: str) -> bool:
+    """Whether a sentence or line ends with `text`; its last two characters suffice.
+
+    A full stop after a digit may be a decimal point or a number in a list.
+    """
+    if text.endswith((*"!?\n\N{IDEOGRAPHIC FULL STOP}", '."', ".)", ".*")):
+        return True
+    return text.endswith(".") and not text[:-1].endswith(tuple("0123456789."))
+
+
 class StopMatcher:
     """Finds the first of several stop strings in a text that arrives in pieces.
 

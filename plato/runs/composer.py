@@ -1,8 +1,9 @@
 """The composer: joins the node texts into the answer, in plan order, while they stream.
 
 The answer is the texts of the nodes, each stripped of white space at both ends, separated by a
-blank line; a node without text leaves no trace. Whatever the order in which nodes run and however
-their output is cut into chunks, the concatenated releases are the same text.
+blank line. A node without text leaves no trace, and a code block that a cut leaves open is closed.
+Whatever the order in which nodes run and however their output is cut into chunks, the concatenated
+releases are the same text.
 """
 
 from __future__ import annotations
@@ -17,6 +18,9 @@ from plato.runs.state import RunState
 
 SEPARATOR = "\n\n"
 """Between the texts of two nodes, and between a heading and its text."""
+
+FENCE = "```"
+CLOSING = f"\n{FENCE}"
 
 
 class Composer:
@@ -125,12 +129,18 @@ class Composer:
             self._shown = len(text.rstrip())
             released = self._stop.feed(lead + visible)
             self._composed_any = True
+        if (cut or node.finish is FinishReason.LENGTH) and self._leaves_open(text):
+            released += self._stop.feed(CLOSING)
         if self._stop.matched:
             self._finish_reason = self._reason()
         elif cut:
             self._exhausted = True
             released += self._end()
         return released
+
+    def _leaves_open(self, text: str) -> bool:
+        """Whether a part that is cut would swallow the next ones as code."""
+        return self._state.mode is not Mode.SEQUENTIAL and text.count(FENCE) % 2 == 1
 
     def _within_budget(self, node: NodeStatus) -> str:
         """Text of the tokens of `node` that `max_tokens` leaves."""

@@ -20,6 +20,9 @@ HIDDEN_INTERVALS = 2.5
 """Factor by which nodes whose text is not visible yet send less often: messages cost CPU time that
 decoders on the same machine need."""
 
+SENTENCE_SHARE = 4
+"""A part may end at a sentence in the last of so many shares of its budget."""
+
 
 class NodeTasks:
     """Dispatches the nodes of a run.
@@ -128,7 +131,7 @@ class NodeTasks:
             prompt=prompt.prompt,
             max_tokens=budget,
             sampling=self._sampling(node, prompt),
-            stop=StopConditions(end_tokens=not self._request.exact_lengths),
+            stop=self._stop(budget),
             run_began_unix_s=self._request.admitted_unix_s,
             priority=height,
             lease=self._services.leases.lease,
@@ -138,6 +141,13 @@ class NodeTasks:
         work = NodeTask(request, prompt, self._log, self._services)
         assert self._group is not None
         self._started[node.number] = self._group.create_task(self._run(work))
+
+    def _stop(self, budget: int) -> StopConditions:
+        if self._request.exact_lengths:
+            return StopConditions(end_tokens=False)
+        if self._log.state.mode is Mode.SEQUENTIAL:
+            return StopConditions()
+        return StopConditions(sentence_from=budget - budget // SENTENCE_SHARE)
 
     def _sampling(self, node: Node, prompt: NodePrompt) -> SamplingParams:
         """The request's, with penalties also for what the reader of a part has read before it."""

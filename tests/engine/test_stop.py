@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from plato.engine import StopMatcher
+from plato.engine.stop import ends_sentence
 
 
 def feed(matcher: StopMatcher, *pieces: str) -> list[str]:
@@ -85,3 +86,13 @@ def test_the_result_does_not_depend_on_how_the_text_is_cut(
 def test_one_string_cuts_where_it_first_stands(text: str, string: str) -> None:
     matcher = StopMatcher([string])
     assert "".join(map(matcher.feed, text)) + matcher.flush() == text.split(string)[0]
+
+
+@pytest.mark.parametrize("text", ["d.", "d!", "d?", "\n", '."', ".)", "か。"])
+def test_a_sentence_or_line_ends_with(text: str) -> None:
+    assert ends_sentence(text)
+
+
+@pytest.mark.parametrize("text", ["", "d", "3.", "..", "d,", "d:"])
+def test_no_sentence_ends_with(text: str) -> None:
+    assert not ends_sentence(text)

@@ -187,6 +187,25 @@ def test_a_node_that_used_up_its_own_budget_makes_the_answer_cut() -> None:
     assert [answer.composer.cut(number) for number in (1, 2)] == ["budget", None]
 
 
+def test_a_code_block_that_a_cut_leaves_open_is_closed_before_the_next_part() -> None:
+    answer = planned_answer(2)
+    answer.feed(output(1, "See:\n```\na = 1\n"), finished(1, "See:\n```\na = 1\n", LENGTH))
+    answer.feed(output(2, "Two."), finished(2, "Two."))
+    assert answer.text == "See:\n```\na = 1\n```\n\nTwo."
+
+
+def test_a_code_block_is_closed_where_max_tokens_cuts_it() -> None:
+    answer = planned_answer(2, max_tokens=6)
+    answer.feed(output(1, "```\nlong"))
+    assert answer.text == "```\nlo\n```"
+
+
+def test_what_the_model_ended_itself_or_wrote_in_one_piece_stays_as_it_is() -> None:
+    answer = planned_answer(2)
+    answer.feed(output(1, "```\na"), finished(1, "```\na"), output(2, "b"), finished(2, "b"))
+    assert answer.text == "```\na\n\nb"
+
+
 def test_tokens_are_those_of_the_nodes_up_to_the_current_one() -> None:
     answer = planned_answer(3)
     answer.feed(output(1, "one"), output(3, "three"))

@@ -58,11 +58,19 @@ def release_text(sequence: Sequence) -> str:
     text = sequence.text.push(sequence.tokens[sequence.reported :])
     if sequence.text.stopped:
         sequence.finish = FinishReason.STOP
-    elif sequence.finish is None and len(sequence.output) >= sequence.request.max_tokens:
+    elif sequence.finish is None and _is_long_enough(sequence, text):
         sequence.finish = FinishReason.LENGTH
     if sequence.finish is not None:
         text += sequence.text.flush()
     return text
+
+
+def _is_long_enough(sequence: Sequence, text: str) -> bool:
+    """Whether the budget is used up, or almost, and new `text` ends a sentence."""
+    length, start = len(sequence.output), sequence.request.stop.sentence_from
+    if length >= sequence.request.max_tokens:
+        return True
+    return start is not None and length >= start and bool(text) and sequence.text.ends_sentence
 
 
 def next_chunk(sequence: Sequence, text: str, replica: str, epoch: str, load: Load) -> Chunk:

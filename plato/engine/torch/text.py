@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from tokenizers import Tokenizer
 
-from plato.engine.stop import UNFINISHED, StopMatcher, without_unfinished
+from plato.engine.stop import UNFINISHED, StopMatcher, ends_sentence, without_unfinished
 
 
 class TextStream:
@@ -23,6 +23,13 @@ class TextStream:
         self._tokens: list[int] = []
         self._window = 0
         self._read = 0
+        self._ending = ""
+        """The last two characters that were released, at most."""
+
+    @property
+    def ends_sentence(self) -> bool:
+        """Whether the text released so far ends with a sentence or line."""
+        return ends_sentence(self._ending)
 
     @property
     def stopped(self) -> bool:
@@ -34,7 +41,9 @@ class TextStream:
 
         The released text depends on the tokens so far, not on how they were grouped.
         """
-        return "".join([self._push(token) for token in tokens])
+        text = "".join([self._push(token) for token in tokens])
+        self._ending = (self._ending + text)[-2:]
+        return text
 
     def flush(self) -> str:
         """The sequence has ended: release what was held back, without an unfinished character."""

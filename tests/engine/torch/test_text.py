@@ -166,6 +166,20 @@ class TestThroughTheEngine:
         assert stream.finish is FinishReason.LENGTH
         assert stream.text == self.whole(make_core).text
 
+    @pytest.mark.parametrize("cut", [0, 3, 6])
+    def test_almost_at_its_budget_a_sequence_ends_with_a_sentence(
+        self, make_core: MakeCore, tokenizer: Any, cut: int
+    ) -> None:
+        script = tuple(encode(tokenizer, "One. It is 3.5 m. No"))
+        stream = self.whole(
+            make_core,
+            script=script,
+            emitted=script[:cut],
+            stop=StopConditions(end_tokens=False, sentence_from=4),
+        )
+        assert stream.finish is FinishReason.LENGTH
+        assert tokenizer.decode(script[:cut]) + stream.text == "One. It is 3.5 m."
+
     @pytest.mark.parametrize("stop", [(), (" with a very long stop string",)])
     def test_a_continuation_sends_the_same_pieces(
         self, make_core: MakeCore, stop: tuple[str, ...]
