@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import re
 import sys
 import time
 from collections.abc import Awaitable, Callable, Sequence
@@ -58,9 +57,7 @@ class PlanAsker:
             followed=len(nodes) >= 2,
             reason=ended.reason,
             refused=ended.refused,
-            cut_titles=tuple(
-                node.title for node in nodes if len(re.split(r"[ /-]", node.title)) >= bound
-            ),
+            cut_titles=tuple(node.title for node in nodes if len(node.title.split()) >= bound),
         )
 
     async def decide(self, question: Question, *, fit: bool) -> Decision:

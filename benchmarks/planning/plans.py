@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections import Counter
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
-from plato.planning.titles import is_debris
+from plato.planning.titles import is_debris, refusal
 from plato.runs import Node
 
 DEBRIS, REPEATED, TOO_FEW_PARTS = "debris", "repeated", "too_few_parts"
@@ -42,10 +42,11 @@ class OwnPlan:
     def problems(self) -> tuple[str, ...]:
         """Why it is degenerate, if it is, as the model wrote it."""
         titles = self.written
-        counts = Counter(title.casefold() for title in titles)
+        # However long they are: that is reported apart.
+        refusals = [refusal(title, titles[:n], sys.maxsize) for n, title in enumerate(titles)]
         found = {
             DEBRIS: any(map(is_debris, titles)),
-            REPEATED: any(count > 1 for count in counts.values()),
+            REPEATED: any(why and why != "no title" for why in refusals),
             TOO_FEW_PARTS: len(titles) < 2,
         }
         return tuple(problem for problem in PROBLEMS if found[problem])

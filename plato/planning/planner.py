@@ -274,7 +274,7 @@ class ModelPlanner:
 
     def refusal(self, title: str, earlier: Sequence[str]) -> str | None:
         """Why a title is not taken; see `plato.planning.titles.refusal`."""
-        return refusal(title, earlier)
+        return refusal(title, earlier, self._max_title_words)
 
     def grammar(self, request: PlanRequest) -> str:
         """The grammar of the titles."""

@@ -96,16 +96,25 @@ def is_debris(title: str) -> bool:
     )
 
 
-def refusal(title: str, earlier: Sequence[str]) -> str | None:
-    """Why a decoded title is not taken, after these `earlier` ones; None if it is."""
+LOOP = 4
+"""So many titles in a row that differ in one word are a loop: "Editing DNA", "Editing RNA", ..."""
+
+
+def refusal(title: str, earlier: Sequence[str], max_words: int) -> str | None:
+    """Why a decoded title is not taken, after these `earlier` ones; None if it is.
+
+    One with `max_words` was probably cut there (see `title_of_words`).
+    """
     if is_debris(title):
         return "no title"
+    if sum(not word[:1].isdigit() for word in re.split("[ /-]", title)) >= max_words:
+        return "too long"
     words = _words(title)
     if any(set(words) == set(_words(other)) for other in earlier):
         return "repeated"
-    last = [_words(other) for other in earlier[-2:]]
-    if len(last) == 2 and len(words) > 1 and all(_one_differs(words, other) for other in last):
-        return "a loop: the third title in a row that differs in one word"
+    last = [_words(other) for other in earlier[-LOOP + 1 :]]
+    if len(last) == LOOP - 1 and len(words) > 1 and all(_one_differs(words, w) for w in last):
+        return "a loop"
     return None
 
 

@@ -47,7 +47,7 @@ def test_the_examples_of_plans_are_what_the_grammar_and_the_guard_let_through() 
     for _, text in wording.PLAN.examples:
         assert accepts.fullmatch(text)
         titles = [node.title for node in parsed(text, TITLES).nodes]
-        assert not any(refusal(title, titles[:place]) for place, title in enumerate(titles))
+        assert not any(refusal(title, titles[:place], 12) for place, title in enumerate(titles))
 
 
 def test_the_examples_of_dependencies_are_lines_as_decisions_build_them() -> None:

@@ -174,26 +174,30 @@ class TestRefusal:
     EARLIER = ("Cost of solar power", "Which one to choose")
 
     def test_takes_what_is_new(self) -> None:
-        assert refusal("Effect on the landscape", self.EARLIER) is None
-        assert refusal("Cost of wind power", self.EARLIER) is None
-        assert refusal("Soil", ()) is None
+        assert refusal("Effect on the landscape", self.EARLIER, 12) is None
+        assert refusal("Cost of wind power", self.EARLIER, 12) is None
+        assert refusal("Soil", (), 12) is None
 
     @pytest.mark.parametrize("title", ["1,2,3,4", "Choose the", "12"])
     def test_is_of_debris(self, title: str) -> None:
-        assert refusal(title, ()) == "no title"
+        assert refusal(title, (), 12) == "no title"
 
     @pytest.mark.parametrize(
         "title", ["Cost of solar power", "COST OF SOLAR POWER", "Solar power, cost of", "東京"]
     )
     def test_is_of_the_words_of_an_earlier_title_in_any_order(self, title: str) -> None:
-        assert refusal(title, (*self.EARLIER, "東京", "Soil")) == "repeated"
+        assert refusal(title, (*self.EARLIER, "東京", "Soil"), 12) == "repeated"
 
-    def test_is_of_the_third_title_in_a_row_that_differs_in_one_word(self) -> None:
-        loop = ("Use of salt", "Use of sugar")
-        assert (refusal("Use of flour", loop) or "").startswith("a loop")
-        assert refusal("Use of flour", loop[1:]) is None
-        assert refusal("Use of flour", (*loop, "Baking")) is None
-        assert refusal("Use of the flour", loop) is None
+    def test_is_of_the_fourth_title_in_a_row_that_differs_in_one_word(self) -> None:
+        loop = ("Use of salt", "Use of sugar", "Use of milk")
+        assert refusal("Use of flour", loop, 12) == "a loop"
+        assert refusal("Use of flour", loop[1:], 12) is None
+        assert refusal("Use of flour", (*loop, "Baking"), 12) is None
+        assert refusal("Use of the flour", loop, 12) is None
 
     def test_is_not_of_single_words_that_differ(self) -> None:
-        assert refusal("Sun", ("Soil", "Water")) is None
+        assert refusal("Sun", ("Soil", "Water"), 12) is None
+
+    def test_too_long_is_what_was_probably_cut_by_the_grammar(self) -> None:
+        assert refusal("Cost of solar-power plants", (), 5) == "too long"
+        assert refusal("Cost of 30 solar-power plants", (), 6) is None
