@@ -21,6 +21,8 @@ from deployments import guard
 from plato.server.options import stop_signals
 
 drain_s, stop_s, stops_in_s = map(float, sys.argv[1:])
+# The tests themselves may run under nohup.
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 def serve():
     told = threading.Event()
