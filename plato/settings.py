@@ -203,7 +203,7 @@ class Settings(SamplingFields, BaseSettings):
         description="`auto` splits if the model's probability of not splitting is at most this.",
     )
     dependency_threshold: float = Field(
-        default=0.0,
+        default=-1.0,
         description="A part gets dependencies if its log odds of needing no earlier part are at "
         "most this: the lower, the fewer dependencies.",
     )
