@@ -7,7 +7,6 @@ from dataclasses import replace
 
 from plato.engine import GenerateRequest, Prompt, SamplingParams, StopConditions
 from plato.prompting import NodePrompt, NodeText, TranscriptConversation
-from plato.prompting.said import said
 from plato.runs import Mode, Node, NodePlanned, PlanGraph, PlanReport, chars_of
 from plato.scheduling.budget import node_budget
 from plato.scheduling.event_log import EventLog
@@ -130,7 +129,7 @@ class NodeTasks:
             node=node.number,
             prompt=prompt.prompt,
             max_tokens=budget,
-            sampling=self._sampling(node, prompt),
+            sampling=self._sampling(prompt),
             stop=self._stop(budget),
             run_began_unix_s=self._request.admitted_unix_s,
             priority=height,
@@ -149,18 +148,16 @@ class NodeTasks:
             return StopConditions()
         return StopConditions(sentence_from=budget - budget // SENTENCE_SHARE)
 
-    def _sampling(self, node: Node, prompt: NodePrompt) -> SamplingParams:
-        """The request's, with penalties also for what the reader of a part has read before it."""
+    def _sampling(self, prompt: NodePrompt) -> SamplingParams:
+        """The request's, with penalties also for the texts that the node sees.
+
+        In a sequential answer they would be its own output.
+        """
         sampling = self._request.sampling
-        if not sampling.penalises or self._log.state.mode is Mode.SEQUENTIAL:
+        if not sampling.penalises or not prompt.sees:
             return sampling
-        penalised = said(
-            self._services.model.tokenizer,
-            self._request.messages[-1].content,
-            (each.title for each in self.graph if each.number <= node.number),
-            (self._texts[seen].tokens for seen in prompt.sees),
-        )
-        return replace(sampling, penalised=penalised)
+        seen = set[int]().union(*(self._texts[number].tokens for number in prompt.sees))
+        return replace(sampling, penalised=tuple(sorted(seen)))
 
     async def _run(self, work: NodeTask) -> None:
         """Decode one node, and start the nodes that it makes ready."""

@@ -21,8 +21,6 @@ from deployments import guard
 from plato.server.options import stop_signals
 
 drain_s, stop_s, stops_in_s = map(float, sys.argv[1:])
-# The tests themselves may run under nohup.
-signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 def serve():
     told = threading.Event()
@@ -72,16 +70,20 @@ class Guarded:
 
 @contextmanager
 def guarded(
-    drain_s: float = 20.0, stop_s: float = 20.0, stops_in_s: float = 0.3
+    drain_s: float = 20.0, stop_s: float = 20.0, stops_in_s: float = 0.3, *, nohup: bool = False
 ) -> Iterator[Guarded]:
     times = map(str, (drain_s, stop_s, stops_in_s))
+    command = [sys.executable, "-c", SERVER, *times]
+    # The tests themselves may run under nohup, which the guard would inherit.
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN if nohup else signal.SIG_DFL)
     with subprocess.Popen(
-        [sys.executable, "-c", SERVER, *times],
+        command,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
     ) as process:
+        signal.signal(signal.SIGHUP, before)
         running = Guarded(process)
         try:
             yield running
@@ -144,17 +146,13 @@ def test_what_a_killed_server_leaves_is_killed() -> None:
 
 
 def test_nohup_protects_from_a_closed_terminal_only() -> None:
-    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    try:
-        with guarded() as running:
-            running.process.send_signal(signal.SIGHUP)
-            time.sleep(0.5)
-            assert running.process.poll() is None
-            running.process.send_signal(signal.SIGTERM)
-            assert running.line() == "stopping 1 True"
-            assert running.status() == 3
-    finally:
-        signal.signal(signal.SIGHUP, before)
+    with guarded(nohup=True) as running:
+        running.process.send_signal(signal.SIGHUP)
+        time.sleep(0.5)
+        assert running.process.poll() is None
+        running.process.send_signal(signal.SIGTERM)
+        assert running.line() == "stopping 1 True"
+        assert running.status() == 3
 
 
 def test_orphans_do_not_become_zombies() -> None:
