@@ -9,7 +9,7 @@ import pytest
 from openai import OpenAI
 
 QUESTION = "How do I choose my first road bicycle?"
-BUDGET = 80
+BUDGET = 100
 PLAN = [
     {"title": "Frame size"},
     {"title": "Wheels and tyres"},
