@@ -56,10 +56,12 @@ def test_a_diamond_keeps_its_dependencies_and_overlaps(client: OpenAI) -> None:
     ), "parts 2 and 3 overlap"
     assert four["started_s"] >= max(two["finished_s"], three["finished_s"])
 
-    # Each dependent continues the conversation of a dependency: all that is cached.
+    # Each dependent continues the conversation of a dependency: where it is, all that is cached.
     for node, of in ((two, one), (three, one)):
         assert node["continues"] == 1
-        assert node["cached_tokens"] >= of["prompt_tokens"] + of["tokens"] - 1
+        # On another decoder only the public prefix is cached, and little is left to compute.
+        if node["replica"] == of["replica"]:
+            assert node["cached_tokens"] >= of["prompt_tokens"] + of["tokens"] - 1
     assert four["continues"] in (2, 3)
 
 
