@@ -16,7 +16,7 @@ from plato.engine import DecoderPool, Engine, Prompt
 from plato.engine.tokenizer_config import TokenizerConfig
 from plato.errors import SettingsError
 from plato.metrics import NO_METRICS, Recorder
-from plato.planning.planner import ModelPlanner, planning_prompts
+from plato.planning.planner import ModelPlanner, PlanningPrompts
 from plato.planning.protocol import Planner
 from plato.prompting.model_tools import ModelTools
 from plato.scheduling.placement import KVAware, Policy
@@ -124,8 +124,8 @@ def _imported(setting: str, path: str, built_in: str) -> Any:
 
 def public_prompts(settings: Settings, tools: ModelTools) -> tuple[Prompt, ...]:
     """Prefixes that the prompts of all tenants share."""
-    planning = planning_prompts(tools.tokenizer, tools.template, tools.fingerprint)
-    prefixes = (*(prompt.public for prompt in planning), tools.layout.public_prefix())
+    planning = PlanningPrompts.of(tools.tokenizer, tools.template, tools.fingerprint)
+    prefixes = (*planning.public, tools.layout.public_prefix())
     return tuple(prefix for prefix in prefixes if len(prefix))
 
 

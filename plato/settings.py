@@ -193,6 +193,12 @@ class Settings(SamplingFields, BaseSettings):
     max_nodes: int = Field(
         default=8, ge=2, le=MAX_NODES, description="Maximum number of nodes in a plan."
     )
+    plan_parts: int = Field(
+        default=3,
+        ge=2,
+        le=MAX_NODES,
+        description="Number of parts that the model is asked for when it plans.",
+    )
     max_title_words: int = Field(
         default=12, ge=2, le=20, description="Maximum length of a decoded title."
     )

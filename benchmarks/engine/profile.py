@@ -34,7 +34,7 @@ from plato.engine.torch.model import LanguageModel
 from plato.engine.torch.packed import PackedModel
 from plato.engine.torch.text import TextStream
 from plato.engine.torch.transformers_model import TransformersModel
-from plato.planning.grammar import plan_grammar
+from plato.planning.grammar import outline_grammar
 from plato.planning.titles import title_of_words
 
 WIDTHS = (1, 8)
@@ -259,7 +259,7 @@ def measure_grammar(bench: Workbench) -> tuple[dict[str, Any], list[dict[str, An
             "grammar": "plan",
             "width": width,
             "share_in_grammar": _grammar_share(
-                bench, plan_grammar(8, title_of_words(12)), width, count
+                bench, outline_grammar(8, title_of_words(12)), width, count
             ),
         },
     ]

@@ -14,7 +14,9 @@ from benchmarks.common.workload import fresh_tenant
 from benchmarks.planning.decisions import Decision
 from benchmarks.planning.labelled import LabelledPlan
 from benchmarks.planning.plans import OwnPlan
+from plato.planning.decider import Deciding
 from plato.planning.planner import ModelPlanner
+from plato.planning.prompt import shown_question
 from plato.planning.protocol import PlanEnded, PlanLine, PlanRequest
 from plato.runs import Message, Node, PlanGraph
 from plato.settings import Settings
@@ -33,15 +35,16 @@ class PlanAsker:
     async def dependencies(self, plan: LabelledPlan) -> PlanGraph:
         """The plan with the dependencies that the planner chooses, node by node."""
         request = self._request(plan.question.text, max_nodes=len(plan.nodes))
+        asked = Deciding(request, shown_question(self._planner.tokenizer, request.messages))
         nodes: tuple[Node, ...] = ()
         for node in plan.nodes:
-            needed = await self._planner.dependencies(request, nodes, node.title)
+            needed = await self._planner.decider.dependencies(asked, nodes, node.title)
             nodes = (*nodes, Node(node.number, node.title, needed))
         return PlanGraph(nodes)
 
     async def plan(self, question: Question, source: str) -> OwnPlan:
         """The planner's own plan, in mode `plato`."""
-        request = self._request(question.text, max_nodes=self._settings.max_nodes)
+        request = self._request(question.text, max_nodes=self._settings.plan_parts)
         nodes: list[Node] = []
         async with aclosing(self._planner.plan(request)) as events:
             async for event in events:
@@ -62,7 +65,7 @@ class PlanAsker:
 
     async def decide(self, question: Question, *, fit: bool) -> Decision:
         """Whether the model would split the answer; the rest of its plan is not decoded."""
-        request = self._request(question.text, max_nodes=self._settings.max_nodes, decide=True)
+        request = self._request(question.text, max_nodes=self._settings.plan_parts, decide=True)
         began = time.perf_counter()
         async with aclosing(self._planner.plan(request)) as events:
             async for event in events:

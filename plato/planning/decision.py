@@ -11,7 +11,7 @@ import math
 from collections.abc import Sequence
 
 from plato.errors import ModelError
-from plato.planning.grammar import ONE
+from plato.planning.parser import ONE
 from plato.prompting import Tokenizer
 
 

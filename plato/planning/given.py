@@ -6,9 +6,9 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from plato.errors import InvalidPlanError
-from plato.planning.grammar import END, MIN_NODES, ONE, TITLE_FIRST, WITH_LENGTH, Field, Fields
-from plato.planning.parser import PlanParser, title_problem
-from plato.runs import Length, Node, PlanGraph
+from plato.planning.grammar import MIN_NODES
+from plato.planning.parser import END, ONE, PlanParser, title_problem
+from plato.runs import Node, PlanGraph
 from plato.settings import MAX_TITLE_CHARS
 
 
@@ -67,23 +67,15 @@ def validate_script(nodes: tuple[Node, ...]) -> None:
         )
 
 
-def write_plan(nodes: Iterable[Node], fields: Fields | None = None) -> str:
-    """Write a plan in the plan language; `read_plan` is the inverse, except for token budgets.
-
-    Without `fields`, a line is `number | title | dependencies`, and the length if the node has one.
-    If `fields` have a length, a node without one is of medium length.
-    """
-    return "".join(_line(node, fields) for node in nodes) + END
+def write_plan(nodes: Iterable[Node]) -> str:
+    """Write a plan in the plan language; `read_plan` is the inverse, except for token budgets."""
+    return "".join(map(_line, nodes)) + END
 
 
-def _line(node: Node, fields: Fields | None) -> str:
-    values = {
-        Field.TITLE: node.title,
-        Field.DEPENDENCIES: ",".join(map(str, node.dependencies)) or "-",
-        Field.LENGTH: node.length or Length.MEDIUM,
-    }
-    fields = fields or (WITH_LENGTH if node.length else TITLE_FIRST)
-    return " | ".join((str(node.number), *(values[field] for field in fields))) + "\n"
+def _line(node: Node) -> str:
+    needs = ",".join(map(str, node.dependencies)) or "-"
+    length = (node.length,) if node.length else ()
+    return " | ".join((str(node.number), node.title, needs, *length)) + "\n"
 
 
 def read_plan(text: str, max_nodes: int) -> tuple[Node, ...]:

@@ -1,14 +1,27 @@
-"""Incremental parser of the plan language."""
+"""The plan language, in which callers and people write plans.
+
+One line per part, `number | title | dependencies`, perhaps with a length class, and `[END]`:
+
+    1 | Cost of solar power | -
+    2 | Cost of wind power | - | short
+    3 | The better choice | 1,2 | long
+    [END]
+
+The order `number | dependencies | title` is read, too.
+"""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 
 from plato.errors import InvalidPlanError
-from plato.planning.grammar import DEPENDENCIES_FIRST, END, ONE, TITLE_FIRST, Field, Fields
 from plato.runs import Length, Node, PlanGraph
 from plato.settings import MAX_NODES, MAX_TITLE_CHARS
+
+END = "[END]"
+"""The last line of a plan."""
+ONE = "[ONE]"
+"""Written instead of a plan: do not split the answer."""
 
 _NUMBER = re.compile(r"[1-9][0-9]{0,2}")
 _DEPENDENCIES = re.compile(r"-|[1-9][0-9]{0,2}(?:,[1-9][0-9]{0,2})*")
@@ -27,23 +40,17 @@ _MAX_LINE_CHARS = MAX_TITLE_CHARS + 4 * MAX_NODES + 24
 class PlanParser:
     """Turns pieces of text into nodes, each as soon as its line is complete.
 
-    Pieces may be split anywhere. The parser is as strict as the grammar, for texts that were not
-    decoded under it; after an error every call raises the same error.
-
-    Without `fields`, every line may be `number | title | dependencies` or `number | dependencies |
-    title`, with a length (`Length`) as a fourth field or without one. The second field of a line is
-    its dependencies if it looks like them (`-` or numbers) and the third does not, so the line `2 |
-    1 | 1` is about a title "1".
+    Pieces may be split anywhere. After an error every call raises the same error. The second field
+    of a line is its dependencies if it looks like them (`-` or numbers) and the third does not, so
+    the line `2 | 1 | 1` is about a title "1". A fourth field is the length (`Length`).
     """
 
-    def __init__(self, *, max_nodes: int = MAX_NODES, fields: Fields | None = None) -> None:
-        """`fields` are those of every line, if they are known: of a plan that is decoded."""
+    def __init__(self, *, max_nodes: int = MAX_NODES) -> None:
         self.one = False
         """Whether the text was `[ONE]`."""
         self.ended = False
         """Whether `[END]` or `[ONE]` was read; only white space may follow."""
         self._max_nodes = max_nodes
-        self._fields = fields
         self._graph = PlanGraph()
         self._buffer = ""
         self._line = 1
@@ -83,7 +90,7 @@ class PlanParser:
         while not self.ended:
             line, newline, rest = self._buffer.partition("\n")
             if line.startswith((END, ONE)):
-                # Needs no newline: constrained decoding never writes one here.
+                # Needs no newline.
                 self._mark(line[: len(END)])
                 self._buffer = self._buffer[len(END) :]
                 break
@@ -110,13 +117,14 @@ class PlanParser:
 
     def _node(self, line: str) -> None:
         number, *values = line.split(" | ")
-        fields = self._fields or _fields_of(values)
-        if len(values) != len(fields) or not _NUMBER.fullmatch(number):
-            raise self._malformed(line, fields)
-        given = dict(zip(fields, values, strict=True))
-        needs, title = given.get(Field.DEPENDENCIES, "-"), given[Field.TITLE]
-        if not _DEPENDENCIES.fullmatch(needs):
-            raise self._malformed(line, fields)
+        if len(values) not in (2, 3) or not _NUMBER.fullmatch(number):
+            raise self._malformed(line)
+        title, needs, *last = values
+        looks = [_DEPENDENCIES.fullmatch(value) is not None for value in (title, needs)]
+        if looks == [True, False]:
+            title, needs = needs, title
+        elif not looks[1]:
+            raise self._malformed(line)
         if len(self._graph) == self._max_nodes:
             raise self._wrong(f"the plan has more than {self._max_nodes} parts; merge some")
         problem = title_problem(title, MAX_TITLE_CHARS)
@@ -126,33 +134,24 @@ class PlanParser:
             raise self._wrong("the title begins or ends with a space; remove it")
         dependencies = () if needs == "-" else tuple(int(part) for part in needs.split(","))
         try:
-            length = Length(given[Field.LENGTH]) if Field.LENGTH in given else None
+            length = Length(last[0]) if last else None
             self._graph.add(Node(int(number), title, dependencies, length=length))
         except InvalidPlanError as error:
-            unclear = self._fields is None and _DEPENDENCIES.fullmatch(title)
-            raise self._wrong(error.message + (_UNCLEAR if unclear else "")) from error
+            raise self._wrong(error.message + (_UNCLEAR if all(looks) else "")) from error
         except ValueError:
             raise self._wrong(
-                f"the last field is {given[Field.LENGTH][:60]!r}; a fourth field is the length of "
+                f"the last field is {last[0][:60]!r}; a fourth field is the length of "
                 f"the part ({', '.join(Length)}), and a title has no `|`"
             ) from None
         if dependencies != tuple(sorted(dependencies)):
             raise self._wrong("list the dependencies in ascending order")
 
-    def _malformed(self, line: str, fields: Fields) -> InvalidPlanError:
-        form = " | ".join(("number", *fields)) if self._fields else "number | title | dependencies"
-        hint = "" if self._fields else f"; {_EXAMPLES}"
-        return self._wrong(f"{line[:60]!r} is not `{form}`{hint}")
+    def _malformed(self, line: str) -> InvalidPlanError:
+        form = "number | title | dependencies"
+        return self._wrong(f"{line[:60]!r} is not `{form}`; {_EXAMPLES}")
 
     def _wrong(self, problem: str) -> InvalidPlanError:
         return InvalidPlanError(f"plan, line {self._line}: {problem}", param="plato.plan")
-
-
-def _fields_of(values: Sequence[str]) -> Fields:
-    """The fields of a line that may have either order; see `PlanParser`."""
-    looks = [_DEPENDENCIES.fullmatch(value) is not None for value in values[:2]]
-    order = DEPENDENCIES_FIRST if looks == [True, False] else TITLE_FIRST
-    return (*order, Field.LENGTH) if len(values) > len(order) else order
 
 
 def title_problem(title: str, max_chars: int) -> str | None:

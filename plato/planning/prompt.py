@@ -22,8 +22,7 @@ class PlanningPrompt:
     """Builds the prompts of one wording.
 
     Everything that is the same for all requests is one public segment, so its KV is computed once
-    per replica. The caller's system message is left out: it describes the style of all answers and
-    would shift the split decision.
+    per replica.
     """
 
     def __init__(
@@ -36,53 +35,63 @@ class PlanningPrompt:
         def turn(role: str, text: str) -> Turn:
             return Turn(role, (Segment(tokenizer.text(text), public=True),))
 
-        turns = [turn("system", asks.instruction)]
-        for question, plan in asks.examples:
-            turns += (turn("user", question), turn("assistant", plan))
+        turns = [turn("system", asks.instruction)] if asks.instruction else []
+        for question, answer in asks.examples:
+            turns += (turn("user", question), turn("assistant", answer))
         asked = Segment(tokenizer.text("?"))
         segments = template.open([*turns, Turn("user", (asked,))])
         # The markup around the question does not depend on it, so it is rendered once.
         place = segments.index(asked)
-        self._before = Segment(_joined(segments[:place]), public=True)
+        self.public = Prompt(
+            (Segment(_joined(segments[:place]), public=True),), fingerprint=fingerprint
+        )
+        """The common prefix of all prompts."""
         self._after = Segment(_joined(segments[place + 1 :]))
-        self._cut = tokenizer.text(wording.CUT)
-        self._history = tokenizer.text(wording.HISTORY)
-        self._question_head = tokenizer.text(wording.QUESTION)
 
-    @property
-    def public(self) -> Prompt:
-        """The common prefix of all planning prompts."""
-        return Prompt((self._before,), fingerprint=self._fingerprint)
-
-    def build(self, messages: Sequence[Message], tenant: str, lines: Sequence[str] = ()) -> Prompt:
-        """The prompt for the last of `messages`, of bounded length; `lines` open the answer.
+    def build(
+        self, question: Segment, tenant: str, *, ask: str = "", lines: Sequence[str] = ()
+    ) -> Prompt:
+        """The prompt for a question (`shown_question`): `ask` follows it, `lines` open the answer.
 
         Each line is tokenised on its own, so prompts with more lines continue those with fewer.
         """
-        *earlier, question = messages
-        shown = (*self._conversation(earlier), *self._question(question.content))
+        asked = (Segment(self._tokenizer.text(ask)),) if ask else ()
         begun = (Segment(self._tokenizer.text(line)) for line in lines)
-        segments = (self._before, Segment(shown), self._after, *begun)
+        segments = (*self.public.segments, question, *asked, self._after, *begun)
         return Prompt(segments, tenant, self._fingerprint)
 
-    def _question(self, text: str) -> tuple[int, ...]:
-        tokens = self._tokenizer.text(text.strip())
-        if len(tokens) <= QUESTION_HEAD_TOKENS + len(self._cut) + QUESTION_TAIL_TOKENS:
-            return tokens
-        return (*tokens[:QUESTION_HEAD_TOKENS], *self._cut, *tokens[-QUESTION_TAIL_TOKENS:])
 
-    def _conversation(self, messages: Sequence[Message]) -> tuple[int, ...]:
-        """The end of the conversation before the question, as text before it."""
-        tokens: tuple[int, ...] = ()
-        for message in reversed(messages):
-            if message.role == "system":
-                continue
-            line = wording.message(message.role, message.content.strip())
-            tokens = (*self._tokenizer.text(line), *tokens)
-            if len(tokens) >= HISTORY_TOKENS:
-                tokens = (*self._cut, *tokens[-HISTORY_TOKENS:])
-                break
-        return (*self._history, *tokens, *self._question_head) if tokens else ()
+def shown_question(tokenizer: Tokenizer, messages: Sequence[Message]) -> Segment:
+    """The last of `messages`, behind the end of the conversation before it; of bounded length.
+
+    The caller's system message is left out: it describes the style of all answers and would shift
+    the split decision.
+    """
+    *earlier, question = messages
+    return Segment((*_conversation(tokenizer, earlier), *_question(tokenizer, question.content)))
+
+
+def _question(tokenizer: Tokenizer, text: str) -> tuple[int, ...]:
+    tokens, cut = tokenizer.text(text.strip()), tokenizer.text(wording.CUT)
+    if len(tokens) <= QUESTION_HEAD_TOKENS + len(cut) + QUESTION_TAIL_TOKENS:
+        return tokens
+    return (*tokens[:QUESTION_HEAD_TOKENS], *cut, *tokens[-QUESTION_TAIL_TOKENS:])
+
+
+def _conversation(tokenizer: Tokenizer, messages: Sequence[Message]) -> tuple[int, ...]:
+    """The end of the conversation before the question, as text before it."""
+    tokens: tuple[int, ...] = ()
+    for message in reversed(messages):
+        if message.role == "system":
+            continue
+        line = wording.message(message.role, message.content.strip())
+        tokens = (*tokenizer.text(line), *tokens)
+        if len(tokens) >= HISTORY_TOKENS:
+            tokens = (*tokenizer.text(wording.CUT), *tokens[-HISTORY_TOKENS:])
+            break
+    if not tokens:
+        return ()
+    return (*tokenizer.text(wording.HISTORY), *tokens, *tokenizer.text(wording.QUESTION))
 
 
 def _joined(segments: Sequence[Segment]) -> tuple[int, ...]:

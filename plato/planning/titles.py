@@ -11,67 +11,50 @@ from plato.planning.rules import Characters, Repeat, Rule, choice, optional, seq
 WORD_CHARS = 20
 """Maximum length of a word in a decoded title, as of "internationalisation"."""
 
-_BREAKS = ((0x00, 0x1F), (0x7F, 0x7F), (0x85, 0x85), (0x2028, 0x2029))
-_SEPARATORS = ((0x5B, 0x5B), (0x5D, 0x5D), (0x7C, 0x7C))
-"""`[`, `]` and `|`."""
-_SPACES = (
-    *((0x20, 0x20), (0xA0, 0xA0), (0x1680, 0x1680), (0x2000, 0x200A), (0x202F, 0x202F)),
-    *((0x205F, 0x205F), (0x3000, 0x3000)),
-)
-_NO_WORD = (
-    *((0x00, 0x20), (0x5B, 0x5B), (0x5D, 0x5D), (0x7C, 0x7C), (0x7F, 0xA0), (0x1680, 0x1680)),
-    *((0x2000, 0x200B), (0x2028, 0x202F), (0x205F, 0x206F), (0x3000, 0x3000), (0xFEFF, 0xFEFF)),
-)
-"""The above, all control characters, and invisible ones such as marks of direction; not the joiners
-(U+200C, U+200D) that some scripts need."""
-_PAUSES = ((0x2C, 0x2C), (0x3A, 0x3B))
-"""Comma, colon and semicolon."""
 _JOINTS = ((0x2D, 0x2D), (0x2F, 0x2F))
 """Hyphen and slash."""
 _SYMBOLS = (
-    *((0x00, 0x2F), (0x3A, 0x40), (0x5B, 0x60), (0x7B, 0xA9), (0xAB, 0xB4), (0xB6, 0xB9)),
-    *((0xBB, 0xBF), (0xD7, 0xD7), (0xF7, 0xF7), (0x1680, 0x1680), (0x2000, 0x2070)),
-    *((0x20A0, 0x20FF), (0x2190, 0x2BFF), (0x2E00, 0x2E7F), (0x3000, 0x3004), (0x3008, 0x3020)),
-    *((0x3030, 0x3030), (0xE000, 0xF8FF), (0xFE00, 0xFE6F), (0xFEFF, 0xFF0F), (0xFF1A, 0xFF20)),
-    *((0xFF3B, 0xFF40), (0xFF5B, 0xFF65), (0xFFE0, 0xFFFF), (0x1F000, 0x1FAFF)),
+    *((0xD7, 0xD7), (0xF7, 0xF7), (0x1680, 0x1680), (0x2190, 0x2BFF), (0x2E00, 0x3004)),
+    *((0x3008, 0x3020), (0x3030, 0x3030), (0xE000, 0xF8FF), (0xFE00, 0xFE6F), (0xFEFF, 0xFF0F)),
+    *((0xFF1A, 0xFF20), (0xFF3B, 0xFF40), (0xFF5B, 0xFF65), (0xFFE0, 0xFFFF), (0x1F000, 0x1FAFF)),
 )
-"""What is neither a letter nor a digit: beyond ASCII by blocks (punctuation, symbols, emoji,
-private use), since only some notations know Unicode's categories."""
+"""What no title needs beyond ASCII, by blocks (symbols, emoji, private use), since only some
+notations know Unicode's categories."""
+_NO_LETTER = (
+    *((0x00, 0x40), (0x5B, 0x60), (0x7B, 0xA9), (0xAB, 0xB4), (0xB6, 0xB9), (0xBB, 0xBF)),
+    *((0x2000, 0x218F), *_SYMBOLS),
+)
+"""What is no letter of any script, ASCII's digits included; marks are among the letters."""
+_NOT_INSIDE = (
+    *((0x00, 0x22), (0x24, 0x25), (0x28, 0x2A), (0x2C, 0x2F), (0x3A, 0x40), (0x5B, 0x60)),
+    *((0x7B, 0xA9), (0xAB, 0xB4), (0xB6, 0xB9), (0xBB, 0xBF)),
+    *((0x2000, 0x200B), (0x200E, 0x2018), (0x201A, 0x218F), *_SYMBOLS),
+)
+"""Inside a word stand digits, too, apostrophes, the `#`, `+` and `&` of "C#" and "R&D", and the
+joiners (U+200C, U+200D) that some scripts need."""
 
-_INNER = Characters((*_BREAKS, *_SEPARATORS), excluded=True)
-_EDGE = Characters((*_BREAKS, *_SEPARATORS, *_SPACES), excluded=True)
-_WORD = Characters((*_NO_WORD, *_PAUSES, *_JOINTS), excluded=True)
-_LETTER = Characters((*_SYMBOLS, (0x30, 0x39)), excluded=True)
-"""Of all scripts, and digits other than ASCII's."""
+_LETTER = Characters(_NO_LETTER, excluded=True)
+_INSIDE = Characters(_NOT_INSIDE, excluded=True)
 _DIGIT = Characters(((0x30, 0x39),))
-
-
-def title_of_chars(max_chars: int) -> Rule:
-    """A title of up to `max_chars` characters (at least 2), which can end within a word."""
-    return sequence(_EDGE, optional(Repeat(_INNER, 0, max_chars - 2), _EDGE))
 
 
 def title_of_words(max_words: int, max_word_chars: int = WORD_CHARS) -> Rule:
     """A title of up to `max_words` words of up to `max_word_chars` characters.
 
     A word begins with a letter, and a number stands only before a word or at the end: small models
-    that know nothing to say count ("mechanism,1,2,3"). Between words is a space, which a comma,
-    colon or semicolon may precede, or a hyphen or slash; these are nowhere else. So the bound ends
-    a title after a word, unless the word itself is too long.
+    that know nothing to say count ("mechanism,1,2,3"). Between words is a space, a hyphen or a
+    slash, and there is no other punctuation, with which small models turn titles into sentences.
+    So the bound ends a title after a word, unless the word itself is too long.
     """
-    between = choice(sequence(optional(Characters(_PAUSES)), " "), Characters(_JOINTS))
-    word = sequence(_LETTER, Repeat(_WORD, 0, max_word_chars - 1))
+    between = choice(" ", Characters(_JOINTS))
+    word = sequence(_LETTER, Repeat(_INSIDE, 0, max_word_chars - 1))
     number = sequence(Repeat(_DIGIT, 1, 4), Repeat(_LETTER, 0, 2))
     first = sequence(optional(number, between), word)
     following = sequence(between, optional(number, between), word)
     return sequence(first, Repeat(following, 0, max_words - 1), optional(between, number))
 
 
-_NUMBERS = re.compile(r"(?<![\d.,])\d{1,2}(?:\s*[,;]\s*\d{1,2}){2,}(?![\d.])")
-"""A list of small numbers; not 1,000,000."""
-_NUMBERING = re.compile(r"(?:^|\s)\d{1,2}[.)]\s")
 _REPEATED = re.compile(r"\b(\w+)(?:\W+\1\b){2}")
-_OPEN_ENDS = (",", ":", ";", "-", "\u2013", "\u2014", "(")
 _OPEN_WORDS = frozenset({"a", "an", "the", "and", "or"})
 """English words that no phrase ends with. Prepositions do end phrases: "What to look for"; so does
 "Vitamin A"."""
@@ -80,18 +63,12 @@ _OPEN_WORDS = frozenset({"a", "an", "the", "and", "or"})
 def is_debris(title: str) -> bool:
     """Whether a title that the grammar allows is no title: what small models write when they loop.
 
-    Debris is a title without letters, one that contains numbering ("1,2,3,4", "Buy 2. Plant") or
-    the same word three times in a row, and one that breaks off: at a comma, colon or dash, within
-    parentheses, or after an English article, "and" or "or".
+    Debris has no letters or the same word three times in a row, or ends with an English article,
+    "and" or "or".
     """
-    folded = title.casefold().strip()
     return (
-        not any(char.isalpha() for char in folded)
-        or _NUMBERS.search(folded) is not None
-        or _NUMBERING.search(folded) is not None
-        or _REPEATED.search(folded) is not None
-        or folded.endswith(_OPEN_ENDS)
-        or folded.count("(") != folded.count(")")
+        not any(char.isalpha() for char in title)
+        or _REPEATED.search(title.casefold()) is not None
         or title.split()[-1] in _OPEN_WORDS
     )
 

@@ -2,15 +2,14 @@
 
 Chosen by experiments with SmolLM2-135M-Instruct.
 
+`points` asks for titles, without examples: with one or two, 5 % of the titles for the 80 Vicuna
+questions and 60 how-to questions are about the examples' topics; with ten, most titles are as
+plain as theirs ("How it works", "What you need"). Any model knows a list of points by itself.
+
 `SPLIT`: the probability of `[ONE]` on one half of the labelled Vicuna questions. Three examples of
 each kind, as turns of a conversation, separate the two kinds better than one of each (AUC 0.96
 against 0.82 to 0.86) or than eight examples in one message (0.63). The default of
 `split_threshold` depends on this wording: recalibrate it after a change.
-
-`PLAN`: the plans for the 80 Vicuna questions and 40 how-to questions. Small models imitate the
-last examples most, so the most frequent kinds of questions come last; without examples of
-programs, stories and calculations, 35 to 44 % of the plans for such questions loop, with them 5 %.
-Without a conditional question, plans for those restate it.
 
 `DEPENDENCIES`: with letters and "Uses nothing", the probabilities tell parts with dependencies from
 others with AUC 0.82 on how-to tasks of AsyncHow and 0.85 on questions, and needed parts from others
@@ -30,6 +29,9 @@ class Wording:
     examples: tuple[tuple[str, str], ...]
     """Questions and answers."""
 
+
+OUTLINE = Wording("", ())
+"""The question alone; `points` follows it."""
 
 SPLIT = Wording(
     "Plan the answer to the question: 3 to 6 different parts, one line each: "
@@ -66,81 +68,6 @@ SPLIT = Wording(
     ),
 )
 """Asks for a plan or `[ONE]`; only the first token of the answer is looked at."""
-
-PLAN = Wording(
-    "Plan the answer to the question: the titles of 3 to 5 different parts, one line each: "
-    "number | title. End with [END].",
-    (
-        (
-            "Write a Java class that sorts a list of names.",
-            "1 | The class and its data\n"
-            "2 | The method that sorts\n"
-            "3 | An example of its use\n"
-            "[END]",
-        ),
-        (
-            "How many pianos are there in Paris? Explain step by step.",
-            "1 | People and households\n"
-            "2 | Share of homes with a piano\n"
-            "3 | Schools and concert halls\n"
-            "4 | The total\n"
-            "[END]",
-        ),
-        (
-            "Write a story about a lost dog.",
-            "1 | How the dog got lost\n2 | A long search\n3 | The surprise at the station\n[END]",
-        ),
-        (
-            "How do I make a birdhouse?",
-            "1 | Wood and tools\n"
-            "2 | Cutting the boards\n"
-            "3 | Putting the house together\n"
-            "4 | Where to hang it\n"
-            "[END]",
-        ),
-        (
-            "What are the main causes of traffic jams in cities?",
-            "1 | Too many cars\n2 | Poor public transport\n3 | Road works and accidents\n[END]",
-        ),
-        (
-            "What if people had never learned to make glass?",
-            "1 | Science without lenses\n"
-            "2 | Houses without windows\n"
-            "3 | Other materials for bottles\n"
-            "4 | How trade would change\n"
-            "[END]",
-        ),
-        (
-            "Should my village build solar or wind power?",
-            "1 | Cost of solar power\n"
-            "2 | Cost of wind power\n"
-            "3 | Effect on the landscape\n"
-            "4 | Which one to choose\n"
-            "[END]",
-        ),
-        (
-            "Why should adults learn a second language, and how do they start?",
-            "1 | Better chances at work\n"
-            "2 | A sharper memory\n"
-            "3 | Finding a course\n"
-            "4 | Daily practice\n"
-            "[END]",
-        ),
-        (
-            "Explain how a refrigerator works.",
-            "1 | The cooling liquid\n"
-            "2 | The compressor\n"
-            "3 | How heat leaves the inside\n"
-            "4 | Energy use\n"
-            "[END]",
-        ),
-        (
-            "How can I grow better tomatoes?",
-            "1 | Good soil\n2 | When to water\n3 | Enough sun\n4 | Protection from pests\n[END]",
-        ),
-    ),
-)
-"""Asks for titles."""
 
 DEPENDENCIES = Wording(
     "Plan the answer: one line for each part: its title, and the letters of the earlier parts "
@@ -190,6 +117,15 @@ DEPENDENCIES = Wording(
     ),
 )
 """Asks for the dependencies of one line after the other; see `plato.planning.decision`."""
+
+_IN_WORDS = ("two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
+
+
+def points(count: int) -> str:
+    """Asks for the titles of an answer, behind the question; `count` is at least 2."""
+    words = dict(enumerate(_IN_WORDS, start=2))
+    return f"\n\nAnswer with a list of the {words.get(count, count)} most important points."
+
 
 CUT = " [...] "
 """Marks where a long question or conversation was cut."""

@@ -1,14 +1,14 @@
 """The `transcript` layout: a new conversation in which the nodes are written.
 
-The last user turn has the question and the node's instruction, and its heading opens the answer. A
-node with a dependency continues the conversation of the dependency, whose KV is already cached:
+The last user turn has the question and the node's instruction. A node with a dependency continues
+the conversation of the dependency, whose KV is already cached:
 
-    system     instruction, the caller's system prompt
-    (examples, history)
-    user       question, "tell me about d"
-    assistant  heading of d, the decoded tokens of node d
-    user       the other dependencies' texts, "tell me about n"
-    assistant  heading of n
+    system     the caller's system prompt
+    (history)
+    user       question, "write about d"
+    assistant  the decoded tokens of node d
+    user       the other dependencies' texts, "write about n"
+    assistant
 """
 
 from __future__ import annotations
@@ -25,10 +25,6 @@ from plato.prompting.quoting import cut_middle, fair_share
 from plato.prompting.template import ChatTemplate, Turn
 from plato.prompting.tokenizer import Tokenizer
 from plato.runs import Length, Message, Node, PlanGraph
-
-EXAMPLES_SHARE = 8
-"""A model whose context is shorter than this many times the examples gets none; nor does a node
-that has no room for them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,10 +65,6 @@ class TranscriptLayout:
         self._template = template
         self._context_length = context_length
         self._fingerprint = fingerprint
-        self._instruction = self._public(wording.SYSTEM)
-        examples = tuple(turn for example in wording.EXAMPLES for turn in self._example(*example))
-        length = sum(len(part.tokens) for turn in examples for part in turn.parts)
-        self._examples = examples if length <= context_length // EXAMPLES_SHARE else ()
 
     def sequential(self, messages: Sequence[Message], tenant: str) -> Prompt:
         """The ordinary chat prompt of `messages`. Raises `ContextLengthError`."""
@@ -90,49 +82,29 @@ class TranscriptLayout:
         for an answer.
         """
         *earlier, question = messages
-        leading = list(takewhile(lambda message: message.role == "system", earlier))
-        system = [self._instruction]
-        for message in leading:
-            text = self._template.content("system", message.content)
-            system.append(self._private(f"\n\n{text}"))
-        history = [self._turn(message) for message in earlier[len(leading) :]]
         asked = self._template.content("user", question.content)
         return TranscriptConversation(
             self._tokenizer,
             self._template,
             self._context_length,
-            system=Turn("system", tuple(system)),
-            examples=self._examples,
-            history=tuple(history),
-            question=(self._private(asked), self._private(wording.BEFORE_ASKING)),
+            history=tuple(map(self._turn, earlier)),
+            question=(self._segment(asked), self._segment(wording.BEFORE_ASKING)),
             tenant=tenant,
             fingerprint=self._fingerprint,
             skeleton=skeleton,
         )
 
     def public_prefix(self) -> Prompt:
-        """What node prompts start with: instruction and examples.
-
-        Prompts with a system prompt of the caller share only the instruction.
-        """
-        system, user = Turn("system", (self._instruction,)), Turn("user", (self._private("x"),))
-        segments = self._template.open([system, *self._examples, user])
+        """The markup that node prompts start with, where the caller has no system prompt."""
+        segments = self._template.open([Turn("user", (self._segment("x"),))])
         public = tuple(takewhile(lambda segment: segment.public, segments))
         return Prompt(public, fingerprint=self._fingerprint)
 
     def _turn(self, message: Message) -> Turn:
         text = self._template.content(message.role, message.content)
-        return Turn(message.role, (self._private(text),))
+        return Turn(message.role, (self._segment(text),))
 
-    def _example(self, question: str, title: str, text: str) -> tuple[Turn, Turn]:
-        asked = f"{question}{wording.BEFORE_ASKING}{wording.instruction(title)}"
-        written = f"{wording.heading(title)}{text}"
-        return Turn("user", (self._public(asked),)), Turn("assistant", (self._public(written),))
-
-    def _public(self, text: str) -> Segment:
-        return Segment(self._tokenizer.text(text), public=True)
-
-    def _private(self, text: str) -> Segment:
+    def _segment(self, text: str) -> Segment:
         return Segment(self._tokenizer.text(text))
 
 
@@ -149,8 +121,6 @@ class TranscriptConversation:
         template: ChatTemplate,
         context_length: int,
         *,
-        system: Turn,
-        examples: tuple[Turn, ...],
         history: tuple[Turn, ...],
         question: tuple[Segment, ...],
         tenant: str,
@@ -160,15 +130,13 @@ class TranscriptConversation:
         self._tokenizer = tokenizer
         self._template = template
         self._context_length = context_length
-        self._system = system
-        self._examples = examples
         self._history = history
         self._question = question
         self._tenant = tenant
         self._fingerprint = fingerprint
         self._skeleton = skeleton
         self._prompts: dict[int, NodePrompt] = {}
-        _require_room(self._open((), ()), 1, context_length)
+        _require_room(self._open(()), 1, context_length)
 
     def node_prompt(
         self,
@@ -199,11 +167,7 @@ class TranscriptConversation:
         node = graph[number]
         max_tokens = budget(node)
         limit = self._context_length - max_tokens
-        examples = self._examples
-        fresh = self._fresh(node, examples)
-        if len(fresh) > limit:
-            examples = ()
-            fresh = self._fresh(node, examples)
+        fresh = self._open((self._instruction(node),))
         _require_room(fresh, max_tokens, self._context_length)
         dependencies = () if self._skeleton else tuple(sorted(node.dependencies))
         if not dependencies:
@@ -217,7 +181,7 @@ class TranscriptConversation:
                 best = new, candidate
         if best is not None:
             return best[1]
-        return self._quote_all(graph, number, finished, examples, limit - len(fresh))
+        return self._quote_all(graph, number, finished, limit - len(fresh))
 
     def _continue(
         self,
@@ -233,10 +197,7 @@ class TranscriptConversation:
         others = [other for other in graph[number].dependencies if other not in seen]
         quotes = [self._quote(graph, finished[other]) for other in sorted(others)]
         asked = (*quotes, self._instruction(graph[number]))
-        turn = (
-            *self._template.follow_up(asked, closed=closed),
-            self._heading(graph[number]),
-        )
+        turn = self._template.follow_up(asked, closed=closed)
         prompt = earlier.prompt.extended(*([Segment(decoded)] if decoded else []), *turn)
         new = sum(len(segment.tokens) for segment in turn)
         sees = tuple(sorted(seen.union(others)))
@@ -248,7 +209,6 @@ class TranscriptConversation:
         graph: PlanGraph,
         number: int,
         finished: Mapping[int, NodeText],
-        examples: tuple[Turn, ...],
         room: int,
     ) -> NodePrompt:
         """Start from the question and quote the dependencies, within `room` tokens in total."""
@@ -259,25 +219,17 @@ class TranscriptConversation:
         for other in shortened:
             quotes[other] = self._quote(graph, finished[other], share)
         sees = tuple(other for other in dependencies if quotes[other].tokens)
-        prompt = self._fresh(graph[number], examples, *quotes.values())
+        prompt = self._open((*quotes.values(), self._instruction(graph[number])))
         return NodePrompt(prompt, None, sees, shortened)
 
-    def _fresh(self, node: Node, examples: tuple[Turn, ...], *quotes: Segment) -> Prompt:
-        """A conversation that starts with the question and asks for `node`, behind `quotes`."""
-        prompt = self._open(examples, (*quotes, self._instruction(node)))
-        return prompt.extended(self._heading(node))
-
-    def _open(self, examples: tuple[Turn, ...], asked: tuple[Segment, ...]) -> Prompt:
+    def _open(self, asked: tuple[Segment, ...]) -> Prompt:
         """A conversation whose last user turn has the question and `asked`."""
         last = Turn("user", (*self._question, *asked))
-        segments = self._template.open([self._system, *examples, *self._history, last])
+        segments = self._template.open([*self._history, last])
         return Prompt(segments, self._tenant, self._fingerprint)
 
     def _instruction(self, node: Node) -> Segment:
         return self._segment(wording.instruction(node.title, node.length or Length.MEDIUM))
-
-    def _heading(self, node: Node) -> Segment:
-        return self._segment(wording.heading(node.title))
 
     def _quote(self, graph: PlanGraph, node: NodeText, length: int | None = None) -> Segment:
         """A finished text under its title, cut to `length` tokens; empty if that is too short."""

@@ -3,37 +3,42 @@
 from __future__ import annotations
 
 from plato.runs import Length, Node, RunRequest
+from plato.settings import Settings
 
 MIN_PART_TOKENS = 48
 """A part gets at least this many tokens of the caller's `max_tokens`: two or three sentences."""
-EXPECTED_PARTS = 4
-"""Parts of a plan while it is being decoded: the default model's have 4.0 on average."""
 _SHARES = {Length.SHORT: 1, Length.MEDIUM: 2, Length.LONG: 4}
 
 
-def node_budget(request: RunRequest, node: Node, node_max_tokens: int) -> int:
+def node_budget(request: RunRequest, node: Node, settings: Settings) -> int:
     """The token budget of one node of a plan.
 
     The composer cuts the whole answer at the caller's `max_tokens`. A given plan shares it by the
     lengths of its parts. Of a plan that is being decoded, the number of nodes known so far must not
-    matter, because the text may not depend on timing; so it is shared among the expected number.
+    matter, because the text may not depend on timing; so it is shared among those asked for.
     """
     if node.max_tokens is not None:
         return node.max_tokens
     if request.max_tokens is None:
-        return node_max_tokens
+        return settings.node_max_tokens
     if request.plan:
-        shares = [_share(part) for part in request.plan]
+        shares = sum(map(_share, request.plan))
     else:
-        shares = [_SHARES[Length.MEDIUM]] * min(EXPECTED_PARTS, planned_nodes(request))
-    return min(node_max_tokens, -(-request.max_tokens * _share(node) // sum(shares)))
+        shares = planned_nodes(request, settings) * _SHARES[Length.MEDIUM]
+    return min(settings.node_max_tokens, -(-request.max_tokens * _share(node) // shares))
 
 
-def planned_nodes(request: RunRequest) -> int:
-    """The maximum number of nodes of a decoded plan: each gets `MIN_PART_TOKENS`; at least 2."""
-    if request.max_tokens is None or request.plan:
-        return request.max_nodes
-    return max(2, min(request.max_nodes, request.max_tokens // MIN_PART_TOKENS))
+def planned_nodes(request: RunRequest, settings: Settings) -> int:
+    """The number of parts that the model is asked for, at least 2.
+
+    Each gets `MIN_PART_TOKENS` of the caller's `max_tokens`. A plan to decode has its own number.
+    """
+    if request.plan:
+        return len(request.plan)
+    wanted = min(settings.plan_parts, request.max_nodes)
+    if request.max_tokens is None:
+        return wanted
+    return max(2, min(wanted, request.max_tokens // MIN_PART_TOKENS))
 
 
 def too_short_to_split(request: RunRequest) -> bool:

@@ -100,7 +100,7 @@ class NodeTasks:
         self.graph = PlanGraph()
 
     def _budget(self, node: Node) -> int:
-        return node_budget(self._request, node, self._services.settings.node_max_tokens)
+        return node_budget(self._request, node, self._services.settings)
 
     def _distance(self, number: int) -> int | None:
         """Number of other nodes that must end before a dependent of this one can start.

@@ -88,7 +88,7 @@ class PlanPhase:
             run_id=request.run_id,
             tenant=request.tenant,
             messages=request.messages,
-            max_nodes=planned_nodes(request),
+            max_nodes=planned_nodes(request, settings),
             decide=request.mode is Mode.AUTO,
             run_began_unix_s=request.admitted_unix_s,
             lease=self._services.leases.lease,

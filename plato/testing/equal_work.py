@@ -7,12 +7,14 @@ from contextlib import aclosing
 from dataclasses import replace
 
 from plato.engine import GenerateRequest
-from plato.planning.given import write_plan
-from plato.planning.grammar import TITLES, plan_grammar
+from plato.planning.decider import Deciding
+from plato.planning.grammar import outline_grammar, outline_line
 from plato.planning.planner import ModelPlanner
 from plato.planning.protocol import PlanEvent, PlanLine, PlanRequest
-from plato.planning.titles import title_of_chars
+from plato.planning.rules import Characters, Repeat, Rule
 from plato.settings import MAX_TITLE_CHARS
+
+_TITLE: Rule = Repeat(Characters(((0x0A, 0x0A),), excluded=True), 1, MAX_TITLE_CHARS)
 
 
 class ScriptedPlanner(ModelPlanner):
@@ -26,14 +28,15 @@ class ScriptedPlanner(ModelPlanner):
         """A grammar that the script follows."""
         if not request.script:
             return super().grammar(request)
-        return plan_grammar(request.max_nodes, title_of_chars(MAX_TITLE_CHARS))
+        return outline_grammar(request.max_nodes, _TITLE)
 
-    def generate_request(self, request: PlanRequest) -> GenerateRequest:
+    def generate_request(self, plan: Deciding) -> GenerateRequest:
         """The request that decodes the plan, with the script as forced tokens."""
-        generate = super().generate_request(request)
-        if not request.script:
+        generate = super().generate_request(plan)
+        if not plan.request.script:
             return generate
-        script = self.tokenizer.text(write_plan(request.script, TITLES))
+        lines = (outline_line(node.number, node.title) for node in plan.request.script)
+        script = self.tokenizer.text("".join(lines))
         return replace(generate, script=script, max_tokens=len(script) + 1)
 
     async def plan(self, request: PlanRequest) -> AsyncGenerator[PlanEvent, None]:
