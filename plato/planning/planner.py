@@ -174,8 +174,9 @@ class ModelPlanner:
                             text = begun + text
                             if request.decide and not request.known:
                                 deciding = asyncio.create_task(self.decider.split(plan))
-                        titles = progress.take(chunk, text)
-                        events.extend([await self._line(plan, t, progress) for t in titles])
+                        for title in progress.take(chunk, text):
+                            line = await self._line(plan, title, progress)
+                            events.append(line)
                 except TimeoutError:
                     if not timer.expired():
                         raise
