@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import takewhile
 
 from plato.engine import Prompt, Segment
@@ -48,6 +48,8 @@ class NodePrompt:
     """Every node whose text is in the prompt, ascending."""
     shortened: tuple[int, ...]
     """Nodes whose text was cut to fit the context, ascending; those not in `sees` were left out."""
+    asked: frozenset[int] = frozenset()
+    """Tokens of the question without those of the node's title: a text should not restate it."""
 
 
 class TranscriptLayout:
@@ -132,6 +134,7 @@ class TranscriptConversation:
         self._context_length = context_length
         self._history = history
         self._question = question
+        self._asked = frozenset(token for segment in question for token in segment.tokens)
         self._tenant = tenant
         self._fingerprint = fingerprint
         self._skeleton = skeleton
@@ -154,7 +157,9 @@ class TranscriptConversation:
         room.
         """
         if number not in self._prompts:
-            self._prompts[number] = self._build(graph, number, finished, budget)
+            title = self._tokenizer.text(f"{graph[number].title} {graph[number].title}")
+            made = self._build(graph, number, finished, budget)
+            self._prompts[number] = replace(made, asked=self._asked.difference(title))
         return self._prompts[number]
 
     def _build(

@@ -149,14 +149,15 @@ class NodeTasks:
         return StopConditions(sentence_from=budget - budget // SENTENCE_SHARE)
 
     def _sampling(self, prompt: NodePrompt) -> SamplingParams:
-        """The request's, with penalties also for the texts that the node sees.
+        """The request's, with penalties also for the question and the texts that the node sees.
 
-        In a sequential answer they would be its own output.
+        In a sequential answer the texts would be its own output, and only its beginning restates
+        the question; of several parts, each does.
         """
         sampling = self._request.sampling
-        if not sampling.penalises or not prompt.sees:
+        if not sampling.penalises:
             return sampling
-        seen = set[int]().union(*(self._texts[number].tokens for number in prompt.sees))
+        seen = set(prompt.asked).union(*(self._texts[number].tokens for number in prompt.sees))
         return replace(sampling, penalised=tuple(sorted(seen)))
 
     async def _run(self, work: NodeTask) -> None:
