@@ -33,8 +33,8 @@ class SamplingParams:
     """How a token is sampled. The defaults are greedy.
 
     Applied in this order: `logit_bias`; the penalties, for tokens already in the *output* (of the
-    prompt only `penalised`); the grammar; `first_token_bias`; `temperature`; `min_p`, `top_k` and
-    `top_p`, each on what the previous one kept. At temperature 0 the last three have no effect.
+    prompt only `penalised`); the grammar; `temperature`; `min_p`, `top_k` and `top_p`, each on what
+    the previous one kept. At temperature 0 the last three have no effect.
 
     Random numbers are keyed by (`seed`, `GenerateRequest.node`, position), so a request gives the
     same text alone, batched, or resumed on another engine.
@@ -54,8 +54,6 @@ class SamplingParams:
     penalised: tuple[int, ...] = ()
     """Token ids that count as one occurrence in the output before it begins (vLLM counts all tokens
     of the prompt)."""
-    first_token_bias: tuple[tuple[int, float], ...] = ()
-    """(token id, value added to its logit), at output position 0 only."""
     top_k: int = 0
     """Keeps the `top_k` most likely tokens (Fan et al., 2018, arXiv 1805.04833); 0 keeps all."""
     min_p: float = 0.0
@@ -193,8 +191,8 @@ class Chunk:
     """Incarnation of the replica: what was known of its KV in another epoch is void."""
     load: Load = field(default_factory=Load)
     scores: tuple[float, ...] = ()
-    """Log probabilities of `GenerateRequest.score`, after the grammar and before
-    `first_token_bias`; -inf: impossible. Only in the chunk with offset 0."""
+    """Log probabilities of `GenerateRequest.score`, after the grammar; -inf: impossible. Only in
+    the chunk with offset 0."""
     steps: int = 0
     """Decode steps of this sequence so far; fewer than its tokens where a grammar forced some."""
 

@@ -40,7 +40,7 @@ REQUEST = RunRequest(
         repetition_penalty=1.1,
         penalty_exempt=frozenset({5, 3, 9}),
         penalised=(4, 8),
-        first_token_bias=((7, -1.5), (8, 2.0)),
+        logit_bias=((7, -1.5), (8, 2.0)),
     ),
     stop=("\n\n", "END"),
     max_tokens=300,

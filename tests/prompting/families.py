@@ -77,3 +77,6 @@ MISTRAL = """\
 {%- endfor -%}
 """
 """The system message stands in front of the last question; an answer begins with a space."""
+
+BARE = "{%- for message in messages -%}{{- message['content'] + '<|im_end|>' -}}{%- endfor -%}"
+"""No markup in front of a message."""

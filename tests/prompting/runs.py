@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-from plato.prompting import NodePrompt, NodeText, Tokenizer, wording
+from plato.prompting import NodePrompt, NodeText, Tokenizer
 from plato.prompting.transcript import TranscriptConversation
 from plato.runs import Message, Node, PlanGraph
 from tests.prompting.reference import hf_of
@@ -20,14 +20,6 @@ def graph_of(*dependencies: tuple[int, ...]) -> PlanGraph:
 
 
 DIAMOND = graph_of((), (1,), (1,), (1, 2, 3))
-
-EXAMPLES = "".join(
-    f"<|im_start|>user\n{question}\n\nTell me about {title} in one short paragraph.<|im_end|>\n"
-    f"<|im_start|>assistant\n## {title}\n{text}<|im_end|>\n"
-    for question, title, text in wording.EXAMPLES
-)
-SMALL_CONTEXT = 512
-"""Too short for the examples."""
 
 
 def written(tokenizer: Tokenizer, number: int, text: str = "", *, closed: bool = True) -> NodeText:

@@ -9,51 +9,23 @@ from hypothesis import strategies as st
 from plato.errors import ContextLengthError
 from plato.prompting import ChatTemplate, NodePrompt, NodeText, Tokenizer, TranscriptLayout
 from plato.runs import Message, Node, PlanGraph
-from tests.prompting.runs import (
-    EXAMPLES,
-    QUESTION,
-    SMALL_CONTEXT,
-    TITLES,
-    graph_of,
-    prompts,
-    up_to,
-    written,
-)
+from tests.prompting.runs import QUESTION, TITLES, graph_of, prompts, up_to, written
 
-
-def test_a_small_context_has_no_room_for_examples(
-    tokenizer: Tokenizer, template: ChatTemplate
-) -> None:
-    def text(context_length: int) -> str:
-        layout = TranscriptLayout(tokenizer, template, context_length)
-        made = layout.start(QUESTION, "t").node_prompt(graph_of(()), 1, {}, up_to(64))
-        return tokenizer.decode(made.prompt.tokens, special=True)
-
-    assert EXAMPLES in text(8192)
-    assert text(SMALL_CONTEXT) == text(8192).replace(EXAMPLES, "")
-
-
-def test_a_node_gets_no_examples_rather_than_too_little_room(
-    tokenizer: Tokenizer, template: ChatTemplate, texts: dict[int, NodeText]
-) -> None:
-    layout = TranscriptLayout(tokenizer, template, 2048)
-    graph = graph_of((), ())
-    roomy = prompts(layout.start(QUESTION, "t"), graph, texts)[2]
-    tight = prompts(layout.start(QUESTION, "t"), graph, texts, max_tokens=1900)[2]
-    usual, short = (tokenizer.decode(made.prompt.tokens, special=True) for made in (roomy, tight))
-    assert EXAMPLES in usual
-    assert short == usual.replace(EXAMPLES, "")
+SMALL_CONTEXT = 512
 
 
 def test_a_dependency_that_another_scheduler_requested_had_its_own_budget(
     tokenizer: Tokenizer, template: ChatTemplate, texts: dict[int, NodeText]
 ) -> None:
-    layout = TranscriptLayout(tokenizer, template, 2048)
-    # Only the first has too little room for the examples.
-    graph = PlanGraph([Node(1, "One", max_tokens=1900), Node(2, "Two", (1,), max_tokens=8)])
-    both = prompts(layout.start(QUESTION, "t"), graph, texts)
-    assert both[2].continues == 1
-    assert prompts(layout.start(QUESTION, "t"), graph, texts, [2])[2] == both[2]
+    layout = TranscriptLayout(tokenizer, template, SMALL_CONTEXT)
+    # Only the second has too little room for the text before it.
+    graph = PlanGraph(
+        [Node(1, "One"), Node(2, "Two", (1,), max_tokens=460), Node(3, "Three", (2,), max_tokens=8)]
+    )
+    every = prompts(layout.start(QUESTION, "t"), graph, texts)
+    assert (every[2].sees, every[2].shortened) == ((), (1,))
+    assert (every[3].continues, every[3].sees, every[3].shortened) == (2, (2,), (1,))
+    assert prompts(layout.start(QUESTION, "t"), graph, texts, [3])[3] == every[3]
 
 
 @st.composite
@@ -66,8 +38,8 @@ def plans(draw: st.DrawFn) -> tuple[PlanGraph, list[int], int, int]:
     while len(order) < size:
         ready = [n for n in range(1, size + 1) if n not in order and needed[n - 1] <= set(order)]
         order.append(draw(st.sampled_from(ready)))
-    # With the last, there is room for the question, but not for the examples.
-    return graph, order, *draw(st.sampled_from([(8192, 64), (260, 64), (200, 64), (2048, 1920)]))
+    # From room for every conversation to room for a quotation that is cut, or for none.
+    return graph, order, *draw(st.sampled_from([(8192, 64), (260, 64), (2048, 1930), (140, 64)]))
 
 
 @given(plans())
@@ -78,6 +50,7 @@ def test_prompts_do_not_depend_on_the_order_in_which_nodes_finish(
     plan: tuple[PlanGraph, list[int], int, int],
 ) -> None:
     graph, order, context_length, max_tokens = plan
+    texts = {**texts, 2: written(tokenizer, 2, f"Begin. {'More of it. ' * 15}Finish.")}
     layout = TranscriptLayout(tokenizer, template, context_length)
 
     def made(order: Iterable[int] | None = None) -> dict[int, NodePrompt]:
@@ -95,7 +68,8 @@ def test_prompts_do_not_depend_on_the_order_in_which_nodes_finish(
         assert all((texts[n].text in text) or n in node.shortened for n in node.sees)
         titles = {n for n in range(1, len(graph) + 1) if TITLES[n - 1] in text}
         assert titles == {*node.sees, number}
-        assert text.endswith(f"## {TITLES[number - 1]}\n")
+        asked = f"Write one short paragraph about: {TITLES[number - 1]}."
+        assert text.endswith(f"{asked}\nassistant\n")
 
 
 def test_a_dependency_that_does_not_fit_is_cut_in_the_middle_with_a_mark(
@@ -108,9 +82,9 @@ def test_a_dependency_that_does_not_fit_is_cut_in_the_middle_with_a_mark(
     assert len(last.prompt) == SMALL_CONTEXT - 64
     text = tokenizer.decode(last.prompt.tokens)
     assert long[1].text in text
-    assert "About The cost:\nBegin. More of it." in text
+    assert "\n\nThe cost:\nBegin. More of it." in text
     assert " [...] " in text
-    assert "More of it. Finish.\n\nTell me about" in text
+    assert "More of it. Finish.\n\nWrite one short paragraph about" in text
 
 
 def test_a_conversation_that_grew_too_long_is_left_for_a_quotation(

@@ -4,20 +4,31 @@ from collections.abc import Callable
 
 import pytest
 
-from plato.prompting import ChatTemplate, NodePrompt, NodeText, Tokenizer, TranscriptLayout, wording
+from plato.prompting import ChatTemplate, NodePrompt, NodeText, Tokenizer, TranscriptLayout
 from plato.runs import Length, Message, Node, PlanGraph
 from tests.prompting import families
 from tests.prompting.reference import hf_of
 from tests.prompting.runs import (
     DIAMOND,
-    EXAMPLES,
     QUESTION,
-    SMALL_CONTEXT,
     TITLES,
     graph_of,
     prompts,
     up_to,
     written,
+)
+
+TALK = (
+    Message("system", "Be brief."),
+    Message("user", "Hello there"),
+    Message("assistant", "Hello, how can I help?"),
+    *QUESTION,
+)
+SEVERAL_SYSTEM_MESSAGES = (
+    Message("system", " Speak like a plumber. "),
+    *TALK[:-1],
+    Message("system", "Be kind."),
+    *QUESTION,
 )
 
 
@@ -30,13 +41,7 @@ def shared(one: NodePrompt, other: NodePrompt) -> int:
 def test_sequential_is_the_ordinary_chat_prompt(
     tokenizer: Tokenizer, layout: TranscriptLayout
 ) -> None:
-    talk = [
-        Message("system", "Be brief."),
-        Message("user", "Hello there"),
-        Message("assistant", "Hello, how can I help?"),
-        *QUESTION,
-    ]
-    for messages in (talk, talk[1:], talk[3:]):
+    for messages in (TALK, TALK[1:], TALK[3:], SEVERAL_SYSTEM_MESSAGES):
         rendered = hf_of(tokenizer).apply_chat_template(
             [{"role": message.role, "content": message.content} for message in messages],
             add_generation_prompt=True,
@@ -48,46 +53,72 @@ def test_sequential_is_the_ordinary_chat_prompt(
 def test_a_node_prompt_reads_as_a_conversation(
     tokenizer: Tokenizer, layout: TranscriptLayout, texts: dict[int, NodeText]
 ) -> None:
-    talk = (
-        Message("system", "Speak like a plumber."),
-        Message("user", "Hello"),
-        Message("assistant", "Hi!"),
-        *QUESTION,
-    )
-    made = prompts(layout.start(talk, "t"), DIAMOND, texts)
+    made = prompts(layout.start(TALK, "t"), DIAMOND, texts)
     assert tokenizer.decode(made[4].prompt.tokens, special=True) == (
-        "<|im_start|>system\nYou are a helpful expert. You answer with one short paragraph.\n\n"
-        "Speak like a plumber.<|im_end|>\n"
-        f"{EXAMPLES}"
-        "<|im_start|>user\nHello<|im_end|>\n"
-        "<|im_start|>assistant\nHi!<|im_end|>\n"
+        "<|im_start|>system\nBe brief.<|im_end|>\n"
+        "<|im_start|>user\nHello there<|im_end|>\n"
+        "<|im_start|>assistant\nHello, how can I help?<|im_end|>\n"
         "<|im_start|>user\nHow does a heat pump work?\n\n"
-        "Tell me about The cycle in one short paragraph.<|im_end|>\n"
-        "<|im_start|>assistant\n## The cycle\nWhat is to be said about number 1.<|im_end|>\n"
-        "<|im_start|>user\nTell me about The cost in one short paragraph.<|im_end|>\n"
-        "<|im_start|>assistant\n## The cost\nWhat is to be said about number 2.<|im_end|>\n"
-        "<|im_start|>user\nAbout The noise:\nWhat is to be said about number 3.\n\n"
-        "Tell me about The verdict in one short paragraph.<|im_end|>\n"
-        "<|im_start|>assistant\n## The verdict\n"
+        "Write one short paragraph about: The cycle.<|im_end|>\n"
+        "<|im_start|>assistant\nWhat is to be said about number 1.<|im_end|>\n"
+        "<|im_start|>user\nWrite one short paragraph about: The cost.<|im_end|>\n"
+        "<|im_start|>assistant\nWhat is to be said about number 2.<|im_end|>\n"
+        "<|im_start|>user\nThe noise:\nWhat is to be said about number 3.\n\n"
+        "Write one short paragraph about: The verdict.<|im_end|>\n"
+        "<|im_start|>assistant\n"
     )
 
 
 @pytest.mark.parametrize(
-    ("length", "words"),
+    ("talk", "system"),
+    [(TALK, "Be brief."), (QUESTION, "You are a helpful AI assistant named SmolLM, trained by")],
+)
+def test_the_callers_system_prompt_or_else_the_models_own_is_the_only_system_turn(
+    tokenizer: Tokenizer,
+    layout: TranscriptLayout,
+    texts: dict[int, NodeText],
+    talk: tuple[Message, ...],
+    system: str,
+) -> None:
+    for node in prompts(layout.start(talk, "t"), DIAMOND, texts).values():
+        text = tokenizer.decode(node.prompt.tokens, special=True)
+        assert text.startswith(f"<|im_start|>system\n{system}")
+        assert text.count("<|im_start|>system") == 1
+
+
+@pytest.mark.parametrize("family", [None, families.LLAMA_3, families.GEMMA, families.MISTRAL])
+@pytest.mark.parametrize("talk", [QUESTION, TALK, SEVERAL_SYSTEM_MESSAGES])
+def test_a_node_is_asked_for_behind_the_question_of_the_ordinary_chat(
+    tokenizer: Tokenizer,
+    with_template: Callable[..., Tokenizer],
+    family: str | None,
+    talk: tuple[Message, ...],
+) -> None:
+    used = tokenizer if family is None else with_template(family)
+    layout = TranscriptLayout(used, ChatTemplate(used), 8192)
+    node = layout.start(talk, "t").node_prompt(graph_of(()), 1, {}, up_to(64))
+    asked = f"{talk[-1].content}\n\nWrite one short paragraph about: The cycle."
+    chat = layout.sequential((*talk[:-1], Message("user", asked)), "t")
+    made, ordinary = (used.decode(p.tokens, special=True) for p in (node.prompt, chat))
+    assert made == ordinary
+
+
+@pytest.mark.parametrize(
+    ("length", "amount"),
     [
-        (Length.SHORT, "in one or two sentences"),
-        (Length.MEDIUM, "in one short paragraph"),
-        (Length.LONG, "in two or three paragraphs"),
-        (None, "in one short paragraph"),
+        (Length.SHORT, "one or two sentences"),
+        (Length.MEDIUM, "one short paragraph"),
+        (Length.LONG, "three paragraphs"),
+        (None, "one short paragraph"),
     ],
 )
 def test_a_node_is_asked_for_at_its_length(
-    tokenizer: Tokenizer, layout: TranscriptLayout, length: Length | None, words: str
+    tokenizer: Tokenizer, layout: TranscriptLayout, length: Length | None, amount: str
 ) -> None:
     graph = PlanGraph([Node(1, "The cycle", length=length)])
     made = layout.start(QUESTION, "t").node_prompt(graph, 1, {}, up_to(64))
     text = tokenizer.decode(made.prompt.tokens)
-    assert text.endswith(f"Tell me about The cycle {words}.\nassistant\n## The cycle\n")
+    assert text.endswith(f"\n\nWrite {amount} about: The cycle.\nassistant\n")
 
 
 def test_siblings_share_everything_up_to_the_instruction(
@@ -96,8 +127,8 @@ def test_siblings_share_everything_up_to_the_instruction(
     made = prompts(layout.start(QUESTION, "t"), graph_of((), (), ()), texts)
     for one, other in ((1, 2), (1, 3), (2, 3)):
         common = shared(made[one], made[other])
-        # Each has its own instruction, the markup behind it, and its own heading.
-        assert len(made[one].prompt.segments) == len(made[other].prompt.segments) == common + 3
+        # Each has its own instruction, and the markup behind it.
+        assert len(made[one].prompt.segments) == len(made[other].prompt.segments) == common + 2
         prefix = [
             token for segment in made[one].prompt.segments[:common] for token in segment.tokens
         ]
@@ -120,7 +151,7 @@ def test_dependents_of_one_node_share_its_conversation(
 ) -> None:
     made = prompts(layout.start(QUESTION, "t"), DIAMOND, texts)
     common = shared(made[2], made[3])
-    assert len(made[2].prompt.segments) == len(made[3].prompt.segments) == common + 3
+    assert len(made[2].prompt.segments) == len(made[3].prompt.segments) == common + 2
 
 
 @pytest.mark.parametrize("closed", [True, False])
@@ -230,71 +261,10 @@ def test_special_tokens_in_questions_titles_and_texts_stay_text(
         finished = {n: NodeText(n, tokenizer.text(word), word) for n in (1, 2)}
         start = layout.start([*messages, Message("user", word)], "t")
         prompt = start.node_prompt(graph, 3, finished, up_to(64)).prompt
-        assert tokenizer.decode(prompt.tokens, special=True).count(word) == 11
+        assert tokenizer.decode(prompt.tokens, special=True).count(word) == 9
         return sum(token in special for token in prompt.tokens)
 
     assert markers(nasty) == markers("qxzq")
-
-
-def test_tenants_share_public_segments_and_no_others(
-    layout: TranscriptLayout, texts: dict[int, NodeText]
-) -> None:
-    one = prompts(layout.start(QUESTION, "one"), DIAMOND, texts)[4].prompt
-    two = prompts(layout.start(QUESTION, "two"), DIAMOND, texts)[4].prompt
-    assert one.tokens == two.tokens
-    public = sum(segment.public for segment in one.segments)
-    assert 0 < public < len(one.segments)
-    assert one.hashes[:public] == two.hashes[:public]
-    assert not set(one.hashes[public:]) & set(two.hashes[public:])
-
-
-@pytest.mark.parametrize("context_length", [8192, SMALL_CONTEXT])
-@pytest.mark.parametrize("family", [None, families.GEMMA, families.MISTRAL])
-def test_the_public_prefix_starts_the_prompts_of_every_tenant(
-    tokenizer: Tokenizer,
-    with_template: Callable[..., Tokenizer],
-    texts: dict[int, NodeText],
-    family: str | None,
-    context_length: int,
-) -> None:
-    used = tokenizer if family is None else with_template(family)
-    layout = TranscriptLayout(used, ChatTemplate(used), context_length)
-    prefix = layout.public_prefix()
-    assert prefix.public_tokens == len(prefix) > 5
-    for node in prompts(layout.start(QUESTION, "t"), DIAMOND, texts).values():
-        assert node.prompt.hashes[: len(prefix.hashes)] == prefix.hashes
-        assert node.prompt.public_tokens == len(prefix)
-
-
-@pytest.mark.parametrize("family", [None, families.GEMMA])
-def test_behind_a_system_prompt_only_the_instruction_is_public(
-    tokenizer: Tokenizer,
-    with_template: Callable[..., Tokenizer],
-    texts: dict[int, NodeText],
-    family: str | None,
-) -> None:
-    used = tokenizer if family is None else with_template(family)
-    layout = TranscriptLayout(used, ChatTemplate(used), 8192)
-    prefix = layout.public_prefix()
-    talk = (Message("system", "Speak like a plumber."), *QUESTION)
-    for node in prompts(layout.start(talk, "t"), DIAMOND, texts).values():
-        public = sum(segment.public for segment in node.prompt.segments)
-        assert node.prompt.hashes[:public] == prefix.hashes[:public]
-        text = used.decode(node.prompt.tokens[: node.prompt.public_tokens])
-        assert text.endswith(wording.SYSTEM)
-
-
-def test_without_a_system_role_the_instruction_precedes_the_first_example(
-    with_template: Callable[..., Tokenizer],
-) -> None:
-    tokenizer = with_template(families.GEMMA)
-    layout = TranscriptLayout(tokenizer, ChatTemplate(tokenizer), 8192)
-    text = tokenizer.decode(layout.public_prefix().tokens, special=True)
-    question, title, _ = wording.EXAMPLES[0]
-    assert text.startswith(
-        f"<|endoftext|><|im_start|>user\n{wording.SYSTEM}\n\n{question}\n\n"
-        f"Tell me about {title} in one short paragraph.<|im_end|>\n<|im_start|>model\n## {title}\n"
-    )
 
 
 def test_where_the_template_cannot_continue_dependencies_are_quoted(
@@ -305,5 +275,5 @@ def test_where_the_template_cannot_continue_dependencies_are_quoted(
     last = prompts(layout.start(QUESTION, "t"), DIAMOND, texts)[4]
     assert (last.continues, last.sees) == (None, (1, 2, 3))
     text = tokenizer.decode(last.prompt.tokens, special=True)
-    assert text.count("<|im_start|>assistant") == len(wording.EXAMPLES) + 1
+    assert text.count("<|im_start|>assistant") == 1
     assert all(texts[number].text in text for number in (1, 2, 3))

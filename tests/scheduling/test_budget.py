@@ -11,32 +11,41 @@ from plato.scheduling.budget import (
     sequential_budget,
     too_short_to_split,
 )
+from plato.settings import Settings
 from tests.scheduling.helpers import parts, question
 
 PART = Node(1, "Salt")
+SETTINGS = Settings(node_max_tokens=256, plan_parts=3)
 
 
 def test_a_budget_of_the_parts_own_wins() -> None:
     part = Node(1, "Salt", max_tokens=7)
-    assert node_budget(question(max_tokens=4), part, 256) == 7
+    assert node_budget(question(max_tokens=4), part, SETTINGS) == 7
 
 
 def test_without_a_bound_every_part_gets_the_deployments() -> None:
-    assert node_budget(question(), PART, 256) == 256
+    assert node_budget(question(), PART, SETTINGS) == 256
 
 
 @pytest.mark.parametrize(
-    ("max_tokens", "budget"), [(1, 1), (5, 3), (100, 50), (144, 48), (200, 50), (5000, 256)]
+    ("max_tokens", "budget"),
+    [(1, 1), (5, 3), (100, 50), (143, 72), (144, 48), (200, 67), (5000, 256)],
 )
-def test_a_part_of_a_plan_to_be_decoded_gets_the_share_of_one_of_the_expected_parts(
+def test_a_part_of_a_plan_to_be_decoded_gets_the_share_of_one_of_the_parts_asked_for(
     max_tokens: int, budget: int
 ) -> None:
-    assert node_budget(question(max_tokens=max_tokens), PART, 256) == budget
+    assert node_budget(question(max_tokens=max_tokens), PART, SETTINGS) == budget
+
+
+def test_more_parts_asked_for_share_the_same_answer() -> None:
+    six = SETTINGS.model_copy(update={"plan_parts": 6})
+    assert node_budget(question(max_tokens=300), PART, six) == 50
+    assert node_budget(question(max_tokens=300, max_nodes=4), PART, six) == 75
 
 
 def test_a_plan_handed_in_is_split_evenly_and_covers_the_answer() -> None:
     plan = parts((), (), ())
-    budget = node_budget(question(max_tokens=100, plan=plan), plan[0], 256)
+    budget = node_budget(question(max_tokens=100, plan=plan), plan[0], SETTINGS)
     assert budget == 34
     assert budget * len(plan) >= 100
 
@@ -47,21 +56,34 @@ def test_a_plan_handed_in_is_shared_by_the_lengths_of_its_parts() -> None:
         Node(number, "Salt", length=length) for number, length in enumerate(lengths, start=1)
     )
     asked = question(max_tokens=90, plan=plan)
-    assert [node_budget(asked, part, 256) for part in plan] == [10, 20, 20, 40]
-    assert [node_budget(asked, part, 30) for part in plan] == [10, 20, 20, 30]
+    assert [node_budget(asked, part, SETTINGS) for part in plan] == [10, 20, 20, 40]
+    low = SETTINGS.model_copy(update={"node_max_tokens": 30})
+    assert [node_budget(asked, part, low) for part in plan] == [10, 20, 20, 30]
 
 
 @pytest.mark.parametrize(
-    ("max_tokens", "nodes"), [(None, 8), (1, 2), (95, 2), (143, 2), (144, 3), (300, 6), (5000, 8)]
+    ("max_tokens", "asked_for"),
+    [(None, 6), (1, 2), (95, 2), (143, 2), (144, 3), (239, 4), (300, 6), (5000, 6)],
 )
-def test_a_plan_to_be_decoded_has_as_many_parts_as_get_a_few_sentences(
-    max_tokens: int | None, nodes: int
+def test_the_model_is_asked_for_as_many_parts_as_get_a_few_sentences(
+    max_tokens: int | None, asked_for: int
 ) -> None:
-    assert planned_nodes(question(max_tokens=max_tokens)) == nodes
+    six = SETTINGS.model_copy(update={"plan_parts": 6})
+    assert planned_nodes(question(max_tokens=max_tokens), six) == asked_for
+
+
+@pytest.mark.parametrize("max_tokens", [None, 5000])
+@pytest.mark.parametrize(("max_nodes", "asked_for"), [(2, 2), (3, 3), (8, 3)])
+def test_the_model_is_asked_for_the_deployments_number_of_parts_within_the_callers(
+    max_tokens: int | None, max_nodes: int, asked_for: int
+) -> None:
+    asked = question(max_tokens=max_tokens, max_nodes=max_nodes)
+    assert planned_nodes(asked, SETTINGS) == asked_for
 
 
 def test_a_plan_handed_in_keeps_its_parts() -> None:
-    assert planned_nodes(question(max_tokens=100, plan=parts((), (), ()))) == 8
+    asked = question(max_tokens=100, plan=parts((), (), (), (), ()))
+    assert planned_nodes(asked, SETTINGS) == 5
 
 
 @pytest.mark.parametrize(

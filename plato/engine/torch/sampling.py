@@ -35,8 +35,7 @@ class Draw:
     mask: Mask | None = None
     """Tokens that the grammar allows."""
     score: tuple[int, ...] = ()
-    """Tokens whose log probabilities are reported, after the grammar and before
-    `first_token_bias`."""
+    """Tokens whose log probabilities are reported, after the grammar."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,11 +71,7 @@ def check(params: SamplingParams, vocabulary: int) -> None:
         raise RequestRefusedError(
             "top_p is 0, which keeps no token; use temperature 0 for greedy decoding", "top_p"
         )
-    for name, bias in (
-        ("logit_bias", params.logit_bias),
-        ("first_token_bias", params.first_token_bias),
-    ):
-        _check_bias(name, bias, vocabulary)
+    _check_bias(params.logit_bias, vocabulary)
     check_tokens("penalised", params.penalised, vocabulary)
 
 
@@ -91,16 +86,16 @@ def check_tokens(name: str, tokens: Iterable[int], vocabulary: int) -> None:
             )
 
 
-def _check_bias(name: str, bias: Sequence[tuple[int, float]], vocabulary: int) -> None:
+def _check_bias(bias: Sequence[tuple[int, float]], vocabulary: int) -> None:
     seen: set[int] = set()
-    check_tokens(name, (token for token, _ in bias), vocabulary)
+    check_tokens("logit_bias", (token for token, _ in bias), vocabulary)
     for token, value in bias:
         if token in seen:
-            raise RequestRefusedError(f"{name} has token {token} twice; keep one", name)
+            raise RequestRefusedError(f"logit_bias has token {token} twice; keep one", "logit_bias")
         if not -_HUGE <= value <= _HUGE:
             raise RequestRefusedError(
-                f"{name} adds {value:g} to token {token}; it must be {-_HUGE:g} to {_HUGE:g}",
-                name,
+                f"logit_bias adds {value:g} to token {token}; it must be {-_HUGE:g} to {_HUGE:g}",
+                "logit_bias",
             )
         seen.add(token)
 
@@ -113,7 +108,7 @@ def choose(logits: torch.Tensor, draws: Sequence[Draw]) -> list[Choice]:
         draws: One for each row, with parameters that `check` accepts.
     """
     logits = logits.contiguous()
-    _add_(logits, [draw.params.logit_bias for draw in draws])
+    _add_bias_(logits, draws)
     _penalise_(logits, draws)
     sampled = [row for row, draw in enumerate(draws) if draw.params.temperature > 0]
     exact = {*sampled, *(row for row, draw in enumerate(draws) if draw.score)}
@@ -123,7 +118,6 @@ def choose(logits: torch.Tensor, draws: Sequence[Draw]) -> list[Choice]:
         for row, draw in enumerate(draws)
         if draw.score
     }
-    _add_(logits, [() if draw.output else draw.params.first_token_bias for draw in draws])
 
     tokens = _most_likely(logits)
     # If the most likely token is allowed, it is the most likely allowed one: checking one token
@@ -170,13 +164,13 @@ def log_probabilities(logits: torch.Tensor, tokens: Sequence[int]) -> tuple[floa
     return tuple(every[torch.tensor(tokens, device=logits.device)].tolist())
 
 
-def _add_(logits: torch.Tensor, biases: Iterable[Sequence[tuple[int, float]]]) -> None:
-    """Add every row's (token, value) pairs in place."""
+def _add_bias_(logits: torch.Tensor, draws: Sequence[Draw]) -> None:
+    """Add every row's `logit_bias` in place."""
     vocabulary = logits.shape[1]
     pairs = [
         (row * vocabulary + token, value)
-        for row, bias in enumerate(biases)
-        for token, value in bias
+        for row, draw in enumerate(draws)
+        for token, value in draw.params.logit_bias
     ]
     if pairs:
         places, values = zip(*pairs, strict=True)

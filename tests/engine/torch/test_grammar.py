@@ -99,7 +99,7 @@ def test_a_budget_that_ends_in_the_grammar_is_a_length_finish(core: EngineCore) 
 
 
 def test_the_end_of_turn_comes_only_where_the_grammar_allows_it(core: EngineCore) -> None:
-    eager = SamplingParams(first_token_bias=((2, 1e6),))
+    eager = SamplingParams(logit_bias=((2, 1e6),))
     stream = run_alone(core, planned(grammar='start: "yes" | "no"\n', sampling=eager))
     assert stream.text in ("yes", "no")
     empty = run_alone(core, planned(grammar='start: "" | "no"\n', sampling=eager))

@@ -214,12 +214,11 @@ def mixed_batch(rows: int, vocabulary: int, seed: int) -> tuple[torch.Tensor, li
             seed=pick.randrange(100),
             repetition_penalty=pick.choice([1.0, 1.3]),
             penalty_exempt=frozenset({3}),
-            first_token_bias=pick.choice([(), ((7, 3.0),)]),
             top_k=pick.choice([0, 0, 5, 100]),
             min_p=pick.choice([0.0, 0.1]),
             presence_penalty=pick.choice([0.0, 0.5]),
             frequency_penalty=pick.choice([0.0, -0.3]),
-            logit_bias=pick.choice([(), ((1, 2.0), (4, -100.0))]),
+            logit_bias=pick.choice([(), ((7, 3.0),), ((1, 2.0), (4, -100.0))]),
             penalised=pick.choice([(), (2, 3, 6)]),
         )
         output = pick.choices(range(vocabulary), k=pick.choice([0, 1, 30]))
@@ -397,8 +396,9 @@ class TestPenalties:
     @pytest.mark.parametrize("penalty", ["repetition_penalty", "presence_penalty"])
     def test_keep_output_from_repeating(self, make_core: MakeCore, penalty: str) -> None:
         prompt = some_tokens(10)
-        sampling = SamplingParams(first_token_bias=((77, 1e8),), **{penalty: 1e6})
+        sampling = SamplingParams(logit_bias=((77, 1000.0),), **{penalty: 1e6})
         tokens = run_alone(make_core(), ask(prompt, max_tokens=40, sampling=sampling)).tokens
+        assert tokens[0] == 77
         assert len(set(tokens)) == 40
         emitted = tokens[:5]
         again = ask(prompt, max_tokens=40, sampling=sampling, emitted=emitted)
@@ -416,37 +416,25 @@ class TestBias:
         sampling = SamplingParams(logit_bias=((first, -1e6),))
         assert first not in run_alone(make_core(), ask(prompt, sampling=sampling)).tokens
 
-    def test_of_the_first_token_moves_that_only(self, make_core: MakeCore) -> None:
-        prompt = some_tokens(10)
-        sampling = SamplingParams(first_token_bias=((77, 1000.0),))
-        tokens = run_alone(make_core(), ask(prompt, sampling=sampling)).tokens
-        assert tokens[0] == 77
-        assert tokens[1:] == run_alone(make_core(), ask(prompt, (77,), max_tokens=7)).tokens
-
-    def test_of_the_first_token_is_not_applied_to_a_continuation(self, make_core: MakeCore) -> None:
-        prompt = some_tokens(10)
-        plain = run_alone(make_core(), ask(prompt)).tokens
-        sampling = SamplingParams(first_token_bias=((77, 1000.0),))
-        request = ask(prompt, sampling=sampling, emitted=plain[:3])
-        assert run_alone(make_core(), request).tokens == plain[3:]
-
 
 class TestScores:
-    def test_are_of_the_named_tokens_before_the_first_token_s_bias_in_the_first_chunk(
-        self, make_core: MakeCore
-    ) -> None:
+    def test_are_of_the_named_tokens_in_the_first_chunk(self, make_core: MakeCore) -> None:
         prompt = some_tokens(10)
         plain = run_alone(make_core(), ask(prompt))
         chosen = plain.tokens[0]
-        named = (5, chosen, 9)
-        sampling = SamplingParams(first_token_bias=((77, 1000.0),))
-        stream = run_alone(make_core(), ask(prompt, sampling=sampling, score=named))
+        stream = run_alone(make_core(), ask(prompt, score=(5, chosen, 9)))
         scores = stream.chunks[0].scores
         assert len(scores) == 3
         assert max(scores) == scores[1]
         assert all(score < 0 for score in scores)
-        assert stream.tokens[0] == 77
         assert all(not chunk.scores for chunk in (*stream.chunks[1:], *plain.chunks))
+
+    def test_are_what_the_bias_makes_of_them(self, make_core: MakeCore) -> None:
+        request = ask(some_tokens(10), score=(5, 9))
+        plain = run_alone(make_core(), request).chunks[0].scores
+        sampling = SamplingParams(logit_bias=((9, 2.0),))
+        biased = run_alone(make_core(), replace(request, sampling=sampling)).chunks[0].scores
+        assert biased[1] - biased[0] == pytest.approx(plain[1] - plain[0] + 2.0, abs=1e-4)
 
     def test_change_nothing_of_the_choice(self, make_core: MakeCore) -> None:
         prompt = some_tokens(10)
@@ -531,7 +519,7 @@ class TestCheck:
                 repetition_penalty=1.3,
                 penalty_exempt=frozenset({10**6}),
                 penalised=(0, 99, 99),
-                first_token_bias=((0, -1.0), (99, 1e4)),
+                logit_bias=((0, -1.0), (99, 1e4)),
                 top_k=10**6,
             ),
             SamplingParams(min_p=1.0, presence_penalty=-2, logit_bias=((0, 1.0), (1, 1.0))),
@@ -557,7 +545,6 @@ class TestCheck:
             ({"logit_bias": ((-1, 1.0),)}, "logit_bias has token -1"),
             ({"logit_bias": ((5, 1.0), (5, 2.0))}, "token 5 twice; keep one"),
             ({"logit_bias": ((5, math.inf),)}, "adds inf to token 5"),
-            ({"first_token_bias": ((100, 1.0),)}, "first_token_bias has token 100"),
             ({"penalised": (5, 100)}, "penalised has token 100, .* 0 to 99; remove it"),
         ],
     )
