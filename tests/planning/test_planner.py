@@ -28,7 +28,7 @@ from tests.planning.scripted import (
 async def test_a_plan_is_started_then_lines_then_ended(
     tokenizer: Tokenizer, template: ChatTemplate
 ) -> None:
-    script = Script(tokenizer, *LINES, "[END]")
+    script = Script(tokenizer, *LINES)
     events = await events_of(planner(script, tokenizer, template), ask())
 
     tokens = len(tokenizer.text("".join(LINES))) + len(tokenizer.text("[END]"))
@@ -49,7 +49,7 @@ async def test_a_plan_is_started_then_lines_then_ended(
 async def test_a_line_is_yielded_before_the_next_chunk_is_asked_for(
     tokenizer: Tokenizer, template: ChatTemplate
 ) -> None:
-    script = Script(tokenizer, *LINES, "[END]")
+    script = Script(tokenizer, *LINES)
     stream = planner(script, tokenizer, template).plan(ask())
 
     assert isinstance(await anext(stream), PlanStarted)
@@ -148,7 +148,7 @@ async def test_lines_of_one_chunk_are_taken_up_to_the_refused_one(
 async def test_a_plan_that_is_not_refused_ends_without_a_reason(
     tokenizer: Tokenizer, template: ChatTemplate
 ) -> None:
-    script = Script(tokenizer, *LINES, "[END]")
+    script = Script(tokenizer, *LINES)
     events = await events_of(planner(script, tokenizer, template), ask())
     assert (ended(events).reason, ended(events).refused) == (None, None)
 
@@ -205,7 +205,7 @@ async def test_a_second_attempt_resumes_behind_the_tokens_and_sends_their_lines_
     tokenizer: Tokenizer, template: ChatTemplate
 ) -> None:
     emitted = tokenizer.text("".join(LINES[:2]) + "3 | Ch")
-    script = Script(tokenizer, "oice\n", "[END]")
+    script = Script(tokenizer, "oice\n")
     request = ask(attempt=1, emitted=emitted, known=NODES[:2])
     events = await events_of(planner(script, tokenizer, template), request)
 
@@ -222,7 +222,7 @@ async def test_a_gap_in_the_tokens_is_a_failure(
         def _chunk(self, request: GenerateRequest, offset: int, text: str, **fields: Any) -> Chunk:
             return super()._chunk(request, offset + 1 if offset else 0, text, **fields)
 
-    script = Losing(tokenizer, *LINES, "[END]")
+    script = Losing(tokenizer, *LINES)
     with pytest.raises(UnavailableError, match="tokens of the plan are missing"):
         await events_of(planner(script, tokenizer, template), ask())
 
@@ -231,7 +231,7 @@ async def test_the_request_is_greedy_under_the_grammar_and_carries_the_lease(
     tokenizer: Tokenizer, template: ChatTemplate
 ) -> None:
     lease = Lease("scheduler", 1.5)
-    script = Script(tokenizer, *LINES, "[END]")
+    script = Script(tokenizer, *LINES)
     await events_of(planner(script, tokenizer, template), ask(lease=lease))
     (request,) = script.requests
 
