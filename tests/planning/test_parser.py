@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import pairwise
 
 import pytest
 from hypothesis import given
@@ -11,6 +10,7 @@ from plato.errors import InvalidPlanError
 from plato.planning.parser import PlanParser
 from plato.runs import Length, Node
 from plato.settings import MAX_TITLE_CHARS
+from tests.planning.pieces import cut
 
 PLAN = "1 | Solar power: cost | -\n2 | Wind: Größe | - | short\n3 | 1,2 | Which to choose\n[END]"
 NODES = (
@@ -32,11 +32,6 @@ def read(pieces: Sequence[str]) -> tuple[tuple[Node, ...], str | None]:
         return parser.nodes, error.message
     assert tuple(returned) == parser.nodes
     return parser.nodes, None
-
-
-def cut(text: str, places: set[int]) -> list[str]:
-    edges = [0, *sorted(place for place in places if place < len(text)), len(text)]
-    return [text[a:b] for a, b in pairwise(edges)]
 
 
 def message_of(text: str) -> str:
