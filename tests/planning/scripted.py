@@ -156,9 +156,8 @@ def ask(*, decide: bool = False, **fields: Any) -> PlanRequest:
         run_id="run",
         tenant="tenant",
         messages=(Message("user", "Solar or wind?"),),
-        max_nodes=6,
         decide=decide,
-        **{"deadline_s": 5.0, **fields},
+        **{"max_nodes": 6, "deadline_s": 5.0, **fields},
     )
 
 

@@ -103,7 +103,9 @@ def test_the_most_lines_are_bounds_of_the_structure_that_is_forced(
 
 
 @pytest.mark.parametrize("number", [1, 9, 10, 999])
-@pytest.mark.parametrize("title", ["A", "Solar power: cost", "**Bold**", "**:", "1. **A**:", "東京"])
+@pytest.mark.parametrize(
+    "title", ["A", "Solar power: cost", "**Bold**", "**:", "1. **A**:", "東京"]
+)
 def test_a_line_is_read_as_it_was_written(number: int, title: str) -> None:
     assert outline_title(outline_line(number, title).removesuffix("\n")) == title
 

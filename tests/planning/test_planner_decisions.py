@@ -185,7 +185,7 @@ class TestDependencies:
         assert nodes_of(events) == NODES[:2]
         assert not script.open
 
-    async def test_that_hang_are_bounded_by_the_deadline(
+    async def test_that_hang_are_bounded_by_the_deadline_and_lose_no_line_of_the_same_chunk(
         self, tokenizer: Tokenizer, template: ChatTemplate
     ) -> None:
         script = Script(tokenizer, "".join(LINES), None, needs={**NEEDS, 3: None})
