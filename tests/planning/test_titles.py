@@ -35,7 +35,7 @@ decodable = accepts(title_of_words(9))
         "C++ and C#",
         "R&D costs",
         "What you don't need",
-        "The owner’s view",
+        "The owner\u2019s view",
         "AI-powered tools and/or people",
         "Größe und Gewicht",
         "東京の歴史",
