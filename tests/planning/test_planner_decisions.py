@@ -34,12 +34,16 @@ async def test_a_decision_is_one_token_for_the_scores_at_the_replica_of_the_plan
 ) -> None:
     lease = Lease("scheduler", 1.5)
     script = Script(tokenizer, *LINES)
-    await events_of(planner(script, tokenizer, template), ask(decide=True, lease=lease))
+    asked = ask(decide=True, lease=lease, run_began_unix_s=7.0)
+    await events_of(planner(script, tokenizer, template), asked)
 
     assert [request.node for request, _ in script.decisions] == [-1, -2, -3]
     for request, replicas in script.decisions:
         assert (request.run_id, request.prompt.tenant) == ("run", "tenant")
         assert (request.max_tokens, request.grammar, request.lease) == (1, None, lease)
+        # Parts wait for decisions.
+        assert request.priority > script.requests[0].priority
+        assert request.run_began_unix_s == 7.0
         assert replicas == ("r1",)
     scored = [
         [tokenizer.decode((token,)) for token in request.score] for request, _ in script.decisions
@@ -203,3 +207,14 @@ class TestDependencies:
         decider = planner(script, tokenizer, template).decider
         assert await decider.dependencies(plan, NODES[:2], "Choice") == (1, 2)
         assert script.decisions[0][1] == ()
+
+    async def test_of_a_part_beyond_the_last_letter_are_none_without_asking(
+        self, tokenizer: Tokenizer, template: ChatTemplate
+    ) -> None:
+        script = Script(tokenizer)
+        request = ask()
+        plan = Deciding(request, shown_question(tokenizer, request.messages))
+        decider = planner(script, tokenizer, template).decider
+        earlier = [Node(number, f"Part {number}") for number in range(1, 27)]
+        assert await decider.dependencies(plan, earlier, "Choice") == ()
+        assert not script.decisions

@@ -7,6 +7,7 @@ import pytest
 from plato.engine import Lease
 from plato.planning import wording
 from plato.planning.grammar import TITLE_END, outline_grammar, outline_token_budget
+from plato.planning.planner import GROUP_S
 from plato.planning.titles import title_of_words
 from plato.planning.vocabulary import structure_tokens
 from plato.prompting import ChatTemplate, Tokenizer
@@ -18,9 +19,11 @@ async def test_the_request_is_greedy_under_the_grammar_and_carries_the_lease(
 ) -> None:
     lease = Lease("scheduler", 1.5)
     script = Script(tokenizer, *LINES)
-    await events_of(planner(script, tokenizer, template), ask(lease=lease))
+    asked = ask(lease=lease, run_began_unix_s=7.0)
+    await events_of(planner(script, tokenizer, template), asked)
     (request,) = script.requests
 
+    assert (request.run_began_unix_s, request.group_s) == (7.0, GROUP_S)
     assert (request.node, request.lease, request.prompt.tenant) == (0, lease, "tenant")
     assert request.grammar == outline_grammar(6, title_of_words(12))
     assert request.max_tokens == outline_token_budget(6, 12)

@@ -150,14 +150,18 @@ def test_a_long_question_is_shown_by_its_start_and_its_end(tokenizer: Tokenizer)
 def test_the_end_of_the_conversation_stands_before_the_question(tokenizer: Tokenizer) -> None:
     tokens, written = shown(
         tokenizer,
-        Message("system", "You are terse."),
         Message("user", "An early question. " * 500),
         Message("assistant", "Tea has caffeine."),
         QUESTION,
     )
     assert len(tokens) <= HISTORY_TOKENS + 40
     assert written.endswith(f"Assistant: Tea has caffeine.\n\nQuestion:\n{QUESTION.content}")
-    assert "terse" not in written
+
+
+def test_the_caller_s_system_message_is_not_shown(tokenizer: Tokenizer) -> None:
+    style, thanks = Message("system", "You are terse."), Message("user", "Thanks.")
+    assert shown(tokenizer, style, QUESTION) == shown(tokenizer, QUESTION)
+    assert shown(tokenizer, style, thanks, QUESTION) == shown(tokenizer, thanks, QUESTION)
 
 
 def test_markup_in_a_question_stays_text(tokenizer: Tokenizer) -> None:
