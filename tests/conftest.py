@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from plato.models import resolve_model
+from plato.prompting import ChatTemplate, Tokenizer
 from plato.settings import DEFAULT_MODEL
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
@@ -21,6 +22,16 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 def model_folder() -> str:
     """The default model, or the one that PLATO_MODEL names."""
     return str(resolve_model(os.environ.get("PLATO_MODEL") or DEFAULT_MODEL))
+
+
+@pytest.fixture(scope="session")
+def tokenizer(model_folder: str) -> Tokenizer:
+    return Tokenizer.load(model_folder)
+
+
+@pytest.fixture(scope="session")
+def template(tokenizer: Tokenizer) -> ChatTemplate:
+    return ChatTemplate(tokenizer)
 
 
 @pytest.fixture(scope="session")

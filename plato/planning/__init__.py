@@ -1,1 +1,1 @@
-"""The plan language: grammar, incremental parser, planning prompt, and the planner itself."""
+"""Plans: decoded as outlines by the planner, or given by callers in the plan language."""

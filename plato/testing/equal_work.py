@@ -25,10 +25,10 @@ class ScriptedPlanner(ModelPlanner):
         return None
 
     def grammar(self, request: PlanRequest) -> str:
-        """A grammar that the script follows."""
+        """A grammar that the script follows, and that ends with it."""
         if not request.script:
             return super().grammar(request)
-        return outline_grammar(request.max_nodes, _TITLE)
+        return outline_grammar(len(request.script), _TITLE)
 
     def generate_request(self, plan: Deciding) -> GenerateRequest:
         """The request that decodes the plan, with the script as forced tokens."""
@@ -37,7 +37,7 @@ class ScriptedPlanner(ModelPlanner):
             return generate
         lines = (outline_line(node.number, node.title) for node in plan.request.script)
         script = self.tokenizer.text("".join(lines))
-        return replace(generate, script=script, max_tokens=len(script) + 1)
+        return replace(generate, script=script, max_tokens=len(script))
 
     async def plan(self, request: PlanRequest) -> AsyncGenerator[PlanEvent, None]:
         """Decode a plan; the nodes are the script's own, with their budgets."""

@@ -5,18 +5,8 @@ from typing import Any
 import llguidance.hf
 import pytest
 
-from plato.prompting import ChatTemplate, Tokenizer
+from plato.prompting import Tokenizer
 from tests.prompting.reference import hf_of
-
-
-@pytest.fixture(scope="session")
-def tokenizer(model_folder: str) -> Tokenizer:
-    return Tokenizer.load(model_folder)
-
-
-@pytest.fixture(scope="session")
-def template(tokenizer: Tokenizer) -> ChatTemplate:
-    return ChatTemplate(tokenizer)
 
 
 @pytest.fixture(scope="session")

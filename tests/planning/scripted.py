@@ -10,13 +10,14 @@ from functools import cache
 from typing import Any
 
 from plato.engine import Chunk, FinishReason, GenerateRequest
+from plato.planning.grammar import outline_line
 from plato.planning.planner import ModelPlanner
 from plato.planning.protocol import PlanEnded, PlanEvent, PlanLine, PlanRequest
 from plato.prompting import ChatTemplate, Tokenizer
 from plato.runs import Message, Node
 
-LINES = ("1 | Solar\n", "2 | Wind\n", "3 | Choice\n")
 NODES = (Node(1, "Solar"), Node(2, "Wind"), Node(3, "Choice", (1, 2)))
+LINES = tuple(outline_line(node.number, node.title) for node in NODES)
 NEEDS = {2: (-0.1, -3.0), 3: (-3.0, -2.0, -2.5)}
 """Log probabilities of no part and of each one before, by part: those of `NODES`."""
 SPLIT = (math.log(0.1), math.log(0.9))
@@ -155,9 +156,8 @@ def ask(*, decide: bool = False, **fields: Any) -> PlanRequest:
         run_id="run",
         tenant="tenant",
         messages=(Message("user", "Solar or wind?"),),
-        max_nodes=6,
         decide=decide,
-        **{"deadline_s": 5.0, **fields},
+        **{"max_nodes": 6, "deadline_s": 5.0, **fields},
     )
 
 

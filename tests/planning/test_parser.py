@@ -1,16 +1,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import pairwise
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from plato.errors import InvalidPlanError
-from plato.planning.grammar import DEPENDENCIES_FIRST, TITLES, WITH_LENGTH, Fields
-from plato.planning.parser import MAX_TITLE_CHARS, PlanParser
+from plato.planning.parser import PlanParser
 from plato.runs import Length, Node
+from plato.settings import MAX_TITLE_CHARS
+from tests.planning.pieces import cut
 
 PLAN = "1 | Solar power: cost | -\n2 | Wind: Größe | - | short\n3 | 1,2 | Which to choose\n[END]"
 NODES = (
@@ -32,11 +32,6 @@ def read(pieces: Sequence[str]) -> tuple[tuple[Node, ...], str | None]:
         return parser.nodes, error.message
     assert tuple(returned) == parser.nodes
     return parser.nodes, None
-
-
-def cut(text: str, places: set[int]) -> list[str]:
-    edges = [0, *sorted(place for place in places if place < len(text)), len(text)]
-    return [text[a:b] for a, b in pairwise(edges)]
 
 
 def message_of(text: str) -> str:
@@ -152,23 +147,6 @@ def test_an_error_names_the_line_and_what_to_change(text: str, part: str) -> Non
 )
 def test_every_line_may_have_either_order_and_a_length(line: str, node: Node) -> None:
     assert read([f"1 | A | -\n{line}\n[END]"]) == ((Node(1, "A"), node), None)
-
-
-@pytest.mark.parametrize(
-    ("fields", "line", "node"),
-    [
-        (TITLES, "1 | -", Node(1, "-")),
-        (DEPENDENCIES_FIRST, "1 | - | 7", Node(1, "7")),
-        (WITH_LENGTH, "1 | A | - | short", Node(1, "A", length=Length.SHORT)),
-    ],
-)
-def test_a_decoded_plan_has_the_fields_that_were_asked_for(
-    fields: Fields, line: str, node: Node
-) -> None:
-    assert PlanParser(fields=fields).feed(f"{line}\n") == [node]
-    for other in ("1 | A | - | short | B\n", "1\n"):
-        with pytest.raises(InvalidPlanError, match="is not `number"):
-            PlanParser(fields=fields).feed(other)
 
 
 def test_white_space_may_follow_the_end() -> None:

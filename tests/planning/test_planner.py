@@ -1,4 +1,5 @@
-"""The planner's events for what a scripted pool decodes; its decisions have a file of their own."""
+"""The planner's events for what a scripted pool decodes; its requests and decisions have files of
+their own."""
 
 from __future__ import annotations
 
@@ -7,11 +8,10 @@ from typing import Any
 
 import pytest
 
-from plato.engine import Chunk, FinishReason, GenerateRequest, Lease
+from plato.engine import Chunk, FinishReason, GenerateRequest
 from plato.errors import UnavailableError
-from plato.planning.grammar import plan_grammar
+from plato.planning.grammar import outline_line
 from plato.planning.protocol import PlanEnded, PlanLine, PlanStarted, PlanUsage
-from plato.planning.titles import title_of_words
 from plato.prompting import ChatTemplate, Tokenizer
 from tests.planning.scripted import (
     LINES,
@@ -28,10 +28,10 @@ from tests.planning.scripted import (
 async def test_a_plan_is_started_then_lines_then_ended(
     tokenizer: Tokenizer, template: ChatTemplate
 ) -> None:
-    script = Script(tokenizer, *LINES, "[END]")
+    script = Script(tokenizer, *LINES)
     events = await events_of(planner(script, tokenizer, template), ask())
 
-    tokens = len(tokenizer.text("".join(LINES))) + len(tokenizer.text("[END]"))
+    tokens = len(tokenizer.text("".join(LINES)))
     assert events == [
         PlanStarted("r1", "e1"),
         *(PlanLine(node) for node in NODES),
@@ -49,7 +49,7 @@ async def test_a_plan_is_started_then_lines_then_ended(
 async def test_a_line_is_yielded_before_the_next_chunk_is_asked_for(
     tokenizer: Tokenizer, template: ChatTemplate
 ) -> None:
-    script = Script(tokenizer, *LINES, "[END]")
+    script = Script(tokenizer, *LINES)
     stream = planner(script, tokenizer, template).plan(ask())
 
     assert isinstance(await anext(stream), PlanStarted)
@@ -103,14 +103,14 @@ async def test_the_deadline_never_interrupts_what_the_consumer_waits_for(
     assert ended([event async for event in stream]).reason is not None
 
 
-async def test_a_line_that_does_not_parse_ends_the_plan_and_the_decoding(
+async def test_a_line_that_is_no_title_ends_the_plan_and_the_decoding_with_the_reason(
     tokenizer: Tokenizer, template: ChatTemplate
 ) -> None:
-    script = Script(tokenizer, LINES[0] + LINES[1] + "4 | Oops\n", None)
+    script = Script(tokenizer, "".join(LINES[:2]) + "And so on.\n", None)
     events = await events_of(planner(script, tokenizer, template), ask())
 
     assert nodes_of(events) == NODES[:2]
-    assert "line 3: part 4 is out of order" in (ended(events).reason or "")
+    assert ended(events).reason == "line 3 of the plan, 'And so on.', is no title"
     assert script.closed
 
 
@@ -118,14 +118,15 @@ async def test_a_line_that_does_not_parse_ends_the_plan_and_the_decoding(
     ("title", "why"),
     [
         ("solar", "repeated"),
-        ("1. Salt", "no title"),
+        ("1,2,3", "no title"),
         ("Choose the", "no title"),
+        ("Most of what I know of wind by night and sun by day", "too long"),
     ],
 )
 async def test_a_title_that_is_refused_ends_the_plan_and_the_decoding_with_the_reason(
     tokenizer: Tokenizer, template: ChatTemplate, title: str, why: str
 ) -> None:
-    script = Script(tokenizer, *LINES[:2], f"3 | {title}\n", None)
+    script = Script(tokenizer, *LINES[:2], outline_line(3, title), None)
     events = await events_of(planner(script, tokenizer, template), ask())
 
     assert nodes_of(events) == NODES[:2]
@@ -138,7 +139,8 @@ async def test_a_title_that_is_refused_ends_the_plan_and_the_decoding_with_the_r
 async def test_lines_of_one_chunk_are_taken_up_to_the_refused_one(
     tokenizer: Tokenizer, template: ChatTemplate
 ) -> None:
-    script = Script(tokenizer, "".join((*LINES[:2], "3 | Wind\n", "4 | Rain\n[END]")))
+    text = "".join((*LINES[:2], outline_line(3, "Wind"), outline_line(4, "Rain")))
+    script = Script(tokenizer, text)
     events = await events_of(planner(script, tokenizer, template), ask())
 
     assert nodes_of(events) == NODES[:2]
@@ -148,32 +150,36 @@ async def test_lines_of_one_chunk_are_taken_up_to_the_refused_one(
 async def test_a_plan_that_is_not_refused_ends_without_a_reason(
     tokenizer: Tokenizer, template: ChatTemplate
 ) -> None:
-    script = Script(tokenizer, *LINES, "[END]")
+    script = Script(tokenizer, *LINES)
     events = await events_of(planner(script, tokenizer, template), ask())
     assert (ended(events).reason, ended(events).refused) == (None, None)
 
 
-@pytest.mark.parametrize(
-    ("finish", "reason"),
-    [
-        (FinishReason.LENGTH, "the plan used up its token budget"),
-        (FinishReason.STOP, "the plan stopped before its end"),
-    ],
-)
-async def test_a_stream_that_ends_before_the_plan_gives_the_reason(
-    tokenizer: Tokenizer, template: ChatTemplate, finish: FinishReason, reason: str
+async def test_a_list_that_the_model_ends_after_two_lines_is_a_plan_of_two(
+    tokenizer: Tokenizer, template: ChatTemplate
 ) -> None:
-    script = Script(tokenizer, *LINES[:2], "3 | Ch", finish=finish)
+    # The token that ends the turn has no text.
+    script = Script(tokenizer, *LINES[:2], "")
     events = await events_of(planner(script, tokenizer, template), ask())
 
     assert nodes_of(events) == NODES[:2]
-    assert ended(events).reason == reason
+    assert ended(events) == PlanEnded(split=True, usage=ended(events).usage)
+
+
+async def test_a_plan_that_uses_up_its_budget_says_so_and_keeps_its_lines(
+    tokenizer: Tokenizer, template: ChatTemplate
+) -> None:
+    script = Script(tokenizer, *LINES[:2], "3. **Ch", finish=FinishReason.LENGTH)
+    events = await events_of(planner(script, tokenizer, template), ask())
+
+    assert nodes_of(events) == NODES[:2]
+    assert ended(events).reason == "the plan used up its token budget"
 
 
 async def test_a_plan_that_its_decoder_drops_is_a_failure_after_the_lines_before(
     tokenizer: Tokenizer, template: ChatTemplate
 ) -> None:
-    script = Script(tokenizer, *LINES[:2], "3 | Ch", finish=FinishReason.CANCELLED)
+    script = Script(tokenizer, *LINES[:2], "3. **Ch", finish=FinishReason.CANCELLED)
     events = []
 
     async def plan() -> None:
@@ -204,15 +210,26 @@ async def test_a_timeout_inside_the_pool_is_a_failure_and_not_the_deadline(
 async def test_a_second_attempt_resumes_behind_the_tokens_and_sends_their_lines_again(
     tokenizer: Tokenizer, template: ChatTemplate
 ) -> None:
-    emitted = tokenizer.text("".join(LINES[:2]) + "3 | Ch")
-    script = Script(tokenizer, "oice\n", "[END]")
+    emitted = tokenizer.text("".join(LINES[:2]) + "3. **Ch")
+    script = Script(tokenizer, "oice**:\n")
     request = ask(attempt=1, emitted=emitted, known=NODES[:2])
     events = await events_of(planner(script, tokenizer, template), request)
 
     assert nodes_of(events) == NODES
     assert (script.requests[0].attempt, script.requests[0].emitted) == (1, emitted)
     lines = [event for event in events if isinstance(event, PlanLine)]
-    assert lines[-1].emitted == (*emitted, *tokenizer.text("oice\n"))
+    assert lines[-1].emitted == (*emitted, *tokenizer.text("oice**:\n"))
+
+
+async def test_a_second_attempt_resumes_behind_the_last_complete_character(
+    tokenizer: Tokenizer, template: ChatTemplate
+) -> None:
+    *emitted, rest = tokenizer.text(LINES[0] + "2. **😀")
+    assert tokenizer.decode((rest,)) != "😀", "a character of several tokens"
+    script = Script(tokenizer, "😀 Wind**:\n")
+    request = ask(attempt=1, emitted=tuple(emitted), known=NODES[:1])
+    events = await events_of(planner(script, tokenizer, template), request)
+    assert [node.title for node in nodes_of(events)] == ["Solar", "😀 Wind"]
 
 
 async def test_a_gap_in_the_tokens_is_a_failure(
@@ -222,20 +239,6 @@ async def test_a_gap_in_the_tokens_is_a_failure(
         def _chunk(self, request: GenerateRequest, offset: int, text: str, **fields: Any) -> Chunk:
             return super()._chunk(request, offset + 1 if offset else 0, text, **fields)
 
-    script = Losing(tokenizer, *LINES, "[END]")
+    script = Losing(tokenizer, *LINES)
     with pytest.raises(UnavailableError, match="tokens of the plan are missing"):
         await events_of(planner(script, tokenizer, template), ask())
-
-
-async def test_the_request_is_greedy_under_the_grammar_and_carries_the_lease(
-    tokenizer: Tokenizer, template: ChatTemplate
-) -> None:
-    lease = Lease("scheduler", 1.5)
-    script = Script(tokenizer, *LINES, "[END]")
-    await events_of(planner(script, tokenizer, template), ask(lease=lease))
-    (request,) = script.requests
-
-    assert (request.node, request.lease, request.prompt.tenant) == (0, lease, "tenant")
-    assert request.sampling.temperature == 0
-    assert request.sampling.penalty_exempt.issuperset(tokenizer.text("1 | 2 | 3\n[END]"))
-    assert request.grammar == plan_grammar(6, title_of_words(12))

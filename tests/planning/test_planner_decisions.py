@@ -9,6 +9,8 @@ import pytest
 
 from plato.engine import Lease
 from plato.errors import UnavailableError
+from plato.planning.decider import Deciding
+from plato.planning.prompt import shown_question
 from plato.planning.protocol import PlanEvent, PlanLine, PlanStarted
 from plato.prompting import ChatTemplate, Tokenizer
 from plato.runs import Node
@@ -31,13 +33,17 @@ async def test_a_decision_is_one_token_for_the_scores_at_the_replica_of_the_plan
     tokenizer: Tokenizer, template: ChatTemplate
 ) -> None:
     lease = Lease("scheduler", 1.5)
-    script = Script(tokenizer, *LINES, "[END]")
-    await events_of(planner(script, tokenizer, template), ask(decide=True, lease=lease))
+    script = Script(tokenizer, *LINES)
+    asked = ask(decide=True, lease=lease, run_began_unix_s=7.0)
+    await events_of(planner(script, tokenizer, template), asked)
 
     assert [request.node for request, _ in script.decisions] == [-1, -2, -3]
     for request, replicas in script.decisions:
         assert (request.run_id, request.prompt.tenant) == ("run", "tenant")
         assert (request.max_tokens, request.grammar, request.lease) == (1, None, lease)
+        # Parts wait for decisions.
+        assert request.priority > script.requests[0].priority
+        assert request.run_began_unix_s == 7.0
         assert replicas == ("r1",)
     scored = [
         [tokenizer.decode((token,)) for token in request.score] for request, _ in script.decisions
@@ -49,7 +55,7 @@ class TestSplit:
     async def test_in_favour_lets_the_lines_through_with_its_probability(
         self, tokenizer: Tokenizer, template: ChatTemplate
     ) -> None:
-        script = Script(tokenizer, *LINES, "[END]")
+        script = Script(tokenizer, *LINES)
         events = await events_of(planner(script, tokenizer, template), ask(decide=True))
 
         assert nodes_of(events) == NODES
@@ -74,7 +80,7 @@ class TestSplit:
         self, tokenizer: Tokenizer, template: ChatTemplate
     ) -> None:
         # The scheduler renews its lease at the replica from here on.
-        script = Script(tokenizer, *LINES, "[END]", split=None)
+        script = Script(tokenizer, *LINES, split=None)
         stream = planner(script, tokenizer, template).plan(ask(decide=True))
         assert await anext(stream) == PlanStarted("r1", "e1")
         await stream.aclose()
@@ -82,7 +88,7 @@ class TestSplit:
     async def test_is_not_asked_for_where_the_answer_must_be_split(
         self, tokenizer: Tokenizer, template: ChatTemplate
     ) -> None:
-        script = Script(tokenizer, *LINES, "[END]", split=NOT_SPLIT)
+        script = Script(tokenizer, *LINES, split=NOT_SPLIT)
         events = await events_of(planner(script, tokenizer, template), ask())
         assert nodes_of(events) == NODES
         assert ended(events).usage.one_probability is None
@@ -90,7 +96,7 @@ class TestSplit:
     async def test_was_made_if_nodes_are_known(
         self, tokenizer: Tokenizer, template: ChatTemplate
     ) -> None:
-        script = Script(tokenizer, *LINES[1:], "[END]", split=NOT_SPLIT)
+        script = Script(tokenizer, *LINES[1:], split=NOT_SPLIT)
         request = ask(decide=True, attempt=1, emitted=tokenizer.text(LINES[0]), known=NODES[:1])
         events = await events_of(planner(script, tokenizer, template), request)
         assert nodes_of(events) == NODES
@@ -98,7 +104,7 @@ class TestSplit:
     async def test_that_hangs_is_bounded_by_the_deadline(
         self, tokenizer: Tokenizer, template: ChatTemplate
     ) -> None:
-        script = Script(tokenizer, *LINES, "[END]", split=None)
+        script = Script(tokenizer, *LINES, split=None)
         request = ask(decide=True, deadline_s=0.05)
         events = await events_of(planner(script, tokenizer, template), request)
 
@@ -109,7 +115,7 @@ class TestSplit:
     async def test_is_decoded_at_the_time_of_the_plan_and_cancelled_with_its_consumer(
         self, tokenizer: Tokenizer, template: ChatTemplate
     ) -> None:
-        script = Script(tokenizer, *LINES, "[END]", split=None)
+        script = Script(tokenizer, *LINES, split=None)
         plan = events_of(planner(script, tokenizer, template), ask(decide=True))
         task = asyncio.create_task(plan)
         await script.waits.wait()
@@ -122,7 +128,7 @@ class TestSplit:
     async def test_that_fails_fails_the_plan(
         self, tokenizer: Tokenizer, template: ChatTemplate
     ) -> None:
-        script = Script(tokenizer, *LINES, "[END]", split=ConnectionError("replica died"))
+        script = Script(tokenizer, *LINES, split=ConnectionError("replica died"))
         with pytest.raises(ConnectionError, match="replica died"):
             await events_of(planner(script, tokenizer, template), ask(decide=True))
         assert not script.open
@@ -132,7 +138,7 @@ class TestDependencies:
     async def test_are_decided_behind_the_lines_that_are_decided(
         self, tokenizer: Tokenizer, template: ChatTemplate
     ) -> None:
-        script = Script(tokenizer, *LINES, "[END]")
+        script = Script(tokenizer, *LINES)
         await events_of(planner(script, tokenizer, template), ask())
         second, third = (tokenizer.decode(request.prompt.tokens) for request, _ in script.decisions)
         assert second.endswith("\nA: Solar. Uses nothing\nB: Wind. Uses")
@@ -141,7 +147,7 @@ class TestDependencies:
     async def test_of_the_first_part_are_none_without_asking(
         self, tokenizer: Tokenizer, template: ChatTemplate
     ) -> None:
-        script = Script(tokenizer, LINES[0], "[END]")
+        script = Script(tokenizer, LINES[0])
         events = await events_of(planner(script, tokenizer, template), ask())
         assert nodes_of(events) == NODES[:1]
         assert not script.decisions
@@ -150,7 +156,7 @@ class TestDependencies:
         self, tokenizer: Tokenizer, template: ChatTemplate
     ) -> None:
         known = (NODES[0], Node(2, "Wind", (1,)))
-        script = Script(tokenizer, LINES[2], "[END]")
+        script = Script(tokenizer, LINES[2])
         request = ask(attempt=1, emitted=tokenizer.text("".join(LINES[:2])), known=known)
         events = await events_of(planner(script, tokenizer, template), request)
 
@@ -162,7 +168,7 @@ class TestDependencies:
     async def test_of_a_line_that_is_not_known_are_decided_again(
         self, tokenizer: Tokenizer, template: ChatTemplate
     ) -> None:
-        script = Script(tokenizer, LINES[2], "[END]")
+        script = Script(tokenizer, LINES[2])
         request = ask(attempt=1, emitted=tokenizer.text("".join(LINES[:2])), known=NODES[:1])
         events = await events_of(planner(script, tokenizer, template), request)
         assert nodes_of(events) == NODES
@@ -171,7 +177,7 @@ class TestDependencies:
     async def test_that_the_decoder_drops_are_a_failure_after_the_lines_before(
         self, tokenizer: Tokenizer, template: ChatTemplate
     ) -> None:
-        script = Script(tokenizer, *LINES, "[END]", needs={2: NEEDS[2]})
+        script = Script(tokenizer, *LINES, needs={2: NEEDS[2]})
         events: list[PlanEvent] = []
 
         async def plan() -> None:
@@ -183,7 +189,7 @@ class TestDependencies:
         assert nodes_of(events) == NODES[:2]
         assert not script.open
 
-    async def test_that_hang_are_bounded_by_the_deadline(
+    async def test_that_hang_are_bounded_by_the_deadline_and_lose_no_line_of_the_same_chunk(
         self, tokenizer: Tokenizer, template: ChatTemplate
     ) -> None:
         script = Script(tokenizer, "".join(LINES), None, needs={**NEEDS, 3: None})
@@ -196,6 +202,19 @@ class TestDependencies:
         self, tokenizer: Tokenizer, template: ChatTemplate
     ) -> None:
         script = Script(tokenizer)
-        asked = planner(script, tokenizer, template)
-        assert await asked.dependencies(ask(), NODES[:2], "Choice") == (1, 2)
+        request = ask()
+        plan = Deciding(request, shown_question(tokenizer, request.messages))
+        decider = planner(script, tokenizer, template).decider
+        assert await decider.dependencies(plan, NODES[:2], "Choice") == (1, 2)
         assert script.decisions[0][1] == ()
+
+    async def test_of_a_part_beyond_the_last_letter_are_none_without_asking(
+        self, tokenizer: Tokenizer, template: ChatTemplate
+    ) -> None:
+        script = Script(tokenizer)
+        request = ask()
+        plan = Deciding(request, shown_question(tokenizer, request.messages))
+        decider = planner(script, tokenizer, template).decider
+        earlier = [Node(number, f"Part {number}") for number in range(1, 27)]
+        assert await decider.dependencies(plan, earlier, "Choice") == ()
+        assert not script.decisions

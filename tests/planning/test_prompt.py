@@ -4,20 +4,19 @@ import re
 
 import pytest
 
+from plato.engine import Segment
 from plato.planning import wording
 from plato.planning.decision import LETTERS, dependency_answer, dependency_line
-from plato.planning.grammar import DEPENDENCIES_FIRST, TITLES, Fields, plan_rules
 from plato.planning.parser import PlanParser
 from plato.planning.prompt import (
     HISTORY_TOKENS,
     QUESTION_HEAD_TOKENS,
     QUESTION_TAIL_TOKENS,
     PlanningPrompt,
+    shown_question,
 )
-from plato.planning.rules import regex
-from plato.planning.titles import refusal, title_of_words
 from plato.planning.wording import Wording
-from plato.prompting import ChatTemplate, Tokenizer
+from plato.prompting import ChatTemplate, Tokenizer, TranscriptLayout
 from plato.runs import Message
 from tests.prompting.reference import hf_of
 
@@ -26,28 +25,25 @@ QUESTION = Message("user", "How can I sleep better?")
 
 @pytest.fixture(scope="module")
 def planning(tokenizer: Tokenizer, template: ChatTemplate) -> PlanningPrompt:
-    return PlanningPrompt(wording.PLAN, tokenizer, template)
+    return PlanningPrompt(wording.DEPENDENCIES, tokenizer, template)
 
 
-def parsed(text: str, fields: Fields) -> PlanParser:
-    parser = PlanParser(fields=fields)
+@pytest.fixture(scope="module")
+def asked(tokenizer: Tokenizer) -> Segment:
+    return shown_question(tokenizer, [QUESTION])
+
+
+def parsed(text: str) -> PlanParser:
+    parser = PlanParser()
     parser.feed(text)
     parser.finish()
     return parser
 
 
 def test_the_examples_of_split_decisions_are_plans_and_as_many_refusals_to_plan() -> None:
-    examples = [parsed(text, DEPENDENCIES_FIRST) for _, text in wording.SPLIT.examples]
+    examples = [parsed(text) for _, text in wording.SPLIT.examples]
     assert sum(parser.one for parser in examples) == len(examples) / 2
     assert any(node.dependencies for parser in examples for node in parser.nodes)
-
-
-def test_the_examples_of_plans_are_what_the_grammar_and_the_guard_let_through() -> None:
-    accepts = re.compile(regex(plan_rules(8, fields=TITLES, title=title_of_words(12))))
-    for _, text in wording.PLAN.examples:
-        assert accepts.fullmatch(text)
-        titles = [node.title for node in parsed(text, TITLES).nodes]
-        assert not any(refusal(title, titles[:place], 12) for place, title in enumerate(titles))
 
 
 def test_the_examples_of_dependencies_are_lines_as_decisions_build_them() -> None:
@@ -59,28 +55,52 @@ def test_the_examples_of_dependencies_are_lines_as_decisions_build_them() -> Non
             assert f"{line}\n" == dependency_line(number, title) + dependency_answer(needed)
 
 
-@pytest.mark.parametrize("asks", [wording.PLAN, wording.SPLIT, wording.DEPENDENCIES])
+@pytest.mark.parametrize("asks", [wording.OUTLINE, wording.SPLIT, wording.DEPENDENCIES])
+@pytest.mark.parametrize("ask", ["", wording.points(3)])
 def test_the_prompt_is_the_conversation_that_the_template_renders(
-    tokenizer: Tokenizer, template: ChatTemplate, asks: Wording
+    tokenizer: Tokenizer, template: ChatTemplate, asks: Wording, ask: str
 ) -> None:
-    turns = [{"role": "system", "content": asks.instruction}]
+    turns = [{"role": "system", "content": asks.instruction}] if asks.instruction else []
     for question, plan in asks.examples:
         turns += [{"role": "user", "content": question}, {"role": "assistant", "content": plan}]
-    turns.append({"role": "user", "content": QUESTION.content})
+    turns.append({"role": "user", "content": QUESTION.content + ask})
     expected = hf_of(tokenizer).apply_chat_template(
         turns, tokenize=False, add_generation_prompt=True
     )
 
-    prompt = PlanningPrompt(asks, tokenizer, template).build([QUESTION], "")
+    planning = PlanningPrompt(asks, tokenizer, template)
+    prompt = planning.build(shown_question(tokenizer, [QUESTION]), "", ask=ask)
     assert tokenizer.decode(prompt.tokens, special=True) == expected
 
 
+@pytest.mark.parametrize(
+    ("count", "number"), [(2, "two"), (3, "three"), (10, "ten"), (11, "11"), (32, "32")]
+)
+def test_an_outline_is_asked_for_with_the_number_of_its_parts(count: int, number: str) -> None:
+    asked = "\n\nAnswer with a list of the {} most important points."
+    assert wording.points(count) == asked.format(number)
+
+
+def test_an_outline_shares_the_kv_of_the_question_with_a_sequential_answer(
+    tokenizer: Tokenizer, template: ChatTemplate
+) -> None:
+    question = shown_question(tokenizer, [QUESTION])
+    planning = PlanningPrompt(wording.OUTLINE, tokenizer, template)
+    outline = planning.build(question, "tenant", ask=wording.points(3))
+    sequential = TranscriptLayout(tokenizer, template, 2048).sequential([QUESTION], "tenant")
+
+    shared = len(planning.public) + len(question.tokens)
+    assert outline.tokens[:shared] == sequential.tokens[:shared]
+    # Both are public up to the question, and belong to the tenant from there.
+    assert outline.public_tokens == sequential.public_tokens == len(planning.public)
+
+
 def test_lines_open_the_answer_and_more_lines_continue_fewer(
-    planning: PlanningPrompt, tokenizer: Tokenizer
+    planning: PlanningPrompt, asked: Segment, tokenizer: Tokenizer
 ) -> None:
     lines = ["A: Soil. Uses nothing\n", "B: Water. Uses A\n", "C: Sun. Uses"]
     plain, one, three = (
-        planning.build([QUESTION], "", lines[:number]).tokens for number in (0, 1, 3)
+        planning.build(asked, "", lines=lines[:number]).tokens for number in (0, 1, 3)
     )
     assert one[: len(plain)] == plain
     assert three[: len(one)] == one
@@ -88,53 +108,63 @@ def test_lines_open_the_answer_and_more_lines_continue_fewer(
 
 
 def test_everything_before_the_question_is_public_and_equal_for_all_tenants(
-    planning: PlanningPrompt, tokenizer: Tokenizer
+    planning: PlanningPrompt, asked: Segment, tokenizer: Tokenizer
 ) -> None:
-    mine = planning.build([QUESTION], "mine")
-    other = planning.build([Message("user", "Why is the sky blue?")], "other")
+    mine = planning.build(asked, "mine")
+    blue = shown_question(tokenizer, [Message("user", "Why is the sky blue?")])
+    other = planning.build(blue, "other")
 
-    assert mine.hashes[0] == other.hashes[0]
-    assert mine.public_tokens == other.public_tokens == len(mine.segments[0].tokens)
-    assert QUESTION.content not in tokenizer.decode(mine.segments[0].tokens)
+    assert mine.hashes[0] == other.hashes[0] == planning.public.hashes[0]
+    assert mine.public_tokens == other.public_tokens == len(planning.public)
+    assert QUESTION.content not in tokenizer.decode(planning.public.tokens)
 
 
-def test_the_same_question_of_another_tenant_is_another_prefix(planning: PlanningPrompt) -> None:
-    mine, other = (planning.build([QUESTION], tenant) for tenant in ("mine", "other"))
+def test_the_same_question_of_another_tenant_is_another_prefix(
+    planning: PlanningPrompt, asked: Segment
+) -> None:
+    mine, other = (planning.build(asked, tenant) for tenant in ("mine", "other"))
     assert mine.tokens == other.tokens
     assert mine.hashes[1] != other.hashes[1]
 
 
-def test_a_long_question_is_shown_by_its_start_and_its_end(
-    planning: PlanningPrompt, tokenizer: Tokenizer
-) -> None:
-    text = "Read this. " + "Lorem ipsum dolor. " * 2000 + "What is it about?"
-    shown = planning.build([Message("user", text)], "").segments[1].tokens
-    written = tokenizer.decode(shown)
+def shown(tokenizer: Tokenizer, *messages: Message) -> tuple[tuple[int, ...], str]:
+    """The tokens of what is shown of a conversation, and their text."""
+    tokens = shown_question(tokenizer, messages).tokens
+    return tokens, tokenizer.decode(tokens)
 
-    assert len(shown) <= QUESTION_HEAD_TOKENS + QUESTION_TAIL_TOKENS + 10
+
+def test_a_short_question_is_shown_as_it_is_without_space_around_it(tokenizer: Tokenizer) -> None:
+    assert shown(tokenizer, Message("user", f"\n {QUESTION.content} \n"))[1] == QUESTION.content
+
+
+def test_a_long_question_is_shown_by_its_start_and_its_end(tokenizer: Tokenizer) -> None:
+    text = "Read this. " + "Lorem ipsum dolor. " * 2000 + "What is it about?"
+    tokens, written = shown(tokenizer, Message("user", text))
+
+    assert len(tokens) <= QUESTION_HEAD_TOKENS + QUESTION_TAIL_TOKENS + 10
     assert written.startswith("Read this.")
     assert wording.CUT in written
     assert written.endswith("What is it about?")
 
 
-def test_the_end_of_the_conversation_stands_before_the_question(
-    planning: PlanningPrompt, tokenizer: Tokenizer
-) -> None:
-    messages = [
-        Message("system", "You are terse."),
+def test_the_end_of_the_conversation_stands_before_the_question(tokenizer: Tokenizer) -> None:
+    tokens, written = shown(
+        tokenizer,
         Message("user", "An early question. " * 500),
         Message("assistant", "Tea has caffeine."),
         QUESTION,
-    ]
-    shown = planning.build(messages, "").segments[1].tokens
-    written = tokenizer.decode(shown)
-
-    assert len(shown) <= HISTORY_TOKENS + 40
+    )
+    assert len(tokens) <= HISTORY_TOKENS + 40
     assert written.endswith(f"Assistant: Tea has caffeine.\n\nQuestion:\n{QUESTION.content}")
-    assert "terse" not in written
 
 
-def test_markup_in_a_question_stays_text(planning: PlanningPrompt, tokenizer: Tokenizer) -> None:
-    shown = planning.build([Message("user", "Stop.<|im_end|>")], "").segments[1].tokens
-    assert not set(shown) & tokenizer.special
-    assert tokenizer.decode(shown) == "Stop.<|im_end|>"
+def test_the_caller_s_system_message_is_not_shown(tokenizer: Tokenizer) -> None:
+    style, thanks = Message("system", "You are terse."), Message("user", "Thanks.")
+    assert shown(tokenizer, style, QUESTION) == shown(tokenizer, QUESTION)
+    assert shown(tokenizer, style, thanks, QUESTION) == shown(tokenizer, thanks, QUESTION)
+
+
+def test_markup_in_a_question_stays_text(tokenizer: Tokenizer) -> None:
+    tokens, written = shown(tokenizer, Message("user", "Stop.<|im_end|>"))
+    assert not set(tokens) & tokenizer.special
+    assert written == "Stop.<|im_end|>"

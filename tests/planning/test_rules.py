@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
-from itertools import count
+from collections.abc import Callable, Iterable
+from functools import cache
 from typing import Any
 
 import llguidance
@@ -13,16 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from llguidance.gbnf_to_lark import gbnf_to_lark
 
-from plato.planning.given import write_plan
-from plato.planning.grammar import (
-    DEPENDENCIES_FIRST,
-    TITLE_FIRST,
-    TITLES,
-    WITH_LENGTH,
-    Fields,
-    plan_rules,
-)
-from plato.planning.parser import PlanParser
+from plato.planning.grammar import MIN_NODES, outline_line, outline_rules, outline_title
 from plato.planning.rules import (
     START,
     Characters,
@@ -38,7 +29,6 @@ from plato.planning.rules import (
     sequence,
 )
 from plato.planning.titles import title_of_words
-from plato.runs import Length, Node
 
 try:
     import xgrammar
@@ -158,72 +148,62 @@ def test_rules_that_are_no_terminals_may_refer_to_each_other_and_contain_anythin
         assert verdicts(accepted_by, text) == {False}
 
 
-LINES: dict[Fields, dict[str, Accepts]] = {}
-"""What decodes plans of up to five lines; built once."""
+@cache
+def outline_decoders() -> dict[str, Accepts]:
+    """What decodes outlines of up to five lines."""
+    return decoders(outline_rules(5, title_of_words(3, 6)))
 
 
-def plan_decoders(fields: Fields) -> dict[str, Accepts]:
-    if fields not in LINES:
-        title = title_of_words(3, 6)
-        LINES[fields] = decoders(plan_rules(5, fields=fields, title=title))
-    return LINES[fields]
+words = st.text("abé東1-'&*:", min_size=1, max_size=7)
+titles = st.lists(st.lists(words, min_size=1, max_size=4).map(" ".join), min_size=1, max_size=6)
 
 
-words = st.text("abé東1-,:", min_size=1, max_size=7)
-titles = st.lists(words, min_size=1, max_size=4).map(" ".join)
-
-
-@st.composite
-def plans(draw: st.DrawFn) -> list[Node]:
-    return [
-        Node(
-            number,
-            draw(titles),
-            tuple(sorted(draw(st.sets(st.integers(1, number), max_size=number)) - {number})),
-            length=draw(st.sampled_from(Length)),
-        )
-        for number in range(1, draw(st.integers(1, 6)) + 1)
-    ]
+def written(titles: Iterable[str]) -> str:
+    return "".join(outline_line(number, title) for number, title in enumerate(titles, start=1))
 
 
 @settings(max_examples=100, deadline=None)
 @given(
-    plans(),
-    st.sampled_from([TITLES, TITLE_FIRST, WITH_LENGTH, DEPENDENCIES_FIRST]),
+    titles,
     st.integers(0, 60),
-    st.sampled_from(["", "", " ", "|", "-", "1", ",", "\n", "a", "[END]", "x y z w"]),
+    st.sampled_from(["", "", " ", ".", "*", "**:", "1", ":", "\n", "a", "2. **", "x y z w"]),
 )
-def test_all_notations_of_the_plan_language_accept_the_same_texts_and_the_parser_reads_them(
-    nodes: list[Node], fields: Fields, place: int, inserted: str
+def test_all_notations_of_outlines_accept_the_same_texts_and_their_titles_are_read(
+    titles: list[str], place: int, inserted: str
 ) -> None:
-    text = write_plan(nodes, fields)
+    text = written(titles)
     text = text[:place] + inserted + text[place:]
-    found = verdicts(plan_decoders(fields), text)
+    found = verdicts(outline_decoders(), text)
     assert len(found) == 1
     if found == {True}:
-        parser = PlanParser(fields=fields)
-        read = parser.feed(text)
-        parser.finish()
-        assert write_plan(read, fields) == text
+        read = [outline_title(line) for line in text.splitlines()]
+        assert MIN_NODES <= len(read) <= 5
+        assert written(title or "" for title in read) == text
 
 
-@pytest.mark.parametrize("fields", [TITLES, TITLE_FIRST, WITH_LENGTH, DEPENDENCIES_FIRST])
-def test_a_plan_of_every_form_is_accepted_and_read_as_it_was(fields: Fields) -> None:
-    numbers = count(1)
-    nodes = (
-        Node(next(numbers), "Solar", length=Length.LONG),
-        Node(next(numbers), "Wind é 3", (1,), length=Length.SHORT),
-        Node(next(numbers), "東 a b", (1, 2), length=Length.MEDIUM),
-    )
-    text = write_plan(nodes, fields)
-    assert verdicts(plan_decoders(fields), text) == {True}
-    assert verdicts(plan_decoders(fields), "[ONE]") == {False}
-    assert verdicts(plan_decoders(fields), text.removesuffix("[END]")) == {False}
+@settings(max_examples=30, deadline=None)
+@given(st.data())
+def test_whatever_one_notation_of_outlines_describes_all_accept(data: st.DataObject) -> None:
+    pattern = re.compile(regex(outline_rules(3, title_of_words(2, 4))))
+    text = data.draw(st.from_regex(pattern, fullmatch=True))
+    assert verdicts(outline_decoders(), text) == {True}
+
+
+@pytest.mark.parametrize("count", [2, 3, 5])
+def test_an_outline_of_every_length_within_the_bounds_is_accepted(count: int) -> None:
+    text = written(["Solar", "Wind é 3", "東 a b", "C#", "R&D"][:count])
+    assert verdicts(outline_decoders(), text) == {True}
+    for other in (text.removesuffix("\n"), f"{text}\n", f" {text}", "[ONE]", ""):
+        assert verdicts(outline_decoders(), other) == {False}
+
+
+@pytest.mark.parametrize("count", [1, 6])
+def test_an_outline_beyond_the_bounds_is_not_accepted(count: int) -> None:
+    assert verdicts(outline_decoders(), written(["Solar"] * count)) == {False}
 
 
 @pytest.mark.parametrize(("lines", "largest"), [(8, 20_000), (32, 100_000)])
 def test_a_regular_expression_grows_slowly_with_the_number_of_lines(
     lines: int, largest: int
 ) -> None:
-    rules = plan_rules(lines, fields=TITLE_FIRST, title=title_of_words(12))
-    assert len(regex(rules)) < largest
+    assert len(regex(outline_rules(lines, title_of_words(12)))) < largest

@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from plato.planning.grammar import TITLES, plan_rules
+from plato.planning.grammar import outline_grammar, outline_title
 from plato.planning.parser import title_problem
-from plato.planning.rules import START, Rule, lark, regex
-from plato.planning.titles import is_debris, refusal, title_of_chars, title_of_words
+from plato.planning.rules import START, Rule, regex
+from plato.planning.titles import is_debris, refusal, title_of_words
 from plato.prompting import Tokenizer
 from plato.settings import MAX_TITLE_CHARS
 from tests.planning.test_rules import Accepts, python_accepts
@@ -28,9 +28,14 @@ decodable = accepts(title_of_words(9))
     [
         "A",
         "3D printing",
-        "Solar power: cost and output",
-        "Costs per year, in euros",
-        "What is C++?",
+        "Top 10",
+        "5 tips for 2 people",
+        "World War 2",
+        "The 1990s",
+        "C++ and C#",
+        "R&D costs",
+        "What you don't need",
+        "The owner\u2019s view",
         "AI-powered tools and/or people",
         "Größe und Gewicht",
         "東京の歴史",
@@ -62,9 +67,23 @@ def test_titles_of_all_scripts_can_be_decoded(title: str) -> None:
         "Tools (hammer)",
         "Costs in €",
         "“A”",
+        "'A'",
+        "*A*",
         "😀",
         "Solar:",
+        "Solar power: cost",
+        "Solar power, cost",
         "Solar power,",
+        "What is C++?",
+        "One. Two",
+        "1. Salt",
+        "Buy seeds 2. Plant",
+        "a) 1) Salt",
+        "Parts 1, 2, 3",
+        "Output -",
+        "Output \u2013",
+        "12345 houses",
+        "50% more",
         "1,2,3,4",
         "3-",
         "well--known",
@@ -85,7 +104,8 @@ def test_what_is_no_title_cannot_be_decoded(title: str) -> None:
 
 
 def test_titles_begin_with_a_letter_of_any_script_or_another_script_s_digit() -> None:
-    chars = (chr(code) for code in range(0x80, 0x30000, 3))
+    # All but the block of letterlike symbols.
+    chars = (chr(code) for code in range(0x80, 0x30000, 3) if not 0x2000 <= code < 0x2190)
     letters = [char for char in chars if unicodedata.category(char) in ("Lu", "Ll", "Lo", "Nd")]
     assert all(map(decodable, letters))
     latin = [chr(code) for code in range(0x100)]
@@ -106,21 +126,12 @@ def test_a_title_has_up_to_so_many_words() -> None:
 def test_the_bound_ends_a_title_after_a_word(
     tokenizer: Tokenizer, matching: Any, seed: int
 ) -> None:
-    title = title_of_words(3, 12)
-    rules = plan_rules(3, fields=TITLES, title=title)
-    walk = random_walk(tokenizer, matching, lark(rules), seed)
-    for line in walk.text.splitlines()[:-1]:
-        words = re.split("[,:;]? |[-/]", line.split(" | ")[1])
+    grammar = outline_grammar(3, title_of_words(3, 12))
+    for line in random_walk(tokenizer, matching, grammar, seed).text.splitlines():
+        words = re.split("[ /-]", outline_title(line) or "")
         numbers = [word for word in words if word[0] in "0123456789"]
         assert len(words) - len(numbers) <= 3
         assert all(1 <= len(word) <= 12 for word in words)
-
-
-def test_a_title_by_characters_can_end_within_a_word() -> None:
-    matches = accepts(title_of_chars(8))
-    assert matches("Solar po")
-    assert not matches("Solar pow")
-    assert not matches("Solar ")
 
 
 @pytest.mark.parametrize(
@@ -130,18 +141,14 @@ def test_a_title_by_characters_can_end_within_a_word() -> None:
         "3-",
         "12",
         "3.5 %",
-        "Parts 1, 2, 3",
-        "1. Salt",
-        "Buy seeds 2. Plant",
-        "a) 1) Salt",
-        "water Water, water",
+        "water Water water",
+        "water-water/Water",
         "the best of the best of and and and",
-        "Cost, output and",
+        "Cost and output or",
+        "Cost and output and",
+        "Choose a",
+        "Choose an",
         "Choose the",
-        "Materials:",
-        "Tools (hammer",
-        "Output -",
-        "Output \u2013",
     ],
 )
 def test_debris_is_recognised(title: str) -> None:
@@ -151,17 +158,12 @@ def test_debris_is_recognised(title: str) -> None:
 @pytest.mark.parametrize(
     "title",
     [
-        "Top 10",
-        "5 tips for 2 people",
-        "The 1990s",
         "A budget of 1,000,000 dollars",
-        "Version 3.1.2",
-        "World War 2",
-        "Windows 11, 10 and 8",
+        "Windows 11 10 and 8",
         "Day by day by bicycle",
-        "New York, New York",
+        "New York New York",
+        "Water water and water",
         "What to look for",
-        "Tools (hammer, saw)",
         "Vitamin A",
         "東京",
     ],

@@ -11,14 +11,14 @@ import numpy as np
 
 from plato.prompting import Tokenizer
 
-PLAIN = ("\n", "[", " -", " ", ",", " |", *"123456", " word", "word")
-"""Texts that random walks prefer, so that they leave titles and reach dependencies."""
+PLAIN = ("**:", "-", "/", " ", *"123456", " word", "word")
+"""Texts that random walks prefer, so that titles end and have numbers."""
 
 
 @dataclass(frozen=True)
 class Walk:
-    tokens: tuple[int, ...]
     text: str
+    """Without the end of the turn."""
     forced: tuple[str, ...]
     """Texts of the tokens that the grammar forced."""
 
@@ -32,7 +32,7 @@ def allowed(matcher: Any) -> np.ndarray:
 def random_walk(tokenizer: Tokenizer, matching: Any, grammar: str, seed: int) -> Walk:
     """Choose among allowed tokens at random, structure more often than its share."""
     choose = random.Random(seed)
-    common = {token for text in PLAIN for token in tokenizer.text(text)}
+    common = {token for text in PLAIN for token in tokenizer.text(text)} | tokenizer.end_tokens
     matcher = llguidance.LLMatcher(matching, grammar)
     tokens: list[int] = []
     forced: list[str] = []
@@ -46,7 +46,9 @@ def random_walk(tokenizer: Tokenizer, matching: Any, grammar: str, seed: int) ->
         assert matcher.consume_tokens(step), matcher.get_error()
         tokens += step
     assert not matcher.is_error(), matcher.get_error()
-    return Walk(tuple(tokens), tokenizer.decode(tokens, special=True), tuple(forced))
+    if tokens[-1] in tokenizer.end_tokens:
+        tokens.pop()
+    return Walk(tokenizer.decode(tokens, special=True), tuple(forced))
 
 
 def follow(tokenizer: Tokenizer, matching: Any, grammar: str, text: str) -> Walk:
@@ -63,4 +65,4 @@ def follow(tokenizer: Tokenizer, matching: Any, grammar: str, text: str) -> Walk
         if not matcher.consume_tokens(step):
             raise ValueError(matcher.get_error())
         place += len(step)
-    return Walk(tokens, text, tuple(forced))
+    return Walk(text, tuple(forced))

@@ -68,12 +68,20 @@ async def test_the_nodes_are_the_script_s_own_and_take_a_step_for_each_token_tha
 ) -> None:
     lines, ended = await plan(planner, *SCRIPT)
     assert tuple(line.node for line in lines) == SCRIPT
-    text = "1 | 1,2,3\n2 | Wind (noise)\n3 | Which of both\n[END]"
-    assert planner.tokenizer.decode(lines[-1].emitted) in text
+    text = "1. **1,2,3**:\n2. **Wind (noise)**:\n3. **Which of both**:\n"
+    assert planner.tokenizer.decode(lines[-1].emitted) == text
     # The dependencies of the second and the third are decided, too, and not taken.
     assert ended.usage.tokens == len(planner.tokenizer.text(text)) + 2
     assert 2 < ended.usage.steps < ended.usage.tokens
-    assert ended.reason is None
+    assert (ended.reason, ended.refused) == (None, None)
+
+
+async def test_a_plan_of_any_length_ends_with_its_script(planner: ScriptedPlanner) -> None:
+    for count in (2, 4):
+        script = tuple(Node(number, "Same") for number in range(1, count + 1))
+        lines, ended = await plan(planner, *script)
+        assert tuple(line.node for line in lines) == script
+        assert ended.reason is None
 
 
 async def test_without_a_script_the_model_plans_and_decides(planner: ScriptedPlanner) -> None:

@@ -23,7 +23,7 @@ from plato.engine.torch import TorchEngine, TorchEngineConfig
 from plato.engine.torch.core import EngineCore
 from plato.engine.torch.grammar import GrammarCompiler, Mask, Matcher
 from plato.engine.torch.model import LanguageModel
-from plato.planning.grammar import plan_grammar
+from plato.planning.grammar import outline_grammar
 from plato.planning.titles import title_of_words
 from tests.engine.helpers import Stream, ask, collect, drain, run_alone, run_together, some_tokens
 
@@ -122,18 +122,19 @@ def compiler(model_folder: str) -> GrammarCompiler:
 
 
 class TestMasks:
-    """Of the real plan grammar with the real tokenizer."""
+    """Of the real grammar of outlines with the real tokenizer."""
 
-    PLAN_TEXT = "1 | Solar power: cost and output\n2 | Café, naïve 東京\n3 | Sum\n[END]"
+    OUTLINE = "1. **Solar power and its cost**:\n2. **Café naïve 東京**:\n3. **Sum**:\n"
+    GRAMMAR = outline_grammar(3, title_of_words(8))
 
     @pytest.fixture
     def matcher(self, compiler: GrammarCompiler) -> Matcher:
-        return compiler.matcher(plan_grammar(4, title_of_words(8)), ())
+        return compiler.matcher(self.GRAMMAR, ())
 
     def test_say_the_same_of_one_token_as_of_all(self, matcher: Matcher, tokenizer: Any) -> None:
         pick = random.Random(0)
         special = tokenizer.all_special_ids
-        rest = tokenizer(self.PLAN_TEXT, add_special_tokens=False).input_ids
+        rest = tokenizer(self.OUTLINE, add_special_tokens=False).input_ids
         for token in rest:
             mask = matcher.mask()
             bits = allowed(mask)
@@ -145,9 +146,8 @@ class TestMasks:
         assert matcher.complete
 
     def test_asking_changes_nothing(self, compiler: GrammarCompiler, tokenizer: Any) -> None:
-        grammar = plan_grammar(4, title_of_words(8))
-        asked, silent = compiler.matcher(grammar, ()), compiler.matcher(grammar, ())
-        for token in tokenizer(self.PLAN_TEXT, add_special_tokens=False).input_ids:
+        asked, silent = (compiler.matcher(self.GRAMMAR, ()) for _ in range(2))
+        for token in tokenizer(self.OUTLINE, add_special_tokens=False).input_ids:
             for other in (token, 0, 100, 20_000):
                 asked.mask().allows(other)
             asked.consume([token])
