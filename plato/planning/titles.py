@@ -33,25 +33,39 @@ _NOT_INSIDE = (
 """Inside a word stand digits, too, apostrophes, the `#`, `+` and `&` of "C#" and "R&D", and the
 joiners (U+200C, U+200D) that some scripts need."""
 
+_SPACELESS = (
+    *((0x0E00, 0x0EFF), (0x1000, 0x109F), (0x1780, 0x17FF), (0x3005, 0x3007), (0x3021, 0x302F)),
+    *((0x3031, 0x30FF), (0x3400, 0x9FFF), (0x20000, 0x323AF)),
+)
+"""Letters of scripts without spaces: Thai, Lao, Burmese, Khmer, Japanese and Chinese."""
+
 _LETTER = Characters(_NO_LETTER, excluded=True)
 _INSIDE = Characters(_NOT_INSIDE, excluded=True)
 _DIGIT = Characters(((0x30, 0x39),))
 
 
 def title_of_words(max_words: int, max_word_chars: int = WORD_CHARS) -> Rule:
-    """A title of up to `max_words` words of up to `max_word_chars` characters.
+    """A title of 2 to `max_words` words of up to `max_word_chars` characters.
 
-    A word begins with a letter, and a number stands only before a word or at the end: small models
-    that know nothing to say count ("mechanism,1,2,3"). Between words is a space, a hyphen or a
-    slash, and there is no other punctuation, with which small models turn titles into sentences.
-    So the bound ends a title after a word, unless the word itself is too long.
+    One word without a number says too little: parts on "Influence", "Impact" and "Implications" say the same. In
+    scripts that write no spaces it may be a whole title. A word begins with a letter, and a number
+    stands only before a word or at the end: small models that know nothing to say count
+    ("mechanism,1,2,3"). Between words is a space, a hyphen or a slash, and there is no other
+    punctuation, with which small models turn titles into sentences. So the bound ends a title after
+    a word, unless the word itself is too long.
     """
     between = choice(" ", Characters(_JOINTS))
-    word = sequence(_LETTER, Repeat(_INSIDE, 0, max_word_chars - 1))
+    rest = Repeat(_INSIDE, 0, max_word_chars - 1)
+    word, spaceless = sequence(_LETTER, rest), sequence(Characters(_SPACELESS), rest)
     number = sequence(Repeat(_DIGIT, 1, 4), Repeat(_LETTER, 0, 2))
-    first = sequence(optional(number, between), word)
     following = sequence(between, optional(number, between), word)
-    return sequence(first, Repeat(following, 0, max_words - 1), optional(between, number))
+    ending = optional(between, number)
+    return choice(
+        sequence(optional(number, between), word, Repeat(following, 1, max_words - 1), ending),
+        sequence(number, between, word, ending),
+        sequence(word, between, number),
+        sequence(spaceless, Repeat(following, 0, max_words - 1), ending),
+    )
 
 
 _REPEATED = re.compile(r"\b(\w+)(?:\W+\1\b){2}")
@@ -66,10 +80,11 @@ def is_debris(title: str) -> bool:
     Debris has no letters or the same word three times in a row, or ends with an English article,
     "and" or "or".
     """
+    last = title.split()[-1]
     return (
         not any(char.isalpha() for char in title)
         or _REPEATED.search(title.casefold()) is not None
-        or title.split()[-1] in _OPEN_WORDS
+        or (last != "A" and last.casefold() in _OPEN_WORDS)
     )
 
 

@@ -37,7 +37,7 @@ def test_grammars_of_every_size_are_valid(matching: Any, max_nodes: int) -> None
 def test_whatever_the_grammar_allows_is_lines_within_its_bounds_one_after_the_other(
     tokenizer: Tokenizer, matching: Any, seed: int
 ) -> None:
-    max_nodes, words = 2 + seed % 11, 1 + seed % 20
+    max_nodes, words = 2 + seed % 11, 2 + seed % 19
     walk = random_walk(tokenizer, matching, grammar(max_nodes, words=words), seed)
 
     *lines, rest = walk.text.split("\n")
@@ -53,20 +53,21 @@ def test_whatever_the_grammar_allows_is_lines_within_its_bounds_one_after_the_ot
     "text",
     [
         "",
-        "1. **A**:\n",
-        "1. **A**:\n3. **B**:\n2. **C**:\n",
-        "2. **A**:\n3. **B**:\n",
-        "1. **A **:\n2. **B**:\n",
-        "1. ** A**:\n2. **B**:\n",
-        "1. ****:\n2. **B**:\n",
-        "1. **A**\n2. **B**\n",
-        "1. **A:**\n2. **B:**\n",
-        "1. A\n2. B\n",
-        "1. **A**: text\n2. **B**:\n",
-        "1. **A**:\n\n2. **B**:\n",
-        "1. **A**:\n2. **B**:",
-        "1 | A\n2 | B\n[END]",
-        "Here is a list.\n1. **A**:\n2. **B**:\n",
+        "1. **A a**:\n",
+        "1. **A a**:\n3. **B b**:\n2. **C c**:\n",
+        "2. **A a**:\n3. **B b**:\n",
+        "1. **A a **:\n2. **B b**:\n",
+        "1. ** A a**:\n2. **B b**:\n",
+        "1. ****:\n2. **B b**:\n",
+        "1. **A a**\n2. **B b**\n",
+        "1. **A a:**\n2. **B b:**\n",
+        "1. A a\n2. B b\n",
+        "1. **A**:\n2. **B**:\n",
+        "1. **A a**: text\n2. **B b**:\n",
+        "1. **A a**:\n\n2. **B b**:\n",
+        "1. **A a**:\n2. **B b**:",
+        "1 | A a\n2 | B b\n[END]",
+        "Here is a list.\n1. **A a**:\n2. **B b**:\n",
     ],
 )
 def test_text_outside_the_language_does_not_match(
@@ -81,7 +82,7 @@ def test_the_end_is_forced_after_the_most_lines_and_forbidden_before_the_fewest(
 ) -> None:
     ends = []
     matcher = llguidance.LLMatcher(matching, grammar(3))
-    for line in ("1. **A**:\n", "2. **B**:\n", "3. **C**:\n"):
+    for line in ("1. **A a**:\n", "2. **B b**:\n", "3. **C c**:\n"):
         matcher.consume_tokens(list(tokenizer.text(line)))
         ends.append((matcher.is_accepting(), matcher.is_stopped()))
     assert ends == [(False, False), (True, False), (True, True)]
@@ -98,7 +99,7 @@ def test_structure_is_forced_where_it_has_no_alternative(
 def test_the_most_lines_are_bounds_of_the_structure_that_is_forced(
     tokenizer: Tokenizer, matching: Any
 ) -> None:
-    walk = follow(tokenizer, matching, grammar(2), "1. **A**:\n2. **B**:\n")
+    walk = follow(tokenizer, matching, grammar(2), "1. **A a**:\n2. **B b**:\n")
     assert "".join(walk.forced) == "1. **\n2. **\n"
 
 
