@@ -47,12 +47,12 @@ _DIGIT = Characters(((0x30, 0x39),))
 def title_of_words(max_words: int, max_word_chars: int = WORD_CHARS) -> Rule:
     """A title of 2 to `max_words` words of up to `max_word_chars` characters.
 
-    One word without a number says too little: parts on "Influence", "Impact" and "Implications" say the same. In
-    scripts that write no spaces it may be a whole title. A word begins with a letter, and a number
-    stands only before a word or at the end: small models that know nothing to say count
-    ("mechanism,1,2,3"). Between words is a space, a hyphen or a slash, and there is no other
-    punctuation, with which small models turn titles into sentences. So the bound ends a title after
-    a word, unless the word itself is too long.
+    One word without a number says too little: parts on "Influence", "Impact" and "Implications"
+    say the same. In scripts that write no spaces it may be a whole title. A word begins with a
+    letter, and a number stands only before a word or at the end: small models that know nothing to
+    say count ("mechanism,1,2,3"). Between words is a space, a hyphen or a slash, and there is no
+    other punctuation, with which small models turn titles into sentences. So the bound ends a title
+    after a word, unless the word itself is too long.
     """
     between = choice(" ", Characters(_JOINTS))
     rest = Repeat(_INSIDE, 0, max_word_chars - 1)

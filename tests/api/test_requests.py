@@ -199,7 +199,7 @@ def test_equal_work_is_refused_where_the_settings_do_not_allow_it(option: str) -
     assert caught.value.param == f"plato.{option}"
 
 
-@pytest.mark.parametrize(("titles", "wrong"), [("AB", "at least 3"), ("ABa", "the same title")])
+@pytest.mark.parametrize(("titles", "wrong"), [("A", "at least 2"), ("ABa", "the same title")])
 def test_a_plan_that_the_planner_could_not_write_is_not_decoded(titles: str, wrong: str) -> None:
     plan = [{"title": title} for title in titles]
     assert run_request(plato={"plan": plan}).plan

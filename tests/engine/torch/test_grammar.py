@@ -124,7 +124,7 @@ def compiler(model_folder: str) -> GrammarCompiler:
 class TestMasks:
     """Of the real grammar of outlines with the real tokenizer."""
 
-    OUTLINE = "1. **Solar power and its cost**:\n2. **Café naïve 東京**:\n3. **Sum**:\n"
+    OUTLINE = "1. **Solar power and its cost**:\n2. **Café naïve 東京**:\n3. **Sum 3**:\n"
     GRAMMAR = outline_grammar(3, title_of_words(8))
 
     @pytest.fixture
