@@ -24,7 +24,7 @@ from plato.prompting import wording
 from plato.prompting.quoting import cut_middle, fair_share
 from plato.prompting.template import ChatTemplate, Turn
 from plato.prompting.tokenizer import Tokenizer
-from plato.runs import Length, Message, Node, PlanGraph
+from plato.runs import Message, Node, PlanGraph
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,7 +172,9 @@ class TranscriptConversation:
         node = graph[number]
         max_tokens = budget(node)
         limit = self._context_length - max_tokens
-        fresh = self._open((self._instruction(node),))
+        length = node.length or wording.fitting_length(max_tokens)
+        instruction = self._segment(wording.instruction(node.title, length))
+        fresh = self._open((instruction,))
         _require_room(fresh, max_tokens, self._context_length)
         dependencies = () if self._skeleton else tuple(sorted(node.dependencies))
         if not dependencies:
@@ -180,13 +182,15 @@ class TranscriptConversation:
         best: tuple[int, NodePrompt] | None = None
         for dependency in dependencies if self._template.continues else ():
             earlier = self.node_prompt(graph, dependency, finished, budget)
-            new, candidate = self._continue(graph, number, dependency, earlier, finished)
+            new, candidate = self._continue(
+                graph, number, dependency, earlier, finished, instruction
+            )
             # Strictly fewer: ties go to the smallest number.
             if len(candidate.prompt) <= limit and (best is None or new < best[0]):
                 best = new, candidate
         if best is not None:
             return best[1]
-        return self._quote_all(graph, number, finished, limit - len(fresh))
+        return self._quote_all(graph, number, finished, instruction, limit - len(fresh))
 
     def _continue(
         self,
@@ -195,13 +199,14 @@ class TranscriptConversation:
         dependency: int,
         earlier: NodePrompt,
         finished: Mapping[int, NodeText],
+        instruction: Segment,
     ) -> tuple[int, NodePrompt]:
         """Continue the conversation of `dependency`; returns (added tokens, prompt)."""
         decoded, closed = self._decoded(finished[dependency])
         seen = {*earlier.sees, dependency}
         others = [other for other in graph[number].dependencies if other not in seen]
         quotes = [self._quote(graph, finished[other]) for other in sorted(others)]
-        asked = (*quotes, self._instruction(graph[number]))
+        asked = (*quotes, instruction)
         turn = self._template.follow_up(asked, closed=closed)
         prompt = earlier.prompt.extended(*([Segment(decoded)] if decoded else []), *turn)
         new = sum(len(segment.tokens) for segment in turn)
@@ -214,6 +219,7 @@ class TranscriptConversation:
         graph: PlanGraph,
         number: int,
         finished: Mapping[int, NodeText],
+        instruction: Segment,
         room: int,
     ) -> NodePrompt:
         """Start from the question and quote the dependencies, within `room` tokens in total."""
@@ -224,7 +230,7 @@ class TranscriptConversation:
         for other in shortened:
             quotes[other] = self._quote(graph, finished[other], share)
         sees = tuple(other for other in dependencies if quotes[other].tokens)
-        prompt = self._open((*quotes.values(), self._instruction(graph[number])))
+        prompt = self._open((*quotes.values(), instruction))
         return NodePrompt(prompt, None, sees, shortened)
 
     def _open(self, asked: tuple[Segment, ...]) -> Prompt:
@@ -232,9 +238,6 @@ class TranscriptConversation:
         last = Turn("user", (*self._question, *asked))
         segments = self._template.open([*self._history, last])
         return Prompt(segments, self._tenant, self._fingerprint)
-
-    def _instruction(self, node: Node) -> Segment:
-        return self._segment(wording.instruction(node.title, node.length or Length.MEDIUM))
 
     def _quote(self, graph: PlanGraph, node: NodeText, length: int | None = None) -> Segment:
         """A finished text under its title, cut to `length` tokens; empty if that is too short."""

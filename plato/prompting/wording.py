@@ -18,6 +18,9 @@ BEFORE_ASKING = "\n\n"
 CUT = " [...] "
 """Replaces the middle of a quoted text that was cut."""
 
+SHORT_BELOW = 80
+"""Tokens. A short paragraph of the default model has 90; a part with less is asked for as short."""
+
 _AMOUNTS = {
     Length.SHORT: "one or two sentences",
     Length.MEDIUM: "one short paragraph",
@@ -30,6 +33,11 @@ def quote_heading(title: str) -> str:
     return f"{title}:\n"
 
 
-def instruction(title: str, length: Length = Length.MEDIUM) -> str:
+def instruction(title: str, length: Length) -> str:
     """Asks for one node."""
     return f"Write {_AMOUNTS[length]} about: {title}."
+
+
+def fitting_length(max_tokens: int) -> Length:
+    """Of a node whose plan says nothing about its length."""
+    return Length.SHORT if max_tokens < SHORT_BELOW else Length.MEDIUM

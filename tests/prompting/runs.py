@@ -38,7 +38,7 @@ def prompts(
     graph: PlanGraph,
     texts: dict[int, NodeText],
     order: Iterable[int] | None = None,
-    max_tokens: int = 64,
+    max_tokens: int = 96,
 ) -> dict[int, NodePrompt]:
     """Ask for prompts in `order`, each with no more texts at hand than it needs."""
     made = {}

@@ -39,7 +39,7 @@ def plans(draw: st.DrawFn) -> tuple[PlanGraph, list[int], int, int]:
         ready = [n for n in range(1, size + 1) if n not in order and needed[n - 1] <= set(order)]
         order.append(draw(st.sampled_from(ready)))
     # From room for every conversation to room for a quotation that is cut, or for none.
-    return graph, order, *draw(st.sampled_from([(8192, 64), (260, 64), (2048, 1930), (140, 64)]))
+    return graph, order, *draw(st.sampled_from([(8192, 96), (292, 96), (2048, 1930), (172, 96)]))
 
 
 @given(plans())
@@ -79,7 +79,7 @@ def test_a_dependency_that_does_not_fit_is_cut_in_the_middle_with_a_mark(
     long = {**texts, 2: written(tokenizer, 2, f"Begin. {'More of it. ' * 120}Finish.")}
     last = prompts(layout.start(QUESTION, "t"), graph_of((), (), (1, 2)), long)[3]
     assert (last.continues, last.sees, last.shortened) == (None, (1, 2), (2,))
-    assert len(last.prompt) == SMALL_CONTEXT - 64
+    assert len(last.prompt) == SMALL_CONTEXT - 96
     text = tokenizer.decode(last.prompt.tokens)
     assert long[1].text in text
     assert "\n\nThe cost:\nBegin. More of it." in text
@@ -101,8 +101,8 @@ def test_without_room_for_any_quotation_a_node_goes_without(
     tokenizer: Tokenizer, template: ChatTemplate, texts: dict[int, NodeText]
 ) -> None:
     roomy = TranscriptLayout(tokenizer, template, SMALL_CONTEXT).start(QUESTION, "t")
-    bare = roomy.node_prompt(graph_of((), (), ()), 3, {}, up_to(64)).prompt
-    tight = TranscriptLayout(tokenizer, template, len(bare) + 64 + 5)
+    bare = roomy.node_prompt(graph_of((), (), ()), 3, {}, up_to(96)).prompt
+    tight = TranscriptLayout(tokenizer, template, len(bare) + 96 + 5)
     made = prompts(tight.start(QUESTION, "t"), graph_of((), (), (1, 2)), texts)[3]
     assert (made.prompt, made.sees, made.shortened) == (bare, (), (1, 2))
 

@@ -96,7 +96,7 @@ def test_a_node_is_asked_for_behind_the_question_of_the_ordinary_chat(
 ) -> None:
     used = tokenizer if family is None else with_template(family)
     layout = TranscriptLayout(used, ChatTemplate(used), 8192)
-    node = layout.start(talk, "t").node_prompt(graph_of(()), 1, {}, up_to(64))
+    node = layout.start(talk, "t").node_prompt(graph_of(()), 1, {}, up_to(96))
     asked = f"{talk[-1].content}\n\nWrite one short paragraph about: The cycle."
     chat = layout.sequential((*talk[:-1], Message("user", asked)), "t")
     made, ordinary = (used.decode(p.tokens, special=True) for p in (node.prompt, chat))
@@ -109,14 +109,27 @@ def test_a_node_is_asked_for_behind_the_question_of_the_ordinary_chat(
         (Length.SHORT, "one or two sentences"),
         (Length.MEDIUM, "one short paragraph"),
         (Length.LONG, "three paragraphs"),
-        (None, "one short paragraph"),
     ],
 )
+@pytest.mark.parametrize("max_tokens", [24, 512])
 def test_a_node_is_asked_for_at_its_length(
-    tokenizer: Tokenizer, layout: TranscriptLayout, length: Length | None, amount: str
+    tokenizer: Tokenizer, layout: TranscriptLayout, length: Length, amount: str, max_tokens: int
 ) -> None:
     graph = PlanGraph([Node(1, "The cycle", length=length)])
-    made = layout.start(QUESTION, "t").node_prompt(graph, 1, {}, up_to(64))
+    made = layout.start(QUESTION, "t").node_prompt(graph, 1, {}, up_to(max_tokens))
+    text = tokenizer.decode(made.prompt.tokens)
+    assert text.endswith(f"\n\nWrite {amount} about: The cycle.\nassistant\n")
+
+
+@pytest.mark.parametrize(
+    ("max_tokens", "amount"),
+    [(1, "one or two sentences"), (79, "one or two sentences"), (80, "one short paragraph")],
+)
+def test_without_a_length_a_node_is_asked_for_as_its_budget_allows(
+    tokenizer: Tokenizer, layout: TranscriptLayout, max_tokens: int, amount: str
+) -> None:
+    graph = graph_of(())
+    made = layout.start(QUESTION, "t").node_prompt(graph, 1, {}, up_to(max_tokens))
     text = tokenizer.decode(made.prompt.tokens)
     assert text.endswith(f"\n\nWrite {amount} about: The cycle.\nassistant\n")
 
@@ -139,8 +152,8 @@ def test_siblings_share_everything_up_to_the_instruction(
 def test_a_node_sees_its_own_title_only_even_when_more_are_known(
     tokenizer: Tokenizer, layout: TranscriptLayout, texts: dict[int, NodeText]
 ) -> None:
-    early = layout.start(QUESTION, "t").node_prompt(graph_of((), ()), 2, {}, up_to(64))
-    late = layout.start(QUESTION, "t").node_prompt(graph_of((), (), ()), 2, texts, up_to(64))
+    early = layout.start(QUESTION, "t").node_prompt(graph_of((), ()), 2, {}, up_to(96))
+    late = layout.start(QUESTION, "t").node_prompt(graph_of((), (), ()), 2, texts, up_to(96))
     assert early == late
     text = tokenizer.decode(late.prompt.tokens)
     assert [title for title in TITLES if title in text] == ["The cost"]
@@ -236,7 +249,7 @@ def test_equal_costs_go_to_the_smallest_number(tokenizer: Tokenizer) -> None:
             2: NodeText(2, word * 20, "word " * 20),
         }
         nodes = {n: NodeText(n, node.tokens, node.text.rstrip()) for n, node in nodes.items()}
-        last = layout.start(QUESTION, "t").node_prompt(graph, 3, nodes, up_to(64))
+        last = layout.start(QUESTION, "t").node_prompt(graph, 3, nodes, up_to(96))
         chosen.append(last.continues)
     assert chosen == [2, 1, 1]
 
@@ -260,7 +273,7 @@ def test_special_tokens_in_questions_titles_and_texts_stay_text(
         graph = PlanGraph([Node(1, word), Node(2, word), Node(3, word, (1, 2))])
         finished = {n: NodeText(n, tokenizer.text(word), word) for n in (1, 2)}
         start = layout.start([*messages, Message("user", word)], "t")
-        prompt = start.node_prompt(graph, 3, finished, up_to(64)).prompt
+        prompt = start.node_prompt(graph, 3, finished, up_to(96)).prompt
         assert tokenizer.decode(prompt.tokens, special=True).count(word) == 9
         return sum(token in special for token in prompt.tokens)
 
