@@ -19,13 +19,14 @@ CUT = " [...] "
 """Replaces the middle of a quoted text that was cut."""
 
 SHORT_BELOW = 80
-"""Tokens. A short paragraph of the default model has 90; a part with less is asked for as short."""
+"""Tokens; a part with less is asked for as short."""
 
 _AMOUNTS = {
-    Length.SHORT: "one or two sentences",
+    Length.SHORT: "one sentence",
     Length.MEDIUM: "one short paragraph",
     Length.LONG: "three paragraphs",
 }
+"""The default model writes 50, 100 and 200 tokens."""
 
 
 def quote_heading(title: str) -> str:

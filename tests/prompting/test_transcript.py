@@ -106,7 +106,7 @@ def test_a_node_is_asked_for_behind_the_question_of_the_ordinary_chat(
 @pytest.mark.parametrize(
     ("length", "amount"),
     [
-        (Length.SHORT, "one or two sentences"),
+        (Length.SHORT, "one sentence"),
         (Length.MEDIUM, "one short paragraph"),
         (Length.LONG, "three paragraphs"),
     ],
@@ -123,7 +123,7 @@ def test_a_node_is_asked_for_at_its_length(
 
 @pytest.mark.parametrize(
     ("max_tokens", "amount"),
-    [(1, "one or two sentences"), (79, "one or two sentences"), (80, "one short paragraph")],
+    [(1, "one sentence"), (79, "one sentence"), (80, "one short paragraph")],
 )
 def test_without_a_length_a_node_is_asked_for_as_its_budget_allows(
     tokenizer: Tokenizer, layout: TranscriptLayout, max_tokens: int, amount: str
