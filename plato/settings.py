@@ -191,13 +191,16 @@ class Settings(SamplingFields, BaseSettings):
 
     # Planning
     max_nodes: int = Field(
-        default=8, ge=2, le=MAX_NODES, description="Maximum number of nodes in a plan."
+        default=8,
+        ge=2,
+        le=MAX_NODES,
+        description="Maximum number of parts of a plan, handed in or decoded.",
     )
     plan_parts: int = Field(
         default=3,
         ge=2,
         le=MAX_NODES,
-        description="Number of parts that the model is asked for when it plans.",
+        description="Number of parts that the model is asked for; at most `max_nodes`.",
     )
     max_title_words: int = Field(
         default=12, ge=2, le=20, description="Maximum length of a decoded title."

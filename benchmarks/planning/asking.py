@@ -14,10 +14,11 @@ from benchmarks.common.workload import fresh_tenant
 from benchmarks.planning.decisions import Decision
 from benchmarks.planning.labelled import LabelledPlan
 from benchmarks.planning.plans import OwnPlan
-from plato.planning.decider import Deciding
+from plato.planning.decider import PlanContext
 from plato.planning.planner import ModelPlanner
 from plato.planning.prompt import shown_question
 from plato.planning.protocol import PlanEnded, PlanLine, PlanRequest
+from plato.planning.titles import refusal
 from plato.runs import Message, Node, PlanGraph
 from plato.settings import Settings
 
@@ -34,8 +35,8 @@ class PlanAsker:
 
     async def dependencies(self, plan: LabelledPlan) -> PlanGraph:
         """The plan with the dependencies that the planner chooses, node by node."""
-        request = self._request(plan.question.text, max_nodes=len(plan.nodes))
-        asked = Deciding(request, shown_question(self._planner.tokenizer, request.messages))
+        request = self._request(plan.question.text, parts=len(plan.nodes))
+        asked = PlanContext(request, shown_question(self._planner.tokenizer, request.messages))
         nodes: tuple[Node, ...] = ()
         for node in plan.nodes:
             needed = await self._planner.decider.dependencies(asked, nodes, node.title)
@@ -44,7 +45,7 @@ class PlanAsker:
 
     async def plan(self, question: Question, source: str) -> OwnPlan:
         """The planner's own plan, in mode `plato`."""
-        request = self._request(question.text, max_nodes=self._settings.plan_parts)
+        request = self._request(question.text, parts=self._settings.plan_parts)
         nodes: list[Node] = []
         async with aclosing(self._planner.plan(request)) as events:
             async for event in events:
@@ -60,12 +61,12 @@ class PlanAsker:
             followed=len(nodes) >= 2,
             reason=ended.reason,
             refused=ended.refused,
-            cut_titles=tuple(node.title for node in nodes if len(node.title.split()) >= bound),
+            cut_titles=tuple(node.title for node in nodes if refusal(node.title, (), bound)),
         )
 
     async def decide(self, question: Question, *, fit: bool) -> Decision:
         """Whether the model would split the answer; the rest of its plan is not decoded."""
-        request = self._request(question.text, max_nodes=self._settings.plan_parts, decide=True)
+        request = self._request(question.text, parts=self._settings.plan_parts, decide=True)
         began = time.perf_counter()
         async with aclosing(self._planner.plan(request)) as events:
             async for event in events:
@@ -75,13 +76,13 @@ class PlanAsker:
                     return Decision(question.text, chance, fit, time.perf_counter() - began)
         raise RuntimeError(f"there is no decision on {question.text!r}")
 
-    def _request(self, question: str, *, max_nodes: int, decide: bool = False) -> PlanRequest:
+    def _request(self, question: str, *, parts: int, decide: bool = False) -> PlanRequest:
         tenant = fresh_tenant()
         return PlanRequest(
             run_id=tenant,
             tenant=tenant,
             messages=(Message("user", question),),
-            max_nodes=max_nodes,
+            parts=parts,
             decide=decide,
             deadline_s=self._settings.plan_deadline_s,
         )

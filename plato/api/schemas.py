@@ -171,7 +171,7 @@ class PlanNode(WireModel):
     length: Length | None = Field(
         default=None,
         strict=False,
-        description="Expected length compared with the other parts; shown in the response.",
+        description="How long the part should be; it also sets the part's share of `max_tokens`.",
     )
 
 

@@ -21,12 +21,12 @@ from plato.runs import Node
 SPLIT_NODE = -1
 """Node number of the split decision. That on the dependencies of node n is -n: the first has none.
 """
-FIRST = 1000
-"""Priority of decisions: parts wait for them, and they take one step."""
+DECISION_PRIORITY = 1000
+"""Parts wait for decisions, and they take one step."""
 
 
 @dataclass(frozen=True, slots=True)
-class Deciding:
+class PlanContext:
     """The plan that decisions are for."""
 
     request: PlanRequest
@@ -54,7 +54,7 @@ class Decider:
         self._split, self._split_prompt = split
         self._dependencies, self._dependency_prompt = dependencies
 
-    async def split(self, plan: Deciding) -> tuple[float, bool]:
+    async def split(self, plan: PlanContext) -> tuple[float, bool]:
         """The probability of `[ONE]`, and whether the answer is split."""
         prompt = self._split_prompt.build(plan.question, plan.request.tenant)
         scores = await self._scores(plan, SPLIT_NODE, prompt, self._split.candidates)
@@ -62,7 +62,7 @@ class Decider:
         return probability, self._split.splits(probability)
 
     async def dependencies(
-        self, plan: Deciding, nodes: Sequence[Node], title: str
+        self, plan: PlanContext, nodes: Sequence[Node], title: str
     ) -> tuple[int, ...]:
         """Numbers of the earlier `nodes` that the next part of a plan, with this title, needs."""
         number = len(nodes) + 1
@@ -78,7 +78,7 @@ class Decider:
         return self._dependencies.choose(await self._scores(plan, -number, prompt, candidates))
 
     async def _scores(
-        self, plan: Deciding, node: int, prompt: Prompt, tokens: tuple[int, ...]
+        self, plan: PlanContext, node: int, prompt: Prompt, tokens: tuple[int, ...]
     ) -> tuple[float, ...]:
         """Log probabilities of `tokens` after `prompt`."""
         request = plan.request
@@ -88,7 +88,7 @@ class Decider:
             prompt=prompt,
             max_tokens=1,
             run_began_unix_s=request.run_began_unix_s,
-            priority=FIRST,
+            priority=DECISION_PRIORITY,
             lease=request.lease,
             attempt=request.attempt,
             score=tokens,

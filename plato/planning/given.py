@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from plato.errors import InvalidPlanError
-from plato.planning.grammar import MIN_NODES
+from plato.planning.grammar import MIN_PARTS
 from plato.planning.parser import END, ONE, PlanParser, title_problem
 from plato.runs import Node, PlanGraph
 from plato.settings import MAX_TITLE_CHARS
@@ -52,9 +52,9 @@ def validate_script(nodes: tuple[Node, ...]) -> None:
 
     Raises `InvalidPlanError`: too few nodes, or two with the same title, which ends a plan.
     """
-    if len(nodes) < MIN_NODES:
+    if len(nodes) < MIN_PARTS:
         raise InvalidPlanError(
-            f"the plan has {len(nodes)} parts, but a decoded plan has at least {MIN_NODES}; add "
+            f"the plan has {len(nodes)} parts, but a decoded plan has at least {MIN_PARTS}; add "
             "some, or omit decode_plan",
             param="plato.decode_plan",
         )

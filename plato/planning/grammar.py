@@ -19,8 +19,9 @@ from __future__ import annotations
 import re
 
 from plato.planning.rules import START, Reference, Rule, Rules, lark, optional, sequence
+from plato.planning.titles import WORD_CHARS
 
-MIN_NODES = 2
+MIN_PARTS = 2
 """Minimum number of lines."""
 TITLE_END = "**:"
 """Follows a title."""
@@ -28,6 +29,9 @@ TITLE_END = "**:"
 _LINE = re.compile(r"[1-9][0-9]{0,2}\. \*\*(.+)\*\*:")
 _LINE_TOKENS = 8
 """Number and markup."""
+_WORD_TOKENS = 4
+_CHAR_TOKENS = 3
+"""Of English words three times what they need; of other scripts what a tokenizer of bytes needs."""
 
 
 def outline_line(number: int, title: str) -> str:
@@ -41,34 +45,35 @@ def outline_title(line: str) -> str | None:
     return found and found[1]
 
 
-def outline_grammar(max_nodes: int, title: Rule) -> str:
+def outline_grammar(parts: int, title: Rule) -> str:
     """The grammar for the built-in engine, in llguidance's Lark."""
-    return lark(outline_rules(max_nodes, title))
+    return lark(outline_rules(parts, title))
 
 
-def outline_rules(max_nodes: int, title: Rule) -> Rules:
-    """The rules of outlines with up to `max_nodes` lines (at least 2), for any notation of `rules`.
+def outline_rules(parts: int, title: Rule) -> Rules:
+    """The rules of outlines with up to `parts` lines (at least 2), for any notation of `rules`.
 
-    `title` is one of the rules in `titles`; its terminal includes what ends the line.
+    `title` is the rule of a title, such as `title_of_words`; its terminal includes what ends the
+    line.
     """
     rules: dict[str, Rule] = {START: Reference("line1")}
-    for number in range(1, max_nodes + 1):
+    for number in range(1, parts + 1):
         items: list[Rule | str] = [_start(number), Reference("TITLE")]
-        if number < max_nodes:
+        if number < parts:
             following = Reference(f"line{number + 1}")
-            items.append(following if number < MIN_NODES else optional(following))
+            items.append(following if number < MIN_PARTS else optional(following))
         rules[f"line{number}"] = sequence(*items)
     rules["TITLE"] = sequence(title, f"{TITLE_END}\n")
     return rules
 
 
-def outline_token_budget(max_nodes: int, max_title_words: int) -> int:
+def outline_token_budget(parts: int, max_title_words: int) -> int:
     """Token budget of an outline within these bounds.
 
-    Four tokens per word: three times what English needs. Other scripts can exceed the budget with
-    long titles; the plan then ends with its last complete line.
+    A title that exceeds it ends the plan with the line before.
     """
-    return max_nodes * (_LINE_TOKENS + 4 * max_title_words)
+    title = max(_WORD_TOKENS * max_title_words, _CHAR_TOKENS * WORD_CHARS)
+    return parts * (_LINE_TOKENS + title)
 
 
 def _start(number: int) -> str:

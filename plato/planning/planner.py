@@ -23,7 +23,7 @@ from plato.engine import (
 )
 from plato.errors import UnavailableError
 from plato.planning import wording
-from plato.planning.decider import Decider, Deciding
+from plato.planning.decider import Decider, PlanContext
 from plato.planning.decision import DependencyDecision, SplitDecision
 from plato.planning.grammar import TITLE_END, outline_grammar, outline_token_budget
 from plato.planning.progress import PlanProgress
@@ -130,7 +130,7 @@ class ModelPlanner:
             chars_of(request.messages), shown_question, self.tokenizer, request.messages
         )
         progress = PlanProgress(request.emitted, self.refusal)
-        plan = Deciding(request, question, progress.spend)
+        plan = PlanContext(request, question, progress.spend)
         stream = self._pool.generate(self.generate_request(plan))
         async with (
             aclosing(stream),
@@ -142,7 +142,7 @@ class ModelPlanner:
 
     async def _follow(
         self,
-        plan: Deciding,
+        plan: PlanContext,
         stream: AsyncGenerator[Chunk],
         progress: PlanProgress,
         deadline: float,
@@ -161,8 +161,7 @@ class ModelPlanner:
                 try:
                     async with asyncio.timeout_at(deadline) as timer:
                         if deciding is not None:
-                            probability, split = await deciding
-                            progress.decide(probability, split=split)
+                            await self._settle(deciding, progress)
                             deciding = None
                             if progress.over:
                                 break
@@ -174,7 +173,12 @@ class ModelPlanner:
                             text = begun + text
                             if request.decide and not request.known:
                                 deciding = asyncio.create_task(self.decider.split(plan))
-                        for title in progress.take(chunk, text):
+                        titles = progress.take(chunk, text)
+                        if titles and deciding is not None:
+                            # The first chunk already has a line, which would commit to the plan.
+                            titles = titles if await self._settle(deciding, progress) else []
+                            deciding = None
+                        for title in titles:
                             line = await self._line(plan, title, progress)
                             events.append(line)
                 except TimeoutError:
@@ -188,6 +192,14 @@ class ModelPlanner:
             if deciding is not None:
                 await end_task(deciding)
 
+    async def _settle(
+        self, deciding: asyncio.Task[tuple[float, bool]], progress: PlanProgress
+    ) -> bool:
+        """Wait for the split decision; whether the answer is split."""
+        probability, split = await deciding
+        progress.decide(probability, split=split)
+        return split
+
     async def _chunk(self, stream: AsyncGenerator[Chunk], progress: PlanProgress) -> Chunk:
         """The next chunk of the plan."""
         chunk = await anext(stream, None)
@@ -197,15 +209,17 @@ class ModelPlanner:
             raise UnavailableError("tokens of the plan are missing")
         return chunk
 
-    async def _line(self, plan: Deciding, title: str, progress: PlanProgress) -> PlanLine:
+    async def _line(self, plan: PlanContext, title: str, progress: PlanProgress) -> PlanLine:
         """The line of the next node, with its dependencies."""
-        earlier = tuple(progress.nodes)
+        earlier = progress.nodes
         if len(earlier) < len(plan.request.known):
             node = plan.request.known[len(earlier)]
         else:
-            needed = await self.decider.dependencies(plan, earlier, title)
+            needed: tuple[int, ...] = ()
+            if plan.request.dependencies:
+                needed = await self.decider.dependencies(plan, earlier, title)
             node = Node(len(earlier) + 1, title, needed)
-        progress.nodes.append(node)
+        progress.add(node)
         return PlanLine(node, progress.usage(), progress.emitted)
 
     def refusal(self, title: str, earlier: Sequence[str]) -> str | None:
@@ -214,18 +228,18 @@ class ModelPlanner:
 
     def grammar(self, request: PlanRequest) -> str:
         """The grammar of the titles."""
-        return outline_grammar(request.max_nodes, title_of_words(self._max_title_words))
+        return outline_grammar(request.parts, title_of_words(self._max_title_words + 1))
 
-    def generate_request(self, plan: Deciding) -> GenerateRequest:
+    def generate_request(self, plan: PlanContext) -> GenerateRequest:
         """The engine request that decodes the titles."""
         request = plan.request
         return GenerateRequest(
             run_id=request.run_id,
             node=PLAN_NODE,
             prompt=self._outline_prompt.build(
-                plan.question, request.tenant, ask=wording.points(request.max_nodes)
+                plan.question, request.tenant, ask=wording.points(request.parts)
             ),
-            max_tokens=outline_token_budget(request.max_nodes, self._max_title_words),
+            max_tokens=outline_token_budget(request.parts, self._max_title_words),
             sampling=self._sampling,
             grammar=self.grammar(request),
             run_began_unix_s=request.run_began_unix_s,

@@ -32,8 +32,7 @@ class PlanProgress:
         self._split = True
         self._reason: str | None = None
         self._refused: str | None = None
-        self.nodes: list[Node] = []
-        """Those that were sent, with their dependencies."""
+        self._nodes: list[Node] = []
         self.over = False
         """Whether the rest of the stream can be ignored."""
 
@@ -41,6 +40,15 @@ class PlanProgress:
     def emitted(self) -> tuple[int, ...]:
         """Output tokens so far."""
         return tuple(self._emitted)
+
+    @property
+    def nodes(self) -> tuple[Node, ...]:
+        """Those that were sent, with their dependencies."""
+        return tuple(self._nodes)
+
+    def add(self, node: Node) -> None:
+        """Count a node as sent."""
+        self._nodes.append(node)
 
     def stop(self, reason: str | None) -> None:
         """End the plan here."""

@@ -1,4 +1,4 @@
-"""The planner's prompts: an instruction and examples shared by all tenants, then the question."""
+"""The planner's prompts: what all tenants share, the question, and what is asked about it."""
 
 from __future__ import annotations
 

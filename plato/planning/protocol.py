@@ -17,11 +17,14 @@ class PlanRequest:
     run_id: str
     tenant: str
     messages: tuple[Message, ...]
-    max_nodes: int
+    parts: int
+    """Number of parts to ask for."""
     decide: bool
     """Whether the model may decide not to split the answer (mode `auto`)."""
     run_began_unix_s: float = 0.0
     """See `GenerateRequest`."""
+    dependencies: bool = True
+    """Whether to decide on dependencies; else no node has any (mode `skeleton`)."""
     lease: Lease | None = None
     """The scheduler's lease, passed to the engine: if the scheduler dies, the plan is cancelled."""
     deadline_s: float = 30.0

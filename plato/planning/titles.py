@@ -8,8 +8,8 @@ from collections.abc import Sequence
 
 from plato.planning.rules import Characters, Repeat, Rule, choice, optional, sequence
 
-WORD_CHARS = 20
-"""Maximum length of a word in a decoded title, as of "internationalisation"."""
+WORD_CHARS = 24
+"""Maximum length of a word in a decoded title; one that long was probably cut there."""
 
 _JOINTS = ((0x2D, 0x2D), (0x2F, 0x2F))
 """Hyphen and slash."""
@@ -95,11 +95,12 @@ LOOP = 4
 def refusal(title: str, earlier: Sequence[str], max_words: int) -> str | None:
     """Why a decoded title is not taken, after these `earlier` ones; None if it is.
 
-    One with `max_words` was probably cut there (see `title_of_words`).
+    The grammar allows one word more, so a title that needs it would have gone on.
     """
     if is_debris(title):
         return "no title"
-    if sum(not word[:1].isdigit() for word in re.split("[ /-]", title)) >= max_words:
+    parts = [word for word in re.split("[ /-]", title) if not word[:1].isdigit()]
+    if len(parts) > max_words or any(len(word) >= WORD_CHARS for word in parts):
         return "too long"
     words = _words(title)
     if any(set(words) == set(_words(other)) for other in earlier):

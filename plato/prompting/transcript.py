@@ -26,6 +26,9 @@ from plato.prompting.template import ChatTemplate, Turn
 from plato.prompting.tokenizer import Tokenizer
 from plato.runs import Message, Node, PlanGraph
 
+ASKED_TOKENS = 256
+"""Of a longer question a part restates little, and penalties of many tokens cost time."""
+
 
 @dataclass(frozen=True, slots=True)
 class NodeText:
@@ -49,7 +52,10 @@ class NodePrompt:
     shortened: tuple[int, ...]
     """Nodes whose text was cut to fit the context, ascending; those not in `sees` were left out."""
     asked: frozenset[int] = frozenset()
-    """Tokens of the question without those of the node's title: a text should not restate it."""
+    """Word tokens of the question without those of the node's title: parts should not restate it;
+    none of a long question."""
+    seen: frozenset[int] = frozenset()
+    """Tokens of the texts of `sees`."""
 
 
 class TranscriptLayout:
@@ -134,7 +140,7 @@ class TranscriptConversation:
         self._context_length = context_length
         self._history = history
         self._question = question
-        self._asked = frozenset(token for segment in question for token in segment.tokens)
+        self._asked = self._words(question[0].tokens)
         self._tenant = tenant
         self._fingerprint = fingerprint
         self._skeleton = skeleton
@@ -157,9 +163,13 @@ class TranscriptConversation:
         room.
         """
         if number not in self._prompts:
-            title = self._tokenizer.text(f"{graph[number].title} {graph[number].title}")
             made = self._build(graph, number, finished, budget)
-            self._prompts[number] = replace(made, asked=self._asked.difference(title))
+            title = graph[number].title
+            # Tokenizers encode a word at the start of a text in another way than after a space.
+            asked = self._asked.difference(self._tokenizer.text(f"{title} {title} {title.lower()}"))
+            texts = (self._decoded(finished[other])[0] for other in made.sees)
+            seen = frozenset[int]().union(*texts).difference(self._tokenizer.end_tokens)
+            self._prompts[number] = replace(made, asked=asked, seen=seen)
         return self._prompts[number]
 
     def _build(
@@ -250,6 +260,13 @@ class TranscriptConversation:
             if not text:
                 return Segment(())
         return Segment((*head, *text, *tail))
+
+    def _words(self, question: Sequence[int]) -> frozenset[int]:
+        """The tokens of a question that contain a letter; none of a long one."""
+        if len(question) > ASKED_TOKENS:
+            return frozenset()
+        texts = {token: self._tokenizer.decode((token,)) for token in question}
+        return frozenset(token for token, text in texts.items() if any(map(str.isalpha, text)))
 
     def _decoded(self, node: NodeText) -> tuple[tuple[int, ...], bool]:
         """A node's tokens as its turn in a conversation, and whether they close it.

@@ -6,7 +6,7 @@ from plato.runs import Length, Node, RunRequest
 from plato.settings import Settings
 
 MIN_PART_TOKENS = 48
-"""A part gets at least this many tokens of the caller's `max_tokens`: two or three sentences."""
+"""A part gets at least this many tokens of the caller's `max_tokens`: a long sentence."""
 _SHARES = {Length.SHORT: 1, Length.MEDIUM: 2, Length.LONG: 4}
 
 
@@ -24,14 +24,14 @@ def node_budget(request: RunRequest, node: Node, settings: Settings) -> int:
     if request.plan:
         shares = sum(map(_share, request.plan))
     else:
-        shares = planned_nodes(request, settings) * _SHARES[Length.MEDIUM]
+        shares = planned_parts(request, settings) * _SHARES[Length.MEDIUM]
     return min(settings.node_max_tokens, -(-request.max_tokens * _share(node) // shares))
 
 
-def planned_nodes(request: RunRequest, settings: Settings) -> int:
+def planned_parts(request: RunRequest, settings: Settings) -> int:
     """The number of parts that the model is asked for, at least 2.
 
-    Each gets `MIN_PART_TOKENS` of the caller's `max_tokens`. A plan to decode has its own number.
+    Each gets `MIN_PART_TOKENS` of the caller's `max_tokens`. A given plan has its own number.
     """
     if request.plan:
         return len(request.plan)

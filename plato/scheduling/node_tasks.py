@@ -149,15 +149,16 @@ class NodeTasks:
         return StopConditions(sentence_from=budget - budget // SENTENCE_SHARE)
 
     def _sampling(self, prompt: NodePrompt) -> SamplingParams:
-        """The request's, with penalties also for the question and the texts that the node sees.
+        """The request's, with penalties also for the texts that the node sees.
 
-        In a sequential answer the texts would be its own output, and only its beginning restates
-        the question; of several parts, each does.
+        In a sequential answer they would be its own output. The question counts for the repetition
+        penalty alone, as in vLLM: of several parts, each would restate it.
         """
         sampling = self._request.sampling
         if not sampling.penalises:
             return sampling
-        seen = set(prompt.asked).union(*(self._texts[number].tokens for number in prompt.sees))
+        counted = sampling.presence_penalty or sampling.frequency_penalty
+        seen = prompt.seen if counted else prompt.seen | prompt.asked
         return replace(sampling, penalised=tuple(sorted(seen)))
 
     async def _run(self, work: NodeTask) -> None:

@@ -9,7 +9,7 @@ from plato.planning.protocol import PlanRequest
 from plato.runs import NO_PLAN, Mode, Node, PlanFinished, PlanReport, chars_of
 from plato.scheduling.budget import (
     MIN_PART_TOKENS,
-    planned_nodes,
+    planned_parts,
     sequential_budget,
     too_short_to_split,
 )
@@ -88,8 +88,9 @@ class PlanPhase:
             run_id=request.run_id,
             tenant=request.tenant,
             messages=request.messages,
-            max_nodes=planned_nodes(request, settings),
+            parts=planned_parts(request, settings),
             decide=request.mode is Mode.AUTO,
+            dependencies=request.mode is not Mode.SKELETON,
             run_began_unix_s=request.admitted_unix_s,
             lease=self._services.leases.lease,
             deadline_s=settings.plan_deadline_s,

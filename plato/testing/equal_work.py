@@ -7,7 +7,7 @@ from contextlib import aclosing
 from dataclasses import replace
 
 from plato.engine import GenerateRequest
-from plato.planning.decider import Deciding
+from plato.planning.decider import PlanContext
 from plato.planning.grammar import outline_grammar, outline_line
 from plato.planning.planner import ModelPlanner
 from plato.planning.protocol import PlanEvent, PlanLine, PlanRequest
@@ -30,14 +30,14 @@ class ScriptedPlanner(ModelPlanner):
             return super().grammar(request)
         return outline_grammar(len(request.script), _TITLE)
 
-    def generate_request(self, plan: Deciding) -> GenerateRequest:
+    def generate_request(self, plan: PlanContext) -> GenerateRequest:
         """The request that decodes the plan, with the script as forced tokens."""
         generate = super().generate_request(plan)
         if not plan.request.script:
             return generate
         lines = (outline_line(node.number, node.title) for node in plan.request.script)
         script = self.tokenizer.text("".join(lines))
-        return replace(generate, script=script, max_tokens=len(script))
+        return replace(generate, script=script, max_tokens=len(script) + 1)
 
     async def plan(self, request: PlanRequest) -> AsyncGenerator[PlanEvent, None]:
         """Decode a plan; the nodes are the script's own, with their budgets."""

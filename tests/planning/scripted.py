@@ -157,7 +157,7 @@ def ask(*, decide: bool = False, **fields: Any) -> PlanRequest:
         tenant="tenant",
         messages=(Message("user", "Solar or wind?"),),
         decide=decide,
-        **{"max_nodes": 6, "deadline_s": 5.0, **fields},
+        **{"parts": 6, "deadline_s": 5.0, **fields},
     )
 
 

@@ -6,7 +6,7 @@ import llguidance
 import pytest
 
 from plato.planning.grammar import (
-    MIN_NODES,
+    MIN_PARTS,
     outline_grammar,
     outline_line,
     outline_title,
@@ -42,7 +42,7 @@ def test_whatever_the_grammar_allows_is_lines_within_its_bounds_one_after_the_ot
 
     *lines, rest = walk.text.split("\n")
     assert not rest
-    assert MIN_NODES <= len(lines) <= max_nodes
+    assert MIN_PARTS <= len(lines) <= max_nodes
     for number, line in enumerate(lines, start=1):
         title = outline_title(line)
         assert title

@@ -9,7 +9,7 @@ import pytest
 
 from plato.engine import Lease
 from plato.errors import UnavailableError
-from plato.planning.decider import Deciding
+from plato.planning.decider import PlanContext
 from plato.planning.prompt import shown_question
 from plato.planning.protocol import PlanEvent, PlanLine, PlanStarted
 from plato.prompting import ChatTemplate, Tokenizer
@@ -75,6 +75,15 @@ class TestSplit:
         assert ended(events).usage.one_probability == pytest.approx(0.3)
         assert ended(events).reason is None
         assert script.closed
+
+    async def test_against_lets_no_line_of_the_first_chunk_through(
+        self, tokenizer: Tokenizer, template: ChatTemplate
+    ) -> None:
+        script = Script(tokenizer, "".join(LINES), split=NOT_SPLIT)
+        events = await events_of(planner(script, tokenizer, template), ask(decide=True))
+        assert isinstance(events[0], PlanStarted)
+        assert nodes_of(events) == ()
+        assert not ended(events).split
 
     async def test_is_not_waited_for_before_the_plan_counts_as_started(
         self, tokenizer: Tokenizer, template: ChatTemplate
@@ -144,6 +153,14 @@ class TestDependencies:
         assert second.endswith("\nA: Solar. Uses nothing\nB: Wind. Uses")
         assert third.endswith("\nA: Solar. Uses nothing\nB: Wind. Uses nothing\nC: Choice. Uses")
 
+    async def test_are_not_asked_for_where_none_count(
+        self, tokenizer: Tokenizer, template: ChatTemplate
+    ) -> None:
+        script = Script(tokenizer, *LINES)
+        events = await events_of(planner(script, tokenizer, template), ask(dependencies=False))
+        assert [node.dependencies for node in nodes_of(events)] == [(), (), ()]
+        assert not script.decisions
+
     async def test_of_the_first_part_are_none_without_asking(
         self, tokenizer: Tokenizer, template: ChatTemplate
     ) -> None:
@@ -203,7 +220,7 @@ class TestDependencies:
     ) -> None:
         script = Script(tokenizer)
         request = ask()
-        plan = Deciding(request, shown_question(tokenizer, request.messages))
+        plan = PlanContext(request, shown_question(tokenizer, request.messages))
         decider = planner(script, tokenizer, template).decider
         assert await decider.dependencies(plan, NODES[:2], "Choice") == (1, 2)
         assert script.decisions[0][1] == ()
@@ -213,7 +230,7 @@ class TestDependencies:
     ) -> None:
         script = Script(tokenizer)
         request = ask()
-        plan = Deciding(request, shown_question(tokenizer, request.messages))
+        plan = PlanContext(request, shown_question(tokenizer, request.messages))
         decider = planner(script, tokenizer, template).decider
         earlier = [Node(number, f"Part {number}") for number in range(1, 27)]
         assert await decider.dependencies(plan, earlier, "Choice") == ()

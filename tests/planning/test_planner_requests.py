@@ -25,7 +25,7 @@ async def test_the_request_is_greedy_under_the_grammar_and_carries_the_lease(
 
     assert (request.run_began_unix_s, request.group_s) == (7.0, GROUP_S)
     assert (request.node, request.lease, request.prompt.tenant) == (0, lease, "tenant")
-    assert request.grammar == outline_grammar(6, title_of_words(12))
+    assert request.grammar == outline_grammar(6, title_of_words(13))
     assert request.max_tokens == outline_token_budget(6, 12)
     assert request.sampling.temperature == 0
     assert request.sampling.penalty_exempt == structure_tokens(tokenizer)
@@ -48,7 +48,7 @@ async def test_the_outline_is_asked_for_with_its_number_of_parts_behind_the_ques
     tokenizer: Tokenizer, template: ChatTemplate, parts: int, number: str
 ) -> None:
     script = Script(tokenizer, *LINES[:2])
-    await events_of(planner(script, tokenizer, template), ask(max_nodes=parts))
+    await events_of(planner(script, tokenizer, template), ask(parts=parts))
     prompt = tokenizer.decode(script.requests[0].prompt.tokens)
     assert f"Solar or wind?{wording.points(parts)}" in prompt
     assert f"the {number} most important points" in prompt

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from llguidance.gbnf_to_lark import gbnf_to_lark
 
-from plato.planning.grammar import MIN_NODES, outline_line, outline_rules, outline_title
+from plato.planning.grammar import MIN_PARTS, outline_line, outline_rules, outline_title
 from plato.planning.rules import (
     START,
     Characters,
@@ -177,7 +177,7 @@ def test_all_notations_of_outlines_accept_the_same_texts_and_their_titles_are_re
     assert len(found) == 1
     if found == {True}:
         read = [outline_title(line) for line in text.splitlines()]
-        assert MIN_NODES <= len(read) <= 5
+        assert MIN_PARTS <= len(read) <= 5
         assert written(title or "" for title in read) == text
 
 

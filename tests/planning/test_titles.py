@@ -9,7 +9,7 @@ import pytest
 from plato.planning.grammar import outline_grammar, outline_title
 from plato.planning.parser import title_problem
 from plato.planning.rules import START, Rule, regex
-from plato.planning.titles import is_debris, refusal, title_of_words
+from plato.planning.titles import WORD_CHARS, is_debris, refusal, title_of_words
 from plato.prompting import Tokenizer
 from plato.settings import MAX_TITLE_CHARS
 from tests.planning.test_rules import Accepts, python_accepts
@@ -213,5 +213,7 @@ class TestRefusal:
         assert refusal("Sun", ("Soil", "Water"), 12) is None
 
     def test_too_long_is_what_was_probably_cut_by_the_grammar(self) -> None:
-        assert refusal("Cost of solar-power plants", (), 5) == "too long"
-        assert refusal("Cost of 30 solar-power plants", (), 6) is None
+        assert refusal("Cost of solar-power plants", (), 4) == "too long"
+        assert refusal("Cost of 30 solar-power plants", (), 5) is None
+        assert refusal(f"The {'a' * WORD_CHARS}", (), 5) == "too long"
+        assert refusal(f"The {'a' * (WORD_CHARS - 1)}", (), 5) is None

@@ -290,3 +290,19 @@ def test_where_the_template_cannot_continue_dependencies_are_quoted(
     text = tokenizer.decode(last.prompt.tokens, special=True)
     assert text.count("<|im_start|>assistant") == 1
     assert all(texts[number].text in text for number in (1, 2, 3))
+
+
+def test_a_question_s_words_and_the_texts_seen_are_named_for_penalties(
+    tokenizer: Tokenizer, layout: TranscriptLayout, texts: dict[int, NodeText]
+) -> None:
+    question = [Message("user", "How do 20 heat pumps save money?")]
+    graph = PlanGraph([Node(1, "Heat"), Node(2, "Money saved", (1,))])
+    first, second = prompts(layout.start(question, "t"), graph, texts).values()
+    words = {tokenizer.decode((token,)).strip() for token in first.asked}
+    assert {"How", "do", "pumps", "save", "money"} <= words
+    assert not words & {"20", "2", "0", "?", "heat"}
+    assert first.seen == frozenset()
+    assert second.seen == set(texts[1].tokens) - set(tokenizer.end_tokens)
+
+    long = [Message("user", "How do heat pumps save money? " * 60)]
+    assert layout.start(long, "t").node_prompt(graph, 1, {}, up_to(96)).asked == frozenset()

@@ -7,7 +7,7 @@ import pytest
 from plato.runs import Length, Mode, Node
 from plato.scheduling.budget import (
     node_budget,
-    planned_nodes,
+    planned_parts,
     sequential_budget,
     too_short_to_split,
 )
@@ -69,7 +69,7 @@ def test_the_model_is_asked_for_as_many_parts_as_get_a_few_sentences(
     max_tokens: int | None, asked_for: int
 ) -> None:
     six = SETTINGS.model_copy(update={"plan_parts": 6})
-    assert planned_nodes(question(max_tokens=max_tokens), six) == asked_for
+    assert planned_parts(question(max_tokens=max_tokens), six) == asked_for
 
 
 @pytest.mark.parametrize("max_tokens", [None, 5000])
@@ -78,12 +78,12 @@ def test_the_model_is_asked_for_the_deployments_number_of_parts_within_the_calle
     max_tokens: int | None, max_nodes: int, asked_for: int
 ) -> None:
     asked = question(max_tokens=max_tokens, max_nodes=max_nodes)
-    assert planned_nodes(asked, SETTINGS) == asked_for
+    assert planned_parts(asked, SETTINGS) == asked_for
 
 
 def test_a_plan_handed_in_keeps_its_parts() -> None:
     asked = question(max_tokens=100, plan=parts((), (), (), (), ()))
-    assert planned_nodes(asked, SETTINGS) == 5
+    assert planned_parts(asked, SETTINGS) == 5
 
 
 @pytest.mark.parametrize(

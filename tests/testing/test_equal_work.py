@@ -53,7 +53,7 @@ async def plan(
         run_id="run",
         tenant="",
         messages=(Message("user", "Solar or wind?"),),
-        max_nodes=4,
+        parts=4,
         decide=decide,
         script=script,
     )
