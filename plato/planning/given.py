@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from plato.errors import InvalidPlanError
 from plato.planning.grammar import MIN_PARTS
-from plato.planning.parser import END, ONE, PlanParser, title_problem
+from plato.planning.parser import ONE, parse_plan, title_problem
 from plato.runs import Node, PlanGraph
 from plato.settings import MAX_TITLE_CHARS
 
@@ -50,7 +50,7 @@ def validate_plan(nodes: Iterable[Node], max_nodes: int) -> tuple[Node, ...]:
 def validate_script(nodes: tuple[Node, ...]) -> None:
     """Check that the planner could have written a plan that `validate_plan` accepts.
 
-    Raises `InvalidPlanError`: too few nodes, or two with the same title, which ends a plan.
+    Raises `InvalidPlanError`: too few nodes.
     """
     if len(nodes) < MIN_PARTS:
         raise InvalidPlanError(
@@ -58,37 +58,17 @@ def validate_script(nodes: tuple[Node, ...]) -> None:
             "some, or omit decode_plan",
             param="plato.decode_plan",
         )
-    titles = [node.title.casefold() for node in nodes]
-    if len(set(titles)) < len(titles):
-        raise InvalidPlanError(
-            "two parts have the same title, which ends a decoded plan; change one, or omit "
-            "decode_plan",
-            param="plato.decode_plan",
-        )
-
-
-def write_plan(nodes: Iterable[Node]) -> str:
-    """Write a plan in the plan language; `read_plan` is the inverse, except for token budgets."""
-    return "".join(map(_line, nodes)) + END
-
-
-def _line(node: Node) -> str:
-    needs = ",".join(map(str, node.dependencies)) or "-"
-    length = (node.length,) if node.length else ()
-    return " | ".join((str(node.number), node.title, needs, *length)) + "\n"
 
 
 def read_plan(text: str, max_nodes: int) -> tuple[Node, ...]:
     """Read a whole plan in the plan language (`plato ask --plan FILE`).
 
-    Raises `InvalidPlanError` with the number of the invalid line.
+    Raises `InvalidPlanError`, for an invalid line with its number.
     """
-    parser = PlanParser(max_nodes=max_nodes)
-    parser.feed(text)
-    parser.finish()
-    if parser.one:
+    nodes = parse_plan(text, max_nodes)
+    if not nodes:
         raise InvalidPlanError(
             f"the plan is {ONE} (do not split); use mode `sequential` instead",
             param="plato.plan",
         )
-    return parser.nodes
+    return nodes

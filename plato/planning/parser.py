@@ -33,125 +33,87 @@ _UNCLEAR = (
     "dependencies`"
 )
 _BREAKS = re.compile(r"[\x00-\x1f\x7f\x85\u2028\u2029]")
-_MAX_LINE_CHARS = MAX_TITLE_CHARS + 4 * MAX_NODES + 24
-"""Bounds the buffer of the parser; the longest title fits with any dependencies."""
+_MAX_TEXT_CHARS = MAX_NODES * (MAX_TITLE_CHARS + 4 * MAX_NODES + 24)
+"""Enough for the longest titles with any dependencies."""
 
 
-class PlanParser:
-    """Turns pieces of text into nodes, each as soon as its line is complete.
+def parse_plan(text: str, max_nodes: int) -> tuple[Node, ...]:
+    """Parse a complete plan, or `[ONE]`, which has no nodes. Only white space may follow its end.
 
-    Pieces may be split anywhere. After an error every call raises the same error. The second field
-    of a line is its dependencies if it looks like them (`-` or numbers) and the third does not, so
-    the line `2 | 1 | 1` is about a title "1". A fourth field is the length (`Length`).
+    The second field of a line is its dependencies if it looks like them (`-` or numbers) and the
+    third does not, so the line `2 | 1 | 1` is about a title "1". A fourth field is the length
+    (`Length`).
+
+    Raises `InvalidPlanError` with the number of the invalid line.
     """
-
-    def __init__(self, *, max_nodes: int = MAX_NODES) -> None:
-        self.one = False
-        """Whether the text was `[ONE]`."""
-        self.ended = False
-        """Whether `[END]` or `[ONE]` was read; only white space may follow."""
-        self._max_nodes = max_nodes
-        self._graph = PlanGraph()
-        self._buffer = ""
-        self._line = 1
-        self._error: InvalidPlanError | None = None
-
-    @property
-    def nodes(self) -> tuple[Node, ...]:
-        """All nodes so far, including those before an error."""
-        return tuple(self._graph)
-
-    def feed(self, text: str) -> list[Node]:
-        """Add `text`; returns the nodes whose lines it completed.
-
-        Raises `InvalidPlanError` with the number of the invalid line; the nodes of the lines before
-        it are in `nodes`.
-        """
-        if self._error is not None:
-            raise self._error
-        known = len(self._graph)
-        self._buffer += text
+    if len(text) > _MAX_TEXT_CHARS:
+        raise InvalidPlanError(
+            f"the plan has {len(text)} characters; the maximum is {_MAX_TEXT_CHARS}",
+            param="plato.plan",
+        )
+    graph = PlanGraph()
+    lines = text.split("\n")
+    for number, line in enumerate(lines, start=1):
         try:
-            self._read()
-        except InvalidPlanError as error:
-            self._error, self._buffer = error, ""
-            raise
-        return list(self._graph)[known:]
-
-    def finish(self) -> None:
-        """End of the text. Raises `InvalidPlanError` unless it was a complete plan or `[ONE]`."""
-        if self._error is not None:
-            raise self._error
-        if not self.ended:
-            raise self._wrong(f"the plan is incomplete; end it with the line {END}")
-
-    def _read(self) -> None:
-        """Consume the complete lines of the buffer."""
-        while not self.ended:
-            line, newline, rest = self._buffer.partition("\n")
             if line.startswith((END, ONE)):
-                # Needs no newline.
-                self._mark(line[: len(END)])
-                self._buffer = self._buffer[len(END) :]
+                _check_end(line, lines[number:], len(graph))
                 break
-            if len(line) > _MAX_LINE_CHARS:
-                raise self._wrong(
-                    f"the line is too long; a title has up to {MAX_TITLE_CHARS} characters"
-                )
-            if not newline:
-                return
-            self._node(line)
-            self._buffer = rest
-            self._line += 1
-        if self._buffer.strip():
-            raise self._wrong("unexpected text after the end of the plan; remove it")
-        self._buffer = ""
-
-    def _mark(self, marker: str) -> None:
-        self.one = marker == ONE
-        self.ended = True
-        if self.one and len(self._graph):
-            raise self._wrong(f"{ONE} is only valid instead of a plan; end a plan with {END}")
-        if not self.one and not len(self._graph):
-            raise self._wrong("the plan has no parts; add a line like `1 | Title | -`")
-
-    def _node(self, line: str) -> None:
-        number, *values = line.split(" | ")
-        if len(values) not in (2, 3) or not _NUMBER.fullmatch(number):
-            raise self._malformed(line)
-        title, needs, *last = values
-        looks = [_DEPENDENCIES.fullmatch(value) is not None for value in (title, needs)]
-        if looks == [True, False]:
-            title, needs = needs, title
-        elif not looks[1]:
-            raise self._malformed(line)
-        if len(self._graph) == self._max_nodes:
-            raise self._wrong(f"the plan has more than {self._max_nodes} parts; merge some")
-        problem = title_problem(title, MAX_TITLE_CHARS)
-        if problem is not None:
-            raise self._wrong(problem)
-        if title != title.strip():
-            raise self._wrong("the title begins or ends with a space; remove it")
-        dependencies = () if needs == "-" else tuple(int(part) for part in needs.split(","))
-        try:
-            length = Length(last[0]) if last else None
-            self._graph.add(Node(int(number), title, dependencies, length=length))
+            if number == len(lines):
+                raise InvalidPlanError(f"the plan is incomplete; end it with the line {END}")
+            _add(graph, line, max_nodes)
         except InvalidPlanError as error:
-            raise self._wrong(error.message + (_UNCLEAR if all(looks) else "")) from error
-        except ValueError:
-            raise self._wrong(
-                f"the last field is {last[0][:60]!r}; a fourth field is the length of "
-                f"the part ({', '.join(Length)}), and a title has no `|`"
-            ) from None
-        if dependencies != tuple(sorted(dependencies)):
-            raise self._wrong("list the dependencies in ascending order")
+            raise InvalidPlanError(
+                f"plan, line {number}: {error.message}", param="plato.plan"
+            ) from error
+    return tuple(graph)
 
-    def _malformed(self, line: str) -> InvalidPlanError:
-        form = "number | title | dependencies"
-        return self._wrong(f"{line[:60]!r} is not `{form}`; {_EXAMPLES}")
 
-    def _wrong(self, problem: str) -> InvalidPlanError:
-        return InvalidPlanError(f"plan, line {self._line}: {problem}", param="plato.plan")
+def _check_end(line: str, rest: list[str], parts: int) -> None:
+    """Check the line that ends a plan of so many parts, and the lines after it."""
+    if line.startswith(ONE) and parts:
+        raise InvalidPlanError(f"{ONE} is only valid instead of a plan; end a plan with {END}")
+    if line.startswith(END) and not parts:
+        raise InvalidPlanError("the plan has no parts; add a line like `1 | Title | -`")
+    if line.rstrip() not in (END, ONE) or any(map(str.strip, rest)):
+        raise InvalidPlanError("unexpected text after the end of the plan; remove it")
+
+
+def _add(graph: PlanGraph, line: str, max_nodes: int) -> None:
+    """Add the node of a line."""
+    number, *values = line.split(" | ")
+    if len(values) not in (2, 3) or not _NUMBER.fullmatch(number):
+        raise _malformed(line)
+    title, needs, *last = values
+    looks = [_DEPENDENCIES.fullmatch(value) is not None for value in (title, needs)]
+    if looks == [True, False]:
+        title, needs = needs, title
+    elif not looks[1]:
+        raise _malformed(line)
+    if len(graph) == max_nodes:
+        raise InvalidPlanError(f"the plan has more than {max_nodes} parts; merge some")
+    problem = title_problem(title, MAX_TITLE_CHARS)
+    if problem is not None:
+        raise InvalidPlanError(problem)
+    if title != title.strip():
+        raise InvalidPlanError("the title begins or ends with a space; remove it")
+    if last and last[0] not in list(Length):
+        raise InvalidPlanError(
+            f"the last field is {last[0][:60]!r}; a fourth field is the length of the part "
+            f"({', '.join(Length)}), and a title has no `|`"
+        )
+    dependencies = () if needs == "-" else tuple(map(int, needs.split(",")))
+    length = Length(last[0]) if last else None
+    try:
+        graph.add(Node(int(number), title, dependencies, length=length))
+    except InvalidPlanError as error:
+        raise InvalidPlanError(error.message + (_UNCLEAR if all(looks) else "")) from error
+    if dependencies != tuple(sorted(dependencies)):
+        raise InvalidPlanError("list the dependencies in ascending order")
+
+
+def _malformed(line: str) -> InvalidPlanError:
+    form = "number | title | dependencies"
+    return InvalidPlanError(f"{line[:60]!r} is not `{form}`; {_EXAMPLES}")
 
 
 def title_problem(title: str, max_chars: int) -> str | None:

@@ -199,11 +199,10 @@ def test_equal_work_is_refused_where_the_settings_do_not_allow_it(option: str) -
     assert caught.value.param == f"plato.{option}"
 
 
-@pytest.mark.parametrize(("titles", "wrong"), [("A", "at least 2"), ("ABa", "the same title")])
-def test_a_plan_that_the_planner_could_not_write_is_not_decoded(titles: str, wrong: str) -> None:
-    plan = [{"title": title} for title in titles]
+def test_a_plan_that_the_planner_could_not_write_is_not_decoded() -> None:
+    plan = [{"title": "A"}]
     assert run_request(plato={"plan": plan}).plan
-    with pytest.raises(InvalidPlanError, match=wrong) as caught:
+    with pytest.raises(InvalidPlanError, match="at least 2") as caught:
         run_request(plato={"plan": plan, "decode_plan": True})
     assert caught.value.param == "plato.decode_plan"
 

@@ -1,16 +1,16 @@
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from plato.errors import InvalidPlanError
-from plato.planning.parser import PlanParser
+from plato.planning.given import validate_plan
+from plato.planning.parser import parse_plan
 from plato.runs import Length, Node
-from plato.settings import MAX_TITLE_CHARS
-from tests.planning.pieces import cut
+from plato.settings import MAX_NODES, MAX_TITLE_CHARS
 
 PLAN = "1 | Solar power: cost | -\n2 | Wind: Größe | - | short\n3 | 1,2 | Which to choose\n[END]"
 NODES = (
@@ -20,49 +20,25 @@ NODES = (
 )
 
 
-def read(pieces: Sequence[str]) -> tuple[tuple[Node, ...], str | None]:
-    """All nodes, and the message of the error if there was one."""
-    parser = PlanParser()
-    returned: list[Node] = []
-    try:
-        for piece in pieces:
-            returned += parser.feed(piece)
-        parser.finish()
-    except InvalidPlanError as error:
-        return parser.nodes, error.message
-    assert tuple(returned) == parser.nodes
-    return parser.nodes, None
+def written(nodes: Iterable[Node]) -> str:
+    """A plan in the plan language; `parse_plan` is the inverse."""
+    lines = ""
+    for node in nodes:
+        needs = ",".join(map(str, node.dependencies)) or "-"
+        length = f" | {node.length}" if node.length else ""
+        lines += f"{node.number} | {node.title} | {needs}{length}\n"
+    return lines + "[END]"
 
 
 def message_of(text: str) -> str:
-    message = read([text])[1]
-    assert message is not None
-    return message
+    with pytest.raises(InvalidPlanError) as refused:
+        parse_plan(text, MAX_NODES)
+    assert refused.value.param == "plato.plan"
+    return refused.value.message
 
 
-def test_a_node_comes_with_the_end_of_its_line() -> None:
-    parser = PlanParser()
-    assert parser.feed("1 | - | Sol") == []
-    assert parser.feed("ar\n2 | 1 | Wind\n") == [Node(1, "Solar"), Node(2, "Wind", (1,))]
-    assert not parser.ended
-    assert parser.feed("[END]") == []
-    assert parser.ended
-    assert not parser.one
-
-
-def test_one_is_recognised_without_a_line_end() -> None:
-    parser = PlanParser()
-    parser.feed("[ON")
-    assert not parser.ended
-    parser.feed("E]")
-    parser.finish()
-    assert parser.one
-    assert parser.nodes == ()
-
-
-@given(st.sets(st.integers(1, len(PLAN) - 1)))
-def test_any_cut_gives_the_same_nodes(places: set[int]) -> None:
-    assert read(cut(PLAN, places)) == (NODES, None)
+def test_one_is_a_plan_without_nodes() -> None:
+    assert parse_plan("[ONE]", 8) == parse_plan("[ONE] \n\n", 8) == ()
 
 
 ALPHABET = "12 3|-,\n[]ENDO\ra "
@@ -78,13 +54,15 @@ ALPHABET = "12 3|-,\n[]ENDO\ra "
             st.integers(0, len(PLAN)),
             st.text(ALPHABET, max_size=4),
         ),
-    ),
-    st.sets(st.integers(1, 60)),
+    )
 )
-def test_any_text_parses_or_is_an_invalid_plan_however_it_is_cut(
-    text: str, places: set[int]
-) -> None:
-    assert read(cut(text, places)) == read([text])
+def test_any_text_is_an_invalid_plan_or_nodes_that_can_be_written(text: str) -> None:
+    try:
+        nodes = parse_plan(text, 8)
+    except InvalidPlanError:
+        return
+    if nodes:
+        assert validate_plan(nodes, 8) == parse_plan(written(nodes), 8) == nodes
 
 
 @pytest.mark.parametrize(
@@ -146,29 +124,21 @@ def test_an_error_names_the_line_and_what_to_change(text: str, part: str) -> Non
     ],
 )
 def test_every_line_may_have_either_order_and_a_length(line: str, node: Node) -> None:
-    assert read([f"1 | A | -\n{line}\n[END]"]) == ((Node(1, "A"), node), None)
+    assert parse_plan(f"1 | A | -\n{line}\n[END]", 8) == (Node(1, "A"), node)
 
 
 def test_white_space_may_follow_the_end() -> None:
-    assert read([PLAN, "\n", "\n"]) == (NODES, None)
+    assert parse_plan(PLAN, 8) == parse_plan(f"{PLAN} \n\n", 8) == NODES
 
 
-def test_a_line_without_an_end_is_not_held_back_for_ever() -> None:
-    message = read(["x" * 10] * 100)[1]
-    assert "line 1: the line is too long" in (message or "")
+def test_the_longest_plan_is_parsed_and_no_longer_text() -> None:
+    numbers = range(1, MAX_NODES + 1)
+    title = "x" * MAX_TITLE_CHARS
+    nodes = tuple(Node(n, title, tuple(range(1, n)), length=Length.MEDIUM) for n in numbers)
+    assert parse_plan(written(nodes), MAX_NODES) == nodes
+    assert "the plan has 1000005 characters; the maximum is" in message_of("[ONE]" + " " * 10**6)
 
 
 def test_more_parts_than_allowed_are_an_error() -> None:
-    parser = PlanParser(max_nodes=2)
     with pytest.raises(InvalidPlanError, match="line 3: the plan has more than 2 parts"):
-        parser.feed(PLAN)
-
-
-def test_nodes_before_an_error_are_kept_and_the_error_stays() -> None:
-    parser = PlanParser()
-    with pytest.raises(InvalidPlanError):
-        parser.feed("1 | - | A\nnonsense\n")
-    assert parser.nodes == (Node(1, "A"),)
-    for again in (lambda: parser.feed("2 | - | B\n"), parser.finish):
-        with pytest.raises(InvalidPlanError, match="line 2"):
-            again()
+        parse_plan(PLAN, 2)

@@ -7,7 +7,7 @@ import pytest
 from plato.engine import Segment
 from plato.planning import wording
 from plato.planning.decision import LETTERS, dependency_answer, dependency_line
-from plato.planning.parser import PlanParser
+from plato.planning.parser import parse_plan
 from plato.planning.prompt import (
     HISTORY_TOKENS,
     QUESTION_HEAD_TOKENS,
@@ -18,6 +18,7 @@ from plato.planning.prompt import (
 from plato.planning.wording import Wording
 from plato.prompting import ChatTemplate, Tokenizer, TranscriptLayout
 from plato.runs import Message
+from plato.settings import MAX_NODES
 from tests.prompting.reference import hf_of
 
 QUESTION = Message("user", "How can I sleep better?")
@@ -33,17 +34,10 @@ def asked(tokenizer: Tokenizer) -> Segment:
     return shown_question(tokenizer, [QUESTION])
 
 
-def parsed(text: str) -> PlanParser:
-    parser = PlanParser()
-    parser.feed(text)
-    parser.finish()
-    return parser
-
-
 def test_the_examples_of_split_decisions_are_plans_and_as_many_refusals_to_plan() -> None:
-    examples = [parsed(text) for _, text in wording.SPLIT.examples]
-    assert sum(parser.one for parser in examples) == len(examples) / 2
-    assert any(node.dependencies for parser in examples for node in parser.nodes)
+    plans = [parse_plan(text, MAX_NODES) for _, text in wording.SPLIT.examples]
+    assert plans.count(()) == len(plans) / 2
+    assert any(node.dependencies for nodes in plans for node in nodes)
 
 
 def test_the_examples_of_dependencies_are_lines_as_decisions_build_them() -> None:
