@@ -145,7 +145,10 @@ class TranscriptConversation:
         self._fingerprint = fingerprint
         self._skeleton = skeleton
         self._prompts: dict[int, NodePrompt] = {}
-        _require_room(self._open(()), 1, context_length)
+        opened = self._open(())
+        _require_room(opened, 1, context_length)
+        self.room = context_length - len(opened)
+        """Tokens that the question leaves for an instruction, other texts and the answer."""
 
     def node_prompt(
         self,

@@ -19,6 +19,8 @@ HIDDEN_INTERVALS = 2.5
 """Factor by which nodes whose text is not visible yet send less often: messages cost CPU time that
 decoders on the same machine need."""
 
+INSTRUCTION_TOKENS = 64
+"""Of a part, at most, with a title that the model wrote."""
 SENTENCE_SHARE = 4
 """A part may end at a sentence in the last of so many shares of its budget."""
 
@@ -59,6 +61,11 @@ class NodeTasks:
             self._request.tenant,
             skeleton=self._request.mode is Mode.SKELETON,
         )
+
+    def has_room(self) -> bool:
+        """Whether a part fits behind the question."""
+        assert self._conversation is not None
+        return self._conversation.room >= INSTRUCTION_TOKENS + self._budget(Node(1, ""))
 
     def add(
         self, node: Node, plan: PlanReport | None = None, plan_tokens: tuple[int, ...] = ()

@@ -24,6 +24,7 @@ REST_TITLE = "The rest of the answer"
 ANSWER_TITLE = "Answer"
 TOO_FEW_PARTS = "the plan has fewer than two parts"
 TOO_SHORT = f"not split: max_tokens leaves less than {MIN_PART_TOKENS} tokens for each part"
+NO_ROOM = "not split: the question leaves too little of the model's context for each part"
 FULL = "not split: every decoder's batch is full, and more parts would decode no faster"
 
 
@@ -57,6 +58,9 @@ class PlanPhase:
             await self._fall_back("decoders_full", FULL)
             return
         await self._nodes.open_conversation()
+        if undecided and not self._nodes.has_room():
+            await self._fall_back("context", NO_ROOM)
+            return
         self._journal.open()
         self._nodes.start_ready()
         if self._state.plan_complete:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 
 import pytest
 
@@ -11,6 +12,7 @@ from plato.errors import UnavailableError
 from plato.planning.protocol import PlanEnded
 from plato.prompting.model_tools import ModelTools
 from plato.runs import (
+    Message,
     Mode,
     ModeChosen,
     NodeOutput,
@@ -172,6 +174,18 @@ async def test_a_plan_that_breaks_off_when_text_has_been_shown_gets_a_rest(
     assert rest.continues == 1
     assert report.plan.nodes == 2
     assert set(texts(run.events)) == {1, 2}
+
+
+async def test_auto_does_not_split_what_leaves_no_room_for_a_part(
+    make_scheduler: MakeScheduler, pool: LocalPool, tools: ModelTools
+) -> None:
+    planner = ScriptedPlanner(*parts((), ()))
+    scheduler = make_scheduler(pool, planner=planner)
+    long = (Message("user", "word " * (tools.context_length - 80)),)
+    asked = replace(question(Mode.AUTO), messages=long)
+    report = answered_sequentially(await collect(scheduler, asked))
+    assert "context" in (report.reason or "")
+    assert planner.requests == []
 
 
 async def test_auto_does_not_split_while_every_batch_is_full_and_plato_does(
