@@ -30,6 +30,7 @@ class SplitDecision:
 
         Raises `ModelError` if the tokenizer encodes both with the same first token.
         """
+        # Of the first line in `wording.SPLIT`.
         one, split = (tokenizer.text(text)[0] for text in (ONE, "1 | - | Title"))
         if one == split:
             raise ModelError(
