@@ -67,8 +67,8 @@ SPLIT = Wording(
         ),
     ),
 )
-"""Asks for a plan or `[ONE]`; only the first token of the answer is looked at, and no plan is decoded
-in this form. Its wording is what the threshold was calibrated on."""
+"""Asks for a plan or `[ONE]`; only the first token of the answer is looked at: plans are not decoded
+in this form. The threshold is calibrated on its wording."""
 
 DEPENDENCIES = Wording(
     "Plan the answer: one line for each part: its title, and the letters of the earlier parts "
