@@ -67,8 +67,10 @@ SPLIT = Wording(
         ),
     ),
 )
-"""Asks for a plan or `[ONE]`; only the first token of the answer is looked at: plans are not decoded
-in this form. The threshold is calibrated on its wording."""
+"""Asks for a plan or `[ONE]`; only the first token of the answer is looked at.
+
+Plans are not decoded in this form. The threshold is calibrated on its wording.
+"""
 
 DEPENDENCIES = Wording(
     "Plan the answer: one line for each part: its title, and the letters of the earlier parts "
