@@ -25,8 +25,6 @@ from plato.ports import free_port
 from plato.settings import Settings
 
 QUESTION = "What are the effects of social media on teenagers?"
-NODE_MAX_TOKENS = 96
-SEQUENTIAL_MAX_TOKENS = 640
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,10 +120,7 @@ def main() -> int:
     options = parser.parse_args()
     question: str = options.question
     console = Console(record=options.record is not None)
-    settings = Settings(
-        node_max_tokens=NODE_MAX_TOKENS,
-        sequential_max_tokens=SEQUENTIAL_MAX_TOKENS,
-    )
+    settings = Settings()
     try:
         resolve_model(settings.model, settings.cache_dir, settings.model_revision)
         with console.status("starting") as status:
