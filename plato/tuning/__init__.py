@@ -1,0 +1,1 @@
+"""Tuning a model for plans and parts: so far the examples to learn from."""

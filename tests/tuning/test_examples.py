@@ -1,0 +1,121 @@
+"""The examples that come with the package, and how files of examples are read."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from plato.errors import InvalidRequestError
+from plato.planning.titles import refusal
+from plato.runs import Length
+from plato.tuning.examples import Example, Kind, read_examples
+
+EXAMPLES = read_examples()
+SPLIT = [example for example in EXAMPLES if example.plan]
+WRITTEN = [example for example in SPLIT if example.texts]
+SENTENCES = {Length.SHORT: (1, 2), Length.MEDIUM: (2, 5), Length.LONG: (4, 9)}
+
+
+def words(text: str) -> list[str]:
+    return re.findall(r"[\w']+", text.casefold())
+
+
+def trigrams(text: str) -> set[tuple[str, ...]]:
+    found = words(text)
+    return set(zip(found, found[1:], found[2:], strict=False))
+
+
+def shape(example: Example) -> str:
+    needs = [node.dependencies for node in example.plan]
+    if not any(needs):
+        return "independent"
+    chain = [(), *((number,) for number in range(1, len(needs)))]
+    return "chain" if needs == chain else "mixed"
+
+
+def test_there_are_enough_of_every_kind() -> None:
+    assert len(EXAMPLES) >= 600
+    assert len(EXAMPLES) - len(SPLIT) >= 150
+    assert len(WRITTEN) >= 250
+    kinds = Counter(example.kind for example in EXAMPLES)
+    assert min(kinds[kind] for kind in Kind) >= 20
+
+
+def test_graphs_are_of_all_shapes() -> None:
+    shares = Counter(map(shape, SPLIT))
+    assert 0.3 <= shares["independent"] / len(SPLIT) <= 0.5
+    assert 0.4 <= shares["mixed"] / len(SPLIT) <= 0.6
+    assert 0.05 <= shares["chain"] / len(SPLIT) <= 0.15
+    sizes = {len(example.plan) for example in SPLIT}
+    assert sizes == {2, 3, 4, 5, 6}
+
+
+def test_titles_are_such_that_a_planner_takes_them() -> None:
+    for example in SPLIT:
+        titles = [node.title for node in example.plan]
+        for place, title in enumerate(titles):
+            assert refusal(title, titles[:place], 8) is None, (example.question, title)
+
+
+def test_no_question_is_nearly_another() -> None:
+    sets = [frozenset(words(example.question)) for example in EXAMPLES]
+    for place, one in enumerate(sets):
+        for other in sets[:place]:
+            assert len(one & other) <= 0.6 * len(one | other), sorted(one)
+
+
+def test_parts_end_have_their_length_and_do_not_repeat_each_other() -> None:
+    for example in WRITTEN:
+        counts = Counter(trigram for text in example.texts for trigram in trigrams(text))
+        repeated = sum(count > 1 for count in counts.values())
+        assert repeated <= 0.03 * len(counts), example.question
+        openings = [tuple(words(text)[:2]) for text in example.texts]
+        assert len(set(openings)) == len(openings), example.question
+        for node, text in zip(example.plan, example.texts, strict=True):
+            assert text.rstrip().endswith((".", "!", "?")), text
+            least, most = SENTENCES[node.length or Length.MEDIUM]
+            assert least <= len(re.findall(r"[.!?](?=\s|$)", text)) <= most, text
+
+
+GOOD = {
+    "question": "How do I bake bread?",
+    "kind": "how_to",
+    "parts": [
+        {"title": "The dough", "dependencies": [], "length": "medium", "text": "Mix it."},
+        {"title": "The oven", "dependencies": [1], "length": "short", "text": "Heat it."},
+    ],
+}
+
+
+def test_a_file_of_ones_own_is_read(tmp_path: Path) -> None:
+    file = tmp_path / "own.jsonl"
+    file.write_text(f'{json.dumps(GOOD)}\n{{"question": "Who?", "kind": "fact"}}\n', "utf-8")
+    bread, fact = read_examples(file)
+    assert [node.dependencies for node in bread.plan] == [(), (1,)]
+    assert bread.texts == ("Mix it.", "Heat it.")
+    assert (fact.kind, fact.plan, fact.texts) == (Kind.FACT, (), ())
+
+
+@pytest.mark.parametrize(
+    ("changed", "wrong"),
+    [
+        ({"kind": "poem"}, "'poem' is not a valid Kind"),
+        ({"kind": "fact"}, "has no parts"),
+        ({"parts": []}, "has parts"),
+        ({"parts": [{"title": "A"}]}, "'dependencies'"),
+        ({"parts": [{"title": "A", "dependencies": [1], "length": "short"}]}, "part 1"),
+        ({"parts": [{"title": "A", "dependencies": [], "length": "huge"}]}, "'huge'"),
+        ({"parts": [*GOOD["parts"][:1], {**GOOD["parts"][1], "text": 7}]}, "text"),  # type: ignore[dict-item]
+    ],
+)
+def test_a_line_that_is_no_example_is_named(
+    changed: dict[str, object], wrong: str, tmp_path: Path
+) -> None:
+    file = tmp_path / "own.jsonl"
+    file.write_text(f"{json.dumps(GOOD)}\n{json.dumps({**GOOD, **changed})}\n", "utf-8")
+    with pytest.raises(InvalidRequestError, match=rf"line 2.*{wrong}"):
+        read_examples(file)
