@@ -200,7 +200,7 @@ class Settings(SamplingFields, BaseSettings):
         default=3,
         ge=2,
         le=MAX_NODES,
-        description="Number of parts that the model is asked for; at most `max_nodes`.",
+        description="Number of parts that the model is asked for; lowered to `max_nodes`.",
     )
     max_title_words: int = Field(
         default=12, ge=2, le=20, description="Maximum length of a decoded title."

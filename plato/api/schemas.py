@@ -189,7 +189,8 @@ class PlatoOptions(WireModel):
         default=None,
         ge=2,
         le=MAX_NODES,
-        description="Maximum number of parts; default: set by the deployment.",
+        description="Maximum number of parts; default: set by the deployment, which also says how "
+        "many the model is asked for.",
     )
     plan: Annotated[list[PlanNode], _FAIL_FAST] | None = Field(
         default=None,

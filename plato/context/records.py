@@ -29,7 +29,7 @@ from plato.runs import (
     RunRequest,
 )
 
-VERSION = 4
+VERSION = 5
 
 
 @dataclass(frozen=True, slots=True)

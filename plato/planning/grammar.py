@@ -19,7 +19,7 @@ from __future__ import annotations
 import re
 
 from plato.planning.rules import START, Reference, Rule, Rules, lark, optional, sequence
-from plato.planning.titles import WORD_CHARS
+from plato.planning.titles import SPACELESS_FACTOR, WORD_CHARS
 
 MIN_PARTS = 2
 """Minimum number of lines."""
@@ -72,7 +72,7 @@ def outline_token_budget(parts: int, max_title_words: int) -> int:
 
     A title that exceeds it ends the plan with the line before.
     """
-    title = max(_WORD_TOKENS * max_title_words, _CHAR_TOKENS * WORD_CHARS)
+    title = max(_WORD_TOKENS * max_title_words, _CHAR_TOKENS * SPACELESS_FACTOR * WORD_CHARS)
     return parts * (_LINE_TOKENS + title)
 
 

@@ -112,10 +112,12 @@ class ModelPlanner:
             (DependencyDecision(tokenizer, dependency_threshold), prompts.dependencies),
         )
         self._max_title_words = max_title_words
+        # In some vocabularies the newline is part of the token that ends a title.
+        ends = {tokenizer.text(text)[0] for text in (TITLE_END, f"{TITLE_END}\n")}
         self._sampling = SamplingParams(
             repetition_penalty=REPETITION_PENALTY,
             penalty_exempt=structure_tokens(tokenizer),
-            logit_bias=((tokenizer.text(TITLE_END)[0], TITLE_END_BIAS),),
+            logit_bias=tuple((token, TITLE_END_BIAS) for token in sorted(ends)),
         )
 
     async def plan(self, request: PlanRequest) -> AsyncGenerator[PlanEvent, None]:

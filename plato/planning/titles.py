@@ -10,6 +10,8 @@ from plato.planning.rules import Characters, Repeat, Rule, choice, optional, seq
 
 WORD_CHARS = 24
 """Maximum length of a word in a decoded title; one that long was probably cut there."""
+SPACELESS_FACTOR = 2
+"""A title in a script without spaces may be so many times as long as a word."""
 
 _JOINTS = ((0x2D, 0x2D), (0x2F, 0x2F))
 """Hyphen and slash."""
@@ -56,7 +58,10 @@ def title_of_words(max_words: int, max_word_chars: int = WORD_CHARS) -> Rule:
     """
     between = choice(" ", Characters(_JOINTS))
     rest = Repeat(_INSIDE, 0, max_word_chars - 1)
-    word, spaceless = sequence(_LETTER, rest), sequence(Characters(_SPACELESS), rest)
+    word = sequence(_LETTER, rest)
+    spaceless = sequence(
+        Characters(_SPACELESS), Repeat(_INSIDE, 0, SPACELESS_FACTOR * max_word_chars - 1)
+    )
     number = sequence(Repeat(_DIGIT, 1, 4), Repeat(_LETTER, 0, 2))
     following = sequence(between, optional(number, between), word)
     ending = optional(between, number)
@@ -68,7 +73,6 @@ def title_of_words(max_words: int, max_word_chars: int = WORD_CHARS) -> Rule:
     )
 
 
-_REPEATED = re.compile(r"\b(\w+)(?:\W+\1\b){2}")
 _OPEN_WORDS = frozenset({"a", "an", "the", "and", "or"})
 """English words that no phrase ends with. Prepositions do end phrases: "What to look for"; so does
 "Vitamin A"."""
@@ -80,10 +84,10 @@ def is_debris(title: str) -> bool:
     Debris has no letters or the same word three times in a row, or ends with an English article,
     "and" or "or".
     """
-    last = title.split()[-1]
+    words, last = _words(title), title.split()[-1]
     return (
         not any(char.isalpha() for char in title)
-        or _REPEATED.search(title.casefold()) is not None
+        or any(len(set(words[place : place + 3])) == 1 for place in range(len(words) - 2))
         or (last != "A" and last.casefold() in _OPEN_WORDS)
     )
 
@@ -100,7 +104,8 @@ def refusal(title: str, earlier: Sequence[str], max_words: int) -> str | None:
     if is_debris(title):
         return "no title"
     parts = [word for word in re.split("[ /-]", title) if not word[:1].isdigit()]
-    if len(parts) > max_words or any(len(word) >= WORD_CHARS for word in parts):
+    longest = WORD_CHARS if len(parts) > 1 else SPACELESS_FACTOR * WORD_CHARS
+    if len(parts) > max_words or any(len(word) >= longest for word in parts):
         return "too long"
     words = _words(title)
     if any(set(words) == set(_words(other)) for other in earlier):
@@ -112,7 +117,8 @@ def refusal(title: str, earlier: Sequence[str], max_words: int) -> str | None:
 
 
 def _words(title: str) -> list[str]:
-    return re.findall(r"\w+", title.casefold())
+    # As the grammar has them: `\w` does not match the vowel signs of Indic scripts.
+    return re.split("[ /-]", title.casefold())
 
 
 def _one_differs(words: Sequence[str], other: Sequence[str]) -> bool:

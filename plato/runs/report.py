@@ -38,7 +38,7 @@ class PlanReport:
     prompt_tokens: int = 0
     cached_tokens: int = 0
     one_probability: float | None = None
-    """The model's probability of `[ONE]` (do not split) at the plan's first token."""
+    """The model's probability of `[ONE]`, not to split, where that was decided (mode `auto`)."""
     started_s: float = 0.0
     finished_s: float = 0.0
     replica: str = ""

@@ -6,6 +6,7 @@ import asyncio
 from dataclasses import replace
 
 from plato.engine import GenerateRequest, Prompt, SamplingParams, StopConditions
+from plato.planning.grammar import outline_token_budget
 from plato.prompting import NodePrompt, NodeText, TranscriptConversation
 from plato.runs import Mode, Node, NodePlanned, PlanGraph, PlanReport, chars_of
 from plato.scheduling.budget import node_budget
@@ -19,8 +20,8 @@ HIDDEN_INTERVALS = 2.5
 """Factor by which nodes whose text is not visible yet send less often: messages cost CPU time that
 decoders on the same machine need."""
 
-INSTRUCTION_TOKENS = 64
-"""Of a part, at most, with a title that the model wrote."""
+INSTRUCTION_TOKENS = 24
+"""Of the words and markup around a title."""
 SENTENCE_SHARE = 4
 """A part may end at a sentence in the last of so many shares of its budget."""
 
@@ -63,9 +64,11 @@ class NodeTasks:
         )
 
     def has_room(self) -> bool:
-        """Whether a part fits behind the question."""
-        assert self._conversation is not None
-        return self._conversation.room >= INSTRUCTION_TOKENS + self._budget(Node(1, ""))
+        """Whether a part fits behind the question; not if it could not be laid out."""
+        if self._conversation is None:
+            return False
+        title = outline_token_budget(1, self._services.settings.max_title_words)
+        return self._conversation.room >= INSTRUCTION_TOKENS + title + self._budget(Node(1, ""))
 
     def add(
         self, node: Node, plan: PlanReport | None = None, plan_tokens: tuple[int, ...] = ()
@@ -158,8 +161,9 @@ class NodeTasks:
     def _sampling(self, prompt: NodePrompt) -> SamplingParams:
         """The request's, with penalties also for the texts that the node sees.
 
-        In a sequential answer they would be its own output. The question counts for the repetition
-        penalty alone, as in vLLM: of several parts, each would restate it.
+        In a sequential answer they would be its own output. The question counts, too, as in vLLM's
+        repetition penalty, because each of several parts would restate it; but not for presence and
+        frequency penalties, so with these it is left out.
         """
         sampling = self._request.sampling
         if not sampling.penalises:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from plato.errors import ContextLengthError
 from plato.metrics.table import FALLBACKS
 from plato.planning.protocol import PlanRequest
 from plato.runs import NO_PLAN, Mode, Node, PlanFinished, PlanReport, chars_of
@@ -57,7 +58,11 @@ class PlanPhase:
         if undecided and self._services.decoder.full():
             await self._fall_back("decoders_full", FULL)
             return
-        await self._nodes.open_conversation()
+        try:
+            await self._nodes.open_conversation()
+        except ContextLengthError:
+            if not undecided:
+                raise
         if undecided and not self._nodes.has_room():
             await self._fall_back("context", NO_ROOM)
             return

@@ -68,7 +68,8 @@ def read_examples(source: Traversable | Path = BUNDLED) -> tuple[Example, ...]:
 
 
 def _examples(text: str) -> Iterator[Example]:
-    for number, line in enumerate(text.splitlines(), start=1):
+    # Not `splitlines`: a JSON text may contain other line separators.
+    for number, line in enumerate(text.removesuffix("\n").split("\n"), start=1):
         try:
             yield _example(json.loads(line))
         except InvalidPlanError as error:
@@ -91,6 +92,8 @@ def _example(fields: dict[str, object]) -> Example:
         Node(number, part["title"], tuple(part["dependencies"]), length=Length(part["length"]))
         for number, part in enumerate(parts, start=1)
     )
+    if not all(isinstance(part["title"], str) for part in parts):
+        raise TypeError("a `title` is a text")
     texts = tuple(part["text"] for part in parts if "text" in part)
     if not all(isinstance(text, str) for text in texts):
         raise TypeError("a `text` is a text")

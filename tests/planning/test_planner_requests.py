@@ -38,6 +38,7 @@ async def test_the_end_of_a_title_is_favoured_and_is_the_token_that_lines_have(
     await events_of(planner(script, tokenizer, template), ask())
     ((token, bias),) = script.requests[0].sampling.logit_bias
 
+    # With the default tokenizer the newline is a token of its own.
     assert bias > 0
     assert TITLE_END.startswith(tokenizer.decode((token,)))
     assert all(tokenizer.text(line).count(token) == 1 for line in LINES)

@@ -48,6 +48,8 @@ decodable = accepts(title_of_words(9))
         "Step 2",
         "東京",
         "ประวัติศาสตร์",
+        "ค่าใช้จ่ายของพลังงานแสงอาทิตย์",
+        "नानी ने बताया",
     ],
 )
 def test_titles_of_all_scripts_can_be_decoded(title: str) -> None:
@@ -197,7 +199,7 @@ class TestRefusal:
         assert refusal(title, (), 12) == "no title"
 
     @pytest.mark.parametrize(
-        "title", ["Cost of solar power", "COST OF SOLAR POWER", "Solar power, cost of", "東京"]
+        "title", ["Cost of solar power", "COST OF SOLAR POWER", "Solar-power cost of", "東京"]
     )
     def test_is_of_the_words_of_an_earlier_title_in_any_order(self, title: str) -> None:
         assert refusal(title, (*self.EARLIER, "東京", "Soil"), 12) == "repeated"
@@ -211,6 +213,11 @@ class TestRefusal:
 
     def test_is_not_of_single_words_that_differ(self) -> None:
         assert refusal("Sun", ("Soil", "Water"), 12) is None
+
+    def test_is_of_words_in_every_script(self) -> None:
+        assert refusal("दिन रात", ("दान रीत",), 12) is None
+        assert refusal("ค่าใช้จ่ายของพลังงานแสงอาทิตย์", (), 12) is None
+        assert refusal("東" * 48, (), 12) == "too long"
 
     def test_too_long_is_what_was_probably_cut_by_the_grammar(self) -> None:
         assert refusal("Cost of solar-power plants", (), 4) == "too long"

@@ -93,7 +93,8 @@ GOOD = {
 
 def test_a_file_of_ones_own_is_read(tmp_path: Path) -> None:
     file = tmp_path / "own.jsonl"
-    file.write_text(f'{json.dumps(GOOD)}\n{{"question": "Who?", "kind": "fact"}}\n', "utf-8")
+    fact_line = json.dumps({"question": "Who\u2028or what?", "kind": "fact"}, ensure_ascii=False)
+    file.write_text(f"{json.dumps(GOOD)}\n{fact_line}\n", "utf-8")
     bread, fact = read_examples(file)
     assert [node.dependencies for node in bread.plan] == [(), (1,)]
     assert bread.texts == ("Mix it.", "Heat it.")
@@ -109,6 +110,7 @@ def test_a_file_of_ones_own_is_read(tmp_path: Path) -> None:
         ({"parts": [{"title": "A"}]}, "'dependencies'"),
         ({"parts": [{"title": "A", "dependencies": [1], "length": "short"}]}, "part 1"),
         ({"parts": [{"title": "A", "dependencies": [], "length": "huge"}]}, "'huge'"),
+        ({"parts": [{"title": 7, "dependencies": [], "length": "short"}]}, "`title` is a text"),
         ({"parts": [*GOOD["parts"][:1], {**GOOD["parts"][1], "text": 7}]}, "text"),  # type: ignore[dict-item]
     ],
 )
