@@ -24,10 +24,10 @@ QUESTIONS = [
     "What makes a good holiday?",
 ]
 PLAN = [
-    {"title": "The beginning", "max_tokens": 16},
-    {"title": "The middle", "max_tokens": 32, "dependencies": [1]},
-    {"title": "Another side", "max_tokens": 32},
-    {"title": "The end", "max_tokens": 16, "dependencies": [2, 3]},
+    {"title": "The beginning", "max_tokens": 24},
+    {"title": "The middle", "max_tokens": 64, "dependencies": [1]},
+    {"title": "Another side", "max_tokens": 64},
+    {"title": "The end", "max_tokens": 24, "dependencies": [2, 3]},
 ]
 DEADLINE_S = 150.0
 
