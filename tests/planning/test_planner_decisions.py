@@ -51,6 +51,12 @@ async def test_a_decision_is_one_token_for_the_scores_at_the_replica_of_the_plan
     assert scored == [["[", "1"], [" nothing", " A"], [" nothing", " A", " B"]]
 
 
+def context(tokenizer: Tokenizer) -> PlanContext:
+    """A plan that decisions are asked for apart from."""
+    request = ask()
+    return PlanContext(request, shown_question(tokenizer, request.messages))
+
+
 class TestSplit:
     async def test_in_favour_lets_the_lines_through_with_its_probability(
         self, tokenizer: Tokenizer, template: ChatTemplate
@@ -219,19 +225,15 @@ class TestDependencies:
         self, tokenizer: Tokenizer, template: ChatTemplate
     ) -> None:
         script = Script(tokenizer)
-        request = ask()
-        plan = PlanContext(request, shown_question(tokenizer, request.messages))
         decider = planner(script, tokenizer, template).decider
-        assert await decider.dependencies(plan, NODES[:2], "Choice") == (1, 2)
+        assert await decider.dependencies(context(tokenizer), NODES[:2], "Choice") == (1, 2)
         assert script.decisions[0][1] == ()
 
     async def test_of_a_part_beyond_the_last_letter_are_none_without_asking(
         self, tokenizer: Tokenizer, template: ChatTemplate
     ) -> None:
         script = Script(tokenizer)
-        request = ask()
-        plan = PlanContext(request, shown_question(tokenizer, request.messages))
         decider = planner(script, tokenizer, template).decider
         earlier = [Node(number, f"Part {number}") for number in range(1, 27)]
-        assert await decider.dependencies(plan, earlier, "Choice") == ()
+        assert await decider.dependencies(context(tokenizer), earlier, "Choice") == ()
         assert not script.decisions

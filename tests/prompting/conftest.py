@@ -1,4 +1,4 @@
-"""The default model's tokenizer, also with chat templates of other families."""
+"""The layout of the default model, and its tokenizer with chat templates of other families."""
 
 from __future__ import annotations
 
@@ -11,16 +11,6 @@ import pytest
 
 from plato.prompting import ChatTemplate, NodeText, Tokenizer, TranscriptLayout
 from tests.prompting.runs import TITLES, written
-
-
-@pytest.fixture(scope="session")
-def tokenizer(model_folder: str) -> Tokenizer:
-    return Tokenizer.load(model_folder)
-
-
-@pytest.fixture(scope="session")
-def template(tokenizer: Tokenizer) -> ChatTemplate:
-    return ChatTemplate(tokenizer)
 
 
 @pytest.fixture(scope="session")
