@@ -16,9 +16,9 @@ from deployments.metrics import replica_recorder, start_sampling
 from deployments.replica import start_replica
 from plato.api.app import new_app
 from plato.api.drain import Drain
-from plato.engine import SamplingParams, fingerprint
+from plato.engine import SamplingParams
 from plato.engine.tokenizer_config import context_length
-from plato.models import resolve_model
+from plato.models.adapter import ModelFiles
 from plato.models.sampling import default_sampling
 from plato.patience import Patience
 from plato.runs import EventId, RunEvents, RunRequest, RunSnapshot, RunState
@@ -119,15 +119,13 @@ class Ingress:
         start_replica(settings)
         self._settings = settings
         self._drain = Drain()
-        folder = await asyncio.to_thread(
-            resolve_model, settings.model, settings.cache_dir, settings.model_revision
-        )
+        files = await asyncio.to_thread(ModelFiles.resolve, settings)
         self._service = ServeRunService(
             settings,
             scheduler,
-            context_length(str(folder)),
-            fingerprint(folder, settings.dtype),
-            default_sampling(settings, folder),
+            context_length(str(files.folder)),
+            files.fingerprint(settings.dtype),
+            default_sampling(settings, files.folder),
         )
         self._sampling = start_sampling()
 

@@ -16,6 +16,8 @@ from plato.engine import DecoderPool, Engine, Prompt
 from plato.engine.tokenizer_config import TokenizerConfig
 from plato.errors import SettingsError
 from plato.metrics import NO_METRICS, Recorder
+from plato.models.adapter import find_adapter
+from plato.planning.calibration import Calibration
 from plato.planning.planner import ModelPlanner, PlanningPrompts
 from plato.planning.protocol import Planner
 from plato.prompting.model_tools import ModelTools
@@ -49,6 +51,7 @@ def engine_config(
 
     return TorchEngineConfig(
         model_folder=folder,
+        adapter=find_adapter(settings),
         tokenizer=tokenizer,
         cache_dir=settings.cache_dir,
         name=name,
@@ -124,7 +127,12 @@ def _imported(setting: str, path: str, built_in: str) -> Any:
 
 def public_prompts(settings: Settings, tools: ModelTools) -> tuple[Prompt, ...]:
     """Prefixes that the prompts of all tenants share."""
-    planning = PlanningPrompts.of(tools.tokenizer, tools.template, tools.fingerprint)
+    planning = PlanningPrompts.of(
+        tools.tokenizer,
+        tools.template,
+        tools.fingerprint,
+        examples=Calibration.of(settings, tools.adapter).examples,
+    )
     prefixes = (*planning.public, tools.layout.public_prefix())
     return tuple(prefix for prefix in prefixes if len(prefix))
 
@@ -140,8 +148,7 @@ def new_planner(settings: Settings, tools: ModelTools, pool: DecoderPool) -> Mod
         tools.tokenizer,
         tools.template,
         max_title_words=settings.max_title_words,
-        split_threshold=settings.split_threshold,
-        dependency_threshold=settings.dependency_threshold,
+        calibration=Calibration.of(settings, tools.adapter),
         fingerprint=tools.fingerprint,
     )
 

@@ -97,6 +97,52 @@ def plan(
         asyncio.run(_plan(question, url, api_key, local=local, as_json=as_json))
 
 
+@app.command()
+def tune(
+    out: Annotated[Path, typer.Argument(help="Folder for the adapter; tuning goes on there.")],
+    data: Annotated[
+        list[Path] | None,
+        typer.Option(help="A file of examples; default: those that come with Plato."),
+    ] = None,
+    epochs: Annotated[int, typer.Option(min=1, help="Passes over the examples, at most.")] = 3,
+    batch: Annotated[int, typer.Option(min=1, help="Samples of one step.")] = 8,
+    learning_rate: Annotated[float, typer.Option(min=0, help="The highest.")] = 1e-3,
+    rank: Annotated[int, typer.Option(min=1, help="Of LoRA's matrices.")] = 16,
+    keep: Annotated[
+        float, typer.Option(min=0, help="Weight of the penalty on changes of ordinary answers.")
+    ] = 1.0,
+    seed: Annotated[int, typer.Option(help="Of samples, order and initial weights.")] = 0,
+) -> None:
+    """Tune the configured model (PLATO_MODEL) for planning; the result is a PEFT adapter."""
+    from plato.models import resolve_model
+    from plato.models.progress import shown
+    from plato.tuning.examples import BUNDLED, read_examples
+    from plato.tuning.options import TuneOptions
+    from plato.tuning.tuner import tune as run
+
+    with _errors_to_stderr():
+        settings = read_settings()
+        configure_logs(settings.log_level)
+        sources = data or (BUNDLED,)
+        examples = [example for source in sources for example in read_examples(source)]
+        with shown(None) as progress:
+            folder = resolve_model(
+                settings.model, settings.cache_dir, settings.model_revision, progress
+            )
+            options = TuneOptions(
+                epochs=epochs,
+                batch=batch,
+                learning_rate=learning_rate,
+                rank=rank,
+                keep=keep,
+                seed=seed,
+                device=settings.device,
+            )
+            report = run(folder, examples, out, options, progress)
+    print(json.dumps({name: report[name] for name in ("calibration", "dependencies", "losses")}))
+    Console(stderr=True).print(f"use it with: PLATO_ADAPTER={out.absolute()}", highlight=False)
+
+
 def main() -> None:
     """Run the command."""
     app()

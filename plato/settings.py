@@ -97,6 +97,12 @@ class Settings(SamplingFields, BaseSettings):
         "newest at the first download. Set a commit if machines have caches of their own, so that "
         "all of them load the same model.",
     )
+    adapter: str | None = Field(
+        default=None,
+        min_length=1,
+        description="Folder of a PEFT adapter, which is merged into the model when it is loaded; "
+        "`none`: none; default: the one that comes with Plato for the default model.",
+    )
     cache_dir: str | None = Field(
         default=None,
         description="Folder for converted models and packed weights; default: ~/.cache/plato.",
@@ -205,16 +211,17 @@ class Settings(SamplingFields, BaseSettings):
     max_title_words: int = Field(
         default=12, ge=2, le=20, description="Maximum length of a decoded title."
     )
-    split_threshold: float = Field(
-        default=0.00099,
+    split_threshold: float | None = Field(
+        default=None,
         ge=0,
         le=1,
-        description="`auto` splits if the model's probability of not splitting is at most this.",
+        description="`auto` splits if the model's probability of not splitting is at most this; "
+        "default: as calibrated for the model.",
     )
-    dependency_threshold: float = Field(
-        default=-1.0,
+    dependency_threshold: float | None = Field(
+        default=None,
         description="A part gets dependencies if its log odds of needing no earlier part are at "
-        "most this: the lower, the fewer dependencies.",
+        "most this: the lower, the fewer dependencies; default: as calibrated for the model.",
     )
     node_max_tokens: int = Field(
         default=256, ge=1, description="Maximum number of tokens of a node, unless overridden."

@@ -7,7 +7,7 @@ Nothing is answered; three things are measured:
 
 *dependencies*: for the plans of `--data` (AsyncHow), titles given, the dependencies that the
 planner chooses are compared with those that people wrote, beside three rules that know no titles.
-Half of the tasks are for calibration, the others are held out.
+A fifth of the tasks is held out; the others are for calibration and tuning.
 
 *plans*: the model's own plans for `--questions` and for tasks of `--data`: how many are degenerate,
 how many are followed, and what is in them.
@@ -129,7 +129,7 @@ async def _dependencies(
             "measure": DEPENDENCIES,
             "task": task.task,
             "kind": task.kind,
-            "half": task.half,
+            "side": task.side,
             "titles": [node.title for node in task.nodes],
             "true": [node.dependencies for node in task.nodes],
             "predicted": [node.dependencies for node in graph],
@@ -151,7 +151,7 @@ async def _decisions(
 ) -> None:
     # One at a time: decisions are timed.
     found = await each(DECISIONS, labelled, lambda one: asker.decide(one[0], fit=one[1]), 1)
-    report.metrics[DECISIONS] = decisions.evaluate(found, report.settings["split_threshold"])
+    report.metrics[DECISIONS] = decisions.evaluate(found, asker.split_threshold)
     report.rows += [{"measure": DECISIONS, **asdict(decision)} for decision in found]
 
 

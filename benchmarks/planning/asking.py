@@ -32,6 +32,7 @@ class PlanAsker:
     def __init__(self, planner: ModelPlanner, settings: Settings) -> None:
         self._planner = planner
         self._settings = settings
+        self.split_threshold = planner.calibration.split_threshold
 
     async def dependencies(self, plan: LabelledPlan) -> PlanGraph:
         """The plan with the dependencies that the planner chooses, node by node."""

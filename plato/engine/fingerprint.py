@@ -20,8 +20,8 @@ SAMPLES = 1024
 SAMPLE_BYTES = 64
 
 
-def fingerprint(folder: str | Path, dtype: str) -> str:
-    """Fingerprint of the model in `folder`, computed in `dtype`.
+def fingerprint(folder: str | Path, dtype: str, adapter: Path | None = None) -> str:
+    """Fingerprint of the model in `folder` with the adapter in another, computed in `dtype`.
 
     Covers all of its small files, the headers of its weights, and 64 bytes from the middle of each
     of up to `SAMPLES` tensors: models that were trained further have equal headers. The same files
@@ -30,7 +30,7 @@ def fingerprint(folder: str | Path, dtype: str) -> str:
     Raises `ValueError` if a file of weights is broken, and `OSError`.
     """
     digest = hashlib.blake2b(dtype.encode(), digest_size=FINGERPRINT_BYTES)
-    files = model_files(Path(folder))
+    files = model_files(Path(folder), adapter)
     weights = sum(file.suffix == WEIGHTS for file in files)
     for file in files:
         parts = (
@@ -42,11 +42,15 @@ def fingerprint(folder: str | Path, dtype: str) -> str:
     return digest.hexdigest()
 
 
-def model_files(folder: Path) -> list[Path]:
-    """The files of a model, by name."""
-    return sorted(
-        file for file in folder.glob("[!.]*") if file.suffix in _SUFFIXES and file.is_file()
-    )
+def model_files(folder: Path, adapter: Path | None = None) -> list[Path]:
+    """The files of a model and of an adapter in another folder, by name."""
+    return [
+        file
+        for place in (folder, adapter)
+        if place is not None
+        for file in sorted(place.glob("[!.]*"))
+        if file.suffix in _SUFFIXES and file.is_file()
+    ]
 
 
 def read_header(file: Path) -> tuple[bytes, dict[str, Any]]:

@@ -11,6 +11,7 @@ import math
 from collections.abc import Sequence
 
 from plato.errors import ModelError
+from plato.planning.calibration import Calibration
 from plato.planning.parser import ONE
 from plato.prompting import Tokenizer
 
@@ -25,8 +26,8 @@ class SplitDecision:
     one half because the instruction asks for splitting.
     """
 
-    def __init__(self, tokenizer: Tokenizer, threshold: float) -> None:
-        """`threshold` is a probability: the answer is split up to it.
+    def __init__(self, tokenizer: Tokenizer, calibration: Calibration) -> None:
+        """Its `split_threshold` is a probability: the answer is split up to it.
 
         Raises `ModelError` if the tokenizer encodes both with the same first token.
         """
@@ -39,7 +40,7 @@ class SplitDecision:
             )
         self.candidates = (one, split)
         """For `GenerateRequest.score`."""
-        self._threshold = threshold
+        self._threshold = calibration.split_threshold
 
     def probability(self, scores: Sequence[float]) -> float:
         """The model's probability of `[ONE]`, from the log probabilities of `candidates`."""
@@ -57,17 +58,15 @@ class DependencyDecision:
     """Which earlier parts a part needs.
 
     None, if the log odds of "nothing" rather than any earlier part are above the threshold;
-    otherwise the most likely one and those that are at most `MARGIN` less likely, with a bonus for
-    the part directly before. `MARGIN` and `PREVIOUS_BONUS` were chosen on 80 how-to tasks of
-    AsyncHow and 48 questions with plans by hand. The threshold trades dependencies that are kept
-    for speed: at -1, the default, a tenth of the model's own plans has dependencies.
+    otherwise the most likely one and those that are at most a margin less likely, with a bonus for
+    the part directly before. The threshold trades dependencies that are kept for speed.
     """
 
-    def __init__(self, tokenizer: Tokenizer, threshold: float) -> None:
-        """`threshold` is in log odds: the lower, the fewer dependencies."""
+    def __init__(self, tokenizer: Tokenizer, calibration: Calibration) -> None:
+        """Its threshold, margin and bonus are in log odds: the lower, the fewer dependencies."""
         self._none = tokenizer.text(NONE)[0]
         self._letters = tuple(tokenizer.text(f" {letter}")[-1] for letter in LETTERS)
-        self._threshold = threshold
+        self._calibration = calibration
         self.parts = len(self._letters)
         """Parts up to this number can have dependencies."""
 
@@ -85,20 +84,18 @@ class DependencyDecision:
 
     def choose(self, scores: Sequence[float]) -> tuple[int, ...]:
         """Numbers of the parts that are needed, from the log probabilities of `candidates`."""
-        if self.log_odds(scores) > self._threshold:
+        read = self._calibration
+        if self.log_odds(scores) > read.dependency_threshold:
             return ()
         parts = list(scores[1:])
-        parts[-1] += PREVIOUS_BONUS
-        least = max(parts) - MARGIN
+        parts[-1] += read.previous_bonus
+        least = max(parts) - read.dependency_margin
         return tuple(number for number, part in enumerate(parts, start=1) if part >= least)
 
 
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 """Names of parts in the prompt: one token each. A part needs none beyond the 26th."""
 NONE = " nothing"
-MARGIN = 1.5
-PREVIOUS_BONUS = 1.0
-"""Both in log probability."""
 
 
 def dependency_line(number: int, title: str) -> str:

@@ -23,6 +23,7 @@ from plato.engine import (
 )
 from plato.errors import UnavailableError
 from plato.planning import wording
+from plato.planning.calibration import Calibration
 from plato.planning.decider import Decider, PlanContext
 from plato.planning.decision import DependencyDecision, SplitDecision
 from plato.planning.grammar import TITLE_END, outline_grammar, outline_token_budget
@@ -36,6 +37,7 @@ from plato.planning.protocol import (
 )
 from plato.planning.titles import refusal, title_of_words
 from plato.planning.vocabulary import structure_tokens
+from plato.planning.wording import Wording
 from plato.prompting import ChatTemplate, Tokenizer
 from plato.runs import Node, chars_of
 from plato.tasks import end_task, in_thread_if_long
@@ -61,11 +63,23 @@ class PlanningPrompts:
 
     @classmethod
     def of(
-        cls, tokenizer: Tokenizer, template: ChatTemplate, fingerprint: str = ""
+        cls,
+        tokenizer: Tokenizer,
+        template: ChatTemplate,
+        fingerprint: str = "",
+        *,
+        examples: bool = True,
     ) -> PlanningPrompts:
-        """Those for the model whose tokenizer, template and fingerprint these are."""
-        asked = (wording.OUTLINE, wording.SPLIT, wording.DEPENDENCIES)
-        return cls(*(PlanningPrompt(asks, tokenizer, template, fingerprint) for asks in asked))
+        """Those for the model whose tokenizer, template and fingerprint these are.
+
+        `examples`: see `Calibration`.
+        """
+
+        def prompt(asks: Wording) -> PlanningPrompt:
+            asks = asks if examples else replace(asks, examples=())
+            return PlanningPrompt(asks, tokenizer, template, fingerprint)
+
+        return cls(*map(prompt, (wording.OUTLINE, wording.SPLIT, wording.DEPENDENCIES)))
 
     @property
     def public(self) -> tuple[Prompt, ...]:
@@ -87,8 +101,7 @@ class ModelPlanner:
         template: ChatTemplate,
         *,
         max_title_words: int,
-        split_threshold: float,
-        dependency_threshold: float,
+        calibration: Calibration | None = None,
         fingerprint: str = "",
     ) -> None:
         """Prepare the prompts and token sets; takes about a second.
@@ -98,18 +111,20 @@ class ModelPlanner:
             tokenizer: of the model that `pool` runs.
             template: its chat template.
             max_title_words: maximum length of a title.
-            split_threshold: see `SplitDecision`.
-            dependency_threshold: see `DependencyDecision`.
+            calibration: of the model's decisions; by default that of a model that is not tuned.
             fingerprint: of the model.
         """
         self._pool = pool
         self.tokenizer = tokenizer
-        prompts = PlanningPrompts.of(tokenizer, template, fingerprint)
+        self.calibration = calibration = calibration or Calibration()
+        prompts = PlanningPrompts.of(
+            tokenizer, template, fingerprint, examples=calibration.examples
+        )
         self._outline_prompt = prompts.outline
         self.decider = Decider(
             pool,
-            (SplitDecision(tokenizer, split_threshold), prompts.split),
-            (DependencyDecision(tokenizer, dependency_threshold), prompts.dependencies),
+            (SplitDecision(tokenizer, calibration), prompts.split),
+            (DependencyDecision(tokenizer, calibration), prompts.dependencies),
         )
         self._max_title_words = max_title_words
         # In some vocabularies the newline is part of the token that ends a title.

@@ -5,10 +5,11 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 
-from plato.engine import SamplingParams, fingerprint
+from plato.engine import SamplingParams
 from plato.engine.tokenizer_config import context_length
-from plato.models import resolve_model
+from plato.models.adapter import ModelFiles
 from plato.models.sampling import default_sampling
 from plato.prompting.template import ChatTemplate
 from plato.prompting.tokenizer import Tokenizer
@@ -28,15 +29,18 @@ class ModelTools:
     context_length: int
     fingerprint: str
     """See `plato.engine.fingerprint`."""
+    adapter: Path | None
+    """Folder of the adapter that is merged into the model."""
     sampling: SamplingParams
     """Of requests that set none."""
 
     @classmethod
     def load(cls, settings: Settings) -> ModelTools:
         """Download the model if necessary, and load its tokenizer. Raises `ModelError`."""
-        folder = str(resolve_model(settings.model, settings.cache_dir, settings.model_revision))
+        files = ModelFiles.resolve(settings)
+        folder = str(files.folder)
         tokenizer = Tokenizer.load(folder)
-        found = fingerprint(folder, settings.dtype)
+        found = files.fingerprint(settings.dtype)
         logger.info("model %s in %s has fingerprint %s", settings.model, folder, found)
         return cls(
             folder,
@@ -44,6 +48,7 @@ class ModelTools:
             ChatTemplate(tokenizer),
             context_length(folder),
             found,
+            files.adapter,
             default_sampling(settings, folder),
         )
 

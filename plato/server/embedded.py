@@ -13,13 +13,12 @@ import uvicorn
 from plato.api.app import new_app
 from plato.api.drain import Drain
 from plato.assembly import open_store, public_prompts
-from plato.engine import fingerprint
 from plato.engine.prefill import prefill_public
 from plato.logs import configure_logs
 from plato.metrics import Role, metrics_of
 from plato.metrics.recording import EngineSampler
 from plato.metrics.sampling import sample
-from plato.models import resolve_model
+from plato.models.adapter import ModelFiles
 from plato.runtime import Runtime
 from plato.server.connections import bounded_protocol, raise_file_limit
 from plato.server.options import (
@@ -68,10 +67,8 @@ async def serve(options: ServeOptions, listener: socket.socket) -> None:
     metrics = PrometheusMetrics()
     recorder = metrics.recorder("runtime", SERVICE_METRICS)
     report(f"loading {settings.model_name}")
-    folder = await asyncio.to_thread(
-        resolve_model, settings.model, settings.cache_dir, settings.model_revision
-    )
-    store = await open_store(settings, fingerprint(folder, settings.dtype))
+    files = await asyncio.to_thread(ModelFiles.resolve, settings)
+    store = await open_store(settings, files.fingerprint(settings.dtype))
     async with await Runtime.open(settings, store, recorder) as runtime:
         # The store may have runs of a server that has died.
         runtime.scheduler.start()

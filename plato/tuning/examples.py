@@ -1,18 +1,20 @@
 """Examples of good answers, to tune and to measure planners with.
 
 JSON lines with `question`, `kind` and, unless the kind is one that is not split, `parts`: `title`,
-`dependencies` (numbers of earlier parts), `length` (`Length`) and, in some, `text`.
+`dependencies` (numbers of earlier parts), `length` (`Length`) and, in some, `text`. Without a
+`kind`, an example teaches dependencies only.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from plato.errors import InvalidPlanError, InvalidRequestError
 from plato.planning.given import validate_plan
@@ -52,11 +54,50 @@ class Example:
     """A question with its plan."""
 
     question: str
-    kind: Kind
+    kind: Kind | None
+    """None if only the dependencies of its plan are good."""
     plan: tuple[Node, ...] = ()
     """Empty if the answer is not split."""
     texts: tuple[str, ...] = ()
     """Of every part, or none."""
+
+
+class _Fields(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+class _Part(_Fields):
+    title: str
+    dependencies: tuple[int, ...] = ()
+    length: Length | None = None
+    text: str | None = None
+
+
+class _Line(_Fields):
+    question: str
+    kind: Kind | None = None
+    parts: tuple[_Part, ...] = ()
+
+    @model_validator(mode="after")
+    def _is_whole(self) -> _Line:
+        if self.kind is None and not self.parts:
+            raise ValueError("an example without a kind has parts")
+        if self.kind is not None and self.kind.has_parts != bool(self.parts):
+            has = "has" if self.kind.has_parts else "has no"
+            raise ValueError(f"an answer of kind {self.kind} {has} parts")
+        if len({part.text is None for part in self.parts}) > 1:
+            raise ValueError("all parts have a text, or none")
+        return self
+
+    @property
+    def example(self) -> Example:
+        nodes = tuple(
+            Node(number, part.title, tuple(sorted(part.dependencies)), length=part.length)
+            for number, part in enumerate(self.parts, start=1)
+        )
+        plan = validate_plan(nodes, MAX_NODES) if nodes else ()
+        texts = tuple(part.text for part in self.parts if part.text is not None)
+        return Example(self.question, self.kind, plan, texts)
 
 
 def read_examples(source: Traversable | Path = BUNDLED) -> tuple[Example, ...]:
@@ -64,39 +105,26 @@ def read_examples(source: Traversable | Path = BUNDLED) -> tuple[Example, ...]:
 
     Raises `InvalidRequestError` with the number of the first line that is not an example.
     """
-    return tuple(_examples(source.read_text("utf-8")))
+    try:
+        text = source.read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InvalidRequestError(f"{source} cannot be read: {error}", param="data") from error
+    return tuple(_examples(text))
 
 
 def _examples(text: str) -> Iterator[Example]:
     # Not `splitlines`: a JSON text may contain other line separators.
     for number, line in enumerate(text.removesuffix("\n").split("\n"), start=1):
         try:
-            yield _example(json.loads(line))
+            yield _Line.model_validate_json(line).example
         except InvalidPlanError as error:
             raise InvalidRequestError(f"line {number}: {error.message}", param="data") from error
-        except (ValueError, KeyError, TypeError) as error:
+        except ValidationError as error:
+            first = error.errors()[0]
+            place = ".".join(map(str, first["loc"]))
+            reason = first["msg"].removeprefix("Value error, ")
             raise InvalidRequestError(
-                f"line {number} is no example ({error!r}); it needs `question`, `kind` and "
-                "`parts` with `title`, `dependencies` and `length`",
+                f"line {number} is no example ({place}{': ' if place else ''}{reason}); it needs "
+                "`question`, `kind` and `parts` with `title`, `dependencies` and `length`",
                 param="data",
             ) from error
-
-
-def _example(fields: dict[str, object]) -> Example:
-    question, kind, parts = fields["question"], Kind(str(fields["kind"])), fields.get("parts", [])
-    if not isinstance(question, str) or not isinstance(parts, list):
-        raise TypeError("`question` is a text and `parts` a list")
-    if kind.has_parts == (not parts):
-        raise ValueError(f"an answer of kind {kind} {'has' if kind.has_parts else 'has no'} parts")
-    nodes = (
-        Node(number, part["title"], tuple(part["dependencies"]), length=Length(part["length"]))
-        for number, part in enumerate(parts, start=1)
-    )
-    if not all(isinstance(part["title"], str) for part in parts):
-        raise TypeError("a `title` is a text")
-    texts = tuple(part["text"] for part in parts if "text" in part)
-    if not all(isinstance(text, str) for text in texts):
-        raise TypeError("a `text` is a text")
-    if texts and len(texts) < len(parts):
-        raise ValueError("all parts have a `text`, or none")
-    return Example(question, kind, validate_plan(nodes, MAX_NODES) if parts else (), texts)

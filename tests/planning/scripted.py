@@ -10,6 +10,7 @@ from functools import cache
 from typing import Any
 
 from plato.engine import Chunk, FinishReason, GenerateRequest
+from plato.planning.calibration import Calibration
 from plato.planning.grammar import outline_line
 from plato.planning.planner import ModelPlanner
 from plato.planning.protocol import PlanEnded, PlanEvent, PlanLine, PlanRequest
@@ -140,8 +141,7 @@ def _on_stage(tokenizer: Tokenizer, template: ChatTemplate) -> tuple[_Stage, Mod
         tokenizer,
         template,
         max_title_words=12,
-        split_threshold=0.25,
-        dependency_threshold=0.0,
+        calibration=Calibration(split_threshold=0.25, dependency_threshold=0.0),
     )
 
 

@@ -7,6 +7,7 @@ import math
 import pytest
 
 from plato.errors import ModelError
+from plato.planning.calibration import Calibration
 from plato.planning.decision import (
     LETTERS,
     DependencyDecision,
@@ -23,7 +24,7 @@ IMPOSSIBLE = -math.inf
 
 @pytest.fixture(scope="module")
 def needs(tokenizer: Tokenizer) -> DependencyDecision:
-    return DependencyDecision(tokenizer, 0.0)
+    return DependencyDecision(tokenizer, Calibration(dependency_threshold=0.0))
 
 
 class TestSplit:
@@ -32,18 +33,18 @@ class TestSplit:
     def test_is_up_to_the_threshold(
         self, tokenizer: Tokenizer, threshold: float, probability: float
     ) -> None:
-        decision = SplitDecision(tokenizer, threshold)
+        decision = SplitDecision(tokenizer, Calibration(threshold))
         # Other tokens have the rest.
         scores = [math.log(probability / 3), math.log((1 - probability) / 3)]
         assert decision.probability(scores) == pytest.approx(probability)
         assert decision.splits(decision.probability(scores)) == (probability <= threshold)
 
     def test_is_never_at_threshold_0_and_always_at_1(self, tokenizer: Tokenizer) -> None:
-        assert not SplitDecision(tokenizer, 0.0).splits(0.0)
-        assert SplitDecision(tokenizer, 1.0).splits(1.0)
+        assert not SplitDecision(tokenizer, Calibration(0.0)).splits(0.0)
+        assert SplitDecision(tokenizer, Calibration(1.0)).splits(1.0)
 
     def test_is_between_the_first_tokens_of_one_and_a_plan(self, tokenizer: Tokenizer) -> None:
-        one, split = SplitDecision(tokenizer, 0.5).candidates
+        one, split = SplitDecision(tokenizer, Calibration(0.5)).candidates
         assert (tokenizer.decode((one,)), tokenizer.decode((split,))) == ("[", "1")
 
     @pytest.mark.parametrize(
@@ -58,7 +59,9 @@ class TestSplit:
     def test_knows_impossible_tokens(
         self, tokenizer: Tokenizer, scores: tuple[float, float], probability: float
     ) -> None:
-        assert SplitDecision(tokenizer, 0.5).probability(scores) == pytest.approx(probability)
+        assert SplitDecision(tokenizer, Calibration(0.5)).probability(scores) == pytest.approx(
+            probability
+        )
 
     def test_is_impossible_for_a_tokenizer_that_begins_both_alike(
         self, tokenizer: Tokenizer
@@ -68,7 +71,7 @@ class TestSplit:
                 return (7, *tokenizer.text(text))
 
         with pytest.raises(ModelError, match=r"the same first token.*use another model"):
-            SplitDecision(Prefixing(), 0.5)  # type: ignore[arg-type]
+            SplitDecision(Prefixing(), Calibration(0.5))  # type: ignore[arg-type]
 
 
 class TestDependencies:
@@ -89,7 +92,12 @@ class TestDependencies:
     def test_nothing_is_needed_above_the_threshold(self, tokenizer: Tokenizer) -> None:
         scores = (-1.0, -1.5)
         for threshold, chosen in ((0.4, ()), (0.5, (1,)), (0.6, (1,))):
-            assert DependencyDecision(tokenizer, threshold).choose(scores) == chosen
+            assert (
+                DependencyDecision(tokenizer, Calibration(dependency_threshold=threshold)).choose(
+                    scores
+                )
+                == chosen
+            )
 
     @pytest.mark.parametrize(
         ("scores", "chosen"),

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from plato.engine.torch import TorchEngine, TorchEngineConfig
+from plato.planning.calibration import Calibration
 from plato.planning.planner import ModelPlanner
 from plato.planning.protocol import PlanEnded, PlanEvent, PlanLine, PlanRequest
 from plato.prompting import ChatTemplate, Tokenizer
@@ -39,8 +40,7 @@ async def planner(tiny_model_folder: str) -> AsyncIterator[ScriptedPlanner]:
         tokenizer,
         ChatTemplate(tokenizer),
         max_title_words=4,
-        split_threshold=1.0,
-        dependency_threshold=0.0,
+        calibration=Calibration(split_threshold=1.0, dependency_threshold=0.0),
     )
     assert engine.stats().live == ()
     await engine.close()

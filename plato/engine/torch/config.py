@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from plato.engine.tokenizer_config import TokenizerConfig
 
@@ -34,3 +35,5 @@ class TorchEngineConfig:
     """Threads of one operation; `None` keeps torch's default."""
     tokenizer: TokenizerConfig | None = None
     """The tokenizer in `model_folder`, if this process has loaded it already."""
+    adapter: Path | None = None
+    """Folder of a PEFT adapter, which is merged into the weights."""

@@ -52,9 +52,9 @@ class EngineCore:
         self._config = config
         self._epoch = epoch
         self._clock = clock
-        self._fingerprint = fingerprint(config.model_folder, config.dtype)
+        self._fingerprint = fingerprint(config.model_folder, config.dtype, config.adapter)
         """As in prompts, whose makers do not know the precision that `auto` becomes."""
-        self._kv_fingerprint = fingerprint(config.model_folder, model.precision)
+        self._kv_fingerprint = fingerprint(config.model_folder, model.precision, config.adapter)
         self.pool = model.new_pool(max(1, config.kv_budget_bytes // model.kv_bytes_per_token))
         self.tree = KVTree(self.pool, clock)
         self._step_times = StepTimes(config.max_sequences)

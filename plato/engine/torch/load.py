@@ -44,14 +44,14 @@ def load_model(config: TorchEngineConfig) -> LanguageModel:
         raise EngineError(f"the model in {folder} cannot be loaded: {error}") from error
     kernels = new_kernels() if precision == "int8" else None
     if isinstance(kernels, NativeKernels):
-        file = packed_file(Path(folder), config.cache_dir)
+        file = packed_file(Path(folder), config.cache_dir, config.adapter)
         kept = _kept_model(file, tokenizer, kernels)
         if kept is not None:
             return kept
     # Late: it imports transformers.
     from plato.engine.torch.transformers_model import TransformersModel
 
-    model = TransformersModel(folder, tokenizer, device, precision)
+    model = TransformersModel(folder, tokenizer, device, precision, config.adapter)
     if isinstance(kernels, NativeKernels):
         weights = model.pack(kernels)
         if weights is not None:
@@ -63,17 +63,18 @@ def load_model(config: TorchEngineConfig) -> LanguageModel:
     return model
 
 
-def packed_file(folder: Path, cache_dir: str | None) -> Path:
-    """Where the packed weights of the model in `folder` are kept.
+def packed_file(folder: Path, cache_dir: str | None, adapter: Path | None = None) -> Path:
+    """Where the packed weights of the model in `folder` with an adapter are kept.
 
-    There is a folder for each model's path and kind of CPU. The name of the file covers all that
-    the weights depend on: the model's files, the code that packs and computes, torch's version.
+    There is a folder for each model's path, adapter's path and kind of CPU. The name of the file
+    covers all that the weights depend on: the files, the code that packs and computes, torch's
+    version.
     """
     place, state = hashlib.blake2b(digest_size=8), hashlib.blake2b(digest_size=8)
-    place.update(f"{folder.absolute()}\n{cpu_kind()}".encode())
+    place.update(f"{folder.absolute()}\n{cpu_kind()}\n{adapter or ''}".encode())
     state.update(torch.__version__.encode())
     # Not the fingerprint: it does not read all weights, and stale weights must not be used.
-    for path in model_files(folder):
+    for path in model_files(folder, adapter):
         about = path.stat()
         state.update(f"{path.name} {about.st_size} {about.st_mtime_ns}\n".encode())
     for source in (*sorted(Path(__file__).parent.rglob("*.py")), *SOURCES):

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -35,7 +36,12 @@ class TransformersModel(LanguageModel):
     """A causal language model of transformers, compared with itself after each replacement."""
 
     def __init__(
-        self, folder: str, tokenizer: TokenizerConfig, device: torch.device, precision: str
+        self,
+        folder: str,
+        tokenizer: TokenizerConfig,
+        device: torch.device,
+        precision: str,
+        adapter: Path | None = None,
     ) -> None:
         """Raises `EngineError` and `ModelNotSupportedError`."""
         dtype, _ = types_of(precision)
@@ -44,7 +50,7 @@ class TransformersModel(LanguageModel):
             # 2 ms in each layer, 30 times as long as the attention itself.
             torch.backends.cuda.enable_cudnn_sdp(enabled=False)
         # Any, because transformers does not annotate what `Auto` classes return.
-        self._model: Any = _load(folder, dtype).to(device).eval()
+        self._model: Any = _load(folder, dtype, adapter).to(device).eval()
         self._config: Any = self._model.config.get_text_config()
         refuse_unsupported(self._config, self._model)
         super().__init__(self._shape(tokenizer), tokenizer, device, precision)
@@ -129,15 +135,29 @@ class TransformersModel(LanguageModel):
         )
 
 
-def _load(folder: str, dtype: torch.dtype) -> Any:
+def _load(folder: str, dtype: torch.dtype, adapter: Path | None) -> Any:
     try:
         with _without_progress_bars():
             # Every family has eager attention; it is only the reference of the self-test.
-            return AutoModelForCausalLM.from_pretrained(
+            model: Any = AutoModelForCausalLM.from_pretrained(
                 folder, dtype=dtype, attn_implementation="eager"
             )
     except Exception as error:
         raise EngineError(f"the model in {folder} cannot be loaded: {error}") from error
+    return model if adapter is None else _merged(model, adapter)
+
+
+def _merged(model: Any, adapter: Path) -> Any:
+    """The model with an adapter merged into its weights."""
+    # Late: it is imported only where an adapter is.
+    from peft import PeftModel
+
+    try:
+        return PeftModel.from_pretrained(model, str(adapter)).merge_and_unload(safe_merge=True)
+    except Exception as error:
+        raise EngineError(
+            f"the adapter in {adapter} cannot be merged into this model: {error}"
+        ) from error
 
 
 @contextmanager

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from benchmarks.planning.dependencies import BASELINES, by_rule, evaluate, measure
+from benchmarks.planning.dependencies import BASELINES, by_rule, evaluate
+from benchmarks.planning.dependencies import measure_plans as measure
 from benchmarks.planning.labelled import LabelledPlan
 from plato.runs import Node, PlanGraph
 
@@ -75,14 +76,14 @@ def test_baselines_know_only_numbers(name: str, needs: Needs) -> None:
     assert tuple(node.dependencies for node in graph) == needs
 
 
-def test_halves_and_kinds_are_measured_apart() -> None:
+def test_sides_and_kinds_are_measured_apart() -> None:
     plans = [
-        labelled((), (1,), kind="chain", task="How to paint"),
-        labelled((), (), kind="independent", task="How to paint"),
+        labelled((), (1,), kind="chain", task="How to swim"),
+        labelled((), (), kind="independent", task="How to swim"),
         labelled((), (1,), kind="chain", task="How to bake"),
     ]
-    # Two tasks of different halves.
-    assert [plan.half for plan in plans] == ["held_out", "held_out", "calibration"]
+    # Two tasks of different sides.
+    assert [plan.side for plan in plans] == ["held_out", "held_out", "calibration"]
     predicted = {name: [by_rule(rule, plan) for plan in plans] for name, rule in BASELINES.items()}
     found = evaluate(plans, predicted)
     assert found.keys() == {"chain", "independent", "two_then_chain"}

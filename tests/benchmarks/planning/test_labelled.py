@@ -52,8 +52,8 @@ def test_an_empty_file_is_refused(tmp_path: Path) -> None:
 
 def test_plans_of_one_task_are_in_one_half_and_in_one_sample() -> None:
     twice = LabelledPlan("how to  count to 7", "mixed", ())
-    assert twice.half == PLANS[7].half
-    assert {plan.half for plan in PLANS} == {"calibration", "held_out"}
+    assert twice.side == PLANS[7].side
+    assert {plan.side for plan in PLANS} == {"calibration", "held_out"}
     for seed in range(10):
         drawn = sample(PLANS, 6, seed)
         tasks = {plan.task for plan in drawn}

@@ -1,0 +1,59 @@
+"""How the decisions of one model are read: thresholds, and the prompts that they belong to."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+from plato.errors import ModelError
+from plato.settings import Settings
+
+FILE = "plato.json"
+"""In the folder of an adapter that was tuned for planning."""
+
+
+@dataclass(frozen=True, slots=True)
+class Calibration:
+    """The defaults are for models that were not tuned for planning.
+
+    They were chosen with SmolLM2-135M-Instruct: the split threshold on the odd-numbered Vicuna
+    questions, the rest on 80 how-to tasks of AsyncHow and 48 questions with plans by hand.
+    """
+
+    split_threshold: float = 0.00099
+    """See `SplitDecision`."""
+    dependency_threshold: float = -1.0
+    """See `DependencyDecision`, as for the next two."""
+    dependency_margin: float = 1.5
+    previous_bonus: float = 1.0
+    examples: bool = True
+    """Whether the prompts of decisions have examples. A tuned model needs none."""
+
+    @classmethod
+    def read(cls, adapter: Path | None) -> Calibration:
+        """That of the adapter in a folder; the defaults if it has none. Raises `ModelError`."""
+        file = adapter and adapter / FILE
+        if file is None or not file.is_file():
+            return cls()
+        try:
+            return cls(**json.loads(file.read_bytes()))
+        except (ValueError, TypeError) as error:
+            raise ModelError(
+                f"{file} is not a calibration ({error}); tune the adapter again, or remove the file"
+            ) from error
+
+    @classmethod
+    def of(cls, settings: Settings, adapter: Path | None) -> Calibration:
+        """That of the adapter, with the thresholds of `settings` that are set."""
+        read = cls.read(adapter)
+        split, dependency = settings.split_threshold, settings.dependency_threshold
+        return replace(
+            read,
+            split_threshold=read.split_threshold if split is None else split,
+            dependency_threshold=read.dependency_threshold if dependency is None else dependency,
+        )
+
+    def write(self, adapter: Path) -> None:
+        """Write it to the folder of an adapter."""
+        (adapter / FILE).write_text(json.dumps(asdict(self), indent=2) + "\n")

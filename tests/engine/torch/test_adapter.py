@@ -1,0 +1,73 @@
+"""Adapters are merged into the weights before anything is done with them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model
+from transformers import AutoModelForCausalLM
+
+from plato.engine import EngineError
+from plato.engine.torch import TorchEngineConfig
+from plato.engine.torch.attention import Rows
+from plato.engine.torch.kernels import has_compiled_kernels
+from plato.engine.torch.load import load_model
+from tests.engine.helpers import some_tokens
+
+TOKENS = list(some_tokens(20))
+
+
+@pytest.fixture(scope="module")
+def adapter(tiny_folder: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A LoRA with random weights on all linear layers."""
+    folder = tmp_path_factory.mktemp("adapter")
+    torch.manual_seed(1)
+    config = LoraConfig(r=4, target_modules="all-linear", init_lora_weights=False)
+    tuned = get_peft_model(AutoModelForCausalLM.from_pretrained(tiny_folder), config)
+    tuned.save_pretrained(folder)
+    return folder
+
+
+@torch.inference_mode()
+def logits(config: TorchEngineConfig) -> torch.Tensor:
+    model = load_model(config)
+    pool = model.new_pool(len(TOKENS))
+    rows = [Rows(pool.allocate(len(TOKENS)), len(TOKENS))]
+    return model.forward(pool, TOKENS, rows, list(range(len(TOKENS))))
+
+
+@torch.inference_mode()
+def test_logits_are_those_of_the_adapted_model(adapter: Path, tiny_folder: str) -> None:
+    plain = AutoModelForCausalLM.from_pretrained(tiny_folder)
+    before = plain(torch.tensor([TOKENS])).logits[0]
+    expected = PeftModel.from_pretrained(plain, adapter)(torch.tensor([TOKENS])).logits[0]
+    assert (expected - before).abs().max() > 1
+    found = logits(TorchEngineConfig(tiny_folder, adapter=adapter, device="cpu", dtype="float32"))
+    torch.testing.assert_close(found, expected, atol=2e-3, rtol=1e-3)
+
+
+@pytest.mark.skipif(not has_compiled_kernels(), reason="this machine has no C compiler")
+def test_packed_weights_of_both_are_kept_apart(
+    adapter: Path, tiny_folder: str, tmp_path: Path
+) -> None:
+    plain = TorchEngineConfig(tiny_folder, str(tmp_path), device="cpu", dtype="int8")
+    adapted = TorchEngineConfig(
+        tiny_folder, str(tmp_path), adapter=adapter, device="cpu", dtype="int8"
+    )
+    first = logits(plain), logits(adapted)
+    assert (first[0] - first[1]).abs().max() > 1
+    assert len(list((tmp_path / "packed").glob("*/*.pt"))) == 2
+    for before, config in zip(first, (plain, adapted), strict=True):
+        torch.testing.assert_close(logits(config), before)
+
+
+def test_an_adapter_of_another_model_is_an_error(tiny_folder: str, tmp_path: Path) -> None:
+    (tmp_path / "adapter_config.json").write_text(
+        '{"peft_type": "LORA", "r": 4, "target_modules": ["query"]}'
+    )
+    (tmp_path / "adapter_model.safetensors").write_bytes(b"\2\0\0\0\0\0\0\0{}")
+    config = TorchEngineConfig(tiny_folder, adapter=tmp_path, device="cpu", dtype="float32")
+    with pytest.raises(EngineError, match="cannot be merged into this model"):
+        load_model(config)
