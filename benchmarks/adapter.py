@@ -1,11 +1,11 @@
-"""Makes the adapter of the default model that comes with Plato.
+"""Makes the adapter that comes with Plato for the default model.
 
-    python -m benchmarks.adapter [--data FILE] [--out FOLDER] [--seed N] [NAME=VALUE ...]
+    python -m benchmarks.adapter [--data FILE] [--out FOLDER] [--model FOLDER] [--seed N]
 
-The examples are those of `plato.tuning` and the plans of `--data` (AsyncHow) that
-`benchmarks.planning` does not hold out. Takes some minutes on a GPU and hours on a CPU; if it is
-interrupted, the same command goes on. Only torch, transformers, peft, pydantic, networkx, msgpack
-and rich are required.
+It learns from the examples of `plato.tuning`, and dependencies also from the plans of `--data`
+(AsyncHow) that `benchmarks.planning` does not hold out. Takes minutes on a GPU and hours on a CPU;
+the same command resumes an interrupted run. Needs only torch, transformers, peft, pydantic,
+networkx, msgpack and rich.
 """
 
 from __future__ import annotations
@@ -20,15 +20,16 @@ from pathlib import Path
 
 from benchmarks.common.workload import SHARED_DATA
 from benchmarks.planning.labelled import CALIBRATION, LabelledPlan, read_plans
+from plato.errors import PlatoError
 from plato.models import resolve_model
-from plato.models.adapter import bundled_adapter
+from plato.models.adapter import BUNDLED
 from plato.models.progress import shown
 from plato.settings import DEFAULT_MODEL
 from plato.tuning.examples import Example, read_examples
 from plato.tuning.options import TuneOptions
 from plato.tuning.tuner import tune
 
-OPTIONS = TuneOptions(epochs=5, batch=32, learning_rate=2e-3, rank=8)
+OPTIONS = TuneOptions(epochs=3, batch=16, learning_rate=1e-3, rank=16)
 
 
 def main() -> None:
@@ -39,20 +40,29 @@ def main() -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--data", type=Path, default=SHARED_DATA / "asynchow.jsonl")
-    parser.add_argument("--out", type=Path, default=bundled_adapter(DEFAULT_MODEL))
-    parser.add_argument("--model", default=DEFAULT_MODEL)
+    parser.add_argument("--out", type=Path, default=BUNDLED)
+    parser.add_argument("--model", default=DEFAULT_MODEL, help="another folder of the same model")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
-    examples = [*read_examples(), *dependencies_of(read_plans(options.data))]
-    with shown(None) as progress:
-        folder = resolve_model(options.model, progress=progress)
-        report = tune(folder, examples, options.out, replace(OPTIONS, seed=options.seed), progress)
+    examples = [*read_examples(), *dependency_examples(read_plans(options.data))]
+    try:
+        with shown(None) as progress:
+            report = tune(
+                resolve_model(options.model, progress=progress),
+                examples,
+                options.out,
+                replace(OPTIONS, seed=options.seed),
+                progress,
+                name=DEFAULT_MODEL,
+            )
+    except PlatoError as error:
+        parser.exit(1, f"{parser.prog}: {error.message}\n")
     json.dump(report["losses"], sys.stdout, indent=2)
 
 
-def dependencies_of(plans: Iterable[LabelledPlan]) -> Iterator[Example]:
-    """Those that may be learned: their titles are no answers that a planner should write."""
+def dependency_examples(plans: Iterable[LabelledPlan]) -> Iterator[Example]:
+    """Examples that teach only dependencies: the titles are not such as a planner writes."""
     for plan in plans:
         if plan.side == CALIBRATION:
             yield Example(plan.question.text, None, plan.nodes)

@@ -225,7 +225,7 @@ def new_scheduler(tools: ModelTools, pool: SimulatedPool) -> GraphScheduler:
             tools.template,
             tools.context_length,
             tools.fingerprint,
-            tools.adapter,
+            tools.calibration,
             tools.sampling,
         ),
         planner=_NoPlanner(),

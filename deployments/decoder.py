@@ -48,7 +48,7 @@ class Decoder:
         self._store = await open_replica_store(settings, tools.fingerprint, store)
         # The event loop keeps only weak references to tasks.
         self._prefilling = asyncio.create_task(
-            prefill_public(self._engine, public_prompts(settings, tools)), name="prefill-public"
+            prefill_public(self._engine, public_prompts(tools)), name="prefill-public"
         )
         self._publishing = asyncio.create_task(
             publish_kv_events(self._engine, name, self._store), name="publish-kv-events"

@@ -17,7 +17,6 @@ from plato.engine.tokenizer_config import TokenizerConfig
 from plato.errors import SettingsError
 from plato.metrics import NO_METRICS, Recorder
 from plato.models.adapter import find_adapter
-from plato.planning.calibration import Calibration
 from plato.planning.planner import ModelPlanner, PlanningPrompts
 from plato.planning.protocol import Planner
 from plato.prompting.model_tools import ModelTools
@@ -125,13 +124,13 @@ def _imported(setting: str, path: str, built_in: str) -> Any:
         ) from error
 
 
-def public_prompts(settings: Settings, tools: ModelTools) -> tuple[Prompt, ...]:
+def public_prompts(tools: ModelTools) -> tuple[Prompt, ...]:
     """Prefixes that the prompts of all tenants share."""
     planning = PlanningPrompts.of(
         tools.tokenizer,
         tools.template,
         tools.fingerprint,
-        examples=Calibration.of(settings, tools.adapter).examples,
+        examples=tools.calibration.examples,
     )
     prefixes = (*planning.public, tools.layout.public_prefix())
     return tuple(prefix for prefix in prefixes if len(prefix))
@@ -148,7 +147,7 @@ def new_planner(settings: Settings, tools: ModelTools, pool: DecoderPool) -> Mod
         tools.tokenizer,
         tools.template,
         max_title_words=settings.max_title_words,
-        calibration=Calibration.of(settings, tools.adapter),
+        calibration=tools.calibration,
         fingerprint=tools.fingerprint,
     )
 

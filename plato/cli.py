@@ -99,48 +99,59 @@ def plan(
 
 @app.command()
 def tune(
-    out: Annotated[Path, typer.Argument(help="Folder for the adapter; tuning goes on there.")],
+    out: Annotated[
+        Path,
+        typer.Argument(
+            file_okay=False, help="Folder for the adapter; an interrupted run resumes there."
+        ),
+    ],
     data: Annotated[
         list[Path] | None,
-        typer.Option(help="A file of examples; default: those that come with Plato."),
+        typer.Option(help="Examples as JSON lines; `bundled`, the default: those of Plato."),
     ] = None,
-    epochs: Annotated[int, typer.Option(min=1, help="Passes over the examples, at most.")] = 3,
-    batch: Annotated[int, typer.Option(min=1, help="Samples of one step.")] = 8,
-    learning_rate: Annotated[float, typer.Option(min=0, help="The highest.")] = 1e-3,
-    rank: Annotated[int, typer.Option(min=1, help="Of LoRA's matrices.")] = 16,
-    keep: Annotated[
+    epochs: Annotated[int, typer.Option(min=1, help="Maximum passes over the examples.")] = 3,
+    batch: Annotated[int, typer.Option(min=1, help="Samples per step.")] = 8,
+    learning_rate: Annotated[float, typer.Option(min=0, max=1, help="Peak learning rate.")] = 1e-3,
+    rank: Annotated[int, typer.Option(min=1, help="LoRA rank.")] = 16,
+    kl_weight: Annotated[
         float, typer.Option(min=0, help="Weight of the penalty on changes of ordinary answers.")
     ] = 1.0,
-    seed: Annotated[int, typer.Option(help="Of samples, order and initial weights.")] = 0,
+    initial: Annotated[
+        Path | None, typer.Option(help="Adapter of the same model to start from.")
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, max=2**32 - 1)] = 0,
 ) -> None:
-    """Tune the configured model (PLATO_MODEL) for planning; the result is a PEFT adapter."""
-    from plato.models import resolve_model
-    from plato.models.progress import shown
-    from plato.tuning.examples import BUNDLED, read_examples
-    from plato.tuning.options import TuneOptions
-    from plato.tuning.tuner import tune as run
-
+    """Tune the configured model (PLATO_MODEL) for planning; writes a PEFT adapter."""
     with _errors_to_stderr():
+        from plato.models import resolve_model
+        from plato.models.progress import shown
+        from plato.tuning.examples import BUNDLED, read_examples
+        from plato.tuning.options import TuneOptions
+        from plato.tuning.tuner import tune as run
+
         settings = read_settings()
         configure_logs(settings.log_level)
-        sources = data or (BUNDLED,)
+        files = data or [Path("bundled")]
+        sources = [BUNDLED if str(file) == "bundled" else file for file in files]
         examples = [example for source in sources for example in read_examples(source)]
+        options = TuneOptions(
+            epochs=epochs,
+            batch=batch,
+            learning_rate=learning_rate,
+            rank=rank,
+            kl_weight=kl_weight,
+            seed=seed,
+            device=settings.device,
+        )
         with shown(None) as progress:
             folder = resolve_model(
                 settings.model, settings.cache_dir, settings.model_revision, progress
             )
-            options = TuneOptions(
-                epochs=epochs,
-                batch=batch,
-                learning_rate=learning_rate,
-                rank=rank,
-                keep=keep,
-                seed=seed,
-                device=settings.device,
+            report = run(
+                folder, examples, out, options, progress, initial=initial, name=settings.model
             )
-            report = run(folder, examples, out, options, progress)
     print(json.dumps({name: report[name] for name in ("calibration", "dependencies", "losses")}))
-    Console(stderr=True).print(f"use it with: PLATO_ADAPTER={out.absolute()}", highlight=False)
+    print(f"use it with PLATO_ADAPTER={out.absolute()}", file=sys.stderr)
 
 
 def main() -> None:
@@ -271,14 +282,15 @@ async def _client(
 
 @contextmanager
 def _errors_to_stderr() -> Iterator[None]:
-    """Turn a `PlatoError` into a line on standard error and exit status 1; Ctrl-C into 130."""
+    """Turn an error into a line on standard error and exit status 1; Ctrl-C into 130."""
     try:
         yield
     except KeyboardInterrupt:
         # `asyncio.run` has cancelled everything by now.
         raise typer.Exit(INTERRUPTED) from None
-    except PlatoError as error:
-        print(f"plato: {error.message}", file=sys.stderr)
+    except (PlatoError, OSError) as error:
+        message = error.message if isinstance(error, PlatoError) else str(error)
+        print(f"plato: {message}", file=sys.stderr)
         raise typer.Exit(1) from error
 
 

@@ -15,6 +15,8 @@ FINGERPRINT_BYTES = 8
 WEIGHTS = ".safetensors"
 _SUFFIXES = {WEIGHTS, ".json", ".jinja", ".model", ".txt"}
 """Weights, configuration, tokenizer, chat template and adapter; not what a folder has besides."""
+ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors", "plato.json")
+"""What prompts, tokens and KV depend on; not the report of how it was tuned."""
 SAMPLES = 1024
 """Tensors that are sampled, over all files."""
 SAMPLE_BYTES = 64
@@ -43,14 +45,13 @@ def fingerprint(folder: str | Path, dtype: str, adapter: Path | None = None) -> 
 
 
 def model_files(folder: Path, adapter: Path | None = None) -> list[Path]:
-    """The files of a model and of an adapter in another folder, by name."""
-    return [
-        file
-        for place in (folder, adapter)
-        if place is not None
-        for file in sorted(place.glob("[!.]*"))
-        if file.suffix in _SUFFIXES and file.is_file()
-    ]
+    """The files of a model, by name, and those of an adapter in another folder."""
+    own = sorted(
+        file for file in folder.glob("[!.]*") if file.suffix in _SUFFIXES and file.is_file()
+    )
+    if adapter is None:
+        return own
+    return own + [file for name in ADAPTER_FILES if (file := adapter / name).is_file()]
 
 
 def read_header(file: Path) -> tuple[bytes, dict[str, Any]]:

@@ -9,24 +9,19 @@ from pathlib import Path
 
 from plato.engine import fingerprint
 from plato.errors import ModelError
+from plato.models.folder import is_whole
 from plato.models.resolve import resolve_model
-from plato.settings import Settings
+from plato.settings import DEFAULT_MODEL, Settings
 
-BUNDLED = Path(str(files("plato.models") / "adapters"))
-"""Adapters that come with Plato, in folders by the model's name."""
+BUNDLED = Path(str(files("plato.models") / "adapters" / DEFAULT_MODEL.rpartition("/")[2]))
+"""The adapter of the default model."""
 NONE = "none"
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
-_NOT_MERGEABLE = {
-    "ADAPTION_PROMPT", "CPT", "MULTITASK_PROMPT_TUNING", "PREFIX_TUNING", "PROMPT_TUNING",
-    "P_TUNING", "TRAINABLE_TOKENS", "XLORA",
-}  # fmt: skip
-"""Types that add tokens or layers, or choose their weights by the input."""
-CONTENTS = f"{CONFIG} and {WEIGHTS} (PEFT)"
 
 
 @dataclass(frozen=True, slots=True)
 class ModelFiles:
-    """Where a model is."""
+    """The folders of a model and its adapter."""
 
     folder: Path
     adapter: Path | None
@@ -34,7 +29,7 @@ class ModelFiles:
     @classmethod
     def resolve(cls, settings: Settings) -> ModelFiles:
         """Those of the configured model, downloaded if necessary. Raises `ModelError`."""
-        # First: it takes no time, and the download minutes.
+        # First, because it takes no time, and a download minutes.
         adapter = find_adapter(settings)
         folder = resolve_model(settings.model, settings.cache_dir, settings.model_revision)
         return cls(folder, adapter)
@@ -45,31 +40,42 @@ class ModelFiles:
 
 
 def find_adapter(settings: Settings) -> Path | None:
-    """The folder of the configured adapter. Raises `ModelError` if it is none."""
+    """The folder of the configured adapter.
+
+    Raises `ModelError` if it is not an adapter, or the engine cannot merge it.
+    """
     if settings.adapter == NONE:
         return None
+    if settings.engine != "torch":
+        if settings.adapter is None:
+            return None
+        raise ModelError(
+            f"adapter is {settings.adapter!r}, but only the engine `torch` merges adapters, and "
+            f"engine is {settings.engine!r}; merge it into the model's weights, or leave it out"
+        )
     if settings.adapter is None:
-        bundled = bundled_adapter(settings.model)
-        return bundled if bundled.is_dir() else None
+        bundled = settings.model == DEFAULT_MODEL and (BUNDLED / CONFIG).is_file()
+        return BUNDLED if bundled else None
     folder = Path(settings.adapter).expanduser().absolute()
+    check_adapter(folder)
+    return folder
+
+
+def check_adapter(folder: Path) -> None:
+    """Raise `ModelError` unless `folder` contains an adapter in the format of PEFT."""
     missing = [name for name in (CONFIG, WEIGHTS) if not (folder / name).is_file()]
     if missing:
         raise ModelError(
-            f"adapter is {settings.adapter!r}, which has no {' and no '.join(missing)}; use a "
-            f"folder with {CONTENTS}, or {NONE}"
+            f"the adapter folder {folder} has no {' and no '.join(missing)}; use a folder with "
+            f"{CONFIG} and {WEIGHTS}, as PEFT writes them"
         )
     try:
         kind = json.loads((folder / CONFIG).read_bytes())["peft_type"]
     except (ValueError, KeyError, TypeError) as error:
         raise ModelError(f"{folder / CONFIG} is not the configuration of an adapter") from error
-    if kind in _NOT_MERGEABLE:
+    if not isinstance(kind, str):
+        raise ModelError(f"{folder / CONFIG} has an invalid peft_type")
+    if not is_whole(folder / WEIGHTS):
         raise ModelError(
-            f"the adapter in {folder} is of type {kind}, which cannot be merged into weights; use "
-            "LoRA or another type that can"
+            f"{folder / WEIGHTS} is truncated or not safetensors; copy or download it again"
         )
-    return folder
-
-
-def bundled_adapter(model: str) -> Path:
-    """Where the adapter for `model` is, if Plato has one."""
-    return BUNDLED / model.replace("/", "--")

@@ -44,7 +44,7 @@ def find_problem(folder: Path) -> str | None:
     for file in wanted:
         if not file.is_file():
             return f"has no {file.name}; download it"
-        if not _is_whole(file):
+        if not is_whole(file):
             return f"has an invalid {file.name} (truncated, or not safetensors); download it again"
     return None
 
@@ -58,7 +58,7 @@ def _weight_files(folder: Path) -> list[Path]:
     return [folder / name for name in sorted(names)]
 
 
-def _is_whole(file: Path) -> bool:
+def is_whole(file: Path) -> bool:
     """Whether a safetensors file has the length stated in its header."""
     try:
         header, tensors = read_header(file)

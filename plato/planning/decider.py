@@ -8,12 +8,7 @@ from dataclasses import dataclass, replace
 
 from plato.engine import Chunk, DecoderPool, GenerateRequest, Prompt, Segment
 from plato.errors import UnavailableError
-from plato.planning.decision import (
-    DependencyDecision,
-    SplitDecision,
-    dependency_answer,
-    dependency_line,
-)
+from plato.planning.decision import DependencyDecision, SplitDecision, dependency_lines
 from plato.planning.prompt import PlanningPrompt
 from plato.planning.protocol import PlanRequest
 from plato.runs import Node
@@ -68,11 +63,7 @@ class Decider:
         number = len(nodes) + 1
         if not nodes or number > self._dependencies.parts:
             return ()
-        lines = [
-            dependency_line(node.number, node.title) + dependency_answer(node.dependencies)
-            for node in nodes
-        ]
-        lines.append(dependency_line(number, title))
+        lines = dependency_lines(nodes, title)
         prompt = self._dependency_prompt.build(plan.question, plan.request.tenant, lines=lines)
         candidates = self._dependencies.candidates(len(nodes))
         return self._dependencies.choose(await self._scores(plan, -number, prompt, candidates))

@@ -11,9 +11,10 @@ import math
 from collections.abc import Sequence
 
 from plato.errors import ModelError
-from plato.planning.calibration import Calibration
+from plato.models.calibration import Calibration
 from plato.planning.parser import ONE
 from plato.prompting import Tokenizer
+from plato.runs import Node
 
 
 class SplitDecision:
@@ -65,10 +66,14 @@ class DependencyDecision:
     def __init__(self, tokenizer: Tokenizer, calibration: Calibration) -> None:
         """Its threshold, margin and bonus are in log odds: the lower, the fewer dependencies."""
         self._none = tokenizer.text(NONE)[0]
-        self._letters = tuple(tokenizer.text(f" {letter}")[-1] for letter in LETTERS)
+        letters = [tokenizer.text(f" {letter}") for letter in LETTERS]
+        self._letters = tuple(letter[0] for letter in letters)
         self._calibration = calibration
-        self.parts = len(self._letters)
-        """Parts up to this number can have dependencies."""
+        single = max(map(len, letters)) == 1
+        distinct = len({self._none, *self._letters}) == 1 + len(letters)
+        self.parts = len(letters) if single and distinct else 1
+        """Parts up to this number can have dependencies: the first never has, and no other does
+        if the tokenizer does not encode every letter as a token."""
 
     def candidates(self, earlier: int) -> tuple[int, ...]:
         """For `GenerateRequest.score`, with so many `earlier` parts."""
@@ -101,6 +106,14 @@ NONE = " nothing"
 def dependency_line(number: int, title: str) -> str:
     """What the decision on a part reads: it continues with `dependency_answer`."""
     return f"{LETTERS[number - 1]}: {title}. Uses"
+
+
+def dependency_lines(earlier: Sequence[Node], title: str) -> list[str]:
+    """The lines of `earlier` nodes, and the one to be decided, of a node with this title."""
+    return [
+        *(dependency_line(n.number, n.title) + dependency_answer(n.dependencies) for n in earlier),
+        dependency_line(len(earlier) + 1, title),
+    ]
 
 
 def dependency_answer(dependencies: Sequence[int]) -> str:

@@ -22,8 +22,8 @@ from plato.engine import (
     without_unfinished,
 )
 from plato.errors import UnavailableError
+from plato.models.calibration import Calibration
 from plato.planning import wording
-from plato.planning.calibration import Calibration
 from plato.planning.decider import Decider, PlanContext
 from plato.planning.decision import DependencyDecision, SplitDecision
 from plato.planning.grammar import TITLE_END, outline_grammar, outline_token_budget

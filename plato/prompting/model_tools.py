@@ -5,11 +5,11 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 
 from plato.engine import SamplingParams
 from plato.engine.tokenizer_config import context_length
 from plato.models.adapter import ModelFiles
+from plato.models.calibration import Calibration
 from plato.models.sampling import default_sampling
 from plato.prompting.template import ChatTemplate
 from plato.prompting.tokenizer import Tokenizer
@@ -29,8 +29,8 @@ class ModelTools:
     context_length: int
     fingerprint: str
     """See `plato.engine.fingerprint`."""
-    adapter: Path | None
-    """Folder of the adapter that is merged into the model."""
+    calibration: Calibration
+    """Of the decisions of planners."""
     sampling: SamplingParams
     """Of requests that set none."""
 
@@ -48,7 +48,7 @@ class ModelTools:
             ChatTemplate(tokenizer),
             context_length(folder),
             found,
-            files.adapter,
+            Calibration.of(settings, files.adapter),
             default_sampling(settings, folder),
         )
 

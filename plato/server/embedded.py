@@ -76,7 +76,7 @@ async def serve(options: ServeOptions, listener: socket.socket) -> None:
         for name, engine in runtime.engines.items():
             of_engine = metrics.recorder(name, metrics_of(Role.DECODER))
             samplers.append(EngineSampler(of_engine, engine.stats))
-        prompts = public_prompts(settings, runtime.tools)
+        prompts = public_prompts(runtime.tools)
         tasks = [
             asyncio.create_task(sample(recorder, *samplers), name="sample-metrics"),
             *(

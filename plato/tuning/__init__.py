@@ -1,1 +1,1 @@
-"""Tuning a model for plans and parts: so far the examples to learn from."""
+"""Tunes models for planning: examples, training samples, LoRA, calibration."""

@@ -1,8 +1,10 @@
 """Examples of good answers, to tune and to measure planners with.
 
 JSON lines with `question`, `kind` and, unless the kind is one that is not split, `parts`: `title`,
-`dependencies` (numbers of earlier parts), `length` (`Length`) and, in some, `text`. Without a
-`kind`, an example teaches dependencies only.
+`dependencies` (numbers of earlier parts), `length` (`Length`) and `text`, or `context`: a text that
+is not learned but seen by other parts. What is missing is not learned: a part without a `text`; the
+decision to split without a `kind`; and titles, which are learned from examples with any text,
+because only those were written for a model to imitate.
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ from importlib.resources import files
 from importlib.resources.abc import Traversable
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from plato.errors import InvalidPlanError, InvalidRequestError
 from plato.planning.given import validate_plan
@@ -55,11 +57,13 @@ class Example:
 
     question: str
     kind: Kind | None
-    """None if only the dependencies of its plan are good."""
+    """None if it is not known whether the answer should be split."""
     plan: tuple[Node, ...] = ()
     """Empty if the answer is not split."""
-    texts: tuple[str, ...] = ()
-    """Of every part, or none."""
+    texts: tuple[str | None, ...] = ()
+    """Of every part; empty if there is none."""
+    contexts: frozenset[int] = frozenset()
+    """Numbers of the parts whose texts are not learned."""
 
 
 class _Fields(BaseModel):
@@ -70,23 +74,28 @@ class _Part(_Fields):
     title: str
     dependencies: tuple[int, ...] = ()
     length: Length | None = None
-    text: str | None = None
+    text: str | None = Field(default=None, min_length=1)
+    context: str | None = Field(default=None, min_length=1)
+
+    @model_validator(mode="after")
+    def _has_one_text(self) -> _Part:
+        if self.text is not None and self.context is not None:
+            raise ValueError("a part has a text or a context, not both")
+        return self
 
 
 class _Line(_Fields):
-    question: str
+    question: str = Field(min_length=1)
     kind: Kind | None = None
     parts: tuple[_Part, ...] = ()
 
     @model_validator(mode="after")
-    def _is_whole(self) -> _Line:
+    def _is_consistent(self) -> _Line:
         if self.kind is None and not self.parts:
-            raise ValueError("an example without a kind has parts")
+            raise ValueError("without `kind` there must be `parts`")
         if self.kind is not None and self.kind.has_parts != bool(self.parts):
-            has = "has" if self.kind.has_parts else "has no"
-            raise ValueError(f"an answer of kind {self.kind} {has} parts")
-        if len({part.text is None for part in self.parts}) > 1:
-            raise ValueError("all parts have a text, or none")
+            must = "must have parts" if self.kind.has_parts else "must not have parts"
+            raise ValueError(f"an answer of kind {self.kind} {must}")
         return self
 
     @property
@@ -96,8 +105,10 @@ class _Line(_Fields):
             for number, part in enumerate(self.parts, start=1)
         )
         plan = validate_plan(nodes, MAX_NODES) if nodes else ()
-        texts = tuple(part.text for part in self.parts if part.text is not None)
-        return Example(self.question, self.kind, plan, texts)
+        texts = tuple(part.text or part.context for part in self.parts)
+        contexts = frozenset(n for n, part in enumerate(self.parts, start=1) if not part.text)
+        written = texts if len(contexts) < len(texts) else ()
+        return Example(self.question, self.kind, plan, written, contexts)
 
 
 def read_examples(source: Traversable | Path = BUNDLED) -> tuple[Example, ...]:
@@ -109,22 +120,25 @@ def read_examples(source: Traversable | Path = BUNDLED) -> tuple[Example, ...]:
         text = source.read_text("utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise InvalidRequestError(f"{source} cannot be read: {error}", param="data") from error
-    return tuple(_examples(text))
+    return tuple(_examples(text, source))
 
 
-def _examples(text: str) -> Iterator[Example]:
+def _examples(text: str, source: Traversable | Path) -> Iterator[Example]:
     # Not `splitlines`: a JSON text may contain other line separators.
     for number, line in enumerate(text.removesuffix("\n").split("\n"), start=1):
         try:
             yield _Line.model_validate_json(line).example
         except InvalidPlanError as error:
-            raise InvalidRequestError(f"line {number}: {error.message}", param="data") from error
+            raise InvalidRequestError(
+                f"{source}, line {number}: {error.message}", param="data"
+            ) from error
         except ValidationError as error:
             first = error.errors()[0]
             place = ".".join(map(str, first["loc"]))
             reason = first["msg"].removeprefix("Value error, ")
             raise InvalidRequestError(
-                f"line {number} is no example ({place}{': ' if place else ''}{reason}); it needs "
-                "`question`, `kind` and `parts` with `title`, `dependencies` and `length`",
+                f"{source}, line {number} is not an example ({place}{': ' if place else ''}"
+                f"{reason}); an example has a `question`, a `kind`, and `parts` with `title`, "
+                "`dependencies`, `length` and `text`",
                 param="data",
             ) from error

@@ -1,4 +1,4 @@
-"""Batches of samples, and what a model is to learn from them."""
+"""Batches of samples, and their losses."""
 
 from __future__ import annotations
 
@@ -13,107 +13,152 @@ from plato.tuning.samples import Sample
 
 
 @dataclass(frozen=True)
+class Texts:
+    """The tokens of all spans of a batch, as columns of equal length."""
+
+    rows: torch.Tensor
+    positions: torch.Tensor
+    """Of the preceding tokens."""
+    targets: torch.Tensor
+    weights: torch.Tensor
+    """Those of one span sum to 1."""
+
+    @classmethod
+    def of(cls, samples: Sequence[Sample], device: torch.device) -> Texts:
+        """On `device`."""
+        entries = [
+            (row, position - 1, sample.tokens[position], 1 / len(span))
+            for row, sample in enumerate(samples)
+            for span in sample.spans
+            for position in span
+        ]
+        rows, positions, targets, weights = zip(*entries, strict=True) if entries else ((),) * 4
+        return cls(
+            torch.tensor(rows, device=device, dtype=torch.long),
+            torch.tensor(positions, device=device, dtype=torch.long),
+            torch.tensor(targets, device=device, dtype=torch.long),
+            torch.tensor(weights, device=device, dtype=torch.float32),
+        )
+
+
+@dataclass(frozen=True)
+class Choices:
+    """All choices of a batch; candidates are padded to the largest number."""
+
+    rows: torch.Tensor
+    positions: torch.Tensor
+    candidates: torch.Tensor
+    """[choices, candidates], as for the next two."""
+    targets: torch.Tensor
+    padding: torch.Tensor
+    """True where there is no candidate."""
+    weights: torch.Tensor
+    """Those of one sample sum to 1."""
+
+    @classmethod
+    def of(cls, samples: Sequence[Sample], device: torch.device) -> Choices:
+        """On `device`."""
+        entries = [
+            (row, choice, 1 / len(sample.choices))
+            for row, sample in enumerate(samples)
+            for choice in sample.choices
+        ]
+        width = max((len(choice.candidates) for _, choice, _ in entries), default=0)
+        candidates = torch.zeros(len(entries), width, dtype=torch.long)
+        targets = torch.zeros(len(entries), width)
+        padding = torch.ones(len(entries), width, dtype=torch.bool)
+        for index, (_, choice, _) in enumerate(entries):
+            count = len(choice.candidates)
+            candidates[index, :count] = torch.tensor(choice.candidates)
+            targets[index, :count] = torch.tensor(choice.targets)
+            padding[index, :count] = False
+        return cls(
+            torch.tensor([row for row, _, _ in entries], device=device, dtype=torch.long),
+            torch.tensor([c.position for _, c, _ in entries], device=device, dtype=torch.long),
+            candidates.to(device),
+            targets.to(device),
+            padding.to(device),
+            torch.tensor([w for _, _, w in entries], device=device, dtype=torch.float32),
+        )
+
+
+@dataclass(frozen=True)
 class Batch:
     """Samples side by side, aligned at their first token.
 
-    What follows the shorter ones needs no mask: attention looks back only.
+    The padding behind the shorter ones needs no mask, because attention is causal.
     """
 
-    samples: tuple[Sample, ...]
+    size: int
     ids: torch.Tensor
-    """[samples, length], padded on the right."""
-    first: int
-    """The logits after this token and after all later ones are used."""
+    """[samples, length]."""
+    texts: Texts
+    choices: Choices
 
     @classmethod
     def of(cls, samples: Sequence[Sample], device: torch.device) -> Batch:
-        """A batch on `device`."""
+        """On `device`."""
         length = max(len(sample.tokens) for sample in samples)
         rows = [sample.tokens + (0,) * (length - len(sample.tokens)) for sample in samples]
-        first = min(sample.first_place for sample in samples)
-        return cls(tuple(samples), torch.tensor(rows, device=device), first)
+        ids = torch.tensor(rows, device=device)
+        return cls(len(samples), ids, Texts.of(samples, device), Choices.of(samples, device))
 
     def logits(self, model: Any) -> torch.Tensor:
-        """Logits after the tokens from `first` on: [samples, length - first, vocabulary]."""
-        kept = self.ids.shape[1] - self.first
-        cuda = self.ids.device.type == "cuda"
-        with torch.autocast(self.ids.device.type, torch.bfloat16, enabled=cuda):
-            out = model(input_ids=self.ids, logits_to_keep=kept, use_cache=False)
-        logits: torch.Tensor = out.logits.float()
-        return logits
+        """Logits [positions, vocabulary]: those of `texts`, then those of `choices`.
 
-    def column(self, place: int) -> int:
-        """Where the logits after token `place` are."""
-        return place - self.first
+        Others are not computed: the vocabulary of a small model costs a fifth of a step, and the
+        logits of whole prompts gigabytes.
+        """
+        rows = torch.cat((self.texts.rows, self.choices.rows))
+        positions = torch.cat((self.texts.positions, self.choices.positions))
 
+        def select(head: Any, inputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
+            hidden, *others = inputs
+            return (hidden[rows, positions][None], *others)
 
-def losses(batch: Batch, logits: torch.Tensor) -> torch.Tensor:
-    """The loss of each sample, in nats a token or decision: [samples]."""
-    return _writing(batch, logits) + _deciding(batch, logits)
+        hook = model.get_output_embeddings().register_forward_pre_hook(select)
+        kind = self.ids.device.type
+        try:
+            with torch.autocast(kind, torch.bfloat16, enabled=_has_fast_bfloat16(kind)):
+                logits: torch.Tensor = model(input_ids=self.ids, use_cache=False).logits
+        finally:
+            hook.remove()
+        return logits[0].float()
 
+    def losses(self, logits: torch.Tensor) -> torch.Tensor:
+        """Cross entropy of each sample in nats: [samples].
 
-def divergence(batch: Batch, logits: torch.Tensor, untuned: torch.Tensor) -> torch.Tensor:
-    """Kullback-Leibler divergence of the answers from the untuned model, in nats a token."""
-    rows, columns, _, weights = _written(batch)
-    tuned = functional.log_softmax(logits[rows, columns], -1)
-    before = functional.log_softmax(untuned[rows, columns], -1)
-    each = functional.kl_div(tuned, before, reduction="none", log_target=True).sum(-1)
-    return (each * weights).sum() / len(batch.samples)
-
-
-def _writing(batch: Batch, logits: torch.Tensor) -> torch.Tensor:
-    """Cross entropy of the written tokens, each sample's mean."""
-    rows, columns, targets, weights = _written(batch)
-    found = logits.new_zeros(len(batch.samples))
-    if not len(rows):
+        Of each span the mean over its tokens, added up over the spans of a sample; of choices,
+        among their candidates, the mean over the sample.
+        """
+        texts, choices = self.texts, self.choices
+        found = logits.new_zeros(self.size)
+        written, chosen = logits[: len(texts.rows)], logits[len(texts.rows) :]
+        if len(written):
+            each = functional.cross_entropy(written, texts.targets, reduction="none")
+            found = found.index_add(0, texts.rows, each * texts.weights)
+        if len(chosen):
+            scores = chosen.gather(1, choices.candidates).masked_fill(choices.padding, -torch.inf)
+            log_probs = functional.log_softmax(scores, -1).masked_fill(choices.padding, 0.0)
+            each = -(choices.targets * log_probs).sum(-1)
+            found = found.index_add(0, choices.rows, each * choices.weights)
         return found
-    each = functional.cross_entropy(logits[rows, columns], targets, reduction="none")
-    return found.index_add(0, rows, each * weights)
+
+    def scores(self, logits: torch.Tensor) -> torch.Tensor:
+        """Log probabilities of the candidates, among all tokens: [choices, candidates]."""
+        chosen = logits[len(self.texts.rows) :]
+        return functional.log_softmax(chosen, -1).gather(1, self.choices.candidates)
+
+    def divergence(self, logits: torch.Tensor, untuned: torch.Tensor) -> torch.Tensor:
+        """Kullback-Leibler divergence of the texts from the untuned model, in nats per token."""
+        log_probs, reference = (functional.log_softmax(each, -1) for each in (logits, untuned))
+        each = functional.kl_div(log_probs, reference, reduction="none", log_target=True).sum(-1)
+        return (each * self.texts.weights).sum() / self.texts.weights.sum()
 
 
-def _written(batch: Batch) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Row, column, token and weight of every token to be written; a sample's weights sum to 1."""
-    rows, columns, targets, weights = [], [], [], []
-    for row, sample in enumerate(batch.samples):
-        for place in range(len(sample.tokens) - sample.written, len(sample.tokens)):
-            rows.append(row)
-            columns.append(batch.column(place - 1))
-            targets.append(sample.tokens[place])
-            weights.append(1 / sample.written)
-    device = batch.ids.device
-    return (
-        torch.tensor(rows, device=device, dtype=torch.long),
-        torch.tensor(columns, device=device, dtype=torch.long),
-        torch.tensor(targets, device=device, dtype=torch.long),
-        torch.tensor(weights, device=device),
-    )
-
-
-def _deciding(batch: Batch, logits: torch.Tensor) -> torch.Tensor:
-    """Cross entropy of the choices, among their candidates, each sample's mean."""
-    found = logits.new_zeros(len(batch.samples))
-    places = [
-        (row, sample, choice)
-        for row, sample in enumerate(batch.samples)
-        for choice in sample.choices
-    ]
-    if not places:
-        return found
-    device = logits.device
-    most = max(len(choice.candidates) for _, _, choice in places)
-    tokens = torch.zeros(len(places), most, dtype=torch.long)
-    shares = torch.zeros(len(places), most)
-    absent = torch.ones(len(places), most, dtype=torch.bool)
-    for index, (_, _, choice) in enumerate(places):
-        count = len(choice.candidates)
-        tokens[index, :count] = torch.tensor(choice.candidates)
-        shares[index, :count] = torch.tensor(choice.shares)
-        absent[index, :count] = False
-    rows = torch.tensor([row for row, _, _ in places], device=device)
-    columns = torch.tensor([batch.column(choice.place) for _, _, choice in places], device=device)
-    weights = torch.tensor([1 / len(sample.choices) for _, sample, _ in places], device=device)
-    absent = absent.to(device)
-    scores = logits[rows, columns].gather(1, tokens.to(device))
-    chances = functional.log_softmax(scores.masked_fill(absent, -torch.inf), -1)
-    each = -(shares.to(device) * chances.masked_fill(absent, 0.0)).sum(-1)
-    return found.index_add(0, rows, each * weights)
+def _has_fast_bfloat16(device: str) -> bool:
+    """Whether bfloat16 is faster than float32: on GPUs, and on CPUs with AMX."""
+    if device == "cuda":
+        return True
+    capabilities: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
+    return bool(capabilities.get("amx_bf16"))

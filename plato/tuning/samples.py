@@ -1,6 +1,6 @@
-"""Training samples: the prompts that a planner and a scheduler send, with what is right to answer.
+"""Training samples: the prompts of planners and schedulers, with the right continuation.
 
-They are built by the code that builds the prompts of requests, so a tuned model sees the same
+The code that builds the prompts of requests builds these, too, so a tuned model sees the same
 tokens in training and in use.
 """
 
@@ -12,26 +12,21 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from plato.engine import Prompt, Segment
+from plato.errors import InvalidRequestError, ModelError
+from plato.models.calibration import Calibration
 from plato.planning import wording
-from plato.planning.calibration import Calibration
-from plato.planning.decision import (
-    DependencyDecision,
-    SplitDecision,
-    dependency_answer,
-    dependency_line,
-)
+from plato.planning.decision import DependencyDecision, SplitDecision, dependency_lines
 from plato.planning.grammar import outline_line
 from plato.planning.planner import PlanningPrompts
 from plato.planning.prompt import shown_question
 from plato.prompting import ChatTemplate, NodeText, Tokenizer
 from plato.prompting.transcript import TranscriptLayout
 from plato.runs import Message, Node, PlanGraph
+from plato.settings import Settings
 from plato.tuning.examples import Example
 
 NOISE = 0.2
-"""Share of wrong lines, where there are any."""
-PART_TOKENS = 256
-"""Budget of a part in its prompt, as of `Settings.node_max_tokens`."""
+"""Fraction of earlier lines with wrong dependencies, if there is noise."""
 
 
 class Skill(StrEnum):
@@ -41,143 +36,179 @@ class Skill(StrEnum):
     OUTLINE = "outline"
     DEPENDENCIES = "dependencies"
     PART = "part"
-    CHAT = "chat"
-    """Nothing: ordinary answers, which are to stay as they are."""
+    ANSWER = "answer"
+    """An ordinary answer of the untuned model."""
 
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """One decision within a sample."""
+    """A decision between tokens."""
 
-    place: int
+    position: int
     """Index of the token after which it is taken."""
     candidates: tuple[int, ...]
-    shares: tuple[float, ...]
-    """The probabilities that the candidates should have among each other."""
+    targets: tuple[float, ...]
+    """Probabilities of the candidates, which sum to 1."""
 
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """Tokens, of which the last `written` are to be learned, and `choices` between tokens."""
+    """Tokens, and what is learned of them."""
 
     skill: Skill
     tokens: tuple[int, ...]
-    written: int = 0
+    spans: tuple[range, ...] = ()
+    """Positions of the texts that are learned."""
     choices: tuple[Choice, ...] = ()
 
-    @property
-    def first_place(self) -> int:
-        """Index of the first token whose successor is learned."""
-        places = [choice.place for choice in self.choices]
-        return min([*places, len(self.tokens) - 1 - self.written])
 
-
-class Teacher:
-    """Makes the samples for one model."""
+class SampleBuilder:
+    """Builds the samples of one model."""
 
     def __init__(self, tokenizer: Tokenizer, template: ChatTemplate, context_length: int) -> None:
-        """Raises `ModelError` if the model can't take decisions."""
+        """Raises `ModelError` if the model cannot take decisions or end an answer."""
         self._tokenizer = tokenizer
         self._prompts = PlanningPrompts.of(tokenizer, template, examples=False)
         self._layout = TranscriptLayout(tokenizer, template, context_length)
-        plain = Calibration()
-        self._split = SplitDecision(tokenizer, plain)
-        self.dependency = DependencyDecision(tokenizer, plain)
+        self._context_length = context_length
+        self._split = SplitDecision(tokenizer, Calibration())
+        self._dependency = DependencyDecision(tokenizer, Calibration())
+        self._budget: int = Settings.model_fields["node_max_tokens"].default
         end = template.end_token
-        self._end = (min(tokenizer.end_tokens) if end is None else end,)
+        if end is None:
+            end = min(tokenizer.end_tokens, default=None)
+        if end is None:
+            raise ModelError("the tokenizer of this model has no token that ends an answer")
+        self._end = (end,)
 
-    def samples(self, example: Example, noise: random.Random | None = None) -> Iterator[Sample]:
-        """All that an example teaches; for `noise` see `dependencies`."""
+    def samples(self, example: Example, noise: random.Random | None = None) -> list[Sample]:
+        """Everything that an example teaches; for `noise` see `dependencies`.
+
+        Raises `InvalidRequestError` if a sample exceeds the model's context.
+        """
+        found: list[Sample] = []
         if example.kind is not None:
-            yield self.split(example)
-        if example.plan:
-            if example.kind is not None:
-                yield self.outline(example)
-            if len(example.plan) > 1:
-                yield self.dependencies(example, noise)
+            found.append(self.split(example))
         if example.texts:
-            yield from self.parts(example)
+            found += (self.outline(example), *self.parts(example))
+        if len(example.plan) > 1:
+            found.append(self.dependencies(example, noise))
+        longest = max((len(sample.tokens) for sample in found), default=0)
+        if longest > self._context_length:
+            raise InvalidRequestError(
+                f"the example {example.question[:60]!r} needs {longest} tokens, and the context "
+                f"of the model is {self._context_length} tokens; shorten or remove it",
+                param="data",
+            )
+        return found
 
     def split(self, example: Example) -> Sample:
         """Whether the answer is split."""
-        prompt = self._prompts.split.build(self._question(example), "")
-        shares = (0.0, 1.0) if example.plan else (1.0, 0.0)
-        choice = Choice(len(prompt) - 1, self._split.candidates, shares)
+        prompt = self._prompts.split.build(self._shown(example.question), "")
+        targets = (0.0, 1.0) if example.plan else (1.0, 0.0)
+        choice = Choice(len(prompt) - 1, self._split.candidates, targets)
         return Sample(Skill.SPLIT, prompt.tokens, choices=(choice,))
 
     def outline(self, example: Example) -> Sample:
         """The titles."""
-        plan = example.plan
-        ask = wording.points(len(plan))
-        prompt = self._prompts.outline.build(self._question(example), "", ask=ask)
-        lines = "".join(outline_line(node.number, node.title) for node in plan)
-        return self._writing(Skill.OUTLINE, prompt, self._tokenizer.text(lines))
+        ask = wording.points(len(example.plan))
+        prompt = self._prompts.outline.build(self._shown(example.question), "", ask=ask)
+        lines = "".join(outline_line(node.number, node.title) for node in example.plan)
+        return _writing(Skill.OUTLINE, prompt.tokens, (*self._tokenizer.text(lines), *self._end))
 
     def dependencies(self, example: Example, noise: random.Random | None = None) -> Sample:
-        """Which earlier parts each part needs, titles given.
+        """The earlier parts that each part needs, titles given.
 
-        With `noise` some earlier lines have wrong dependencies: a planner reads its own, and is to
-        go on well after a mistake.
+        With `noise` some earlier lines have wrong dependencies: a planner reads its own decisions,
+        and must continue well after a mistake.
         """
-        plan, shown = example.plan, list(example.plan)
+        plan = example.plan[: self._dependency.parts]
+        shown = list(plan)
         if noise is not None:
             shown = [
-                replace(node, dependencies=_wrong(node, noise)) if noise.random() < NOISE else node
-                for node in shown
+                replace(node, dependencies=_mistaken(node, noise))
+                if noise.random() < NOISE
+                else node
+                for node in plan
             ]
-        choices = []
+        choices, prompt = [], Prompt(())
         for count in range(1, len(plan)):
             needed = plan[count].dependencies
-            prompt = self.dependency_prompt(example.question, shown[:count], plan[count].title)
-            shares = [1 / len(needed) if n in needed else 0.0 for n in range(1, count + 1)]
-            candidates = self.dependency.candidates(count)
-            choices.append(Choice(len(prompt) - 1, candidates, (0.0 if needed else 1.0, *shares)))
+            earlier, prompt = (
+                prompt,
+                self.decision(example.question, shown[:count], plan[count].title),
+            )
+            if prompt.tokens[: len(earlier)] != earlier.tokens:
+                raise ModelError(
+                    "the tokenizer of this model merges the end of one line of a plan with the "
+                    "start of the next, so it cannot be tuned for planning"
+                )
+            targets = [1 / len(needed) if n in needed else 0.0 for n in range(1, count + 1)]
+            candidates = self._dependency.candidates(count)
+            choices.append(Choice(len(prompt) - 1, candidates, (0.0 if needed else 1.0, *targets)))
         return Sample(Skill.DEPENDENCIES, prompt.tokens, choices=tuple(choices))
 
-    def dependency_prompt(self, question: str, earlier: Sequence[Node], title: str) -> Prompt:
-        """The prompt of one decision on dependencies, as `Decider` builds it."""
-        lines = [
-            dependency_line(node.number, node.title) + dependency_answer(node.dependencies)
-            for node in earlier
-        ]
-        lines.append(dependency_line(len(earlier) + 1, title))
-        shown = shown_question(self._tokenizer, (Message("user", question),))
-        return self._prompts.dependencies.build(shown, "", lines=lines)
+    def decision(self, question: str, earlier: Sequence[Node], title: str) -> Prompt:
+        """The prompt of one decision on dependencies."""
+        lines = dependency_lines(earlier, title)
+        return self._prompts.dependencies.build(self._shown(question), "", lines=lines)
+
+    def undecided(self, question: str, earlier: Sequence[Node], title: str) -> Sample:
+        """One decision on dependencies whose right answer is not known."""
+        prompt = self.decision(question, earlier, title)
+        candidates = self._dependency.candidates(len(earlier))
+        choice = Choice(len(prompt) - 1, candidates, (0.0,) * len(candidates))
+        return Sample(Skill.DEPENDENCIES, prompt.tokens, choices=(choice,))
 
     def parts(self, example: Example) -> Iterator[Sample]:
-        """The text of each part, after those that it sees."""
+        """Each text, after the texts that its part sees; without those it is left out.
+
+        A part that continues the conversation of another is in the same sample.
+        """
         graph = PlanGraph(example.plan)
         texts = {
             node.number: NodeText(node.number, (*self._tokenizer.text(text), *self._end), text)
             for node, text in zip(example.plan, example.texts, strict=True)
+            if text is not None
         }
         conversation = self._layout.start((Message("user", example.question),), "")
+        found: dict[int, Sample] = {}
+        """By the last part of each sample."""
         for node in graph:
-            prompt = conversation.node_prompt(graph, node.number, texts, lambda _: PART_TOKENS)
-            yield Sample(
-                Skill.PART,
-                prompt.prompt.tokens + texts[node.number].tokens,
-                written=len(texts[node.number].tokens),
-            )
+            number = node.number
+            if not texts.keys() >= {number, *graph.ancestors(number)}:
+                continue
+            made = conversation.node_prompt(graph, number, texts, lambda _: self._budget)
+            sample = _writing(Skill.PART, made.prompt.tokens, texts[number].tokens)
+            if number in example.contexts:
+                sample = replace(sample, spans=())
+            continued = found.get(made.continues or 0)
+            if continued and sample.tokens[: len(continued.tokens)] == continued.tokens:
+                del found[made.continues or 0]
+                sample = replace(sample, spans=continued.spans + sample.spans)
+            found[number] = sample
+        yield from (sample for sample in found.values() if sample.spans)
 
-    def chat(self, question: str, answer: Sequence[int]) -> Sample:
+    def answer(self, question: str, answer: Sequence[int]) -> Sample:
         """An ordinary answer, as tokens."""
-        prompt = self.chat_prompt(question)
-        return Sample(Skill.CHAT, (*prompt, *answer), written=len(answer))
+        return _writing(Skill.ANSWER, self.question(question), answer)
 
-    def chat_prompt(self, question: str) -> tuple[int, ...]:
-        """What an ordinary answer follows."""
+    def question(self, question: str) -> tuple[int, ...]:
+        """The prompt of an ordinary answer."""
         return self._layout.sequential((Message("user", question),), "").tokens
 
-    def _question(self, example: Example) -> Segment:
-        return shown_question(self._tokenizer, (Message("user", example.question),))
-
-    def _writing(self, skill: Skill, prompt: Prompt, text: tuple[int, ...]) -> Sample:
-        return Sample(skill, (*prompt.tokens, *text, *self._end), written=len(text) + 1)
+    def _shown(self, question: str) -> Segment:
+        return shown_question(self._tokenizer, (Message("user", question),))
 
 
-def _wrong(node: Node, noise: random.Random) -> tuple[int, ...]:
-    """Dependencies that a planner might choose instead: none, the part before, any other."""
+def _writing(skill: Skill, prompt: Sequence[int], text: Sequence[int]) -> Sample:
+    """A prompt with the text that follows it."""
+    start = len(prompt)
+    return Sample(skill, (*prompt, *text), spans=(range(start, start + len(text)),))
+
+
+def _mistaken(node: Node, noise: random.Random) -> tuple[int, ...]:
+    """Other dependencies: none, the part before, or any earlier part."""
     if node.number == 1:
         return ()
     others = {(), (node.number - 1,), (noise.randrange(1, node.number),)} - {node.dependencies}

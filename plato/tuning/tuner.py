@@ -1,8 +1,7 @@
-"""Tunes a model for planning: LoRA adapters on the product's own prompts.
+"""Tunes a model for planning: a LoRA adapter, trained on the product's own prompts.
 
-What is learned: the decision to split, titles, dependencies, and parts that end and build on each
-other. A penalty keeps the model's other answers as they are. A run that was interrupted goes on at
-its last checkpoint, with the same result.
+It learns the decision to split, titles, dependencies and the texts of parts; a penalty keeps other
+answers as they are. An interrupted run resumes from its last checkpoint.
 """
 
 from __future__ import annotations
@@ -11,6 +10,7 @@ import json
 import logging
 import os
 import random
+import shutil
 import time
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
@@ -18,47 +18,55 @@ from dataclasses import asdict, dataclass, field
 from hashlib import blake2b
 from pathlib import Path
 from statistics import fmean
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
+from plato.engine import EngineError, fingerprint
+from plato.engine.errors import ModelNotSupportedError
 from plato.engine.tokenizer_config import context_length
-from plato.errors import InvalidRequestError, ModelError
+from plato.engine.torch.model import choose_device
+from plato.errors import InvalidRequestError, ModelError, SettingsError
+from plato.models.adapter import CONFIG, check_adapter
 from plato.models.progress import Progress
-from plato.planning.decision import DependencyDecision
 from plato.prompting import ChatTemplate, Tokenizer
-from plato.runs import PlanGraph
-from plato.tuning.calibrate import calibrate, predict, scorer
+from plato.tuning.calibrator import Calibrator
 from plato.tuning.examples import Example
-from plato.tuning.losses import Batch, divergence, losses
-from plato.tuning.measures import measure
+from plato.tuning.losses import Batch
 from plato.tuning.options import TuneOptions
-from plato.tuning.samples import Sample, Skill, Teacher
+from plato.tuning.samples import Sample, SampleBuilder
 
 logger = logging.getLogger(__name__)
 
+T = TypeVar("T")
+
+WORK = ".tuning"
+"""Subfolder with what an interrupted run needs to resume; removed at the end."""
 CHECKPOINT = "checkpoint.pt"
-"""In the folder of the adapter, until it is complete."""
-CHATS = "chats.json"
+ANSWERS = "answers.json"
 REPORT = "report.json"
 CHECKPOINT_S = 60.0
-WARM_UP_SHARE = 0.05
+WARM_UP = 0.05
+"""Fraction of the steps."""
+SAMPLES_PER_ANSWER = 8
+"""In every step one reference answer for so many samples."""
 BUCKET = 16
-"""Batches of similar length are made within so many."""
-CLIP = 1.0
-"""Largest norm of a step's gradient."""
+"""Batches; samples of similar length are batched within a bucket."""
+MAX_GRADIENT_NORM = 1.0
 
 
 @dataclass
 class State:
-    """How far tuning is."""
+    """Progress of the training loop."""
 
     step: int = 0
     best: float | None = None
+    """Lowest held-out loss."""
     since_best: int = 0
-    """Evaluations."""
+    """Evaluations since then."""
     history: list[dict[str, Any]] = field(default_factory=list)
-    over: bool = False
+    """Losses of every evaluation."""
+    stopped: bool = False
 
 
 def tune(
@@ -67,26 +75,58 @@ def tune(
     out: Path,
     options: TuneOptions,
     progress: Progress,
+    *,
+    initial: Path | None = None,
+    name: str | None = None,
 ) -> dict[str, Any]:
-    """Tune the model in `folder`, and write the adapter to `out`; returns the report.
+    """Tune the model in `folder`, and write the adapter to `out`.
 
-    Raises `ModelError` and `InvalidRequestError`.
+    Args:
+        folder: the model.
+        examples: what it learns.
+        out: a folder without an adapter, or with an interrupted run of the same tuning.
+        options: hyperparameters.
+        progress: called after every step.
+        initial: an adapter of this model to start from; its rank is kept.
+        name: of the model, for the adapter's configuration.
+
+    Returns:
+        The report, which is also written to `out`.
+
+    Raises:
+        ModelError: the model or the initial adapter cannot be tuned, or training diverged.
+        InvalidRequestError: the examples or `out` are not suitable.
     """
     training, held_out = divide(examples, options.held_out)
-    if not training or not held_out:
+    for side in (training, held_out):
+        if {bool(example.plan) for example in side if example.kind is not None} != {True, False}:
+            raise InvalidRequestError(
+                f"{len(examples)} examples are too few, or too much alike, to train on some and "
+                "hold out others; both need questions that are split and questions that are not, "
+                "with a `kind`: add some, or the ones that come with Plato",
+                param="data",
+            )
+    if (out / CONFIG).exists():
         raise InvalidRequestError(
-            f"{len(examples)} examples are too few to hold some out; write more", param="data"
+            f"{out} already contains an adapter; use another folder", param="out"
         )
-    return _Tuner(folder, training, held_out, out, options, progress).run()
+    if initial is not None:
+        check_adapter(initial)
+    (out / WORK).mkdir(parents=True, exist_ok=True)
+    tuner = _Tuner(folder, training, held_out, out, options, progress, initial, name)
+    try:
+        return tuner.run()
+    except torch.OutOfMemoryError as error:
+        raise ModelError("the device has too little memory; use a smaller batch") from error
 
 
-def divide(examples: Sequence[Example], share: float) -> tuple[list[Example], list[Example]]:
-    """(training, held out), by question: the same question is always on the same side."""
+def divide(examples: Sequence[Example], fraction: float) -> tuple[list[Example], list[Example]]:
+    """(training, held out), by question: equal questions are always on the same side."""
     sides: tuple[list[Example], list[Example]] = [], []
     for example in examples:
-        name = " ".join(example.question.casefold().split())
-        drawn = int.from_bytes(blake2b(name.encode(), digest_size=4).digest(), "big") / 2**32
-        sides[drawn < share].append(example)
+        words = " ".join(example.question.casefold().split())
+        drawn = int.from_bytes(blake2b(words.encode(), digest_size=4).digest(), "big") / 2**32
+        sides[drawn < fraction].append(example)
     return sides
 
 
@@ -99,170 +139,209 @@ class _Tuner:
         out: Path,
         options: TuneOptions,
         progress: Progress,
+        initial: Path | None,
+        name: str | None,
     ) -> None:
         self._options = options
-        self._out = out
+        self._out, self._work = out, out / WORK
         self._progress = progress
-        self._held_out = held_out
+        self._initial = initial
+        self._name = name or folder.name
+        self._training, self._held_out = training, held_out
+        try:
+            self._device = choose_device(options.device)
+        except (EngineError, SettingsError) as error:
+            raise ModelError(str(error)) from error
         self._tokenizer = Tokenizer.load(str(folder))
         template = ChatTemplate(self._tokenizer)
-        self._teacher = Teacher(self._tokenizer, template, context_length(str(folder)))
-        self._training = training
-        self._count = len(_samples(self._teacher, training))
-        self._tests = _samples(self._teacher, held_out)
-        self._device = _device(options.device)
-        out.mkdir(parents=True, exist_ok=True)
-        self._config = {
-            "model": folder.name,
-            "options": asdict(options),
-            "examples": len(training),
-            "samples": self._count,
+        self._builder = SampleBuilder(self._tokenizer, template, context_length(str(folder)))
+        clean = _samples(self._builder, training)
+        self._count = len(clean)
+        self._tests = _samples(self._builder, held_out)
+        self._model_id = fingerprint(folder, "float32", initial)
+        digest = blake2b(digest_size=8)
+        for sample in (*clean, *self._tests):
+            digest.update(repr(sample).encode())
+        self._run_id = {
+            "model": self._model_id,
+            "samples": digest.hexdigest(),
+            "device": self._device.type,
+            **asdict(options),
         }
-        torch.manual_seed(options.seed)
         progress("Loading the model", 0.0)
-        self._model = _load(folder, self._device)
-        self._questions = [example.question for example in training if example.kind is not None]
+        self._model = _load(folder).to(self._device).eval()
 
     def run(self) -> dict[str, Any]:
-        """Write chats, learn, calibrate, report."""
+        """Write the reference answers, train, calibrate, report."""
         began = time.monotonic()
-        chats = self._chats()
-        self._model = _with_lora(self._model, self._options)
+        asked, tested = self._questions()
+        answers = self._answers([*asked, *tested])
+        references, held_out = answers[: len(asked)], answers[len(asked) :]
+        self._model = _with_lora(self._model, self._options, self._initial)
+        self._best = self._weights()
         weights = [weight for weight in self._model.parameters() if weight.requires_grad]
         optimizer = torch.optim.AdamW(weights, lr=self._options.learning_rate, weight_decay=0.01)
         state = self._resume(optimizer)
         if not state.history:
-            self._evaluate(state, chats)
-        self._learn(state, optimizer, chats)
-        self._set_weights(self._checkpoint()["best"])
+            self._evaluate(state, held_out)
+        self._train(state, optimizer, references, held_out)
+        # As they are stored, so that the calibration is theirs.
+        self._set_weights({n: w.bfloat16().float() for n, w in self._best.items()})
         return self._finish(state, time.monotonic() - began)
 
-    def _learn(self, state: State, optimizer: torch.optim.Optimizer, chats: list[Sample]) -> None:
+    def _train(
+        self,
+        state: State,
+        optimizer: torch.optim.Optimizer,
+        references: Sequence[Sample],
+        held_out: Sequence[Sample],
+    ) -> None:
         options = self._options
-        steps_of_epoch = -(-self._count // options.batch)
-        total = steps_of_epoch * options.epochs
-        every = max(1, steps_of_epoch // options.evaluations)
-        warm_up = max(1, int(WARM_UP_SHARE * total))
+        steps = -(-self._count // options.batch)
+        total = steps * options.epochs
+        interval = max(1, steps // options.evaluations)
+        warm_up = max(1, int(WARM_UP * total))
         saved = time.monotonic()
-        self._model.train()
-        for step, batch in enumerate(self._batches(options.epochs)):
+        for step, samples in enumerate(self._batches()):
+            if state.stopped:
+                break
             if step < state.step:
                 continue
-            if state.over:
-                break
             rate = min((step + 1) / warm_up, (total - step) / max(1, total - warm_up))
             for group in optimizer.param_groups:
                 group["lr"] = options.learning_rate * rate
-            kept = random.Random(f"{options.seed}-{step}").sample(
-                chats, min(len(chats), max(1, options.batch // 4))
-            )
-            loss = self._step(batch, kept)
-            loss.backward()  # type: ignore[no-untyped-call]
-            norm = torch.nn.utils.clip_grad_norm_(self._model.parameters(), CLIP)
-            if not norm.isfinite():
-                raise ModelError(
-                    f"tuning diverged at step {step + 1}; lower the learning rate and go on"
-                )
-            optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
+            self._step(step, samples, references, optimizer)
             state.step = step + 1
-            if state.step % every == 0 or state.step == total:
-                self._evaluate(state, chats)
-                self._save(state, optimizer)
-                saved = time.monotonic()
-            elif time.monotonic() - saved > CHECKPOINT_S:
+            if state.step % interval == 0 or state.step == total:
+                self._evaluate(state, held_out)
+                saved = 0.0
+            if time.monotonic() - saved > CHECKPOINT_S:
                 self._save(state, optimizer)
                 saved = time.monotonic()
             self._progress(f"Step {state.step} of {total}", state.step / total)
-        self._save(state, optimizer)
 
-    def _step(self, samples: Sequence[Sample], chats: Sequence[Sample]) -> torch.Tensor:
+    def _step(
+        self,
+        step: int,
+        samples: Sequence[Sample],
+        references: Sequence[Sample],
+        optimizer: torch.optim.Optimizer,
+    ) -> None:
         batch = Batch.of(samples, self._device)
-        loss = losses(batch, batch.logits(self._model)).mean()
-        if not self._options.keep or not chats:
-            return loss
-        return loss + self._options.keep * self._divergence(chats)
+        loss = batch.losses(batch.logits(self._model)).mean()
+        if references:
+            count = min(len(references), max(1, len(samples) // SAMPLES_PER_ANSWER))
+            some = random.Random(f"{self._options.seed}-{step}").sample(references, count)
+            loss = loss + self._options.kl_weight * self._divergence(some)
+        loss.backward()  # type: ignore[no-untyped-call]
+        norm = torch.nn.utils.clip_grad_norm_(self._model.parameters(), MAX_GRADIENT_NORM)
+        if not norm.isfinite():
+            (self._work / CHECKPOINT).unlink(missing_ok=True)
+            raise ModelError(
+                f"training diverged at step {step + 1}; start again with a lower learning rate"
+            )
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
 
-    def _divergence(self, chats: Sequence[Sample]) -> torch.Tensor:
-        ordinary = Batch.of(chats, self._device)
+    def _divergence(self, answers: Sequence[Sample]) -> torch.Tensor:
+        batch = Batch.of(answers, self._device)
         with torch.no_grad(), self._model.disable_adapter():
-            untuned = ordinary.logits(self._model)
-        return divergence(ordinary, ordinary.logits(self._model), untuned)
+            untuned = batch.logits(self._model)
+        return batch.divergence(batch.logits(self._model), untuned)
 
     @torch.no_grad()
-    def _evaluate(self, state: State, chats: Sequence[Sample]) -> None:
-        """Held-out loss by skill, and whether it is the best so far."""
-        self._model.eval()
-        found: dict[str, list[float]] = defaultdict(list)
-        size = self._options.batch
-        for samples in _chunks(sorted(self._tests, key=lambda s: len(s.tokens)), size):
+    def _evaluate(self, state: State, answers: Sequence[Sample]) -> None:
+        """Record the held-out loss, and keep the weights if it is the lowest so far."""
+        losses: dict[str, list[float]] = defaultdict(list)
+        for samples in _chunks(
+            sorted(self._tests, key=lambda sample: len(sample.tokens)), self._options.batch
+        ):
             batch = Batch.of(samples, self._device)
-            of_samples = losses(batch, batch.logits(self._model)).tolist()
-            for sample, loss in zip(samples, of_samples, strict=True):
-                found[sample.skill].append(loss)
-        if chats:
-            found[Skill.CHAT] = [
-                float(self._divergence(some)) for some in _chunks(chats[: 4 * size], size)
-            ]
-        means = {str(skill): fmean(values) for skill, values in sorted(found.items())}
-        total = sum(means.values()) + (self._options.keep - 1) * means.get(Skill.CHAT.value, 0.0)
-        state.history.append({"step": state.step, "loss": total, **means})
-        if state.best is None or total < state.best:
-            state.best, state.since_best = total, 0
+            found = batch.losses(batch.logits(self._model)).tolist()
+            for sample, loss in zip(samples, found, strict=True):
+                losses[sample.skill.value].append(loss)
+        divergences = [
+            float(self._divergence(some)) for some in _chunks(answers, self._options.batch)
+        ]
+        kl = fmean(divergences) if divergences else 0.0
+        # Weighted as in training.
+        loss = fmean(loss for each in losses.values() for loss in each)
+        loss += self._options.kl_weight * kl
+        if loss != loss:
+            raise ModelError("training diverged; start again with a lower learning rate")
+        means = {skill: fmean(each) for skill, each in sorted(losses.items())}
+        state.history.append({"step": state.step, "loss": loss, "kl": kl, **means})
+        logger.info("step %d: held-out loss %.4f", state.step, loss)
+        if state.best is None or loss < state.best:
+            state.best, state.since_best = loss, 0
             self._best = self._weights()
         else:
             state.since_best += 1
-            state.over = state.since_best >= self._options.patience
-        logger.info("step %d: held-out loss %.4f %s", state.step, total, means)
-        self._model.train()
+            state.stopped = state.since_best >= self._options.patience
 
-    def _batches(self, epochs: int) -> Iterator[list[Sample]]:
+    def _batches(self) -> Iterator[list[Sample]]:
         """All samples in every epoch, in an order that depends on seed and epoch alone."""
         size = self._options.batch
-        for epoch in range(epochs):
+        for epoch in range(self._options.epochs):
             order = random.Random(f"{self._options.seed}/{epoch}")
-            shuffled = _samples(self._teacher, self._training, order)
-            order.shuffle(shuffled)
+            samples = _samples(self._builder, self._training, order)
+            order.shuffle(samples)
             batches = [
                 batch
-                for bucket in _chunks(shuffled, size * BUCKET)
+                for bucket in _chunks(samples, size * BUCKET)
                 for batch in _chunks(sorted(bucket, key=lambda s: len(s.tokens)), size)
             ]
             order.shuffle(batches)
             yield from map(list, batches)
 
-    def _chats(self) -> list[Sample]:
-        """Ordinary answers of the untuned model; from an interrupted run, if there are."""
-        options, file = self._options, self._out / CHATS
-        asked = self._questions
-        random.Random(options.seed).shuffle(asked)
-        asked = asked[: options.chats] if options.keep else []
+    def _questions(self) -> tuple[list[str], list[str]]:
+        """Questions for reference answers in training, and for held-out ones."""
+        count = self._options.reference_answers if self._options.kl_weight else 0
+        order = random.Random(self._options.seed)
+        found = []
+        for examples, number in ((self._training, count), (self._held_out, -(-count // 8))):
+            questions = sorted({example.question for example in examples})
+            found.append(order.sample(questions, min(number, len(questions))))
+        return found[0], found[1]
+
+    def _answers(self, questions: Sequence[str]) -> list[Sample]:
+        """The untuned model's answers, including those of an interrupted run."""
+        file, options = self._work / ANSWERS, self._options
+        run_id = {
+            "model": self._model_id,
+            "seed": options.seed,
+            "tokens": options.reference_tokens,
+        }
+        answers: list[list[int]] = []
         if file.is_file():
             kept = json.loads(file.read_bytes())
-            if [question for question, _ in kept] == asked:
-                return [self._teacher.chat(question, answer) for question, answer in kept]
-        size = options.batch * (8 if self._device.type == "cuda" else 2)
-        answers: list[list[int]] = []
-        for some in _chunks(asked, size):
-            answers += self._answers([self._teacher.chat_prompt(question) for question in some])
-            self._progress("Writing ordinary answers", 0.0)
-        kept = [[q, a] for q, a in zip(asked, answers, strict=True) if a]
-        file.write_text(json.dumps(kept))
-        return [self._teacher.chat(question, answer) for question, answer in kept]
+            if kept["run"] == run_id and kept["questions"] == list(questions):
+                answers = kept["answers"]
+        size = options.batch * (16 if self._device.type == "cuda" else 2)
+        while len(answers) < len(questions):
+            some = questions[len(answers) : len(answers) + size]
+            torch.manual_seed(options.seed + len(answers))
+            answers += self._generate([self._builder.question(question) for question in some])
+            partial = file.with_suffix(".partial")
+            partial.write_text(
+                json.dumps({"run": run_id, "questions": list(questions), "answers": answers})
+            )
+            os.replace(partial, file)
+            self._progress(f"Writing answer {len(answers)} of {len(questions)}", 0.0)
+        return [self._builder.answer(q, a) for q, a in zip(questions, answers, strict=True)]
 
     @torch.inference_mode()
-    def _answers(self, prompts: Sequence[tuple[int, ...]]) -> list[list[int]]:
-        """Sampled continuations of prompts."""
+    def _generate(self, prompts: Sequence[tuple[int, ...]]) -> list[list[int]]:
+        """Sampled continuations, each up to its end token."""
         length = max(map(len, prompts))
-        missing = [length - len(prompt) for prompt in prompts]
-        ids = [(0,) * gap + prompt for gap, prompt in zip(missing, prompts, strict=True)]
-        mask = [(0,) * gap + (1,) * (length - gap) for gap in missing]
+        gaps = [length - len(prompt) for prompt in prompts]
+        ids = [(0,) * gap + prompt for gap, prompt in zip(gaps, prompts, strict=True)]
+        mask = [(0,) * gap + (1,) * (length - gap) for gap in gaps]
         ends = self._tokenizer.end_tokens
-        self._model.eval()
         out = self._model.generate(
             input_ids=torch.tensor(ids, device=self._device),
             attention_mask=torch.tensor(mask, device=self._device),
-            max_new_tokens=self._options.chat_tokens,
+            max_new_tokens=self._options.reference_tokens,
             do_sample=True,
             temperature=0.8,
             top_p=0.95,
@@ -278,69 +357,73 @@ class _Tuner:
     def _finish(self, state: State, seconds: float) -> dict[str, Any]:
         """Calibrate on the held-out examples, and write adapter, calibration and report."""
         self._progress("Calibrating", 1.0)
-        self._model.eval()
-        score = scorer(self._model, self._device, self._options.batch)
-        read = calibrate(self._held_out, self._teacher, self._tokenizer, score)
-        plans = [(e.question, e.plan) for e in self._held_out if len(e.plan) > 1]
-        graphs = predict(plans, self._teacher, DependencyDecision(self._tokenizer, read), score)
-        true = [PlanGraph(plan) for _, plan in plans]
-        self._model.to(torch.bfloat16).save_pretrained(self._out)
-        (self._out / "README.md").unlink(missing_ok=True)  # A form of PEFT's that nobody filled in.
-        read.write(self._out)
+        calibrator = Calibrator(
+            self._model, self._builder, self._tokenizer, self._device, self._options.batch
+        )
+        calibration = calibrator.calibrate(self._held_out)
+        dependencies = calibrator.evaluate(self._held_out, calibration)
+        made = self._work / "adapter"
+        config = self._model.peft_config["default"]
+        config.base_model_name_or_path = self._name
+        self._model.to(torch.bfloat16).save_pretrained(made)
+        calibration.write(made)
         report = {
-            **self._config,
-            "held_out": len(self._held_out),
-            "seconds": round(seconds, 1),
+            "model": self._name,
+            "options": asdict(self._options) | {"rank": config.r},
+            "initial": None if self._initial is None else self._initial.name,
+            "examples": {"training": len(self._training), "held_out": len(self._held_out)},
+            "samples": self._count,
             "device": str(self._device),
             "torch": torch.__version__,
-            "calibration": asdict(read),
-            "dependencies": measure(list(zip(true, graphs, strict=True))),
+            "seconds": round(seconds, 1),
+            "calibration": asdict(calibration),
+            "dependencies": dependencies,
             "losses": {
                 "untuned": state.history[0],
                 "tuned": min(state.history, key=lambda found: found["loss"]),
             },
             "history": state.history,
         }
-        (self._out / REPORT).write_text(json.dumps(report, indent=2) + "\n")
-        for name in (CHECKPOINT, CHATS):
-            (self._out / name).unlink(missing_ok=True)
+        (made / REPORT).write_text(json.dumps(report, indent=2) + "\n")
+        (made / "README.md").unlink(missing_ok=True)  # PEFT's empty form of a model card.
+        # The configuration last: without it, there is no adapter.
+        for file in sorted(made.iterdir(), key=lambda file: file.name == CONFIG):
+            os.replace(file, self._out / file.name)
+        shutil.rmtree(self._work)
         return report
 
     def _resume(self, optimizer: torch.optim.Optimizer) -> State:
-        """Where an interrupted run of the same configuration was."""
-        if not (self._out / CHECKPOINT).is_file():
+        """The state of an interrupted run."""
+        file = self._work / CHECKPOINT
+        if not file.is_file():
             return State()
-        kept = self._checkpoint()
-        if kept["config"] != self._config:
-            logger.warning("the checkpoint in %s is of another tuning; starting anew", self._out)
-            return State()
+        try:
+            kept: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True)
+        except Exception as error:  # A damaged file can fail in any way.
+            raise ModelError(f"{file} is damaged ({error}); remove it to start anew") from error
+        if kept["run"] != self._run_id:
+            raise InvalidRequestError(
+                f"{self._work} is from an interrupted run with other options, examples or another "
+                "model; use another folder, or remove it to start anew",
+                param="out",
+            )
         self._set_weights(kept["weights"])
-        optimizer.load_state_dict(kept["optimizer"])
         self._best = kept["best"]
-        torch.set_rng_state(kept["random"])
-        if self._device.type == "cuda":
-            torch.cuda.set_rng_state(kept["random_cuda"])
-        logger.info("going on at step %d", kept["state"]["step"])
+        optimizer.load_state_dict(kept["optimizer"])
+        logger.info("resuming at step %d", kept["state"]["step"])
         return State(**kept["state"])
 
-    def _checkpoint(self) -> dict[str, Any]:
-        found: dict[str, Any] = torch.load(self._out / CHECKPOINT, weights_only=True)
-        return found
-
     def _save(self, state: State, optimizer: torch.optim.Optimizer) -> None:
-        cuda = self._device.type == "cuda"
+        partial = self._work / f"{CHECKPOINT}.partial"
         kept = {
-            "config": self._config,
+            "run": self._run_id,
             "state": asdict(state),
             "weights": self._weights(),
             "best": self._best,
             "optimizer": optimizer.state_dict(),
-            "random": torch.get_rng_state(),
-            "random_cuda": torch.cuda.get_rng_state() if cuda else None,
         }
-        partial = self._out / f"{CHECKPOINT}.partial"
         torch.save(kept, partial)
-        os.replace(partial, self._out / CHECKPOINT)
+        os.replace(partial, self._work / CHECKPOINT)
 
     def _weights(self) -> dict[str, torch.Tensor]:
         return {
@@ -357,41 +440,44 @@ class _Tuner:
 
 
 def _samples(
-    teacher: Teacher, examples: Sequence[Example], noise: random.Random | None = None
+    builder: SampleBuilder, examples: Sequence[Example], noise: random.Random | None = None
 ) -> list[Sample]:
-    return [sample for example in examples for sample in teacher.samples(example, noise)]
+    return [sample for example in examples for sample in builder.samples(example, noise)]
 
 
-def _chunks(items: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:
+def _chunks(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
     for start in range(0, len(items), size):
         yield items[start : start + size]
 
 
-def _device(name: str) -> torch.device:
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    return torch.device(name)
-
-
-def _load(folder: Path, device: torch.device) -> Any:
+def _load(folder: Path) -> Any:
     from transformers import AutoModelForCausalLM
+
+    from plato.engine.torch.transformers_model import refuse_unsupported
 
     try:
         model: Any = AutoModelForCausalLM.from_pretrained(str(folder), dtype=torch.float32)
+        refuse_unsupported(model.config.get_text_config(), model)
+    except ModelNotSupportedError as error:
+        raise ModelError(str(error)) from error
     except Exception as error:
         raise ModelError(f"the model in {folder} cannot be loaded: {error}") from error
-    return model.to(device)
+    return model
 
 
-def _with_lora(model: Any, options: TuneOptions) -> Any:
-    from peft import LoraConfig, get_peft_model
+def _with_lora(model: Any, options: TuneOptions, initial: Path | None) -> Any:
+    from peft import LoraConfig, PeftModel, get_peft_model
 
     torch.manual_seed(options.seed)
-    config = LoraConfig(
-        r=options.rank,
-        lora_alpha=2 * options.rank,
-        lora_dropout=options.dropout,
-        target_modules="all-linear",
-        task_type="CAUSAL_LM",
-    )
-    return get_peft_model(model, config)
+    if initial is None:
+        config = LoraConfig(
+            r=options.rank,
+            lora_alpha=2 * options.rank,
+            target_modules="all-linear",
+            task_type="CAUSAL_LM",
+        )
+        return get_peft_model(model, config)
+    try:
+        return PeftModel.from_pretrained(model, str(initial), is_trainable=True)
+    except Exception as error:
+        raise ModelError(f"{initial} is not an adapter of this model: {error}") from error

@@ -164,7 +164,7 @@ from plato.settings import Settings
 settings = Settings(model={model_folder!r})
 tools = ModelTools.load(settings)
 new_planner(settings, tools, None)
-public_prompts(settings, tools)
+public_prompts(tools)
 assert not {{"torch", "transformers"}} & set(sys.modules), "imported"
 """
     subprocess.run([sys.executable, "-c", code], check=True, timeout=120)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pytest
 
 from plato.errors import ModelError
-from plato.models.adapter import CONFIG, WEIGHTS, ModelFiles, bundled_adapter, find_adapter
+from plato.models import adapter as module
+from plato.models.adapter import CONFIG, WEIGHTS, ModelFiles, find_adapter
 from plato.settings import DEFAULT_MODEL, Settings
 
 
@@ -21,10 +21,22 @@ def adapter(tmp_path: Path) -> Path:
     return folder
 
 
-def test_the_default_model_comes_with_one_and_others_do_not(tiny_model_folder: str) -> None:
-    assert find_adapter(Settings()) == bundled_adapter(DEFAULT_MODEL)
-    assert find_adapter(Settings(adapter="none")) is None
+def test_the_bundled_one_is_for_the_default_model_alone(
+    adapter: Path, tiny_model_folder: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "BUNDLED", adapter)
+    assert find_adapter(Settings(model=DEFAULT_MODEL)) == adapter
+    assert find_adapter(Settings(model=DEFAULT_MODEL, adapter="none")) is None
     assert find_adapter(Settings(model=tiny_model_folder)) is None
+    assert find_adapter(Settings(model=DEFAULT_MODEL, engine="package.module:name")) is None
+
+
+def test_one_that_is_still_being_made_is_not_used(
+    adapter: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "BUNDLED", adapter)
+    (adapter / CONFIG).unlink()
+    assert find_adapter(Settings(model=DEFAULT_MODEL)) is None
 
 
 def test_a_folder_is_used_for_any_model(adapter: Path, tiny_model_folder: str) -> None:
@@ -32,39 +44,42 @@ def test_a_folder_is_used_for_any_model(adapter: Path, tiny_model_folder: str) -
     assert find_adapter(settings) == adapter
 
 
-def test_it_is_part_of_the_fingerprint(adapter: Path, tiny_model_folder: str) -> None:
+def test_an_engine_that_does_not_merge_is_refused(adapter: Path) -> None:
+    with pytest.raises(ModelError, match=r"only the engine `torch` merges adapters"):
+        find_adapter(Settings(engine="package.module:name", adapter=str(adapter)))
+
+
+def test_it_is_part_of_the_fingerprint_and_its_report_is_not(
+    adapter: Path, tiny_model_folder: str
+) -> None:
     def fingerprint(**fields: str) -> str:
         settings = Settings(model=tiny_model_folder, **fields)
         return ModelFiles.resolve(settings).fingerprint("int8")
 
     before = fingerprint(adapter=str(adapter))
     assert before != fingerprint()
-    (adapter / CONFIG).write_text('{"peft_type": "LORA", "r": 8}')
+    (adapter / "report.json").write_text("{}")
+    assert fingerprint(adapter=str(adapter)) == before
+    (adapter / "plato.json").write_text("{}")
     assert fingerprint(adapter=str(adapter)) not in (before, fingerprint())
 
 
-@pytest.mark.parametrize(
-    ("missing", "problem"),
-    [
-        (CONFIG, f"no {CONFIG}"),
-        (WEIGHTS, f"no {WEIGHTS}"),
-    ],
-)
-def test_what_is_missing_is_named(missing: str, problem: str, adapter: Path) -> None:
+@pytest.mark.parametrize("missing", [CONFIG, WEIGHTS])
+def test_what_is_missing_is_named(missing: str, adapter: Path) -> None:
     (adapter / missing).unlink()
-    with pytest.raises(ModelError, match=rf"which has {problem}; use a folder with .*, or none"):
+    with pytest.raises(ModelError, match=rf"has no {missing}; use a folder with"):
         find_adapter(Settings(adapter=str(adapter)))
 
 
-@pytest.mark.parametrize("content", ["", "[]", "{}", "7"])
+@pytest.mark.parametrize("content", ["", "[]", "{}", "7", '{"peft_type": []}'])
 def test_a_configuration_of_something_else_is_refused(content: str, adapter: Path) -> None:
     (adapter / CONFIG).write_text(content)
-    with pytest.raises(ModelError, match="is not the configuration of an adapter"):
+    with pytest.raises(ModelError, match=rf"{CONFIG} (is not the configuration|has an invalid)"):
         find_adapter(Settings(adapter=str(adapter)))
 
 
-@pytest.mark.parametrize("kind", ["PROMPT_TUNING", "P_TUNING", "PREFIX_TUNING", "XLORA"])
-def test_what_cannot_be_merged_is_refused(kind: str, adapter: Path) -> None:
-    (adapter / CONFIG).write_text(json.dumps({"peft_type": kind}))
-    with pytest.raises(ModelError, match=f"of type {kind}, which cannot be merged"):
+@pytest.mark.parametrize("content", [b"", b"version https://git-lfs", b"\xff\0\0\0\0\0\0\0{}"])
+def test_truncated_weights_are_refused(content: bytes, adapter: Path) -> None:
+    (adapter / WEIGHTS).write_bytes(content)
+    with pytest.raises(ModelError, match="truncated or not safetensors"):
         find_adapter(Settings(adapter=str(adapter)))

@@ -10,7 +10,7 @@ from functools import cache
 from typing import Any
 
 from plato.engine import Chunk, FinishReason, GenerateRequest
-from plato.planning.calibration import Calibration
+from plato.models.calibration import Calibration
 from plato.planning.grammar import outline_line
 from plato.planning.planner import ModelPlanner
 from plato.planning.protocol import PlanEnded, PlanEvent, PlanLine, PlanRequest

@@ -7,7 +7,7 @@ import math
 import pytest
 
 from plato.errors import ModelError
-from plato.planning.calibration import Calibration
+from plato.models.calibration import Calibration
 from plato.planning.decision import (
     LETTERS,
     DependencyDecision,

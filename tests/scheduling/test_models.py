@@ -39,7 +39,7 @@ async def test_every_prompt_is_for_the_model(
         finished(await collect(scheduler, asked))
     prompts = [request.prompt for _, request in pool.requests]
     assert len(prompts) > 6
-    prompts += public_prompts(settings, tools)
+    prompts += public_prompts(tools)
     assert {prompt.fingerprint for prompt in prompts} == {tools.fingerprint}
 
 

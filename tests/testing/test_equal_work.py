@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from plato.engine.torch import TorchEngine, TorchEngineConfig
-from plato.planning.calibration import Calibration
+from plato.models.calibration import Calibration
 from plato.planning.planner import ModelPlanner
 from plato.planning.protocol import PlanEnded, PlanEvent, PlanLine, PlanRequest
 from plato.prompting import ChatTemplate, Tokenizer

@@ -1,4 +1,4 @@
-"""Tuning learns, keeps what it should keep, and goes on after an interruption."""
+"""Tuning learns, keeps ordinary answers, and resumes after an interruption."""
 
 from __future__ import annotations
 
@@ -12,25 +12,34 @@ from safetensors.torch import load_file
 
 from plato.errors import InvalidRequestError, ModelError
 from plato.models.adapter import CONFIG, WEIGHTS, find_adapter
-from plato.planning.calibration import Calibration
+from plato.models.calibration import FILE, Calibration
 from plato.settings import Settings
-from plato.tuning.examples import read_examples
+from plato.tuning.examples import Kind, read_examples
 from plato.tuning.options import TuneOptions
-from plato.tuning.tuner import CHATS, CHECKPOINT, divide, tune
+from plato.tuning.tuner import ANSWERS, CHECKPOINT, REPORT, WORK, divide, tune
 
-EXAMPLES = [example for example in read_examples() if len(example.plan) < 4][::40]
-OPTIONS = TuneOptions(epochs=2, batch=4, rank=2, chats=4, chat_tokens=8, held_out=0.3, device="cpu")
-
-
-def silent(what: str, share: float) -> None:
-    pass
+EXAMPLES = read_examples()[::60]
+OPTIONS = TuneOptions(
+    epochs=2,
+    batch=4,
+    rank=2,
+    learning_rate=5e-3,
+    reference_answers=4,
+    reference_tokens=8,
+    held_out=0.3,
+    device="cpu",
+)
 
 
 class StoppedError(Exception):
     pass
 
 
-def interrupt_at(step: int) -> Callable[[str, float], None]:
+def silent(what: str, share: float) -> None:
+    pass
+
+
+def stop_at(step: int) -> Callable[[str, float], None]:
     def progress(what: str, share: float) -> None:
         if what.startswith(f"Step {step} "):
             raise StoppedError
@@ -38,65 +47,109 @@ def interrupt_at(step: int) -> Callable[[str, float], None]:
     return progress
 
 
+def same_weights(one: Path, other: Path) -> bool:
+    first, second = load_file(one / WEIGHTS), load_file(other / WEIGHTS)
+    assert first.keys() == second.keys()
+    return all((first[name] == second[name]).all() for name in first)
+
+
 @pytest.fixture(scope="module")
-def made(tiny_model_folder: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def folder(tiny_model_folder: str) -> Path:
+    return Path(tiny_model_folder)
+
+
+@pytest.fixture(scope="module")
+def made(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("tuned")
-    tune(Path(tiny_model_folder), EXAMPLES, out, OPTIONS, silent)
+    tune(folder, EXAMPLES, out, OPTIONS, silent, name="owner/tiny")
     return out
 
 
 def test_the_result_is_an_adapter_with_calibration_and_report(made: Path) -> None:
-    assert {file.name for file in made.iterdir()} == {CONFIG, WEIGHTS, "plato.json", "report.json"}
+    assert {file.name for file in made.iterdir()} == {CONFIG, WEIGHTS, FILE, REPORT}
     assert find_adapter(Settings(adapter=str(made))) == made
-    report = json.loads((made / "report.json").read_bytes())
+    config = json.loads((made / CONFIG).read_bytes())
+    assert (config["base_model_name_or_path"], config["r"]) == ("owner/tiny", 2)
+    report = json.loads((made / REPORT).read_bytes())
     assert Calibration.read(made) == Calibration(**report["calibration"])
     assert not Calibration.read(made).examples
-    assert report["losses"]["tuned"]["loss"] < report["losses"]["untuned"]["loss"]
-    assert report["losses"]["untuned"]["chat"] == 0
-    assert 0 < report["losses"]["tuned"]["chat"] < 0.1
+    untuned, tuned = report["losses"]["untuned"], report["losses"]["tuned"]
+    assert all(tuned[skill] < untuned[skill] for skill in ("outline", "dependencies", "split"))
+    assert untuned["kl"] == 0
 
 
-def test_a_run_that_was_interrupted_goes_on_with_the_same_result(
-    made: Path, tiny_model_folder: str, tmp_path: Path
+def test_the_penalty_keeps_ordinary_answers(made: Path, folder: Path, tmp_path: Path) -> None:
+    def kl(out: Path) -> float:
+        losses = json.loads((out / REPORT).read_bytes())["losses"]
+        return float(losses["tuned"]["kl"])
+
+    # No penalty at all would have no answers to measure.
+    tune(folder, EXAMPLES, tmp_path, replace(OPTIONS, kl_weight=1e-6), silent)
+    assert 0 < kl(made) < 0.7 * kl(tmp_path)
+
+
+def test_an_interrupted_run_resumes_with_the_same_result(
+    made: Path, folder: Path, tmp_path: Path
 ) -> None:
-    folder, steps = Path(tiny_model_folder), []
-
-    def count(what: str, share: float) -> None:
-        steps.append(what)
-
-    report = json.loads((made / "report.json").read_bytes())
-    every = report["history"][1]["step"]
+    report = json.loads((made / REPORT).read_bytes())
+    saved = report["history"][1]["step"]
     with pytest.raises(StoppedError):
-        # After an evaluation, where it has saved.
-        tune(folder, EXAMPLES, tmp_path, OPTIONS, interrupt_at(every + 1))
-    assert {CHECKPOINT, CHATS} <= {file.name for file in tmp_path.iterdir()}
-    tune(folder, EXAMPLES, tmp_path, OPTIONS, count)
-    assert not any(what.startswith(f"Step {every} ") for what in steps)
-    once, twice = load_file(made / WEIGHTS), load_file(tmp_path / WEIGHTS)
-    assert once.keys() == twice.keys()
-    assert all((once[name] == twice[name]).all() for name in once)
+        tune(folder, EXAMPLES, tmp_path, OPTIONS, stop_at(saved + 1))
+    assert {file.name for file in (tmp_path / WORK).iterdir()} == {CHECKPOINT, ANSWERS}
+    assert not (tmp_path / CONFIG).exists()
+    steps: list[str] = []
+    tune(folder, EXAMPLES, tmp_path, OPTIONS, lambda what, _: steps.append(what))
+    assert not any(what.startswith(("Writing", f"Step {saved} ")) for what in steps)
+    assert any(what.startswith(f"Step {saved + 1} ") for what in steps)
+    assert same_weights(made, tmp_path)
 
 
-def test_a_checkpoint_of_another_tuning_is_not_gone_on_with(
-    made: Path, tiny_model_folder: str, tmp_path: Path
-) -> None:
-    folder = Path(tiny_model_folder)
+@pytest.mark.parametrize("changed", ["options", "examples"])
+def test_another_tuning_does_not_resume_it(changed: str, folder: Path, tmp_path: Path) -> None:
     with pytest.raises(StoppedError):
-        tune(folder, EXAMPLES, tmp_path, replace(OPTIONS, seed=1), interrupt_at(8))
-    tune(folder, EXAMPLES, tmp_path, OPTIONS, silent)
-    once, again = load_file(made / WEIGHTS), load_file(tmp_path / WEIGHTS)
-    assert all((once[name] == again[name]).all() for name in once)
+        tune(folder, EXAMPLES, tmp_path, replace(OPTIONS, evaluations=20), stop_at(3))
+    options, examples = replace(OPTIONS, evaluations=20), EXAMPLES
+    if changed == "options":
+        options = replace(options, learning_rate=1e-3)
+    else:
+        examples = [*EXAMPLES[1:], replace(EXAMPLES[0], question="Why not?")]
+    with pytest.raises(InvalidRequestError, match="is from an interrupted run with other options"):
+        tune(folder, examples, tmp_path, options, silent)
 
 
-def test_tuning_that_gets_worse_stops_early_with_the_best(
-    tiny_model_folder: str, tmp_path: Path
+def test_a_damaged_checkpoint_is_named(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / WORK).mkdir()
+    (tmp_path / WORK / CHECKPOINT).write_bytes(b"PK")
+    with pytest.raises(ModelError, match=rf"{CHECKPOINT} is damaged .* remove it to start anew"):
+        tune(folder, EXAMPLES, tmp_path, OPTIONS, silent)
+
+
+def test_a_finished_adapter_is_not_overwritten(made: Path, folder: Path) -> None:
+    with pytest.raises(InvalidRequestError, match="already contains an adapter"):
+        tune(folder, EXAMPLES, made, OPTIONS, silent)
+
+
+def test_tuning_that_gets_worse_stops_early_with_the_best_weights(
+    folder: Path, tmp_path: Path
 ) -> None:
-    options = replace(OPTIONS, epochs=30, learning_rate=0.3, patience=1, keep=0.0)
-    report = tune(Path(tiny_model_folder), EXAMPLES, tmp_path, options, silent)
+    options = replace(OPTIONS, epochs=30, learning_rate=0.3, patience=1, kl_weight=0.0)
+    report = tune(folder, EXAMPLES, tmp_path, options, silent)
     losses = [found["loss"] for found in report["history"]]
     assert losses[-1] > min(losses)
     assert len(losses) < 60
-    assert report["losses"]["tuned"]["loss"] == min(losses)
+    if min(losses) == losses[0]:
+        # The untuned weights: LoRA's second matrices are still 0.
+        weights = load_file(tmp_path / WEIGHTS)
+        assert all(not weights[name].any() for name in weights if "lora_B" in name)
+
+
+def test_it_starts_from_another_adapter(made: Path, folder: Path, tmp_path: Path) -> None:
+    options = replace(OPTIONS, rank=8, epochs=1)
+    report = tune(folder, EXAMPLES, tmp_path, options, silent, initial=made)
+    before = json.loads((made / REPORT).read_bytes())
+    # Stored weights are rounded to bfloat16.
+    assert report["history"][0]["loss"] == pytest.approx(before["losses"]["tuned"]["loss"], 1e-2)
+    assert report["options"]["rank"] == 2
 
 
 def test_a_question_is_on_one_side() -> None:
@@ -107,9 +160,22 @@ def test_a_question_is_on_one_side() -> None:
     assert not names[0] & names[1]
 
 
-def test_too_few_examples_are_refused(tiny_model_folder: str, tmp_path: Path) -> None:
-    with pytest.raises(InvalidRequestError, match="1 examples are too few"):
-        tune(Path(tiny_model_folder), EXAMPLES[:1], tmp_path, OPTIONS, silent)
+@pytest.mark.parametrize(
+    "kept", [lambda e: e.plan, lambda e: not e.plan, lambda e: e is EXAMPLES[0]]
+)
+def test_examples_of_one_kind_are_refused(
+    kept: Callable[..., bool], folder: Path, tmp_path: Path
+) -> None:
+    examples = [example for example in EXAMPLES if kept(example)]
+    with pytest.raises(InvalidRequestError, match="are too few, or too much alike"):
+        tune(folder, examples, tmp_path, OPTIONS, silent)
+
+
+def test_an_example_beyond_the_context_is_named(folder: Path, tmp_path: Path) -> None:
+    long = replace(EXAMPLES[0], question="Why so long? " * 20, texts=("word " * 3000,) * 5)
+    assert long.kind is not Kind.FACT
+    with pytest.raises(InvalidRequestError, match=r"'Why so long\? .* shorten or remove it"):
+        tune(folder, [*EXAMPLES, long], tmp_path, OPTIONS, silent)
 
 
 def test_a_folder_without_a_model_is_refused(tmp_path: Path) -> None:

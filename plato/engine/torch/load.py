@@ -7,6 +7,7 @@ import logging
 import os
 import shutil
 import tempfile
+from importlib.metadata import version
 from pathlib import Path
 
 import torch
@@ -24,8 +25,8 @@ from plato.errors import ModelError
 
 logger = logging.getLogger(__name__)
 
-MODEL_LINK = "model"
-"""Beside packed weights, a link to their model: broken if the model has been removed."""
+MODEL_LINK, ADAPTER_LINK = "model", "adapter"
+"""Beside packed weights, links to what they were made of: broken if that has been removed."""
 
 
 def load_model(config: TorchEngineConfig) -> LanguageModel:
@@ -56,7 +57,7 @@ def load_model(config: TorchEngineConfig) -> LanguageModel:
         weights = model.pack(kernels)
         if weights is not None:
             packed = PackedModel(weights, tokenizer, kernels)
-            _keep(weights, file, Path(folder))
+            _keep(weights, file, Path(folder), config.adapter)
             return packed
     if device.type == "cpu" and model.dtype is torch.float32:
         model.replace_modules()
@@ -74,6 +75,8 @@ def packed_file(folder: Path, cache_dir: str | None, adapter: Path | None = None
     place.update(f"{folder.absolute()}\n{cpu_kind()}\n{adapter or ''}".encode())
     state.update(torch.__version__.encode())
     # Not the fingerprint: it does not read all weights, and stale weights must not be used.
+    if adapter is not None:
+        state.update(version("peft").encode())
     for path in model_files(folder, adapter):
         about = path.stat()
         state.update(f"{path.name} {about.st_size} {about.st_mtime_ns}\n".encode())
@@ -94,7 +97,7 @@ def _kept_model(
         return None
 
 
-def _keep(weights: PackedWeights, file: Path, model: Path) -> None:
+def _keep(weights: PackedWeights, file: Path, model: Path, adapter: Path | None) -> None:
     """Write packed weights; remove older ones of this model, and those of models that are gone."""
     folder = file.parent
     try:
@@ -104,16 +107,18 @@ def _keep(weights: PackedWeights, file: Path, model: Path) -> None:
             written = Path(scratch) / file.name
             write_packed(weights, written)
             _flush(written)
-            link = Path(scratch) / MODEL_LINK
-            link.symlink_to(model.absolute(), target_is_directory=True)
-            link.replace(folder / MODEL_LINK)
+            for name, target in ((MODEL_LINK, model), (ADAPTER_LINK, adapter)):
+                if target is not None:
+                    link = Path(scratch) / name
+                    link.symlink_to(target.absolute(), target_is_directory=True)
+                    link.replace(folder / name)
             written.replace(file)
         for other in folder.glob("*.pt"):
             if other != file:
                 other.unlink(missing_ok=True)
         for place in folder.parent.iterdir():
-            link = place / MODEL_LINK
-            if link.is_symlink() and not link.exists():
+            links = (place / MODEL_LINK, place / ADAPTER_LINK)
+            if any(link.is_symlink() and not link.exists() for link in links):
                 shutil.rmtree(place, ignore_errors=True)
     except (OSError, RuntimeError) as error:  # torch raises RuntimeError if the disk is full
         logger.warning("the packed weights cannot be kept in %s: %s", folder, error)

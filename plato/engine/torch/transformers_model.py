@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load_file
 from transformers import AttentionInterface, AutoModelForCausalLM, PreTrainedConfig
 from transformers.utils import logging as transformers_logging
 
@@ -148,12 +149,29 @@ def _load(folder: str, dtype: torch.dtype, adapter: Path | None) -> Any:
 
 
 def _merged(model: Any, adapter: Path) -> Any:
-    """The model with an adapter merged into its weights."""
-    # Late: it is imported only where an adapter is.
-    from peft import PeftModel
+    """The model with an adapter merged into its weights.
+
+    Raises `EngineError` if it cannot be merged, is only partly of this model, or PEFT would merge
+    it incorrectly.
+    """
+    # Late: importing it takes a second, and few models have an adapter.
+    from peft import PeftModel, get_peft_model_state_dict
+    from peft.tuners.tuners_utils import BaseTunerLayer
 
     try:
-        return PeftModel.from_pretrained(model, str(adapter)).merge_and_unload(safe_merge=True)
+        adapted = PeftModel.from_pretrained(model, str(adapter))
+        ends = (model.get_input_embeddings(), model.get_output_embeddings())
+        tied = ends[0].weight is ends[1].weight
+        if tied and any(isinstance(end, BaseTunerLayer) for end in ends):
+            # PEFT would add the change of one end to both.
+            raise ValueError("it changes only one end of embeddings that the model shares")
+        own = set(get_peft_model_state_dict(adapted, save_embedding_layers=False))
+        stored = load_file(adapter / "adapter_model.safetensors").keys()
+        # PEFT stores the original of an embedding that is changed, too.
+        others = own ^ {name for name in stored if not name.endswith(".base_layer.weight")}
+        if others:
+            raise ValueError(f"it is for a model with other layers ({min(others)})")
+        return adapted.merge_and_unload(safe_merge=True)
     except Exception as error:
         raise EngineError(
             f"the adapter in {adapter} cannot be merged into this model: {error}"

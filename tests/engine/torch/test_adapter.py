@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
-from transformers import AutoModelForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM
 
 from plato.engine import EngineError
 from plato.engine.torch import TorchEngineConfig
@@ -63,7 +65,37 @@ def test_packed_weights_of_both_are_kept_apart(
         torch.testing.assert_close(logits(config), before)
 
 
-def test_an_adapter_of_another_model_is_an_error(tiny_folder: str, tmp_path: Path) -> None:
+def made(folder: str, out: Path, **fields: Any) -> Path:
+    """An adapter for the model in `folder`."""
+    torch.manual_seed(1)
+    config = LoraConfig(r=4, init_lora_weights=False, **fields)
+    get_peft_model(AutoModelForCausalLM.from_pretrained(folder), config).save_pretrained(out)
+    return out
+
+
+@pytest.mark.parametrize("changed", [{"num_hidden_layers": 3}, {"intermediate_size": 256}])
+def test_an_adapter_of_another_model_is_refused(
+    changed: dict[str, int], tiny_folder: str, tmp_path: Path
+) -> None:
+    config = AutoConfig.from_pretrained(tiny_folder, **changed)
+    AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path / "model")
+    other = made(str(tmp_path / "model"), tmp_path / "adapter", target_modules="all-linear")
+    with pytest.raises(EngineError, match="other layers|size mismatch"):
+        load_model(TorchEngineConfig(tiny_folder, adapter=other, device="cpu", dtype="float32"))
+
+
+@pytest.mark.parametrize("end", ["lm_head", "embed_tokens"])
+def test_a_change_of_one_end_of_shared_embeddings_is_refused(
+    end: str, tiny_model_folder: str, tmp_path: Path
+) -> None:
+    # PEFT would change both.
+    adapter = made(tiny_model_folder, tmp_path, target_modules=[end])
+    config = TorchEngineConfig(tiny_model_folder, adapter=adapter, device="cpu", dtype="float32")
+    with pytest.raises(EngineError, match="only one end of embeddings that the model shares"):
+        load_model(config)
+
+
+def test_an_adapter_that_matches_nothing_is_refused(tiny_folder: str, tmp_path: Path) -> None:
     (tmp_path / "adapter_config.json").write_text(
         '{"peft_type": "LORA", "r": 4, "target_modules": ["query"]}'
     )
@@ -71,3 +103,22 @@ def test_an_adapter_of_another_model_is_an_error(tiny_folder: str, tmp_path: Pat
     config = TorchEngineConfig(tiny_folder, adapter=tmp_path, device="cpu", dtype="float32")
     with pytest.raises(EngineError, match="cannot be merged into this model"):
         load_model(config)
+
+
+def test_packed_weights_of_a_removed_adapter_are_removed(
+    adapter: Path, tiny_folder: str, tmp_path: Path
+) -> None:
+    if not has_compiled_kernels():
+        pytest.skip("this machine has no C compiler")
+    copy = Path(shutil.copytree(adapter, tmp_path / "copy"))
+    cache = tmp_path / "cache"
+
+    def load(adapter: Path | None) -> None:
+        load_model(
+            TorchEngineConfig(tiny_folder, str(cache), adapter=adapter, device="cpu", dtype="int8")
+        )
+
+    load(copy)
+    shutil.rmtree(copy)
+    load(None)
+    assert len(list((cache / "packed").glob("*/*.pt"))) == 1

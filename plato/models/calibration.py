@@ -1,10 +1,13 @@
-"""How the decisions of one model are read: thresholds, and the prompts that they belong to."""
+"""Thresholds of a model's decisions, and the kind of prompts that they were calibrated with."""
 
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
+from typing import Annotated
+
+from pydantic import ConfigDict, Field, FiniteFloat, TypeAdapter, ValidationError
 
 from plato.errors import ModelError
 from plato.settings import Settings
@@ -21,12 +24,14 @@ class Calibration:
     questions, the rest on 80 how-to tasks of AsyncHow and 48 questions with plans by hand.
     """
 
-    split_threshold: float = 0.00099
+    __pydantic_config__ = ConfigDict(extra="forbid", strict=True)
+
+    split_threshold: Annotated[float, Field(ge=0, le=1)] = 0.00099
     """See `SplitDecision`."""
-    dependency_threshold: float = -1.0
+    dependency_threshold: FiniteFloat = -1.0
     """See `DependencyDecision`, as for the next two."""
-    dependency_margin: float = 1.5
-    previous_bonus: float = 1.0
+    dependency_margin: FiniteFloat = 1.5
+    previous_bonus: FiniteFloat = 1.0
     examples: bool = True
     """Whether the prompts of decisions have examples. A tuned model needs none."""
 
@@ -36,12 +41,20 @@ class Calibration:
         file = adapter and adapter / FILE
         if file is None or not file.is_file():
             return cls()
+        content = file.read_bytes()
         try:
-            return cls(**json.loads(file.read_bytes()))
-        except (ValueError, TypeError) as error:
+            found = TypeAdapter(cls).validate_json(content)
+            missing = {each.name for each in fields(cls)} - json.loads(content).keys()
+            problem = f"{min(missing)} is missing" if missing else None
+        except ValidationError as error:
+            first = error.errors()[0]
+            problem = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
+        if problem is not None:
             raise ModelError(
-                f"{file} is not a calibration ({error}); tune the adapter again, or remove the file"
-            ) from error
+                f"{file} is not a calibration ({problem}); tune the adapter again, or remove the "
+                "file to use the adapter with the prompts and thresholds of untuned models"
+            )
+        return found
 
     @classmethod
     def of(cls, settings: Settings, adapter: Path | None) -> Calibration:
