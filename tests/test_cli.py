@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 from dataclasses import replace
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -256,6 +257,43 @@ class TestReadPlan:
         result = plato("ask", QUESTION, "--plan", str(tmp_path / "none"))
         assert result.exit_code == 1
         assert result.stderr.startswith("plato: the plan in ")
+
+
+class TestTune:
+    @pytest.fixture
+    def data(self, tmp_path: Path) -> Path:
+        """A few examples of every kind."""
+        file = tmp_path / "own.jsonl"
+        lines = (files("plato.tuning") / "data" / "examples.jsonl").read_text("utf-8").splitlines()
+        file.write_text("\n".join(lines[::100]), "utf-8")
+        return file
+
+    def test_its_adapter_can_be_used(
+        self, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        out = tmp_path / "adapter"
+        options = ("--data", str(data), "--epochs", "1", "--kl-weight", "0", "--rank", "2")
+        result = plato("tune", str(out), *options)
+        assert result.exit_code == 0, result.stderr
+        assert json.loads(result.stdout).keys() == {"calibration", "dependencies", "losses"}
+        assert f"PLATO_ADAPTER={out}" in result.stderr
+        monkeypatch.setenv("PLATO_ADAPTER", str(out))
+        assert plato("ask", QUESTION, "--local", "--mode", "sequential").exit_code == 0
+
+    @pytest.mark.parametrize(
+        ("arguments", "wrong"),
+        [
+            (("--data", "none.jsonl"), "none.jsonl cannot be read"),
+            (("--initial", "none"), "none has no adapter_config.json"),
+        ],
+    )
+    def test_what_is_wrong_is_one_line(
+        self, arguments: tuple[str, ...], wrong: str, tmp_path: Path
+    ) -> None:
+        result = plato("tune", str(tmp_path / "out"), *arguments)
+        assert result.exit_code == 1
+        (line,) = [line for line in result.stderr.splitlines() if line.startswith("plato: ")]
+        assert wrong in line
 
 
 def test_asking_a_server_loads_no_model_code() -> None:

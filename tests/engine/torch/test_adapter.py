@@ -80,7 +80,7 @@ def test_an_adapter_of_another_model_is_refused(
     config = AutoConfig.from_pretrained(tiny_folder, **changed)
     AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path / "model")
     other = made(str(tmp_path / "model"), tmp_path / "adapter", target_modules="all-linear")
-    with pytest.raises(EngineError, match="other layers|size mismatch"):
+    with pytest.raises(EngineError, match=r"other layers|size mismatch"):
         load_model(TorchEngineConfig(tiny_folder, adapter=other, device="cpu", dtype="float32"))
 
 
