@@ -22,7 +22,7 @@ from plato.errors import InvalidPlanError, PlatoError
 from plato.logs import configure_logs
 from plato.runs import Mode, Node
 from plato.server.options import ServeOptions
-from plato.settings import MAX_NODES, read_settings
+from plato.settings import MAX_NODES, Settings, read_settings
 
 DEFAULT_URL = "http://127.0.0.1:8000"
 INTERRUPTED = 130
@@ -130,7 +130,7 @@ def tune(
         from plato.tuning.tuner import tune as run
 
         settings = read_settings()
-        configure_logs(settings.log_level)
+        _configure_logs(settings)
         files = data or [Path("bundled")]
         sources = [BUNDLED if str(file) == "bundled" else file for file in files]
         examples = [example for source in sources for example in read_examples(source)]
@@ -271,13 +271,17 @@ async def _client(
     if console.is_terminal:
         console.print("loading the model", style="dim")
     settings = read_settings()
+    _configure_logs(settings)
+    async with await Runtime.open(settings) as runtime:
+        yield LocalClient(runtime)
+
+
+def _configure_logs(settings: Settings) -> None:
+    """Show the log only if a level is set: errors are printed, and users do not need the rest."""
     if "log_level" in settings.model_fields_set:
         configure_logs(settings.log_level)
     else:
-        # Errors are printed; users do not need the log.
         logging.getLogger("plato").addHandler(logging.NullHandler())
-    async with await Runtime.open(settings) as runtime:
-        yield LocalClient(runtime)
 
 
 @contextmanager

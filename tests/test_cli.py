@@ -265,7 +265,7 @@ class TestTune:
         """A few examples of every kind."""
         file = tmp_path / "own.jsonl"
         lines = (files("plato.tuning") / "data" / "examples.jsonl").read_text("utf-8").splitlines()
-        file.write_text("\n".join(lines[::100]), "utf-8")
+        file.write_text("\n".join(lines[::20]), "utf-8")
         return file
 
     def test_its_adapter_can_be_used(

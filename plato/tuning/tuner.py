@@ -400,7 +400,7 @@ class _Tuner:
         try:
             kept: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True)
         except Exception as error:  # A damaged file can fail in any way.
-            raise ModelError(f"{file} is damaged ({error}); remove it to start anew") from error
+            raise ModelError(f"{file} is damaged; remove it to start anew") from error
         if kept["run"] != self._run_id:
             raise InvalidRequestError(
                 f"{self._work} is from an interrupted run with other options, examples or another "

@@ -22,8 +22,8 @@ EXAMPLES = read_examples()[::60]
 OPTIONS = TuneOptions(
     epochs=2,
     batch=4,
-    rank=2,
-    learning_rate=5e-3,
+    rank=4,
+    learning_rate=1e-3,
     reference_answers=4,
     reference_tokens=8,
     held_out=0.3,
@@ -69,12 +69,12 @@ def test_the_result_is_an_adapter_with_calibration_and_report(made: Path) -> Non
     assert {file.name for file in made.iterdir()} == {CONFIG, WEIGHTS, FILE, REPORT}
     assert find_adapter(Settings(adapter=str(made))) == made
     config = json.loads((made / CONFIG).read_bytes())
-    assert (config["base_model_name_or_path"], config["r"]) == ("owner/tiny", 2)
+    assert (config["base_model_name_or_path"], config["r"]) == ("owner/tiny", 4)
     report = json.loads((made / REPORT).read_bytes())
     assert Calibration.read(made) == Calibration(**report["calibration"])
     assert not Calibration.read(made).examples
     untuned, tuned = report["losses"]["untuned"], report["losses"]["tuned"]
-    assert all(tuned[skill] < untuned[skill] for skill in ("outline", "dependencies", "split"))
+    assert all(tuned[name] < untuned[name] for name in ("loss", "outline", "dependencies"))
     assert untuned["kl"] == 0
 
 
@@ -83,9 +83,8 @@ def test_the_penalty_keeps_ordinary_answers(made: Path, folder: Path, tmp_path: 
         losses = json.loads((out / REPORT).read_bytes())["losses"]
         return float(losses["tuned"]["kl"])
 
-    # No penalty at all would have no answers to measure.
-    tune(folder, EXAMPLES, tmp_path, replace(OPTIONS, kl_weight=1e-6), silent)
-    assert 0 < kl(made) < 0.7 * kl(tmp_path)
+    tune(folder, EXAMPLES, tmp_path, replace(OPTIONS, kl_weight=100), silent)
+    assert kl(tmp_path) < 0.7 * kl(made)
 
 
 def test_an_interrupted_run_resumes_with_the_same_result(
@@ -110,7 +109,7 @@ def test_another_tuning_does_not_resume_it(changed: str, folder: Path, tmp_path:
         tune(folder, EXAMPLES, tmp_path, replace(OPTIONS, evaluations=20), stop_at(3))
     options, examples = replace(OPTIONS, evaluations=20), EXAMPLES
     if changed == "options":
-        options = replace(options, learning_rate=1e-3)
+        options = replace(options, learning_rate=2e-3)
     else:
         examples = [*EXAMPLES[1:], replace(EXAMPLES[0], question="Why not?")]
     with pytest.raises(InvalidRequestError, match="is from an interrupted run with other options"):
@@ -120,7 +119,7 @@ def test_another_tuning_does_not_resume_it(changed: str, folder: Path, tmp_path:
 def test_a_damaged_checkpoint_is_named(folder: Path, tmp_path: Path) -> None:
     (tmp_path / WORK).mkdir()
     (tmp_path / WORK / CHECKPOINT).write_bytes(b"PK")
-    with pytest.raises(ModelError, match=rf"{CHECKPOINT} is damaged .* remove it to start anew"):
+    with pytest.raises(ModelError, match=rf"{CHECKPOINT} is damaged; remove it to start anew"):
         tune(folder, EXAMPLES, tmp_path, OPTIONS, silent)
 
 
@@ -149,7 +148,7 @@ def test_it_starts_from_another_adapter(made: Path, folder: Path, tmp_path: Path
     before = json.loads((made / REPORT).read_bytes())
     # Stored weights are rounded to bfloat16.
     assert report["history"][0]["loss"] == pytest.approx(before["losses"]["tuned"]["loss"], 1e-2)
-    assert report["options"]["rank"] == 2
+    assert report["options"]["rank"] == 4
 
 
 def test_a_question_is_on_one_side() -> None:
