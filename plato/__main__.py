@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import sys
 
 
 def main() -> None:
@@ -12,8 +13,12 @@ def main() -> None:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
     from plato import cli
 
-    signal.signal(signal.SIGINT, interrupt)
-    cli.main()
+    try:
+        signal.signal(signal.SIGINT, interrupt)
+        cli.main()
+    except KeyboardInterrupt:
+        # Typer turns it into an exit status only while a command runs, not while it is prepared.
+        sys.exit(cli.INTERRUPTED)
 
 
 if __name__ == "__main__":
