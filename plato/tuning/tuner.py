@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import os
 import random
 import shutil
@@ -267,7 +268,7 @@ class _Tuner:
         # Weighted as in training.
         loss = fmean(loss for each in losses.values() for loss in each)
         loss += self._options.kl_weight * kl
-        if loss != loss:
+        if not math.isfinite(loss):
             raise ModelError("training diverged; start again with a lower learning rate")
         means = {skill: fmean(each) for skill, each in sorted(losses.items())}
         state.history.append({"step": state.step, "loss": loss, "kl": kl, **means})
