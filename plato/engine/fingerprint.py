@@ -15,7 +15,9 @@ FINGERPRINT_BYTES = 8
 WEIGHTS = ".safetensors"
 _SUFFIXES = {WEIGHTS, ".json", ".jinja", ".model", ".txt"}
 """Weights, configuration, tokenizer, chat template and adapter; not what a folder has besides."""
-ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors", "plato.json")
+ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+ADAPTER_CALIBRATION = "plato.json"
+ADAPTER_FILES = (ADAPTER_CONFIG, ADAPTER_WEIGHTS, ADAPTER_CALIBRATION)
 """What prompts, tokens and KV depend on; not the report of how it was tuned."""
 SAMPLES = 1024
 """Tensors that are sampled, over all files."""

@@ -8,6 +8,7 @@ from importlib.resources import files
 from pathlib import Path
 
 from plato.engine import fingerprint
+from plato.engine.fingerprint import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 from plato.errors import ModelError
 from plato.models.folder import is_whole
 from plato.models.resolve import resolve_model
@@ -16,7 +17,7 @@ from plato.settings import DEFAULT_MODEL, Settings
 BUNDLED = Path(str(files("plato.models") / "adapters" / DEFAULT_MODEL.rpartition("/")[2]))
 """The adapter of the default model."""
 NONE = "none"
-CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+CONFIG, WEIGHTS = ADAPTER_CONFIG, ADAPTER_WEIGHTS
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,10 +9,11 @@ from typing import Annotated
 
 from pydantic import ConfigDict, Field, FiniteFloat, TypeAdapter, ValidationError
 
+from plato.engine.fingerprint import ADAPTER_CALIBRATION
 from plato.errors import ModelError
 from plato.settings import Settings
 
-FILE = "plato.json"
+FILE = ADAPTER_CALIBRATION
 """In the folder of an adapter that was tuned for planning."""
 
 

@@ -17,6 +17,7 @@ from transformers import AttentionInterface, AutoModelForCausalLM, PreTrainedCon
 from transformers.utils import logging as transformers_logging
 
 from plato.engine.errors import EngineError, ModelNotSupportedError
+from plato.engine.fingerprint import ADAPTER_WEIGHTS
 from plato.engine.tokenizer_config import TokenizerConfig
 from plato.engine.torch.attention import StepBatch, tree_attention
 from plato.engine.torch.kernels import NativeKernels, new_kernels
@@ -166,7 +167,7 @@ def _merged(model: Any, adapter: Path) -> Any:
             # PEFT would add the change of one end to both.
             raise ValueError("it changes only one end of embeddings that the model shares")
         own = set(get_peft_model_state_dict(adapted, save_embedding_layers=False))
-        stored = load_file(adapter / "adapter_model.safetensors").keys()
+        stored = load_file(adapter / ADAPTER_WEIGHTS).keys()
         # PEFT stores the original of an embedding that is changed, too.
         others = own ^ {name for name in stored if not name.endswith(".base_layer.weight")}
         if others:
