@@ -35,7 +35,7 @@ def key(name: str) -> dict[str, str]:
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         while not condition():  # noqa: ASYNC110
             await asyncio.sleep(0.01)
 
@@ -120,7 +120,7 @@ async def test_a_stream_that_nobody_reads_is_cancelled(runtime: Runtime) -> None
             await asyncio.sleep(60)
 
     scope = {"type": "http", "method": "POST", "path": CHAT, "headers": [], "query_string": b""}
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         await app(scope, receive, send)
         await until(lambda: not len(runtime.scheduler.runs))
     # Its slot is free again.

@@ -59,7 +59,7 @@ async def store(request: pytest.FixtureRequest) -> AsyncIterator[ContextStore]:
 
 async def written(store: ContextStore, asked: RunRequest, state: str) -> RunRecord:
     """The run's record, as soon as it has this state."""
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         while True:
             record = await store.get_run(asked.tenant, asked.run_id)
             if record is not None and record.state == state:
@@ -69,7 +69,7 @@ async def written(store: ContextStore, asked: RunRequest, state: str) -> RunReco
 
 async def released(store: ContextStore, asked: RunRequest) -> int:
     """The fence of the next owner, as soon as there can be one."""
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         while True:
             fence = await store.acquire(asked.tenant, asked.run_id, "somebody else", 1.0)
             if fence is not None:

@@ -115,7 +115,7 @@ async def test_a_consumer_that_does_not_read_is_dropped_and_told(
         await reader.until(lambda: bool(reader.of(NodeStarted)))
         pool.resume(1)
         # The other follower gets everything: nobody waits for the one that is stuck.
-        await asyncio.wait_for(reading, 5)
+        await asyncio.wait_for(reading, 30)
         assert_in_order(reader.events)
         with pytest.raises(SlowConsumerError, match="not read in time"):
             async for _ in stuck:
@@ -155,7 +155,7 @@ async def test_a_call_that_leaves_does_not_take_the_run_from_the_one_that_has_jo
     await second.until(lambda: bool(second.events))
     await first.aclose()
     pool.resume(1, 2)
-    await asyncio.wait_for(joined, 5)
+    await asyncio.wait_for(joined, 30)
     assert_in_order(second.events)
     assert second.report.finish_reason == "stop"
 
@@ -180,9 +180,9 @@ async def test_a_run_outlives_calls_that_come_and_go_before_the_one_that_stays(
     last = Watched()
     joined = asyncio.create_task(last.take(scheduler.run(asked, received)))
     await last.until(lambda: bool(last.events))
-    await asyncio.wait_for(leaving, 5)
+    await asyncio.wait_for(leaving, 30)
     pool.resume(1, 2)
-    await asyncio.wait_for(joined, 5)
+    await asyncio.wait_for(joined, 30)
     assert last.report.finish_reason == "stop"
 
 
@@ -198,7 +198,7 @@ async def test_a_run_that_everybody_has_left_is_cancelled_at_once(
     await anext(calls[1])
     for call in calls:
         assert asked.run_id in scheduler.runs
-        await asyncio.wait_for(call.aclose(), 1)
+        await asyncio.wait_for(call.aclose(), 30)
     assert asked.run_id not in scheduler.runs
 
 

@@ -144,7 +144,7 @@ class TestEnd:
 
         core = await own_engine.inspect(lambda core: core)
         monkeypatch.setattr(core, "step", step)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             results = await asyncio.gather(*tasks, return_exceptions=True)
         for result in results:
             assert isinstance(result, EngineClosedError)
@@ -171,14 +171,14 @@ class TestEnd:
         core = await own_engine.inspect(lambda core: core)
         monkeypatch.setattr(core, "cancel", cancel)
         monkeypatch.setattr(core, "step", step)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             with pytest.raises(EngineClosedError, match="broken"):
                 await task
 
     async def test_close_ends_waiting_consumers(self, own_engine: TorchEngine) -> None:
         tasks = [asyncio.create_task(collect(own_engine, long(node=i))) for i in range(4)]
         await until(lambda: len(own_engine.stats().live) == 4)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             await own_engine.close()
             results = await asyncio.gather(*tasks, return_exceptions=True)
         assert all(isinstance(result, EngineClosedError) for result in results)

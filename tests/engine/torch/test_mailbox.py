@@ -68,7 +68,7 @@ async def test_what_can_wait_grows_and_what_presses_does_not_wait() -> None:
     await asyncio.sleep(0.05)
     assert not growing.done()
     mailbox.put(replace(chunk(2, 3), text="the end of a line\n"))
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         assert (await growing).tokens == (2, 3)
         mailbox.put(chunk(3, 4, finish=FinishReason.LENGTH))
         assert (await mailbox.get()).tokens == (4,)
@@ -78,7 +78,7 @@ async def test_a_chunk_goes_out_after_its_time_and_then_the_next_at_once() -> No
     mailbox = Mailbox(group_s=0.05)
     mailbox.put(chunk(0, 1))
     await mailbox.get()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         mailbox.put(chunk(1, 2))
         assert (await mailbox.get()).tokens == (2,)
         late = asyncio.create_task(mailbox.get())
@@ -95,7 +95,7 @@ async def test_an_error_ends_the_growing() -> None:
     await asyncio.sleep(0.02)
     mailbox.put(EngineClosedError("gone"))
     with pytest.raises(EngineClosedError, match="gone"):
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             await growing
 
 
@@ -110,7 +110,7 @@ async def test_chunks_from_another_thread_arrive() -> None:
 
     sending = asyncio.create_task(asyncio.to_thread(send))
     tokens: tuple[int, ...] = ()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         while len(tokens) < count:
             got = await mailbox.get()
             assert got.offset == len(tokens)
