@@ -9,6 +9,7 @@ import runpy
 import sys
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import aclosing, asynccontextmanager, contextmanager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -23,10 +24,12 @@ from plato.logs import configure_logs
 from plato.runs import Mode, Node
 from plato.server.options import ServeOptions
 from plato.settings import MAX_NODES, Settings, read_settings
+from plato.tuning.options import TuneOptions
 
 DEFAULT_URL = "http://127.0.0.1:8000"
 INTERRUPTED = 130
 """The exit status that shells use for Ctrl-C."""
+TUNING = TuneOptions()
 
 app = typer.Typer(
     help="Answers long questions faster by planning before decoding.",
@@ -109,24 +112,27 @@ def tune(
         list[Path] | None,
         typer.Option(help="Examples as JSON lines; `bundled`, the default: those of Plato."),
     ] = None,
-    epochs: Annotated[int, typer.Option(min=1, help="Maximum passes over the examples.")] = 3,
-    batch: Annotated[int, typer.Option(min=1, help="Samples per step.")] = 8,
-    learning_rate: Annotated[float, typer.Option(min=0, max=1, help="Peak learning rate.")] = 1e-3,
-    rank: Annotated[int, typer.Option(min=1, help="LoRA rank.")] = 16,
+    epochs: Annotated[
+        int, typer.Option(min=1, help="Maximum passes over the examples.")
+    ] = TUNING.epochs,
+    batch: Annotated[int, typer.Option(min=1, help="Samples per step.")] = TUNING.batch,
+    learning_rate: Annotated[
+        float, typer.Option(min=0, max=1, help="Peak learning rate.")
+    ] = TUNING.learning_rate,
+    rank: Annotated[int, typer.Option(min=1, help="LoRA rank.")] = TUNING.rank,
     kl_weight: Annotated[
         float, typer.Option(min=0, help="Weight of the penalty on changes of ordinary answers.")
-    ] = 1.0,
+    ] = TUNING.kl_weight,
     initial: Annotated[
         Path | None, typer.Option(help="Adapter of the same model to start from.")
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, max=2**32 - 1)] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=2**32 - 1)] = TUNING.seed,
 ) -> None:
     """Tune the configured model (PLATO_MODEL) for planning; writes a PEFT adapter."""
     with _errors_to_stderr():
         from plato.models import resolve_model
         from plato.models.progress import shown
         from plato.tuning.examples import BUNDLED, read_examples
-        from plato.tuning.options import TuneOptions
         from plato.tuning.tuner import tune as run
 
         settings = read_settings()
@@ -134,7 +140,8 @@ def tune(
         files = data or [Path("bundled")]
         sources = [BUNDLED if str(file) == "bundled" else file for file in files]
         examples = [example for source in sources for example in read_examples(source)]
-        options = TuneOptions(
+        options = replace(
+            TUNING,
             epochs=epochs,
             batch=batch,
             learning_rate=learning_rate,

@@ -8,6 +8,8 @@ from typing import TextIO, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
+from plato.validation import first_problem
+
 T = TypeVar("T")
 
 
@@ -37,12 +39,7 @@ def read_rows(path: Path, kind: type[T]) -> list[T]:
         try:
             rows.append(adapter.validate_json(line))
         except ValidationError as error:
-            first = error.errors()[0]
-            where = ".".join(map(str, first["loc"]))
-            reason = first["msg"].removeprefix("Value error, ")
-            raise InputError(
-                f"{path}, line {number}: {f'{where}: ' if where else ''}{reason}"
-            ) from error
+            raise InputError(f"{path}, line {number}: {first_problem(error)}") from error
     return rows
 
 

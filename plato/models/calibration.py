@@ -12,6 +12,7 @@ from pydantic import ConfigDict, Field, FiniteFloat, TypeAdapter, ValidationErro
 from plato.engine.fingerprint import ADAPTER_CALIBRATION
 from plato.errors import ModelError
 from plato.settings import Settings
+from plato.validation import first_problem
 
 FILE = ADAPTER_CALIBRATION
 """In the folder of an adapter that was tuned for planning."""
@@ -48,8 +49,7 @@ class Calibration:
             missing = {each.name for each in fields(cls)} - json.loads(content).keys()
             problem = f"{min(missing)} is missing" if missing else None
         except ValidationError as error:
-            first = error.errors()[0]
-            problem = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
+            problem = first_problem(error)
         if problem is not None:
             raise ModelError(
                 f"{file} is not a calibration ({problem}); tune the adapter again, or remove the "

@@ -11,6 +11,7 @@ from pydantic import ValidationError
 from plato.engine import SamplingParams
 from plato.errors import ModelError
 from plato.settings import DEFAULT_MODEL, SamplingFields, Settings
+from plato.validation import first_problem
 
 FILE = "generation_config.json"
 NEUTRAL = SamplingParams(temperature=1.0)
@@ -41,9 +42,7 @@ def read_generation_config(folder: Path) -> SamplingFields:
     except FileNotFoundError:
         return SamplingFields()
     except ValidationError as error:
-        first = error.errors()[0]
-        name = ".".join(map(str, first["loc"])) or "content"
-        problem = f"{name}: {first['msg']}; correct it"
+        problem = f"{first_problem(error)}; correct it"
     except ValueError as error:
         problem = f"{error}; download it again"
     raise ModelError(f"{FILE} in the model folder {folder} is invalid ({problem})")

@@ -3,8 +3,8 @@
 JSON lines with `question`, `kind` and, unless the kind is one that is not split, `parts`: `title`,
 `dependencies` (numbers of earlier parts), `length` (`Length`) and `text`, or `context`: a text that
 is not learned but seen by other parts. What is missing is not learned: a part without a `text`; the
-decision to split without a `kind`; and titles, which are learned from examples with any text,
-because only those were written for a model to imitate.
+decision to split without a `kind`; and titles, which are learned from examples with any text or
+context, because only those were written for a model to imitate.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from plato.errors import InvalidPlanError, InvalidRequestError
 from plato.planning.given import validate_plan
 from plato.runs import Length, Node
 from plato.settings import MAX_NODES
+from plato.validation import first_problem
 
 BUNDLED = files("plato.tuning") / "data" / "examples.jsonl"
 """Written for this project; no question is from a public benchmark."""
@@ -107,8 +108,7 @@ class _Line(_Fields):
         plan = validate_plan(nodes, MAX_NODES) if nodes else ()
         texts = tuple(part.text or part.context for part in self.parts)
         contexts = frozenset(n for n, part in enumerate(self.parts, start=1) if not part.text)
-        written = texts if len(contexts) < len(texts) else ()
-        return Example(self.question, self.kind, plan, written, contexts)
+        return Example(self.question, self.kind, plan, texts if any(texts) else (), contexts)
 
 
 def read_examples(source: Traversable | Path = BUNDLED) -> tuple[Example, ...]:
@@ -133,12 +133,9 @@ def _examples(text: str, source: Traversable | Path) -> Iterator[Example]:
                 f"{source}, line {number}: {error.message}", param="data"
             ) from error
         except ValidationError as error:
-            first = error.errors()[0]
-            place = ".".join(map(str, first["loc"]))
-            reason = first["msg"].removeprefix("Value error, ")
             raise InvalidRequestError(
-                f"{source}, line {number} is not an example ({place}{': ' if place else ''}"
-                f"{reason}); an example has a `question`, a `kind`, and `parts` with `title`, "
-                "`dependencies`, `length` and `text`",
+                f"{source}, line {number} is not an example ({first_problem(error)}); an example "
+                "has a `question`, a `kind`, and `parts` with `title`, `dependencies`, `length` "
+                "and `text`",
                 param="data",
             ) from error

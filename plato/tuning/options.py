@@ -19,7 +19,8 @@ class TuneOptions:
     """LoRA rank, on all linear layers; alpha is twice the rank."""
     kl_weight: float = 1.0
     """Weight of the Kullback-Leibler divergence from the untuned model, in nats per token, on
-    answers that it wrote to the questions of the examples."""
+    answers that it wrote to the questions of the examples, and on parts whose texts are not
+    learned."""
     reference_answers: int = 256
     """Number of those answers."""
     reference_tokens: int = 96

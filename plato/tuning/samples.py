@@ -37,7 +37,7 @@ class Skill(StrEnum):
     DEPENDENCIES = "dependencies"
     PART = "part"
     ANSWER = "answer"
-    """An ordinary answer of the untuned model."""
+    """An ordinary answer or part, as the untuned model writes it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +60,12 @@ class Sample:
     spans: tuple[range, ...] = ()
     """Positions of the texts that are learned."""
     choices: tuple[Choice, ...] = ()
+
+    @classmethod
+    def writing(cls, skill: Skill, prompt: Sequence[int], text: Sequence[int]) -> Sample:
+        """A prompt with the text that follows it, which is learned."""
+        start = len(prompt)
+        return cls(skill, (*prompt, *text), spans=(range(start, start + len(text)),))
 
 
 class SampleBuilder:
@@ -114,7 +120,8 @@ class SampleBuilder:
         ask = wording.points(len(example.plan))
         prompt = self._prompts.outline.build(self._shown(example.question), "", ask=ask)
         lines = "".join(outline_line(node.number, node.title) for node in example.plan)
-        return _writing(Skill.OUTLINE, prompt.tokens, (*self._tokenizer.text(lines), *self._end))
+        titles = (*self._tokenizer.text(lines), *self._end)
+        return Sample.writing(Skill.OUTLINE, prompt.tokens, titles)
 
     def dependencies(self, example: Example, noise: random.Random | None = None) -> Sample:
         """The earlier parts that each part needs, titles given.
@@ -179,7 +186,7 @@ class SampleBuilder:
             if not texts.keys() >= {number, *graph.ancestors(number)}:
                 continue
             made = conversation.node_prompt(graph, number, texts, lambda _: self._budget)
-            sample = _writing(Skill.PART, made.prompt.tokens, texts[number].tokens)
+            sample = Sample.writing(Skill.PART, made.prompt.tokens, texts[number].tokens)
             if number in example.contexts:
                 sample = replace(sample, spans=())
             continued = found.get(made.continues or 0)
@@ -189,22 +196,22 @@ class SampleBuilder:
             found[number] = sample
         yield from (sample for sample in found.values() if sample.spans)
 
-    def answer(self, question: str, answer: Sequence[int]) -> Sample:
-        """An ordinary answer, as tokens."""
-        return _writing(Skill.ANSWER, self.question(question), answer)
+    def ordinary(self, example: Example) -> Iterator[tuple[int, ...]]:
+        """Prompts that the tuned model continues as before.
 
-    def question(self, question: str) -> tuple[int, ...]:
-        """The prompt of an ordinary answer."""
-        return self._layout.sequential((Message("user", question),), "").tokens
+        They are the question, for an answer in one piece, and the parts whose titles are learned,
+        but not their texts, if they see no other parts.
+        """
+        conversation = self._layout.start((Message("user", example.question),), "")
+        yield self._layout.sequential((Message("user", example.question),), "").tokens
+        graph = PlanGraph(example.plan)
+        for node in graph:
+            if node.number in example.contexts and example.texts and not node.dependencies:
+                made = conversation.node_prompt(graph, node.number, {}, lambda _: self._budget)
+                yield made.prompt.tokens
 
     def _shown(self, question: str) -> Segment:
         return shown_question(self._tokenizer, (Message("user", question),))
-
-
-def _writing(skill: Skill, prompt: Sequence[int], text: Sequence[int]) -> Sample:
-    """A prompt with the text that follows it."""
-    start = len(prompt)
-    return Sample(skill, (*prompt, *text), spans=(range(start, start + len(text)),))
 
 
 def _mistaken(node: Node, noise: random.Random) -> tuple[int, ...]:

@@ -35,6 +35,7 @@ from plato.tuning.calibrator import Calibrator
 from plato.tuning.examples import Example
 from plato.tuning.losses import Batch
 from plato.tuning.options import TuneOptions
+from plato.tuning.reference import write_answers
 from plato.tuning.samples import Sample, SampleBuilder
 
 logger = logging.getLogger(__name__)
@@ -175,8 +176,9 @@ class _Tuner:
     def run(self) -> dict[str, Any]:
         """Write the reference answers, train, calibrate, report."""
         began = time.monotonic()
-        asked, tested = self._questions()
-        answers = self._answers([*asked, *tested])
+        count = self._options.reference_answers if self._options.kl_weight else 0
+        asked = self._ordinary(self._training, count)
+        answers = self._reference_answers([*asked, *self._ordinary(self._held_out, -(-count // 8))])
         references, held_out = answers[: len(asked)], answers[len(asked) :]
         self._model = _with_lora(self._model, self._options, self._initial)
         self._best = self._weights()
@@ -189,6 +191,23 @@ class _Tuner:
         # As they are stored, so that the calibration is theirs.
         self._set_weights({n: w.bfloat16().float() for n, w in self._best.items()})
         return self._finish(state, time.monotonic() - began)
+
+    def _ordinary(self, examples: Sequence[Example], count: int) -> list[tuple[int, ...]]:
+        """Up to `count` prompts that the model shall continue as before."""
+        prompts = sorted({p for example in examples for p in self._builder.ordinary(example)})
+        return random.Random(self._options.seed).sample(prompts, min(count, len(prompts)))
+
+    def _reference_answers(self, prompts: Sequence[tuple[int, ...]]) -> list[Sample]:
+        return write_answers(
+            self._model,
+            prompts,
+            self._tokenizer.end_tokens,
+            self._work / ANSWERS,
+            {"model": self._model_id, "seed": self._options.seed},
+            max_tokens=self._options.reference_tokens,
+            batch=self._options.batch * (16 if self._device.type == "cuda" else 2),
+            progress=self._progress,
+        )
 
     def _train(
         self,
@@ -294,66 +313,6 @@ class _Tuner:
             ]
             order.shuffle(batches)
             yield from map(list, batches)
-
-    def _questions(self) -> tuple[list[str], list[str]]:
-        """Questions for reference answers in training, and for held-out ones."""
-        count = self._options.reference_answers if self._options.kl_weight else 0
-        order = random.Random(self._options.seed)
-        found = []
-        for examples, number in ((self._training, count), (self._held_out, -(-count // 8))):
-            questions = sorted({example.question for example in examples})
-            found.append(order.sample(questions, min(number, len(questions))))
-        return found[0], found[1]
-
-    def _answers(self, questions: Sequence[str]) -> list[Sample]:
-        """The untuned model's answers, including those of an interrupted run."""
-        file, options = self._work / ANSWERS, self._options
-        run_id = {
-            "model": self._model_id,
-            "seed": options.seed,
-            "tokens": options.reference_tokens,
-        }
-        answers: list[list[int]] = []
-        if file.is_file():
-            kept = json.loads(file.read_bytes())
-            if kept["run"] == run_id and kept["questions"] == list(questions):
-                answers = kept["answers"]
-        size = options.batch * (16 if self._device.type == "cuda" else 2)
-        while len(answers) < len(questions):
-            some = questions[len(answers) : len(answers) + size]
-            torch.manual_seed(options.seed + len(answers))
-            answers += self._generate([self._builder.question(question) for question in some])
-            partial = file.with_suffix(".partial")
-            partial.write_text(
-                json.dumps({"run": run_id, "questions": list(questions), "answers": answers})
-            )
-            os.replace(partial, file)
-            self._progress(f"Writing answer {len(answers)} of {len(questions)}", 0.0)
-        return [self._builder.answer(q, a) for q, a in zip(questions, answers, strict=True)]
-
-    @torch.inference_mode()
-    def _generate(self, prompts: Sequence[tuple[int, ...]]) -> list[list[int]]:
-        """Sampled continuations, each up to its end token."""
-        length = max(map(len, prompts))
-        gaps = [length - len(prompt) for prompt in prompts]
-        ids = [(0,) * gap + prompt for gap, prompt in zip(gaps, prompts, strict=True)]
-        mask = [(0,) * gap + (1,) * (length - gap) for gap in gaps]
-        ends = self._tokenizer.end_tokens
-        out = self._model.generate(
-            input_ids=torch.tensor(ids, device=self._device),
-            attention_mask=torch.tensor(mask, device=self._device),
-            max_new_tokens=self._options.reference_tokens,
-            do_sample=True,
-            temperature=0.8,
-            top_p=0.95,
-            pad_token_id=0,
-            eos_token_id=sorted(ends),
-        )
-        found = []
-        for row in out[:, length:].tolist():
-            end = next((n for n, token in enumerate(row) if token in ends), len(row) - 1)
-            found.append(row[: end + 1])
-        return found
 
     def _finish(self, state: State, seconds: float) -> dict[str, Any]:
         """Calibrate on the held-out examples, and write adapter, calibration and report."""

@@ -140,12 +140,14 @@ def test_a_line_that_is_not_an_example_is_named(
 def test_what_is_not_known_is_left_out(tmp_path: Path) -> None:
     file = tmp_path / "own.jsonl"
     parts = [{"title": "A", "text": "One."}, {"title": "B", "context": "Two."}, {"title": "C"}]
-    plan = [{"title": "A", "context": "One."}, {"title": "B", "dependencies": [1]}]
-    lines = [{"question": "Why?", "parts": parts}, {"question": "How?", "parts": plan}]
+    seen = [{"title": "A", "context": "One."}, {"title": "B", "dependencies": [1]}]
+    plan = [{"title": "A"}, {"title": "B", "dependencies": [1]}]
+    lines = [{"question": "Why?", "parts": each} for each in (parts, seen, plan)]
     file.write_text("\n".join(map(json.dumps, lines)), "utf-8")
-    written, planned = read_examples(file)
+    written, titled, planned = read_examples(file)
     assert (written.kind, written.texts) == (None, ("One.", "Two.", None))
     assert written.contexts == {2, 3}
+    assert (titled.texts, titled.contexts) == (("One.", None), {1, 2})
     assert planned.texts == ()
 
 

@@ -43,6 +43,20 @@ def test_an_example_teaches_what_it_has(builder: SampleBuilder) -> None:
     assert skills(Example("Who?", Kind.FACT)) == [Skill.SPLIT]
 
 
+def test_what_is_not_learned_is_to_stay_as_it_is(
+    builder: SampleBuilder, tokenizer: Tokenizer
+) -> None:
+    def ordinary(example: Example) -> list[str]:
+        return [tokenizer.decode(prompt) for prompt in builder.ordinary(example)]
+
+    question, *parts = ordinary(replace(EXAMPLE, contexts=frozenset({2, 3})))
+    assert "Solar or wind?" in question
+    assert wording.points(4) not in question
+    assert ["Wind power" in part for part in parts] == [True]
+    # Texts are learned, and titles that are not learned are none of a planner.
+    assert ordinary(EXAMPLE) == ordinary(replace(EXAMPLE, texts=())) == [question]
+
+
 def test_titles_are_written_as_a_planner_reads_them(
     builder: SampleBuilder, tokenizer: Tokenizer
 ) -> None:
