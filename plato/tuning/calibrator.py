@@ -19,7 +19,7 @@ from plato.tuning.losses import Batch
 from plato.tuning.measures import measure
 from plato.tuning.samples import Sample, SampleBuilder
 
-MIN_PARALLELISM = 1.0
+MIN_PARALLELISM = 0.95
 """Dependencies are calibrated to leave this fraction of the true graphs' parallelism."""
 FALSE_SPLIT_COST = 2.0
 """Cost of splitting an answer that must not be split; the opposite error costs 1."""

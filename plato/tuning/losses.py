@@ -52,33 +52,26 @@ class Choices:
     targets: torch.Tensor
     padding: torch.Tensor
     """True where there is no candidate."""
-    weights: torch.Tensor
-    """Those of one sample sum to 1."""
 
     @classmethod
     def of(cls, samples: Sequence[Sample], device: torch.device) -> Choices:
         """On `device`."""
-        entries = [
-            (row, choice, 1 / len(sample.choices))
-            for row, sample in enumerate(samples)
-            for choice in sample.choices
-        ]
-        width = max((len(choice.candidates) for _, choice, _ in entries), default=0)
+        entries = [(row, each) for row, sample in enumerate(samples) for each in sample.choices]
+        width = max((len(choice.candidates) for _, choice in entries), default=0)
         candidates = torch.zeros(len(entries), width, dtype=torch.long)
         targets = torch.zeros(len(entries), width)
         padding = torch.ones(len(entries), width, dtype=torch.bool)
-        for index, (_, choice, _) in enumerate(entries):
+        for index, (_, choice) in enumerate(entries):
             count = len(choice.candidates)
             candidates[index, :count] = torch.tensor(choice.candidates)
             targets[index, :count] = torch.tensor(choice.targets)
             padding[index, :count] = False
         return cls(
-            torch.tensor([row for row, _, _ in entries], device=device, dtype=torch.long),
-            torch.tensor([c.position for _, c, _ in entries], device=device, dtype=torch.long),
+            torch.tensor([row for row, _ in entries], device=device, dtype=torch.long),
+            torch.tensor([c.position for _, c in entries], device=device, dtype=torch.long),
             candidates.to(device),
             targets.to(device),
             padding.to(device),
-            torch.tensor([w for _, _, w in entries], device=device, dtype=torch.float32),
         )
 
 
@@ -128,8 +121,8 @@ class Batch:
     def losses(self, logits: torch.Tensor) -> torch.Tensor:
         """Cross entropy of each sample in nats: [samples].
 
-        Of each span the mean over its tokens, added up over the spans of a sample; of choices,
-        among their candidates, the mean over the sample.
+        Added up over the spans of a sample, of each the mean over its tokens, and over its choices,
+        of each among its candidates: a decision counts as much as a text.
         """
         texts, choices = self.texts, self.choices
         found = logits.new_zeros(self.size)
@@ -141,7 +134,7 @@ class Batch:
             scores = chosen.gather(1, choices.candidates).masked_fill(choices.padding, -torch.inf)
             log_probs = functional.log_softmax(scores, -1).masked_fill(choices.padding, 0.0)
             each = -(choices.targets * log_probs).sum(-1)
-            found = found.index_add(0, choices.rows, each * choices.weights)
+            found = found.index_add(0, choices.rows, each)
         return found
 
     def scores(self, logits: torch.Tensor) -> torch.Tensor:

@@ -123,13 +123,16 @@ def tune(
 
 
 def divide(examples: Sequence[Example], fraction: float) -> tuple[list[Example], list[Example]]:
-    """(training, held out), by question: equal questions are always on the same side."""
+    """(training, held out), by question: equal questions are always on the same side.
+
+    What is there several times to be learned better is held out once.
+    """
     sides: tuple[list[Example], list[Example]] = [], []
     for example in examples:
         words = " ".join(example.question.casefold().split())
         drawn = int.from_bytes(blake2b(words.encode(), digest_size=4).digest(), "big") / 2**32
         sides[drawn < fraction].append(example)
-    return sides
+    return sides[0], list(dict.fromkeys(sides[1]))
 
 
 class _Tuner:
