@@ -30,7 +30,7 @@ from plato.tuning.options import TuneOptions
 from plato.tuning.tuner import tune
 
 OPTIONS = TuneOptions(
-    epochs=1, batch=16, learning_rate=1.5e-3, reference_answers=128, held_out=0.06, evaluations=4
+    epochs=1, batch=16, learning_rate=1.5e-3, reference_answers=128, held_out=0.06, evaluations=2
 )
 PASSES = 3
 """Over the plans of AsyncHow: dependencies are learned slowest."""

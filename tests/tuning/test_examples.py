@@ -49,8 +49,8 @@ def test_there_are_enough_of_every_kind() -> None:
 
 def test_graphs_are_of_all_shapes() -> None:
     shares = Counter(map(shape, SPLIT))
-    assert 0.3 <= shares["independent"] / len(SPLIT) <= 0.5
-    assert 0.5 <= shares["mixed"] / len(SPLIT) <= 0.7
+    assert 0.4 <= shares["independent"] / len(SPLIT) <= 0.6
+    assert 0.4 <= shares["mixed"] / len(SPLIT) <= 0.6
     assert 0.04 <= shares["chain"] / len(SPLIT) <= 0.15
     sizes = {len(example.plan) for example in SPLIT}
     assert sizes == {2, 3, 4, 5, 6}
