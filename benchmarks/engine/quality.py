@@ -1,4 +1,4 @@
-"""Correctness of the engine: exactness in float32, and the perplexity cost of int8."""
+"""Correctness of the engine: exactness in float32, and what int8 and an adapter cost."""
 
 from __future__ import annotations
 
@@ -22,7 +22,10 @@ from benchmarks.engine.harness import (
 )
 from plato.engine.torch.attention import Rows
 from plato.engine.torch.core import EngineCore
+from plato.engine.torch.load import load_model
 from plato.engine.torch.model import LanguageModel
+from plato.models.adapter import find_adapter
+from plato.settings import Settings
 
 TIE = 1e-3
 """Two logits nearer than this may change places with the shape of a batch."""
@@ -156,6 +159,27 @@ def measure_perplexity(bench: Workbench) -> tuple[dict[str, Any], list[dict[str,
                 }
             )
     return {"perplexity_ratio": max(row["ratio"] for row in rows)}, rows
+
+
+def measure_adapter(bench: Workbench) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """Perplexity with the configured adapter over that without, on texts that are no plans."""
+    adapter = find_adapter(Settings())
+    if adapter is None:
+        return {}, []
+    tuned, untuned = load_model(bench.config("float32", adapter=adapter)), bench.model("float32")
+    rows: list[dict[str, Any]] = []
+    for name, tokens in _texts(bench).items():
+        after, before = (loss_by_prefill(model, tokens) for model in (tuned, untuned))
+        rows.append(
+            {
+                "text": name,
+                "tokens": len(tokens),
+                "perplexity_untuned": math.exp(before),
+                "perplexity_tuned": math.exp(after),
+                "ratio": math.exp(after - before),
+            }
+        )
+    return {"adapter_perplexity_ratio": max(row["ratio"] for row in rows)}, rows
 
 
 def _texts(bench: Workbench) -> dict[str, Tokens]:
