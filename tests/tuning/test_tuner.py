@@ -14,7 +14,7 @@ from plato.errors import InvalidRequestError, ModelError
 from plato.models.adapter import CONFIG, WEIGHTS, find_adapter
 from plato.models.calibration import FILE, Calibration
 from plato.settings import Settings
-from plato.tuning.examples import Kind, read_examples
+from plato.tuning.examples import read_examples
 from plato.tuning.options import TuneOptions
 from plato.tuning.tuner import ANSWERS, CHECKPOINT, REPORT, WORK, divide, tune
 
@@ -105,9 +105,9 @@ def test_an_interrupted_run_resumes_with_the_same_result(
 
 @pytest.mark.parametrize("changed", ["options", "examples"])
 def test_another_tuning_does_not_resume_it(changed: str, folder: Path, tmp_path: Path) -> None:
+    options, examples = replace(OPTIONS, evaluations=20, patience=99), EXAMPLES
     with pytest.raises(StoppedError):
-        tune(folder, EXAMPLES, tmp_path, replace(OPTIONS, evaluations=20), stop_at(3))
-    options, examples = replace(OPTIONS, evaluations=20), EXAMPLES
+        tune(folder, examples, tmp_path, options, stop_at(3))
     if changed == "options":
         options = replace(options, learning_rate=2e-3)
     else:
@@ -171,8 +171,9 @@ def test_examples_of_one_kind_are_refused(
 
 
 def test_an_example_beyond_the_context_is_named(folder: Path, tmp_path: Path) -> None:
-    long = replace(EXAMPLES[0], question="Why so long? " * 20, texts=("word " * 3000,) * 5)
-    assert long.kind is not Kind.FACT
+    texts = ("word " * 3000,) * len(EXAMPLES[0].plan)
+    assert texts
+    long = replace(EXAMPLES[0], question="Why so long? " * 20, texts=texts)
     with pytest.raises(InvalidRequestError, match=r"'Why so long\? .* shorten or remove it"):
         tune(folder, [*EXAMPLES, long], tmp_path, OPTIONS, silent)
 
