@@ -148,16 +148,8 @@ def measure_perplexity(bench: Workbench) -> tuple[dict[str, Any], list[dict[str,
     for name, tokens in _texts(bench).items():
         for way, measure in (("prefill", loss_by_prefill), ("decoding", loss_by_decoding)):
             auto, exact = (measure(bench.model(dtype), tokens) for dtype in ("auto", "float32"))
-            rows.append(
-                {
-                    "text": name,
-                    "way": way,
-                    "tokens": len(tokens),
-                    "perplexity_float32": math.exp(exact),
-                    "perplexity_auto": math.exp(auto),
-                    "ratio": math.exp(auto - exact),
-                }
-            )
+            row = {"text": name, "way": way, "tokens": len(tokens)}
+            rows.append(row | _perplexities(float32=exact, auto=auto))
     return {"perplexity_ratio": max(row["ratio"] for row in rows)}, rows
 
 
@@ -170,16 +162,16 @@ def measure_adapter(bench: Workbench) -> tuple[dict[str, Any], list[dict[str, An
     rows: list[dict[str, Any]] = []
     for name, tokens in _texts(bench).items():
         after, before = (loss_by_prefill(model, tokens) for model in (tuned, untuned))
-        rows.append(
-            {
-                "text": name,
-                "tokens": len(tokens),
-                "perplexity_untuned": math.exp(before),
-                "perplexity_tuned": math.exp(after),
-                "ratio": math.exp(after - before),
-            }
-        )
+        row = {"text": name, "tokens": len(tokens)}
+        rows.append(row | _perplexities(untuned=before, tuned=after))
     return {"adapter_perplexity_ratio": max(row["ratio"] for row in rows)}, rows
+
+
+def _perplexities(**losses: float) -> dict[str, float]:
+    """Of two losses by name, and the ratio of the second to the first."""
+    before, after = losses.values()
+    found = {f"perplexity_{name}": math.exp(loss) for name, loss in losses.items()}
+    return found | {"ratio": math.exp(after - before)}
 
 
 def _texts(bench: Workbench) -> dict[str, Tokens]:

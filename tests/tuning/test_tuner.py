@@ -14,7 +14,7 @@ from plato.errors import InvalidRequestError, ModelError
 from plato.models.adapter import CONFIG, WEIGHTS, find_adapter
 from plato.models.calibration import FILE, Calibration
 from plato.settings import Settings
-from plato.tuning.examples import read_examples
+from plato.tuning.examples import Kind, read_examples
 from plato.tuning.options import TuneOptions
 from plato.tuning.tuner import ANSWERS, CHECKPOINT, REPORT, WORK, divide, tune
 
@@ -172,8 +172,9 @@ def test_examples_of_one_kind_are_refused(
 
 def test_an_example_beyond_the_context_is_named(folder: Path, tmp_path: Path) -> None:
     texts = ("word " * 3000,) * len(EXAMPLES[0].plan)
-    assert texts
     long = replace(EXAMPLES[0], question="Why so long? " * 20, texts=texts)
+    assert texts
+    assert long.kind is not Kind.FACT
     with pytest.raises(InvalidRequestError, match=r"'Why so long\? .* shorten or remove it"):
         tune(folder, [*EXAMPLES, long], tmp_path, OPTIONS, silent)
 
