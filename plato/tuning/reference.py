@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Collection, Mapping, Sequence
 from hashlib import blake2b
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any
 import torch
 
 from plato.models.progress import Progress
+from plato.tuning.checkpoint import write_whole
 from plato.tuning.samples import Sample, Skill
 
 
@@ -49,9 +49,7 @@ def write_answers(
         torch.manual_seed(run_id["seed"] + len(answers))
         some = prompts[len(answers) : len(answers) + batch]
         answers += _continue(model, some, end_tokens, max_tokens)
-        partial = file.with_suffix(".partial")
-        partial.write_text(json.dumps({"made_for": made_for, "answers": answers}))
-        os.replace(partial, file)
+        write_whole(file, json.dumps({"made_for": made_for, "answers": answers}).encode())
         progress(f"Writing answer {len(answers)} of {len(prompts)}", 0.0)
     return [
         Sample.writing(Skill.ANSWER, prompt, answer)

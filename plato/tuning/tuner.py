@@ -24,7 +24,6 @@ from typing import Any, TypeVar
 import torch
 
 from plato.engine import EngineError, fingerprint
-from plato.engine.errors import ModelNotSupportedError
 from plato.engine.tokenizer_config import context_length
 from plato.engine.torch.model import choose_device
 from plato.errors import InvalidRequestError, ModelError, SettingsError
@@ -32,11 +31,13 @@ from plato.models.adapter import CONFIG, check_adapter
 from plato.models.progress import Progress
 from plato.prompting import ChatTemplate, Tokenizer
 from plato.tuning.calibrator import Calibrator
+from plato.tuning.checkpoint import Checkpoint
 from plato.tuning.examples import Example
 from plato.tuning.losses import Batch
 from plato.tuning.options import TuneOptions
 from plato.tuning.reference import write_answers
 from plato.tuning.samples import Sample, SampleBuilder
+from plato.tuning.tuned_model import load_untuned, set_weights, trained_weights, with_adapter
 
 logger = logging.getLogger(__name__)
 
@@ -167,14 +168,15 @@ class _Tuner:
         digest = blake2b(digest_size=8)
         for sample in (*clean, *self._tests):
             digest.update(repr(sample).encode())
-        self._run_id = {
+        run_id = {
             "model": self._model_id,
             "samples": digest.hexdigest(),
             "device": self._device.type,
             **asdict(options),
         }
+        self._checkpoint = Checkpoint(self._work / CHECKPOINT, run_id)
         progress("Loading the model", 0.0)
-        self._model = _load(folder).to(self._device).eval()
+        self._model = load_untuned(folder, self._device)
 
     def run(self) -> dict[str, Any]:
         """Write the reference answers, train, calibrate, report."""
@@ -183,8 +185,8 @@ class _Tuner:
         asked = self._ordinary(self._training, count)
         answers = self._reference_answers([*asked, *self._ordinary(self._held_out, -(-count // 8))])
         references, held_out = answers[: len(asked)], answers[len(asked) :]
-        self._model = _with_lora(self._model, self._options, self._initial)
-        self._best = self._weights()
+        self._model = with_adapter(self._model, self._options, self._initial)
+        self._best = trained_weights(self._model)
         weights = [weight for weight in self._model.parameters() if weight.requires_grad]
         optimizer = torch.optim.AdamW(weights, lr=self._options.learning_rate, weight_decay=0.01)
         state = self._resume(optimizer)
@@ -192,7 +194,7 @@ class _Tuner:
             self._evaluate(state, held_out)
         self._train(state, optimizer, references, held_out)
         # As they are stored, so that the calibration is theirs.
-        self._set_weights({n: w.bfloat16().float() for n, w in self._best.items()})
+        set_weights(self._model, {n: w.bfloat16().float() for n, w in self._best.items()})
         return self._finish(state, time.monotonic() - began)
 
     def _ordinary(self, examples: Sequence[Example], count: int) -> list[tuple[int, ...]]:
@@ -259,7 +261,7 @@ class _Tuner:
         loss.backward()  # type: ignore[no-untyped-call]
         norm = torch.nn.utils.clip_grad_norm_(self._model.parameters(), MAX_GRADIENT_NORM)
         if not norm.isfinite():
-            (self._work / CHECKPOINT).unlink(missing_ok=True)
+            self._checkpoint.remove()
             raise ModelError(
                 f"training diverged at step {step + 1}; start again with a lower learning rate"
             )
@@ -297,7 +299,7 @@ class _Tuner:
         logger.info("step %d: held-out loss %.4f", state.step, loss)
         if state.best is None or loss < state.best:
             state.best, state.since_best = loss, 0
-            self._best = self._weights()
+            self._best = trained_weights(self._model)
         else:
             state.since_best += 1
             state.stopped = state.since_best >= self._options.patience
@@ -357,49 +359,22 @@ class _Tuner:
 
     def _resume(self, optimizer: torch.optim.Optimizer) -> State:
         """The state of an interrupted run."""
-        file = self._work / CHECKPOINT
-        if not file.is_file():
+        kept = self._checkpoint.read()
+        if kept is None:
             return State()
-        try:
-            kept: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True)
-        except Exception as error:  # A damaged file can fail in any way.
-            raise ModelError(f"{file} is damaged; remove it to start anew") from error
-        if kept["run"] != self._run_id:
-            raise InvalidRequestError(
-                f"{self._work} is from an interrupted run with other options, examples or another "
-                "model; use another folder, or remove it to start anew",
-                param="out",
-            )
-        self._set_weights(kept["weights"])
+        set_weights(self._model, kept["weights"])
         self._best = kept["best"]
         optimizer.load_state_dict(kept["optimizer"])
         logger.info("resuming at step %d", kept["state"]["step"])
         return State(**kept["state"])
 
     def _save(self, state: State, optimizer: torch.optim.Optimizer) -> None:
-        partial = self._work / f"{CHECKPOINT}.partial"
-        kept = {
-            "run": self._run_id,
-            "state": asdict(state),
-            "weights": self._weights(),
-            "best": self._best,
-            "optimizer": optimizer.state_dict(),
-        }
-        torch.save(kept, partial)
-        os.replace(partial, self._work / CHECKPOINT)
-
-    def _weights(self) -> dict[str, torch.Tensor]:
-        return {
-            name: weight.detach().cpu().clone()
-            for name, weight in self._model.named_parameters()
-            if weight.requires_grad
-        }
-
-    @torch.no_grad()
-    def _set_weights(self, weights: dict[str, torch.Tensor]) -> None:
-        own = dict(self._model.named_parameters())
-        for name, weight in weights.items():
-            own[name].copy_(weight)
+        self._checkpoint.write(
+            state=asdict(state),
+            weights=trained_weights(self._model),
+            best=self._best,
+            optimizer=optimizer.state_dict(),
+        )
 
 
 def _samples(
@@ -411,36 +386,3 @@ def _samples(
 def _chunks(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
     for start in range(0, len(items), size):
         yield items[start : start + size]
-
-
-def _load(folder: Path) -> Any:
-    from transformers import AutoModelForCausalLM
-
-    from plato.engine.torch.transformers_model import refuse_unsupported
-
-    try:
-        model: Any = AutoModelForCausalLM.from_pretrained(str(folder), dtype=torch.float32)
-        refuse_unsupported(model.config.get_text_config(), model)
-    except ModelNotSupportedError as error:
-        raise ModelError(str(error)) from error
-    except Exception as error:
-        raise ModelError(f"the model in {folder} cannot be loaded: {error}") from error
-    return model
-
-
-def _with_lora(model: Any, options: TuneOptions, initial: Path | None) -> Any:
-    from peft import LoraConfig, PeftModel, get_peft_model
-
-    torch.manual_seed(options.seed)
-    if initial is None:
-        config = LoraConfig(
-            r=options.rank,
-            lora_alpha=2 * options.rank,
-            target_modules="all-linear",
-            task_type="CAUSAL_LM",
-        )
-        return get_peft_model(model, config)
-    try:
-        return PeftModel.from_pretrained(model, str(initial), is_trainable=True)
-    except Exception as error:
-        raise ModelError(f"{initial} is not an adapter of this model: {error}") from error
