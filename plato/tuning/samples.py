@@ -202,11 +202,14 @@ class SampleBuilder:
         They are the question, for an answer in one piece, and the parts whose titles are learned,
         but not their texts, if they see no other parts.
         """
-        conversation = self._layout.start((Message("user", example.question),), "")
-        yield self._layout.sequential((Message("user", example.question),), "").tokens
+        messages = (Message("user", example.question),)
+        yield self._layout.sequential(messages, "").tokens
+        if not example.texts:
+            return
+        conversation = self._layout.start(messages, "")
         graph = PlanGraph(example.plan)
         for node in graph:
-            if node.number in example.contexts and example.texts and not node.dependencies:
+            if node.number in example.contexts and not node.dependencies:
                 made = conversation.node_prompt(graph, node.number, {}, lambda _: self._budget)
                 yield made.prompt.tokens
 
