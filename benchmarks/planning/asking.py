@@ -18,7 +18,6 @@ from plato.planning.decider import PlanContext
 from plato.planning.planner import ModelPlanner
 from plato.planning.prompt import shown_question
 from plato.planning.protocol import PlanEnded, PlanLine, PlanRequest
-from plato.planning.titles import refusal
 from plato.runs import Message, Node, PlanGraph
 from plato.settings import Settings
 
@@ -54,7 +53,6 @@ class PlanAsker:
                     nodes.append(event.node)
                 elif isinstance(event, PlanEnded):
                     ended = event
-        bound = self._settings.max_title_words
         return OwnPlan(
             source,
             question.text,
@@ -62,7 +60,6 @@ class PlanAsker:
             followed=len(nodes) >= 2,
             reason=ended.reason,
             refused=ended.refused,
-            cut_titles=tuple(node.title for node in nodes if refusal(node.title, (), bound)),
         )
 
     async def decide(self, question: Question, *, fit: bool) -> Decision:

@@ -29,8 +29,6 @@ class OwnPlan:
     """Why the plan ended early or is not followed."""
     refused: str | None = None
     """The title of the line that was refused, where the plan ended, if one was."""
-    cut_titles: tuple[str, ...] = ()
-    """Titles of the plan that end at their maximum length."""
 
     @property
     def written(self) -> list[str]:
@@ -62,7 +60,6 @@ class OwnPlan:
             "reason": self.reason,
             "refused": self.refused,
             "problems": self.problems,
-            "cut_titles": self.cut_titles,
         }
 
 
@@ -79,8 +76,8 @@ def describe(plans: Sequence[OwnPlan]) -> dict[str, Any]:
     `degenerate_share`: plans with a title that is debris or repeated, or fewer than two titles,
     before any line or plan is refused. `trimmed_share`: plans that ended at a refused line.
     `guard_share`: plans that are not followed. The rest is over plans that are followed:
-    `titles_cut_share`, titles that end at their maximum length; `with_dependencies_share`, plans
-    with any dependency; `parts`, mean per plan; `title_words`, mean per title.
+    `with_dependencies_share`, plans with any dependency; `parts`, mean per plan; `title_words`,
+    mean per title.
     """
     found: dict[str, Any] = {
         "plans": len(plans),
@@ -93,7 +90,6 @@ def describe(plans: Sequence[OwnPlan]) -> dict[str, Any]:
     nodes = [node for plan in followed for node in plan.nodes]
     if nodes:
         found |= {
-            "titles_cut_share": sum(len(plan.cut_titles) for plan in followed) / len(nodes),
             "with_dependencies_share": fmean(
                 any(node.dependencies for node in plan.nodes) for plan in followed
             ),

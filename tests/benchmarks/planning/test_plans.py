@@ -29,9 +29,8 @@ def test_shares_are_of_all_plans_and_contents_of_those_that_are_followed() -> No
     followed = OwnPlan(
         "questions",
         "Why?",
-        (Node(1, "Cost of solar power"), Node(2, "Cost of wind", (1,)), Node(3, "A choice of")),
+        (Node(1, "Cost of solar power"), Node(2, "Cost of wind", (1,)), Node(3, "Choice for us")),
         followed=True,
-        cut_titles=("A choice of",),
     )
     trimmed = plan("Soil", "Water", refused="soil")
     thrown_away = plan("Soil", refused="Water the")
@@ -44,7 +43,6 @@ def test_shares_are_of_all_plans_and_contents_of_those_that_are_followed() -> No
         "too_few_parts_share": 0,
         "trimmed_share": 1 / 2,
         "guard_share": 1 / 4,
-        "titles_cut_share": pytest.approx(1 / 7),
         "with_dependencies_share": pytest.approx(1 / 3),
         "parts": pytest.approx(7 / 3),
         # 4 + 3 + 3, and four titles of one word.
