@@ -22,7 +22,9 @@ def make_engine(settings: Settings, folder: str, name: str) -> Engine:
 
 
 async def test_the_default_engine_is_the_built_in_one(tiny_model_folder: str) -> None:
-    settings = Settings(device="cpu", dtype="float32", kv_budget_mb=4, decoder_threads=1)
+    settings = Settings(
+        adapter="none", device="cpu", dtype="float32", kv_budget_mb=4, decoder_threads=1
+    )
     engine = new_engine(settings, tiny_model_folder, "decoder-0")
     assert engine.stats().dtype == "float32"
     await engine.close()

@@ -70,7 +70,7 @@ class Calibrator:
             graphs = [_graph(plan, of, decision) for plan, of in zip(plans, scores, strict=True)]
             found = measure(list(zip(map(PlanGraph, plans), graphs, strict=True)))
             parallelism = min(found["parallelism_ratio"], MIN_PARALLELISM)
-            return parallelism, found["edge_f1"] + found["dependency_recall"]
+            return parallelism, found["edge_f1"]
 
         grid = (
             replace(tuned, dependency_threshold=threshold, dependency_margin=margin)

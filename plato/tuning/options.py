@@ -23,8 +23,11 @@ class TuneOptions:
     learned."""
     reference_answers: int = 256
     """Number of those answers."""
-    reference_tokens: int = 96
-    """Maximum length of each, in tokens."""
+    reference_tokens: int = 192
+    """Maximum length of each, in tokens. With less, few of them end, and answers become shorter."""
+    kept: float = 0.75
+    """Fraction of the learned change that is kept at the end: it costs little of what was learned,
+    and saves most of what changed elsewhere (Wortsman et al., 2022, arXiv 2109.01903)."""
     held_out: float = 0.1
     """Fraction of the examples used for early stopping, calibration and the report."""
     evaluations: int = 2

@@ -69,3 +69,11 @@ def set_weights(model: Any, weights: Weights) -> None:
     own = dict(model.named_parameters())
     for name, weight in weights.items():
         own[name].copy_(weight)
+
+
+def as_stored(weights: Weights, kept: float) -> Weights:
+    """`weights` with the fraction `kept` of the change that they make, rounded to bfloat16."""
+    return {
+        name: (weight * kept if "lora_B" in name else weight).bfloat16().float()
+        for name, weight in weights.items()
+    }

@@ -37,7 +37,13 @@ from plato.tuning.losses import Batch
 from plato.tuning.options import TuneOptions
 from plato.tuning.reference import write_answers
 from plato.tuning.samples import Sample, SampleBuilder
-from plato.tuning.tuned_model import load_untuned, set_weights, trained_weights, with_adapter
+from plato.tuning.tuned_model import (
+    as_stored,
+    load_untuned,
+    set_weights,
+    trained_weights,
+    with_adapter,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -193,9 +199,9 @@ class _Tuner:
         if not state.history:
             self._evaluate(state, held_out)
         self._train(state, optimizer, references, held_out)
-        # As they are stored, so that the calibration is theirs.
-        set_weights(self._model, {n: w.bfloat16().float() for n, w in self._best.items()})
-        return self._finish(state, time.monotonic() - began)
+        # Calibration and report are of what is stored.
+        set_weights(self._model, as_stored(self._best, self._options.kept))
+        return self._finish(state, self._measure(held_out), time.monotonic() - began)
 
     def _ordinary(self, examples: Sequence[Example], count: int) -> list[tuple[int, ...]]:
         """Up to `count` prompts that the model shall continue as before."""
@@ -274,9 +280,24 @@ class _Tuner:
             untuned = batch.logits(self._model)
         return batch.divergence(batch.logits(self._model), untuned)
 
-    @torch.no_grad()
     def _evaluate(self, state: State, answers: Sequence[Sample]) -> None:
         """Record the held-out loss, and keep the weights if it is the lowest so far."""
+        found = self._measure(answers)
+        loss = found["loss"]
+        if not math.isfinite(loss):
+            raise ModelError("training diverged; start again with a lower learning rate")
+        state.history.append({"step": state.step, **found})
+        logger.info("step %d: held-out loss %.4f", state.step, loss)
+        if state.best is None or loss < state.best:
+            state.best, state.since_best = loss, 0
+            self._best = trained_weights(self._model)
+        else:
+            state.since_best += 1
+            state.stopped = state.since_best >= self._options.patience
+
+    @torch.no_grad()
+    def _measure(self, answers: Sequence[Sample]) -> dict[str, float]:
+        """Held-out loss, divergence on `answers`, and the mean loss of every skill."""
         losses: dict[str, list[float]] = defaultdict(list)
         for samples in _chunks(
             sorted(self._tests, key=lambda sample: len(sample.tokens)), self._options.batch
@@ -291,18 +312,8 @@ class _Tuner:
         kl = fmean(divergences) if divergences else 0.0
         # Weighted as in training.
         loss = fmean(loss for each in losses.values() for loss in each)
-        loss += self._options.kl_weight * kl
-        if not math.isfinite(loss):
-            raise ModelError("training diverged; start again with a lower learning rate")
         means = {skill: fmean(each) for skill, each in sorted(losses.items())}
-        state.history.append({"step": state.step, "loss": loss, "kl": kl, **means})
-        logger.info("step %d: held-out loss %.4f", state.step, loss)
-        if state.best is None or loss < state.best:
-            state.best, state.since_best = loss, 0
-            self._best = trained_weights(self._model)
-        else:
-            state.since_best += 1
-            state.stopped = state.since_best >= self._options.patience
+        return {"loss": loss + self._options.kl_weight * kl, "kl": kl, **means}
 
     def _batches(self) -> Iterator[list[Sample]]:
         """All samples in every epoch, in an order that depends on seed and epoch alone."""
@@ -319,7 +330,7 @@ class _Tuner:
             order.shuffle(batches)
             yield from map(list, batches)
 
-    def _finish(self, state: State, seconds: float) -> dict[str, Any]:
+    def _finish(self, state: State, tuned: dict[str, float], seconds: float) -> dict[str, Any]:
         """Calibrate on the held-out examples, and write adapter, calibration and report."""
         self._progress("Calibrating", 1.0)
         calibrator = Calibrator(
@@ -343,10 +354,7 @@ class _Tuner:
             "seconds": round(seconds, 1),
             "calibration": asdict(calibration),
             "dependencies": dependencies,
-            "losses": {
-                "untuned": state.history[0],
-                "tuned": min(state.history, key=lambda found: found["loss"]),
-            },
+            "losses": {"untuned": state.history[0], "tuned": tuned},
             "history": state.history,
         }
         (made / REPORT).write_text(json.dumps(report, indent=2) + "\n")

@@ -17,7 +17,9 @@ GRAMMAR = 'start: "The " /[a-z]{3}/ " ends here"'
 
 @pytest.fixture
 def settings() -> Settings:
-    return Settings(device="cpu", dtype="float32", kv_budget_mb=8, decoder_threads=1)
+    return Settings(
+        adapter="none", device="cpu", dtype="float32", kv_budget_mb=8, decoder_threads=1
+    )
 
 
 async def decode(

@@ -70,10 +70,10 @@ async def undisturbed(cluster: Cluster, known: list[str]) -> str:
     return known[0]
 
 
-def slow(cluster: Cluster) -> None:
+def slow(cluster: Cluster, slow_s: float = 0.02) -> None:
     """Make runs long enough to be disturbed."""
     for switch in cluster.pool.switches.values():
-        switch.slow_s = 0.02
+        switch.slow_s = slow_s
 
 
 async def eventually(condition: Callable[[], Awaitable[object]]) -> None:
@@ -216,6 +216,7 @@ async def test_a_follower_does_not_wait_for_an_end_that_was_evicted(
     first, second = cluster.schedulers
     await first.scheduler.open(asked)
     await logged(cluster, asked, NodeFinished, 1)
+    slow(cluster, 1.0)
     following = asyncio.create_task(followed(second, asked))
     assert isinstance(cluster.store, MemoryContextStore)
     await asyncio.sleep(0.5)

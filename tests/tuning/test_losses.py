@@ -9,6 +9,7 @@ import torch
 from torch.nn import functional
 from transformers import AutoModelForCausalLM
 
+from plato.tuning import losses as losses_module
 from plato.tuning.losses import Batch
 from plato.tuning.samples import Choice, Sample, Skill
 
@@ -19,6 +20,12 @@ CHOICE = Sample(
     tuple(range(50, 62)),
     choices=(Choice(4, (7, 8), (1.0, 0.0)), Choice(11, (7, 8, 9), (0.0, 0.5, 0.5))),
 )
+
+
+@pytest.fixture(autouse=True)
+def exact(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Float32, whatever this processor computes fastest."""
+    monkeypatch.setattr(losses_module, "_has_fast_bfloat16", lambda _: False)
 
 
 @pytest.fixture(scope="module")

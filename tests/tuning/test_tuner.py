@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 from safetensors.torch import load_file
 
 from plato.errors import InvalidRequestError, ModelError
@@ -85,6 +86,15 @@ def test_the_penalty_keeps_ordinary_answers(made: Path, folder: Path, tmp_path: 
 
     tune(folder, EXAMPLES, tmp_path, replace(OPTIONS, kl_weight=100), silent)
     assert kl(tmp_path) < 0.7 * kl(made)
+
+
+def test_a_fraction_of_the_change_is_kept(made: Path, folder: Path, tmp_path: Path) -> None:
+    tune(folder, EXAMPLES, tmp_path, replace(OPTIONS, kept=0.5), silent, name="owner/tiny")
+    halved, whole = load_file(tmp_path / WEIGHTS), load_file(made / WEIGHTS)
+    for name, weight in whole.items():
+        fraction = 0.5 / OPTIONS.kept if "lora_B" in name else 1
+        # Both are rounded to bfloat16.
+        torch.testing.assert_close(halved[name], fraction * weight, rtol=2e-2, atol=1e-6)
 
 
 def test_an_interrupted_run_resumes_with_the_same_result(
