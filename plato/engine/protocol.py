@@ -93,6 +93,16 @@ class StopConditions:
 
 
 @dataclass(frozen=True, slots=True)
+class Grammar:
+    """One language in the notations that decoders read; each engine uses the one it knows."""
+
+    lark: str
+    """llguidance's dialect of Lark."""
+    gbnf: str
+    """GBNF of llama.cpp, which xgrammar reads as EBNF."""
+
+
+@dataclass(frozen=True, slots=True)
 class Lease:
     """The consumer of a sequence. Unless renewed within `ttl_s` seconds, the engine cancels it.
 
@@ -119,8 +129,8 @@ class GenerateRequest:
     stop matching, random numbers and the detokeniser resume behind them."""
     sampling: SamplingParams = field(default_factory=SamplingParams)
     stop: StopConditions = field(default_factory=StopConditions)
-    grammar: str | None = None
-    """A Lark grammar (llguidance dialect) that the output must match."""
+    grammar: Grammar | None = None
+    """What the output must match."""
     script: tuple[int, ...] = ()
     """Output tokens that replace the sampled ones, one step each as usual (to benchmark equal
     work). With a grammar they must match it, and tokens that it forces take no step."""

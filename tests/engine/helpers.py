@@ -10,7 +10,15 @@ from typing import Any
 
 import torch
 
-from plato.engine import Chunk, FinishReason, GenerateRequest, Prompt, Segment, StopConditions
+from plato.engine import (
+    Chunk,
+    FinishReason,
+    GenerateRequest,
+    Grammar,
+    Prompt,
+    Segment,
+    StopConditions,
+)
 from plato.engine.torch import TorchEngine
 from plato.engine.torch.core import EngineCore
 
@@ -70,7 +78,7 @@ def some_tokens(count: int, seed: int = 0) -> tuple[int, ...]:
 def ask(*segments: Segment | Iterable[int], tenant: str = "", **fields: Any) -> GenerateRequest:
     """A request for eight tokens that ends at its budget, unless told otherwise.
 
-    Plain token ids become a private segment.
+    Plain token ids become a private segment, and text a grammar in Lark.
     """
     parts = tuple(s if isinstance(s, Segment) else Segment(tuple(s)) for s in segments)
     defaults = {
@@ -79,6 +87,8 @@ def ask(*segments: Segment | Iterable[int], tenant: str = "", **fields: Any) -> 
         "max_tokens": 8,
         "stop": StopConditions(end_tokens=False),
     }
+    if isinstance(fields.get("grammar"), str):
+        fields["grammar"] = Grammar(lark=fields["grammar"], gbnf="")
     return GenerateRequest(prompt=Prompt(parts, tenant), **{**defaults, **fields})
 
 

@@ -13,7 +13,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from llguidance.gbnf_to_lark import gbnf_to_lark
 
-from plato.planning.grammar import MIN_PARTS, outline_line, outline_rules, outline_title
+from plato.planning.grammar import (
+    MIN_PARTS,
+    outline_grammar,
+    outline_line,
+    outline_rules,
+    outline_title,
+)
 from plato.planning.rules import (
     START,
     Characters,
@@ -146,6 +152,12 @@ def test_rules_that_are_no_terminals_may_refer_to_each_other_and_contain_anythin
         assert verdicts(accepted_by, text) == {True}
     for text in ("<>", "<1111>", "<x>", f"<{odd[1:]}>"):
         assert verdicts(accepted_by, text) == {False}
+
+
+def test_the_grammar_of_outlines_has_every_notation_of_its_rules() -> None:
+    title = title_of_words(3, 6)
+    rules, grammar = outline_rules(5, title), outline_grammar(5, title)
+    assert (grammar.lark, grammar.gbnf) == (lark(rules), gbnf(rules))
 
 
 @cache

@@ -128,7 +128,7 @@ class EngineCore:
         text.push(request.emitted)  # Its text was released by the earlier attempt.
         matcher = None
         if request.grammar is not None:
-            matcher = self._grammars.matcher(request.grammar, request.emitted)
+            matcher = self._grammars.matcher(request.grammar.lark, request.emitted)
         sequence = Sequence(request, text, matcher, sink)
         if request.lease is not None:
             self._extend(request.lease.owner, request.lease.ttl_s)
