@@ -27,13 +27,13 @@ from benchmarks.engine.harness import (
     timed_step,
 )
 from plato.engine import Grammar
+from plato.engine.text import TextStream
 from plato.engine.torch import grammar as grammars
 from plato.engine.torch import layers, linear, sampling
 from plato.engine.torch.core import EngineCore
 from plato.engine.torch.kernels import NativeKernels, new_kernels
 from plato.engine.torch.model import LanguageModel
 from plato.engine.torch.packed import PackedModel
-from plato.engine.torch.text import TextStream
 from plato.engine.torch.transformers_model import TransformersModel
 from plato.planning.grammar import outline_grammar
 from plato.planning.titles import title_of_words

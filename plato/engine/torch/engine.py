@@ -15,12 +15,12 @@ from typing import TypeVar, cast
 import torch
 
 from plato.engine.errors import EngineClosedError, EngineError
+from plato.engine.mailbox import Mailbox
 from plato.engine.prompt import Prompt
 from plato.engine.protocol import Chunk, EngineStats, GenerateRequest, KVEventBatch, KVPiece
 from plato.engine.torch.config import TorchEngineConfig
 from plato.engine.torch.core import EngineCore
 from plato.engine.torch.load import load_model
-from plato.engine.torch.mailbox import Mailbox
 from plato.engine.torch.model import use_one_thread
 from plato.engine.torch.protocol import Model
 from plato.engine.torch.sequence import Sequence

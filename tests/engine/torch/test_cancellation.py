@@ -123,7 +123,7 @@ class TestLeases:
             core.add(ask(some_tokens(5), lease=Lease(owner, 1.0)), Stream())
         drain(core)
         core.renew("a", 1.0)
-        assert not core._leases
+        assert not core._leases.owners
 
 
 class TestEnd:
