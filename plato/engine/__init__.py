@@ -4,6 +4,7 @@
 `torch` the built-in engine. Nothing here imports the layers above it.
 """
 
+from plato.engine.capabilities import Capabilities, PrefixSharing, Scores, losses
 from plato.engine.errors import (
     EngineBusyError,
     EngineClosedError,
@@ -34,6 +35,7 @@ from plato.engine.stop import UNFINISHED, StopMatcher, without_unfinished
 
 __all__ = [
     "UNFINISHED",
+    "Capabilities",
     "Chunk",
     "DecoderPool",
     "Engine",
@@ -50,15 +52,18 @@ __all__ = [
     "Load",
     "ModelNotSupportedError",
     "OtherModelError",
+    "PrefixSharing",
     "Prompt",
     "Replica",
     "RequestRefusedError",
     "SamplingParams",
+    "Scores",
     "Segment",
     "StopConditions",
     "StopMatcher",
     "StoredPrefix",
     "chain_hash",
     "fingerprint",
+    "losses",
     "without_unfinished",
 ]

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Protocol
 
+from plato.engine.capabilities import Capabilities
 from plato.engine.prompt import Prompt
 
 if TYPE_CHECKING:
@@ -224,6 +225,7 @@ class EngineStats:
     prompt_tokens: int
     cached_tokens: int
     output_tokens: int
+    capabilities: Capabilities
     idle_s: float = 0.0
     """Seconds since the last step ended."""
     live: tuple[tuple[str, int], ...] = ()
@@ -295,6 +297,11 @@ class Engine(Protocol):
     @property
     def epoch(self) -> str:
         """Random identifier of this incarnation of the engine."""
+        ...
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """What it can do; does not change within an epoch."""
         ...
 
     def generate(self, request: GenerateRequest) -> AsyncGenerator[Chunk]:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from plato.engine.capabilities import BUILT_IN
 from plato.engine.errors import EngineBusyError, OtherModelError, RequestRefusedError
 from plato.engine.fingerprint import fingerprint
 from plato.engine.leases import Leases
@@ -36,6 +37,8 @@ logger = logging.getLogger(__name__)
 
 class EngineCore:
     """Continuous batching over one KV tree."""
+
+    capabilities = BUILT_IN
 
     def __init__(
         self,
