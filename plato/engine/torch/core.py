@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 import torch
 
 from plato.engine.capabilities import BUILT_IN
-from plato.engine.errors import EngineBusyError, OtherModelError, RequestRefusedError
+from plato.engine.checks import check_request
+from plato.engine.errors import EngineBusyError, RequestRefusedError
 from plato.engine.fingerprint import fingerprint
 from plato.engine.leases import Leases
 from plato.engine.output import Output
@@ -135,40 +136,18 @@ class EngineCore:
 
         Raises `OtherModelError` if it is for another model.
         """
-        if request.prompt.fingerprint not in ("", self._fingerprint):
-            raise OtherModelError(
-                f"the prompt is for the model {request.prompt.fingerprint}, and this decoder has "
-                f"{self._fingerprint}; give all processes the same model and dtype"
-            )
-        if len(request.prompt) == 0:
-            raise RequestRefusedError("the prompt is empty")
-        if request.max_tokens <= len(request.emitted):
-            raise RequestRefusedError(
-                f"max_tokens is {request.max_tokens}, and {len(request.emitted)} output tokens are "
-                "emitted already; raise it",
-                "max_tokens",
-            )
-        if "" in request.stop.strings:
-            raise RequestRefusedError("a stop string is empty; leave it out", "stop")
+        check_request(
+            request,
+            fingerprint=self._fingerprint,
+            context_length=self._model.context_length,
+            vocabulary=self._model.vocabulary,
+        )
         length = len(request.prompt) + request.max_tokens
-        if length > self._model.context_length:
-            raise RequestRefusedError(
-                f"{len(request.prompt)} prompt tokens and {request.max_tokens} output tokens pass "
-                f"the model's context of {self._model.context_length} tokens; shorten one of them",
-                "max_tokens",
-            )
         if length > self.pool.capacity:
             raise RequestRefusedError(
                 f"the request needs {length} KV tokens, and the KV budget is {self.pool.capacity}; "
                 "shorten the request or raise the KV budget",
                 "max_tokens",
-            )
-        sampling.check(request.sampling, self._model.vocabulary)
-        sampling.check_tokens("score", request.score, self._model.vocabulary)
-        if any(not 0 <= token < self._model.vocabulary for token in request.script):
-            raise RequestRefusedError(
-                f"the script has token ids outside the vocabulary of {self._model.vocabulary}",
-                "script",
             )
 
     def renew(self, owner: str, ttl_s: float) -> None:
