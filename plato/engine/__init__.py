@@ -12,6 +12,7 @@ from plato.engine.errors import (
     ModelNotSupportedError,
     OtherModelError,
     RequestRefusedError,
+    UpstreamError,
 )
 from plato.engine.fingerprint import fingerprint
 from plato.engine.pool import DecoderPool, Replica
@@ -62,6 +63,7 @@ __all__ = [
     "StopConditions",
     "StopMatcher",
     "StoredPrefix",
+    "UpstreamError",
     "chain_hash",
     "fingerprint",
     "losses",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from plato.engine.capabilities import Capabilities, Scores
 from plato.engine.errors import OtherModelError, RequestRefusedError
 from plato.engine.protocol import GenerateRequest, SamplingParams
 
@@ -51,6 +52,21 @@ def check_request(
         raise RequestRefusedError(
             f"the script has token ids outside the vocabulary of {vocabulary}", "script"
         )
+
+
+def check_capabilities(request: GenerateRequest, can: Capabilities) -> None:
+    """Raise `RequestRefusedError` if a request needs what an engine cannot do.
+
+    What it can only do worse is no reason; see `plato.engine.losses`.
+    """
+    if request.grammar is not None and not can.grammars:
+        raise RequestRefusedError("the engine reads no grammars", "grammar")
+    if request.grammar is not None and request.emitted and not can.grammar_resumption:
+        raise RequestRefusedError("the engine cannot resume within a grammar", "grammar")
+    if request.score and can.scores is Scores.NONE:
+        raise RequestRefusedError("the engine reports no log probabilities", "score")
+    if request.script and not can.scripts:
+        raise RequestRefusedError("the engine decodes no scripts", "script")
 
 
 def check_sampling(params: SamplingParams, vocabulary: int) -> None:
