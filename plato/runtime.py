@@ -175,14 +175,14 @@ class Runtime:
     async def open(
         cls, settings: Settings, store: ContextStore | None = None, recorder: Recorder = NO_METRICS
     ) -> Self:
-        """Load the model into `settings.decoders` engines; takes seconds. Raises `ModelError`."""
+        """Create the engines, one per decoder; takes seconds. Raises `ModelError`."""
         tools = await asyncio.to_thread(ModelTools.load, settings)
         engines: dict[str, Engine] = {}
         try:
-            for index in range(settings.decoders):
+            for index in range(settings.decoder_count):
                 name = f"local-{index}"
                 engines[name] = await asyncio.to_thread(
-                    new_engine, settings, tools.folder, name, tools.tokenizer.config
+                    new_engine, settings, tools.folder, name, tools.tokenizer.config, index
                 )
             return cls(settings, tools, engines, store, recorder)
         except BaseException as error:

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 from redis.asyncio import Redis
 
 from benchmarks.policies import ByRunName
 from plato.assembly import new_engine, new_policy, open_store
 from plato.engine import Engine, Prompt, Segment
+from plato.engine.capabilities import BUILT_IN
 from plato.errors import SettingsError
 from plato.scheduling.placement import KVAware, PlacementRequest, ReplicaView
 from plato.settings import Settings
 
 CALLS: list[tuple[Settings, str, str]] = []
-ENGINE: Engine = object()  # type: ignore[assignment]
+ENGINE: Engine = SimpleNamespace(capabilities=BUILT_IN)  # type: ignore[assignment]
 
 
 def make_engine(settings: Settings, folder: str, name: str) -> Engine:
@@ -63,7 +66,7 @@ async def test_keys_begin_with_the_namespace_or_else_the_name_of_the_application
     ],
 )
 def test_an_engine_that_cannot_be_imported_is_refused(engine: str) -> None:
-    with pytest.raises(SettingsError, match=r"write torch, or package\.module:name"):
+    with pytest.raises(SettingsError, match=r"write torch or openai, or package\.module:name"):
         new_engine(Settings(engine=engine), "folder", "decoder-0")
 
 
