@@ -32,7 +32,8 @@ class Output:
         self._end_tokens = end_tokens if request.stop.end_tokens else frozenset()
         self._text = TextStream(tokenizer, request.stop.strings)
         self._text.push(request.emitted)  # Its text was released by the earlier attempt.
-        self._reported = len(self.tokens)
+        self._released = self._reported = len(self.tokens)
+        """Tokens whose text was released, and tokens that chunks have reported."""
 
     def __len__(self) -> int:
         return len(self.tokens)
@@ -52,8 +53,12 @@ class Output:
         return len(self.tokens) - before
 
     def release(self) -> str:
-        """Text completed by the tokens not reported yet; sets the finish reason if it ends here."""
-        text = self._text.push(self.tokens[self._reported :])
+        """Text completed by the tokens since the last call; sets the finish reason if it ends here.
+
+        Once there is a finish reason, the text that was held back comes, too.
+        """
+        text = self._text.push(self.tokens[self._released :])
+        self._released = len(self.tokens)
         if self._text.stopped:
             self.finish = FinishReason.STOP
         elif self.finish is None and self._is_long_enough(text):

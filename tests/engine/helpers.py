@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import random
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -123,13 +122,6 @@ async def collect(engine: TorchEngine, request: GenerateRequest) -> Stream:
     async for chunk in engine.generate(request):
         stream(chunk)
     return stream
-
-
-async def until(condition: Callable[[], object], timeout_s: float = 5.0) -> None:
-    """Wait for something that another thread brings about."""
-    async with asyncio.timeout(timeout_s):
-        while not condition():  # noqa: ASYNC110 - a thread sets no asyncio.Event
-            await asyncio.sleep(0.005)
 
 
 @torch.inference_mode()

@@ -91,3 +91,14 @@ def test_chunks_report_every_token_once(tokenizer: Any, tokens: list[int]) -> No
     assert (second.offset, second.tokens, second.scores) == (2, (*tokens[2:5], END), ())
     assert (first.finish, second.finish) == (None, FinishReason.STOP)
     assert second.prompt_tokens == 3
+
+
+def test_text_is_released_once_and_all_of_it_when_an_engine_ends_the_output(
+    tokenizer: Any, tokens: list[int]
+) -> None:
+    output = new_output(tokenizer, stop=StopConditions(strings=("Three!",)))
+    output.append(tokens)
+    text = output.release()
+    assert text + output.release() == TEXT.removesuffix("Three")
+    output.finish = FinishReason.LENGTH
+    assert output.release() == "Three"
