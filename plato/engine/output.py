@@ -25,6 +25,8 @@ class Output:
         self.tokens: list[int] = list(request.emitted)
         """Including those of earlier attempts."""
         self.finish: FinishReason | None = None
+        self.ended_turn = False
+        """Whether the last token is one that ends the model's turn."""
         self.scores: tuple[float, ...] = ()
         """See `Chunk.scores`."""
         self.steps = 0
@@ -49,7 +51,7 @@ class Output:
                 break
             self.tokens.append(token)
             if token in self._end_tokens:
-                self.finish = FinishReason.STOP
+                self.finish, self.ended_turn = FinishReason.STOP, True
         return len(self.tokens) - before
 
     def release(self) -> str:

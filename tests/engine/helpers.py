@@ -11,6 +11,7 @@ import torch
 
 from plato.engine import (
     Chunk,
+    Engine,
     FinishReason,
     GenerateRequest,
     Grammar,
@@ -18,7 +19,6 @@ from plato.engine import (
     Segment,
     StopConditions,
 )
-from plato.engine.torch import TorchEngine
 from plato.engine.torch.core import EngineCore
 
 TIE = 1e-3
@@ -116,7 +116,7 @@ def drain(core: EngineCore, steps: int = 2000) -> None:
     core.check_integrity()
 
 
-async def collect(engine: TorchEngine, request: GenerateRequest) -> Stream:
+async def collect(engine: Engine, request: GenerateRequest) -> Stream:
     """Decode one request through the engine's protocol."""
     stream = Stream()
     async for chunk in engine.generate(request):

@@ -11,7 +11,6 @@ import llguidance
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from llguidance.gbnf_to_lark import gbnf_to_lark
 
 from plato.planning.grammar import (
     MIN_PARTS,
@@ -35,6 +34,7 @@ from plato.planning.rules import (
     sequence,
 )
 from plato.planning.titles import title_of_words
+from tests.gbnf import to_lark
 
 try:
     import xgrammar
@@ -57,16 +57,7 @@ def llguidance_accepts(grammar: str) -> Accepts:
 
 
 def gbnf_accepts(grammar: str) -> Accepts:
-    """By llguidance's converter, which drops leading zeros of escapes."""
-    converted = gbnf_to_lark(grammar)
-    for letter, digits in (("u", 4), ("U", 8)):
-        padded = rf"\\{letter}{{:0>{digits}}}"
-        converted = re.sub(
-            rf"(?<!\\)((?:\\\\)*)\\{letter}([0-9a-f]*)",
-            lambda found, form=padded[1:]: found[1] + form.format(found[2]),
-            converted,
-        )
-    return llguidance_accepts(converted)
+    return llguidance_accepts(to_lark(grammar))
 
 
 def xgrammar_accepts(grammar: str) -> Accepts:

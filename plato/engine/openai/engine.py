@@ -246,14 +246,14 @@ class UpstreamEngine:
                     if delta.tokens and not sequence.begun:
                         self._begin(sequence)
                         prefilled()
+                    if sequence.over:
+                        break
                     if output.finish is None and delta.tokens:
                         sequence.mailbox.put(self._chunk(sequence, text))
                         text = ""
-                    elif output.finish is not None and sequence.server_finish is None:
-                        break
             except UpstreamError:
                 # What follows the last token is about usage only.
-                if sequence.server_finish is None:
+                if output.finish is None:
                     raise
         if output.finish is None:
             raise UpstreamError("the answer ended before the sequence")

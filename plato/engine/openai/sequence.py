@@ -29,11 +29,24 @@ class UpstreamSequence:
         self.begun = False
         """Whether the server has decoded a token."""
         self.server_finish: FinishReason | None = None
+        self.overrun = False
+        """Whether the server has decoded more than the output takes."""
 
     @property
     def request(self) -> GenerateRequest:
         """What was asked for."""
         return self.output.request
+
+    @property
+    def over(self) -> bool:
+        """Whether nothing more of the server's stream matters.
+
+        Where the server ends the sequence, too, its last event tells what it had cached.
+        """
+        output = self.output
+        server_ends = output.ended_turn or len(output) == self.request.max_tokens
+        expects_more = server_ends and not self.overrun
+        return output.finish is not None and self.server_finish is None and not expects_more
 
     def stop(self) -> None:
         """Read no more of the server's stream, which it takes as a cancellation."""
@@ -50,23 +63,30 @@ class UpstreamSequence:
         )
         if delta.scores:
             self.output.scores = delta.scores
-        text, whole = self._append(delta.tokens)
-        self.server_finish = delta.finish or self.server_finish
-        if delta.finish is not None and whole and self.output.finish is not FinishReason.STOP:
-            # The budget can end with the token that ends the turn.
-            if self.output.finish is None:
-                self.output.finish = delta.finish
-                text += self.output.release()
-            self.output.finish = delta.finish
+        text = self._append(delta.tokens)
+        if delta.finish is not None:
+            self.server_finish = delta.finish
+            text += self._end(delta.finish)
         return text
 
-    def _append(self, tokens: Iterable[int]) -> tuple[str, bool]:
-        """Append tokens until the output ends; the text, and whether it took all of them."""
+    def _end(self, finish: FinishReason) -> str:
+        """The server has ended the sequence; returns the text that was held back."""
+        if self.output.finish is None:
+            self.output.finish = finish
+            return self.output.release()
+        if finish is FinishReason.STOP and not self.overrun:
+            # The budget was used up by the token that ends the turn.
+            self.output.finish = finish
+        return ""
+
+    def _append(self, tokens: Iterable[int]) -> str:
+        """Append tokens until the output ends; returns the text that can be released."""
         text = ""
         for token in tokens:
             if self.output.finish is not None:
-                return text, False
+                self.overrun = True
+                break
             self.output.append([token])
             self.output.steps += 1
             text += self.output.release()
-        return text, True
+        return text

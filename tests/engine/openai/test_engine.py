@@ -90,8 +90,9 @@ async def test_ends_by_the_budget_or_by_the_server(
 async def test_the_end_of_a_turn_is_an_end_even_before_the_server_says_so(
     engine: UpstreamEngine, server: ScriptedServer
 ) -> None:
-    server.reply = lambda _: stream(event([104, END]), 1.0)
+    server.reply = lambda _: stream(event([104, END]), event([], "stop"), usage(3), DONE)
     answer = await ask(engine)
+    assert answer.last.cached_tokens == 3
     assert (answer.text, answer.tokens, answer.finish) == ("h", (104, END), "stop")
 
 
