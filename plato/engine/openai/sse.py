@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from plato.engine.errors import UpstreamError
 
-MAX_EVENT_BYTES = 1 << 20
-"""Limit of one line and of the data of one event."""
+MAX_EVENT_BYTES = 8 << 20
+"""Limit of one line and of the data of one event; some repeat the prompt's token ids."""
 _FIELDS = frozenset({"data", "event", "id", "retry"})
 
 

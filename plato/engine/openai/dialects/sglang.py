@@ -21,7 +21,10 @@ _FINISHES = {"stop": FinishReason.STOP, "length": FinishReason.LENGTH}
 
 
 class SglangDialect(Dialect):
-    """`POST /generate` with token ids."""
+    """`POST /generate` with token ids.
+
+    Start it with `--incremental-streaming-output`, or every event repeats all tokens so far.
+    """
 
     name = "sglang"
     owner = "sglang"
