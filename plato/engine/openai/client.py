@@ -62,8 +62,7 @@ class UpstreamClient:
         """The JSON that the server answers; a GET without a body. `None` if there is none."""
         deadline_s = deadline_s or self._config.answer_s
         async with self._answer(path, body, deadline_s) as response:
-            async with asyncio.timeout(deadline_s):
-                content = await _read(response)
+            content = await _read(response, deadline_s)
             try:
                 return json.loads(content or b"null")
             except ValueError as error:
@@ -71,8 +70,8 @@ class UpstreamClient:
 
     async def ping(self, path: str, deadline_s: float) -> None:
         """A GET whose answer does not matter, but for its status."""
-        async with self._answer(path, None, deadline_s):
-            pass
+        async with self._answer(path, None, deadline_s) as response:
+            await _read(response, deadline_s)
 
     async def stream(self, path: str, body: object) -> AsyncGenerator[Any]:
         """The JSON of each event that the server streams.
@@ -115,7 +114,8 @@ class UpstreamClient:
             response = await self._send(path, body, deadline_s)
             try:
                 if response.is_error:
-                    raise status_error(response.status_code, await _read(response))
+                    content = await _read(response, deadline_s)
+                    raise status_error(response.status_code, content)
                 yield response
             finally:
                 await response.aclose()
@@ -187,14 +187,15 @@ def _event(data: str) -> Any:
     return event
 
 
-async def _read(response: httpx.Response) -> bytes:
+async def _read(response: httpx.Response, deadline_s: float) -> bytes:
     """The body of a response, within `MAX_ANSWER_BYTES`."""
-    content = b""
-    async for piece in response.aiter_bytes():
-        content += piece
-        if len(content) > MAX_ANSWER_BYTES:
-            raise UpstreamError(f"the answer is longer than {MAX_ANSWER_BYTES} bytes")
-    return content
+    content = bytearray()
+    async with asyncio.timeout(deadline_s):
+        async for piece in response.aiter_bytes():
+            content += piece
+            if len(content) > MAX_ANSWER_BYTES:
+                raise UpstreamError(f"the answer is longer than {MAX_ANSWER_BYTES} bytes")
+    return bytes(content)
 
 
 def _reason(content: bytes | str) -> str:

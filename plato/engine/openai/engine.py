@@ -64,6 +64,8 @@ class UpstreamEngine:
         """Check leases and health; ended by `close`."""
         self._outages = 0
         """Of those that the client counts, the ones that were dealt with."""
+        self._well = True
+        """Whether the last check of its health succeeded."""
         self._failure: EngineError | None = None
         self._live = LiveSequences()
         self._tenants: set[str] = set()
@@ -318,9 +320,13 @@ class UpstreamEngine:
                 self._connection = await connect(client, self._config)
                 self._outages = outages
                 self._cache = self._new_cache()
-                logger.info("%s is back", self._config.url)
+            if not self._well:
+                logger.info("%s is well again", self._config.url)
+            self._well = True
         except (UpstreamError, EngineBusyError, RequestRefusedError) as error:
-            logger.warning("%s: %s", self._config.url, error)
+            if self._well:
+                logger.warning("%s: %s", self._config.url, error)
+            self._well = False
         except EngineError as error:
             # It came back as another server.
             logger.error("%s: %s", self._config.url, error)
