@@ -14,6 +14,7 @@ from plato.engine import (
     Chunk,
     DecoderPool,
     Engine,
+    EngineClosedError,
     EngineError,
     GenerateRequest,
     KVEventBatch,
@@ -73,9 +74,13 @@ class LocalPool:
             self._engines[replica].release(run_id)
 
 
-def _load(engine: Engine) -> int:
-    load = engine.stats().load
-    return load.running + load.waiting
+def _load(engine: Engine) -> tuple[bool, int]:
+    """Sort key: what cannot be reached last, then by load."""
+    try:
+        stats = engine.stats()
+    except EngineClosedError:
+        return True, 0
+    return not stats.available, stats.load.running + stats.load.waiting
 
 
 class LocalRunService:

@@ -103,6 +103,9 @@ async def test_answers_are_complete_though_a_server_is_killed_in_mid_stream(
         await servers[0].http.stop()
         async with asyncio.timeout(60):
             answers = await asyncio.gather(*asked)
+        # Planners choose no decoder themselves: they get one that answers.
+        written = await runtime.ask(QUESTION, plato={"mode": "plato", "max_nodes": 2})
+    assert written.report.plan.source == "model"
     assert {answer.text for answer in answers} == {whole.text}
     assert any(node.attempts > 1 for answer in answers for node in answer.report.nodes)
 

@@ -246,6 +246,8 @@ class EngineStats:
     """Seconds spent in steps."""
     kv_bytes_per_token: int = 0
     """KV bytes of one token."""
+    available: bool = True
+    """Whether the engine answered last time, if it is in another process."""
 
 
 @dataclass(frozen=True, slots=True)

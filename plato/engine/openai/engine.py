@@ -151,6 +151,7 @@ class UpstreamEngine:
             output_tokens=self._output_tokens,
             capabilities=self.capabilities,
             idle_s=time.monotonic() - self._client.heard_at if self._client else 0.0,
+            available=self._client is None or self._client.available,
             live=tuple((s.request.run_id, s.request.node) for s in self._live),
         )
 

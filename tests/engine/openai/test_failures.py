@@ -201,8 +201,10 @@ async def test_an_outage_is_noticed_at_once_and_ends_with_a_new_epoch(
         with pytest.raises(UpstreamError, match="away"):
             await ask(engine)
         assert time.monotonic() - began < 1
+    assert not engine.stats().available
     await server.http.start()
     await until(lambda: engine.epoch != epoch)
+    assert engine.stats().available
     assert engine.cached_prefix(request().prompt) == 0
     assert (await ask(engine)).text == "hello"
 
