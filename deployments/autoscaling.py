@@ -48,7 +48,7 @@ def decoders_for(tokens: float, target: float, least: int, most: int) -> int:
 def decoder_scaling(settings: Settings) -> dict[str, Any]:
     """Options of the decoder deployment: a fixed number of replicas, or autoscaling."""
     if settings.max_decoders is None:
-        return {"num_replicas": settings.decoders}
+        return {"num_replicas": settings.decoder_count}
     return {
         "autoscaling_config": AutoscalingConfig(
             min_replicas=settings.decoders,

@@ -42,7 +42,8 @@ class Decoder:
 
         def load() -> tuple[ModelTools, Engine]:
             tools = ModelTools.load(settings)
-            return tools, new_engine(settings, tools.folder, name, tools.tokenizer.config)
+            index = serve.get_replica_context().rank.rank
+            return tools, new_engine(settings, tools.folder, name, tools.tokenizer.config, index)
 
         tools, self._engine = await asyncio.to_thread(load)
         self._store = await open_replica_store(settings, tools.fingerprint, store)

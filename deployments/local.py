@@ -63,12 +63,12 @@ def _services(settings: Settings) -> int:
 def reserved_cpus(settings: Settings) -> float:
     """CPUs that the application's replicas reserve from Ray."""
     services = _services(settings) * settings.service_cpus
-    return settings.decoders * settings.decoder_cpus + services
+    return settings.decoder_count * settings.decoder_cpus + services
 
 
 def reserved_resources(settings: Settings) -> dict[str, float]:
     """Maximum custom resources of the application's replicas."""
-    decoders = settings.max_decoders or settings.decoders
+    decoders = settings.max_decoders or settings.decoder_count
     taken = Counter({settings.decoder_resource: decoders})
     taken.update({settings.service_resource: _services(settings)})
     return {name: float(count) for name, count in taken.items() if name is not None}

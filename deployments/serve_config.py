@@ -24,7 +24,7 @@ from plato.settings import Settings
 
 SETTINGS = "settings.yaml"
 PATCH = "serve.yaml"
-POD_SETTINGS = {"model", "model_revision", "cache_dir", "redis_url"}
+POD_SETTINGS = {"model", "model_revision", "cache_dir", "redis_url", "upstream_api_key"}
 PREFIX = "PLATO_"
 
 NOTE = f"""\

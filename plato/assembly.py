@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 from collections.abc import Callable
 from importlib import import_module
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from plato.context import ContextStore, MemoryContextStore
 from plato.context.cluster import refuse_cluster
 from plato.context.keys import Keys
 from plato.context.redis import RedisContextStore
-from plato.engine import DecoderPool, Engine, Prompt
+from plato.engine import DecoderPool, Engine, Prompt, fingerprint, losses
 from plato.engine.tokenizer_config import TokenizerConfig
 from plato.errors import SettingsError
 from plato.metrics import NO_METRICS, Recorder
@@ -22,11 +24,14 @@ from plato.planning.protocol import Planner
 from plato.prompting.model_tools import ModelTools
 from plato.scheduling.placement import KVAware, Policy
 from plato.scheduling.scheduler import GraphScheduler
-from plato.settings import Settings
+from plato.settings import UPSTREAM_ENGINE, Settings
 
 if TYPE_CHECKING:
     # Processes without an engine do not import torch (600 MB, seconds).
+    from plato.engine.openai import UpstreamConfig
     from plato.engine.torch import TorchEngineConfig
+
+logger = logging.getLogger(__name__)
 
 EngineFactory = Callable[[Settings, str, str], Engine]
 """Creates the engine of one decoder from settings, model folder and replica name."""
@@ -39,7 +44,7 @@ EQUAL_WORK_PLANNER = "plato.testing.equal_work:ScriptedPlanner"
 def engine_threads(settings: Settings) -> int:
     """Threads of one decoder's engine; by default the decoders share the machine's cores."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return settings.decoder_threads or max(1, (cores or 1) // settings.decoders)
+    return settings.decoder_threads or max(1, (cores or 1) // settings.decoder_count)
 
 
 def engine_config(
@@ -64,19 +69,76 @@ def engine_config(
     )
 
 
-def new_engine(
-    settings: Settings, folder: str, name: str, tokenizer: TokenizerConfig | None = None
-) -> Engine:
-    """Create the engine of one decoder; takes seconds.
+def upstream_config(
+    settings: Settings, folder: str, name: str, tokenizer: TokenizerConfig, index: int
+) -> UpstreamConfig:
+    """Configuration of the decoder that is the server number `index`. Raises `SettingsError`."""
+    from plato.engine.openai import UpstreamConfig
 
-    The built-in engine uses `tokenizer`, if this process has loaded the model's already.
-    Raises `EngineError` if the model cannot be loaded, `SettingsError` if there is no such engine.
+    return UpstreamConfig(
+        url=settings.upstreams[index % len(settings.upstreams)],
+        tokenizer=tokenizer,
+        name=name,
+        fingerprint=fingerprint(folder, settings.dtype, find_adapter(settings)),
+        dialect=settings.upstream_dialect,
+        model=settings.upstream_model,
+        key=_upstream_key(settings),
+        grammar=settings.upstream_grammar,
+        priority=settings.upstream_priority,
+        max_sequences=settings.max_sequences,
+        max_waiting=settings.max_waiting,
+        start_s=settings.upstream_start_s,
+        answer_s=settings.node_deadline_s,
+    )
+
+
+def _upstream_key(settings: Settings) -> str | None:
+    """The key for upstream servers. Raises `SettingsError` if its file cannot be read."""
+    if settings.upstream_api_key is not None:
+        return settings.upstream_api_key.get_secret_value() or None
+    if settings.upstream_api_key_file is None:
+        return None
+    try:
+        return Path(settings.upstream_api_key_file).expanduser().read_text().strip() or None
+    except (OSError, ValueError) as error:
+        raise SettingsError(
+            f"upstream_api_key_file is {settings.upstream_api_key_file!r}, which cannot be read "
+            f"({type(error).__name__})"
+        ) from error
+
+
+def new_engine(
+    settings: Settings,
+    folder: str,
+    name: str,
+    tokenizer: TokenizerConfig | None = None,
+    index: int = 0,
+) -> Engine:
+    """Create the engine of one decoder; takes seconds. Logs what is lost on it.
+
+    `tokenizer` is the model's, if this process has loaded it already, and `index` the number of
+    this decoder among all. Raises `EngineError` if the model cannot be loaded, `SettingsError` if
+    there is no such engine.
     """
+    engine = _engine(settings, folder, name, tokenizer, index)
+    for lost in losses(engine.capabilities):
+        logger.info("engine %s of %s: %s", settings.engine, name, lost)
+    return engine
+
+
+def _engine(
+    settings: Settings, folder: str, name: str, tokenizer: TokenizerConfig | None, index: int
+) -> Engine:
     if settings.engine == "torch":
         from plato.engine.torch import TorchEngine
 
         return TorchEngine(engine_config(settings, folder, name, tokenizer))
-    factory: EngineFactory = _imported("engine", settings.engine, "torch")
+    if settings.engine == UPSTREAM_ENGINE:
+        from plato.engine.openai import UpstreamEngine
+
+        tokenizer = tokenizer or TokenizerConfig.load(folder)
+        return UpstreamEngine(upstream_config(settings, folder, name, tokenizer, index))
+    factory: EngineFactory = _imported("engine", settings.engine, f"torch or {UPSTREAM_ENGINE}")
     return factory(settings, folder, name)
 
 
@@ -107,7 +169,8 @@ async def open_store(
 def new_policy(settings: Settings) -> Policy:
     """The configured placement policy. Raises `SettingsError`."""
     if settings.placement == "kv_aware":
-        return KVAware(settings.move_cost)
+        # Servers of others do not give their KV away.
+        return KVAware(None if settings.upstreams else settings.move_cost)
     policy: Policy = _imported("placement", settings.placement, "kv_aware")()
     return policy
 

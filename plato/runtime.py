@@ -14,6 +14,7 @@ from plato.engine import (
     Chunk,
     DecoderPool,
     Engine,
+    EngineClosedError,
     EngineError,
     GenerateRequest,
     KVEventBatch,
@@ -73,9 +74,13 @@ class LocalPool:
             self._engines[replica].release(run_id)
 
 
-def _load(engine: Engine) -> int:
-    load = engine.stats().load
-    return load.running + load.waiting
+def _load(engine: Engine) -> tuple[bool, int]:
+    """Sort key: what cannot be reached last, then by load."""
+    try:
+        stats = engine.stats()
+    except EngineClosedError:
+        return True, 0
+    return not stats.available, stats.load.running + stats.load.waiting
 
 
 class LocalRunService:
@@ -175,14 +180,14 @@ class Runtime:
     async def open(
         cls, settings: Settings, store: ContextStore | None = None, recorder: Recorder = NO_METRICS
     ) -> Self:
-        """Load the model into `settings.decoders` engines; takes seconds. Raises `ModelError`."""
+        """Create the engines, one per decoder; takes seconds. Raises `ModelError`."""
         tools = await asyncio.to_thread(ModelTools.load, settings)
         engines: dict[str, Engine] = {}
         try:
-            for index in range(settings.decoders):
+            for index in range(settings.decoder_count):
                 name = f"local-{index}"
                 engines[name] = await asyncio.to_thread(
-                    new_engine, settings, tools.folder, name, tools.tokenizer.config
+                    new_engine, settings, tools.folder, name, tools.tokenizer.config, index
                 )
             return cls(settings, tools, engines, store, recorder)
         except BaseException as error:

@@ -10,16 +10,19 @@ from __future__ import annotations
 from collections.abc import Mapping
 from difflib import get_close_matches
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
 from pydantic import (
     AfterValidator,
     BaseModel,
+    BeforeValidator,
     Field,
+    SecretStr,
     ValidationError,
     field_validator,
     model_validator,
 )
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from plato.errors import SettingsError
 
@@ -30,6 +33,29 @@ MAX_TITLE_CHARS = 200
 """Maximum length of any node's title."""
 MAX_PARAMETER = 10**9
 """Bound of the engine for sampling parameters; also of the inverse of a penalty."""
+
+
+UPSTREAM_ENGINE = "openai"
+
+
+def _split(value: object) -> object:
+    """A list in one string, separated by commas."""
+    if isinstance(value, str):
+        return tuple(part.strip() for part in value.split(",") if part.strip())
+    return value
+
+
+def _base_url(url: str) -> str:
+    """The URL of a server, without the `/v1` that many people add."""
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ValueError(f"{url!r} is no URL; write http://host:port")
+    if parts.username is not None or parts.password is not None:
+        raise ValueError("a URL has a user or password, which logs would show; set a key instead")
+    return url.rstrip("/").removesuffix("/v1")
+
+
+Url = Annotated[str, AfterValidator(_base_url)]
 
 
 class SamplingFields(BaseModel):
@@ -113,10 +139,43 @@ class Settings(SamplingFields, BaseSettings):
     # Engine
     engine: str = Field(
         default="torch",
-        description="`torch`, or the import path `package.module:factory` of another engine.",
+        description="`torch`, `openai` (the servers that `upstreams` names), or the import path "
+        "`package.module:factory` of another engine.",
     )
     engine_options: dict[str, Any] = Field(
         default={}, description="Options for an engine given by its import path."
+    )
+    upstreams: Annotated[tuple[Url, ...], NoDecode, BeforeValidator(_split)] = Field(
+        default=(),
+        description="URLs of the servers of the engine `openai`, separated by commas: vLLM, SGLang "
+        "or llama.cpp, each with the configured model. Each is a decoder.",
+    )
+    upstream_dialect: Literal["vllm", "sglang", "llama"] | None = Field(
+        default=None, description="Kind of the upstream servers; default: they are asked."
+    )
+    upstream_model: str | None = Field(
+        default=None,
+        min_length=1,
+        description="Name of the model at the upstream servers; default: the first one there.",
+    )
+    upstream_grammar: Literal["gbnf", "lark", "none"] | None = Field(
+        default=None,
+        description="Notation of the grammars that upstream servers get: `lark` for vLLM's and "
+        "SGLang's guidance backends, `none` for servers without grammars; default: `gbnf`.",
+    )
+    upstream_priority: bool = Field(
+        default=False, description="Whether the upstream servers schedule by priority."
+    )
+    upstream_api_key: SecretStr | None = Field(
+        default=None, description="Key for the upstream servers."
+    )
+    upstream_api_key_file: str | None = Field(
+        default=None, min_length=1, description="File with the key for the upstream servers."
+    )
+    upstream_start_s: float = Field(
+        default=60.0,
+        gt=0,
+        description="Time that upstream servers have to answer when this server starts.",
     )
     kv_budget_mb: int = Field(
         default=1024, ge=1, description="Size of the KV cache of each decoder, in MiB."
@@ -356,12 +415,26 @@ class Settings(SamplingFields, BaseSettings):
             raise ValueError(
                 f"max_decoders is {self.max_decoders}, less than decoders ({self.decoders})"
             )
+        if bool(self.upstreams) is not (self.engine == UPSTREAM_ENGINE):
+            raise ValueError(
+                f"the engine `{UPSTREAM_ENGINE}` and upstreams belong together, and engine is "
+                f"{self.engine!r} with {len(self.upstreams)} upstreams; set both or neither"
+            )
+        if self.upstreams and (self.decoders != 1 or self.max_decoders is not None):
+            raise ValueError(
+                "each of the upstreams is a decoder, so decoders and max_decoders must not be set"
+            )
         return self
 
     @field_validator("model")
     @classmethod
     def _strip(cls, value: str) -> str:
         return value.strip()
+
+    @property
+    def decoder_count(self) -> int:
+        """Number of decoder replicas at start."""
+        return len(self.upstreams) or self.decoders
 
     @property
     def model_name(self) -> str:

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from unittest.mock import patch
+
 import pytest
 from redis.asyncio import Redis
 
 from benchmarks.policies import ByRunName
-from plato.assembly import new_engine, new_policy, open_store
-from plato.engine import Engine, Prompt, Segment
+from plato.assembly import new_engine, new_policy, open_store, upstream_config
+from plato.engine import Engine, Prompt, Segment, UpstreamError, fingerprint
+from plato.engine.capabilities import BUILT_IN
+from plato.engine.tokenizer_config import TokenizerConfig
 from plato.errors import SettingsError
 from plato.scheduling.placement import KVAware, PlacementRequest, ReplicaView
-from plato.settings import Settings
+from plato.settings import Settings, read_settings
 
 CALLS: list[tuple[Settings, str, str]] = []
-ENGINE: Engine = object()  # type: ignore[assignment]
+ENGINE: Engine = SimpleNamespace(capabilities=BUILT_IN)  # type: ignore[assignment]
 
 
 def make_engine(settings: Settings, folder: str, name: str) -> Engine:
@@ -65,7 +72,7 @@ async def test_keys_begin_with_the_namespace_or_else_the_name_of_the_application
     ],
 )
 def test_an_engine_that_cannot_be_imported_is_refused(engine: str) -> None:
-    with pytest.raises(SettingsError, match=r"write torch, or package\.module:name"):
+    with pytest.raises(SettingsError, match=r"write torch or openai, or package\.module:name"):
         new_engine(Settings(engine=engine), "folder", "decoder-0")
 
 
@@ -92,3 +99,85 @@ def test_another_policy_is_imported() -> None:
 def test_a_policy_that_cannot_be_imported_is_refused(placement: str) -> None:
     with pytest.raises(SettingsError, match=r"write kv_aware, or package\.module:name"):
         new_policy(Settings(placement=placement))
+
+
+class TestUpstreams:
+    URLS = ("http://one:8000/v1/", "https://two")
+
+    def settings(self, **fields: object) -> Settings:
+        return Settings.model_validate({"engine": "openai", "upstreams": self.URLS, **fields})
+
+    def test_each_is_a_decoder(self, tiny_model_folder: str) -> None:
+        settings = self.settings(max_sequences=5, dtype="float32")
+        tokenizer = TokenizerConfig.load(tiny_model_folder)
+        assert settings.decoder_count == 2
+        configs = [
+            upstream_config(settings, tiny_model_folder, f"decoder-{index}", tokenizer, index)
+            for index in range(2)
+        ]
+        assert [config.url for config in configs] == ["http://one:8000", "https://two"]
+        assert {config.fingerprint for config in configs} == {
+            fingerprint(tiny_model_folder, "float32")
+        }
+        assert {(config.key, config.max_sequences) for config in configs} == {(None, 5)}
+
+    def test_they_can_be_named_in_the_environment(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("PLATO_ENGINE", "openai")
+        monkeypatch.setenv("PLATO_UPSTREAMS", "http://one:8000, https://two/v1")
+        assert Settings().upstreams == ("http://one:8000", "https://two")
+
+    def test_a_key_comes_from_the_environment_or_a_file_and_is_not_shown(
+        self, tiny_model_folder: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    ) -> None:
+        tokenizer = TokenizerConfig.load(tiny_model_folder)
+        file = tmp_path / "key"
+        file.write_text("from-file\n")
+
+        def key(settings: Settings) -> str | None:
+            config = upstream_config(settings, tiny_model_folder, "d", tokenizer, 0)
+            assert config.key is None or config.key not in f"{config!r}{settings!r}"
+            return config.key
+
+        assert key(self.settings(upstream_api_key_file=str(file))) == "from-file"
+        monkeypatch.setenv("PLATO_UPSTREAM_API_KEY", "from-environment")
+        assert key(self.settings()) == "from-environment"
+        monkeypatch.delenv("PLATO_UPSTREAM_API_KEY")
+        with pytest.raises(SettingsError, match=r"upstream_api_key_file .*cannot be read"):
+            key(self.settings(upstream_api_key_file=str(tmp_path / "missing")))
+
+    def test_no_kv_is_transferred_between_them(self) -> None:
+        assert new_policy(self.settings())._move_cost is None  # type: ignore[attr-defined]
+
+    @pytest.mark.parametrize(
+        ("fields", "message"),
+        [
+            ({"upstreams": ()}, "belong together"),
+            ({"engine": "torch"}, "belong together"),
+            ({"decoders": 2}, "each of the upstreams is a decoder"),
+            ({"max_decoders": 4}, "each of the upstreams is a decoder"),
+            ({"upstreams": "one:8000"}, "no URL"),
+            ({"upstreams": "http://user:secret@one"}, "user or password"),
+        ],
+    )
+    def test_settings_that_contradict_each_other_are_refused(
+        self, fields: dict[str, object], message: str
+    ) -> None:
+        with pytest.raises(SettingsError, match=message) as refused:
+            read_settings({"engine": "openai", "upstreams": self.URLS, **fields})
+        assert "secret" not in str(refused.value)
+
+    def test_one_that_is_away_is_an_error_that_names_it(self, tiny_model_folder: str) -> None:
+        settings = self.settings(upstreams="http://127.0.0.1:9", upstream_start_s=0.1)
+        with pytest.raises(UpstreamError, match=r"http://127\.0\.0\.1:9: .* away"):
+            new_engine(settings, tiny_model_folder, "decoder-0")
+
+
+def test_what_is_lost_on_an_engine_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    settings = Settings(engine=f"{__name__}:make_engine")
+    with caplog.at_level("INFO", "plato"):
+        new_engine(settings, "folder", "decoder-7")
+    assert not caplog.records
+    lossy = SimpleNamespace(capabilities=replace(BUILT_IN, pins=False))
+    with caplog.at_level("INFO", "plato"), patch(f"{__name__}.ENGINE", lossy):
+        new_engine(settings, "folder", "decoder-7")
+    assert "decoder-7: KV that a run needs again may be evicted" in caplog.text

@@ -26,13 +26,14 @@ from benchmarks.engine.harness import (
     run_step,
     timed_step,
 )
+from plato.engine import Grammar
+from plato.engine.text import TextStream
 from plato.engine.torch import grammar as grammars
 from plato.engine.torch import layers, linear, sampling
 from plato.engine.torch.core import EngineCore
 from plato.engine.torch.kernels import NativeKernels, new_kernels
 from plato.engine.torch.model import LanguageModel
 from plato.engine.torch.packed import PackedModel
-from plato.engine.torch.text import TextStream
 from plato.engine.torch.transformers_model import TransformersModel
 from plato.planning.grammar import outline_grammar
 from plato.planning.titles import title_of_words
@@ -40,10 +41,13 @@ from plato.planning.titles import title_of_words
 WIDTHS = (1, 8)
 CONTEXT = 288
 
-PROSE = r"""
+PROSE = Grammar(
+    lark=r"""
 start: /[^|\[\]\x00-\x09\x0b-\x1f\x7f]*/ END
 END: /\x01/
-"""
+""",
+    gbnf="",
+)
 """Text without the characters that titles of a plan do without, up to one that nobody writes. It
 forces nothing, so a step under it has the shape of a step without a grammar, and finding out what
 is allowed takes as long as within a title."""
@@ -189,7 +193,7 @@ def _native_seconds() -> dict[str, float]:
 
 
 def _start(
-    bench: Workbench, core: EngineCore, width: int, count: int, grammar: str | None = None
+    bench: Workbench, core: EngineCore, width: int, count: int, grammar: Grammar | None = None
 ) -> list[Output]:
     """Sequences that decode, one token a step from now on, for at least `count` steps."""
     tenant = fresh_tenant()
@@ -266,7 +270,7 @@ def measure_grammar(bench: Workbench) -> tuple[dict[str, Any], list[dict[str, An
     return {"grammar_overhead": overhead}, rows
 
 
-def _grammar_share(bench: Workbench, grammar: str, width: int, count: int) -> float:
+def _grammar_share(bench: Workbench, grammar: Grammar, width: int, count: int) -> float:
     """Share of the steps' time within calls of the grammar, a plan's forced tokens included."""
     core = bench.core("auto")
     outputs = _start(bench, core, width, count, grammar)

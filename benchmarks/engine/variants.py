@@ -19,6 +19,7 @@ from plato.engine import (
     Prompt,
     Segment,
 )
+from plato.engine.capabilities import BUILT_IN, Capabilities
 from plato.engine.torch import TorchEngine
 from plato.engine.torch.core import EngineCore
 from plato.engine.torch.grammar import Matcher
@@ -38,6 +39,8 @@ def engine_without_forced_tokens(settings: Settings, folder: str, name: str) -> 
 class StepwiseCore(EngineCore):
     """Takes a step for every token."""
 
+    capabilities = replace(BUILT_IN, forced_tokens=False)
+
     def forced_tokens(self, matcher: Matcher) -> list[int]:
         """None."""
         return []
@@ -54,6 +57,11 @@ class UnsharedEngine:
     def epoch(self) -> str:
         """See `Engine.epoch`."""
         return self._engine.epoch
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """See `Engine.capabilities`."""
+        return replace(self._engine.capabilities, prefix_granularity=0)
 
     def generate(self, request: GenerateRequest) -> AsyncGenerator[Chunk]:
         """Decode one sequence with an unshared prompt; see `Engine.generate`."""
@@ -81,7 +89,7 @@ class UnsharedEngine:
 
     def stats(self) -> EngineStats:
         """See `Engine.stats`."""
-        return self._engine.stats()
+        return replace(self._engine.stats(), capabilities=self.capabilities)
 
     async def export_kv(self, prompt: Prompt, start: int) -> KVPiece | None:
         """See `Engine.export_kv`."""

@@ -6,7 +6,7 @@ so that callers do not wait; `embedded` starts a Valkey server. The package itse
 redis nor msgpack: import `plato.context.redis`, `.records` and `.embedded` by name.
 """
 
-from plato.context.breaker import CircuitBreaker
+from plato.breaker import CircuitBreaker
 from plato.context.memory import MemoryContextStore
 from plato.context.protocol import ContextStore, NodeRecord, RunRecord
 from plato.context.write_behind import WriteBehind

@@ -13,8 +13,8 @@ from redis.backoff import NoBackoff
 from redis.exceptions import RedisError, ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
+from plato.breaker import CircuitBreaker
 from plato.context import scripts
-from plato.context.breaker import CircuitBreaker
 from plato.context.cluster import CLUSTER_ERRORS, CLUSTER_MESSAGE
 from plato.context.keys import Keys, read_running_member, running_member
 from plato.context.protocol import QUOTA_BYTES, NodeRecord, RunRecord

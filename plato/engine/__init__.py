@@ -4,6 +4,7 @@
 `torch` the built-in engine. Nothing here imports the layers above it.
 """
 
+from plato.engine.capabilities import Capabilities, PrefixSharing, Scores, losses
 from plato.engine.errors import (
     EngineBusyError,
     EngineClosedError,
@@ -11,6 +12,7 @@ from plato.engine.errors import (
     ModelNotSupportedError,
     OtherModelError,
     RequestRefusedError,
+    UpstreamError,
 )
 from plato.engine.fingerprint import fingerprint
 from plato.engine.pool import DecoderPool, Replica
@@ -21,6 +23,7 @@ from plato.engine.protocol import (
     EngineStats,
     FinishReason,
     GenerateRequest,
+    Grammar,
     KVEventBatch,
     KVPiece,
     Lease,
@@ -33,6 +36,7 @@ from plato.engine.stop import UNFINISHED, StopMatcher, without_unfinished
 
 __all__ = [
     "UNFINISHED",
+    "Capabilities",
     "Chunk",
     "DecoderPool",
     "Engine",
@@ -42,21 +46,26 @@ __all__ = [
     "EngineStats",
     "FinishReason",
     "GenerateRequest",
+    "Grammar",
     "KVEventBatch",
     "KVPiece",
     "Lease",
     "Load",
     "ModelNotSupportedError",
     "OtherModelError",
+    "PrefixSharing",
     "Prompt",
     "Replica",
     "RequestRefusedError",
     "SamplingParams",
+    "Scores",
     "Segment",
     "StopConditions",
     "StopMatcher",
     "StoredPrefix",
+    "UpstreamError",
     "chain_hash",
     "fingerprint",
+    "losses",
     "without_unfinished",
 ]

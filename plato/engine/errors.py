@@ -30,3 +30,10 @@ class EngineBusyError(EngineError):
 
 class EngineClosedError(EngineError):
     """The engine is shutting down or its loop has failed."""
+
+
+class UpstreamError(EngineError):
+    """The server behind an engine is away, or does not answer as it should.
+
+    Another replica, with another server, may serve the request.
+    """

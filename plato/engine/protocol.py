@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Protocol
 
+from plato.engine.capabilities import Capabilities
 from plato.engine.prompt import Prompt
 
 if TYPE_CHECKING:
@@ -93,6 +94,16 @@ class StopConditions:
 
 
 @dataclass(frozen=True, slots=True)
+class Grammar:
+    """One language in the notations that decoders read; each engine uses the one it knows."""
+
+    lark: str
+    """llguidance's dialect of Lark."""
+    gbnf: str
+    """GBNF of llama.cpp, which xgrammar reads as EBNF."""
+
+
+@dataclass(frozen=True, slots=True)
 class Lease:
     """The consumer of a sequence. Unless renewed within `ttl_s` seconds, the engine cancels it.
 
@@ -119,8 +130,8 @@ class GenerateRequest:
     stop matching, random numbers and the detokeniser resume behind them."""
     sampling: SamplingParams = field(default_factory=SamplingParams)
     stop: StopConditions = field(default_factory=StopConditions)
-    grammar: str | None = None
-    """A Lark grammar (llguidance dialect) that the output must match."""
+    grammar: Grammar | None = None
+    """What the output must match."""
     script: tuple[int, ...] = ()
     """Output tokens that replace the sampled ones, one step each as usual (to benchmark equal
     work). With a grammar they must match it, and tokens that it forces take no step."""
@@ -214,6 +225,7 @@ class EngineStats:
     prompt_tokens: int
     cached_tokens: int
     output_tokens: int
+    capabilities: Capabilities
     idle_s: float = 0.0
     """Seconds since the last step ended."""
     live: tuple[tuple[str, int], ...] = ()
@@ -234,6 +246,8 @@ class EngineStats:
     """Seconds spent in steps."""
     kv_bytes_per_token: int = 0
     """KV bytes of one token."""
+    available: bool = True
+    """Whether the engine answered last time, if it is in another process."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -285,6 +299,11 @@ class Engine(Protocol):
     @property
     def epoch(self) -> str:
         """Random identifier of this incarnation of the engine."""
+        ...
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """What it can do; does not change within an epoch."""
         ...
 
     def generate(self, request: GenerateRequest) -> AsyncGenerator[Chunk]:

@@ -18,7 +18,8 @@ from __future__ import annotations
 
 import re
 
-from plato.planning.rules import START, Reference, Rule, Rules, lark, optional, sequence
+from plato.engine import Grammar
+from plato.planning.rules import START, Reference, Rule, Rules, gbnf, lark, optional, sequence
 from plato.planning.titles import SPACELESS_FACTOR, WORD_CHARS
 
 MIN_PARTS = 2
@@ -45,9 +46,10 @@ def outline_title(line: str) -> str | None:
     return found and found[1]
 
 
-def outline_grammar(parts: int, title: Rule) -> str:
-    """The grammar for the built-in engine, in llguidance's Lark."""
-    return lark(outline_rules(parts, title))
+def outline_grammar(parts: int, title: Rule) -> Grammar:
+    """The grammar of outlines, for any engine; see `outline_rules`."""
+    rules = outline_rules(parts, title)
+    return Grammar(lark=lark(rules), gbnf=gbnf(rules))
 
 
 def outline_rules(parts: int, title: Rule) -> Rules:

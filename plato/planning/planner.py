@@ -17,6 +17,7 @@ from plato.engine import (
     DecoderPool,
     FinishReason,
     GenerateRequest,
+    Grammar,
     Prompt,
     SamplingParams,
     without_unfinished,
@@ -243,7 +244,7 @@ class ModelPlanner:
         """Why a title is not taken; see `plato.planning.titles.refusal`."""
         return refusal(title, earlier, self._max_title_words)
 
-    def grammar(self, request: PlanRequest) -> str:
+    def grammar(self, request: PlanRequest) -> Grammar:
         """The grammar of the titles."""
         return outline_grammar(request.parts, title_of_words(self._max_title_words + 1))
 

@@ -6,7 +6,7 @@ from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import replace
 
-from plato.engine import GenerateRequest
+from plato.engine import GenerateRequest, Grammar
 from plato.planning.decider import PlanContext
 from plato.planning.grammar import outline_grammar, outline_line
 from plato.planning.planner import ModelPlanner
@@ -24,7 +24,7 @@ class ScriptedPlanner(ModelPlanner):
         """Nothing: the script is followed to its end."""
         return None
 
-    def grammar(self, request: PlanRequest) -> str:
+    def grammar(self, request: PlanRequest) -> Grammar:
         """A grammar that the script follows, and that ends with it."""
         if not request.script:
             return super().grammar(request)

@@ -8,7 +8,14 @@ import pytest
 
 from benchmarks.engine.variants import engine_without_forced_tokens, engine_without_reuse
 from plato.assembly import EngineFactory, new_engine
-from plato.engine import EngineStats, GenerateRequest, Prompt, Segment, StopConditions
+from plato.engine import (
+    EngineStats,
+    GenerateRequest,
+    Prompt,
+    Segment,
+    StopConditions,
+    losses,
+)
 from plato.settings import Settings
 from tests.engine.helpers import Stream, ask, collect, some_tokens
 
@@ -39,12 +46,13 @@ async def test_without_forced_tokens_every_token_takes_a_step_and_the_text_is_th
 ) -> None:
     request = ask(some_tokens(20), max_tokens=60, grammar=GRAMMAR, stop=StopConditions())
     (usual, _), _ = await decode(new_engine, settings, tiny_model_folder, request)
-    (stepwise, _), _ = await decode(
+    (stepwise, _), stats = await decode(
         engine_without_forced_tokens, settings, tiny_model_folder, request
     )
     assert usual.last.steps < len(usual.tokens)
     assert stepwise.last.steps == len(stepwise.tokens)
     assert stepwise.text == usual.text
+    assert losses(stats.capabilities) == ("tokens without an alternative take a step each",)
 
 
 @pytest.mark.slow
@@ -59,3 +67,5 @@ async def test_without_reuse_equal_prompts_are_computed_again_and_give_the_same(
     assert usual_stats.cached_tokens == len(prompt) - 1
     assert stats.cached_tokens == 0
     assert stats.prompt_tokens == 2 * len(prompt)
+    (lost,) = losses(stats.capabilities)
+    assert "no prefix is reused" in lost

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
-import asyncio
 import random
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 
-from plato.engine import Chunk, FinishReason, GenerateRequest, Prompt, Segment, StopConditions
-from plato.engine.torch import TorchEngine
+from plato.engine import (
+    Chunk,
+    Engine,
+    FinishReason,
+    GenerateRequest,
+    Grammar,
+    Prompt,
+    Segment,
+    StopConditions,
+)
 from plato.engine.torch.core import EngineCore
 
 TIE = 1e-3
@@ -70,7 +77,7 @@ def some_tokens(count: int, seed: int = 0) -> tuple[int, ...]:
 def ask(*segments: Segment | Iterable[int], tenant: str = "", **fields: Any) -> GenerateRequest:
     """A request for eight tokens that ends at its budget, unless told otherwise.
 
-    Plain token ids become a private segment.
+    Plain token ids become a private segment, and text a grammar in Lark.
     """
     parts = tuple(s if isinstance(s, Segment) else Segment(tuple(s)) for s in segments)
     defaults = {
@@ -79,6 +86,8 @@ def ask(*segments: Segment | Iterable[int], tenant: str = "", **fields: Any) -> 
         "max_tokens": 8,
         "stop": StopConditions(end_tokens=False),
     }
+    if isinstance(fields.get("grammar"), str):
+        fields["grammar"] = Grammar(lark=fields["grammar"], gbnf="")
     return GenerateRequest(prompt=Prompt(parts, tenant), **{**defaults, **fields})
 
 
@@ -107,19 +116,12 @@ def drain(core: EngineCore, steps: int = 2000) -> None:
     core.check_integrity()
 
 
-async def collect(engine: TorchEngine, request: GenerateRequest) -> Stream:
+async def collect(engine: Engine, request: GenerateRequest) -> Stream:
     """Decode one request through the engine's protocol."""
     stream = Stream()
     async for chunk in engine.generate(request):
         stream(chunk)
     return stream
-
-
-async def until(condition: Callable[[], object], timeout_s: float = 5.0) -> None:
-    """Wait for something that another thread brings about."""
-    async with asyncio.timeout(timeout_s):
-        while not condition():  # noqa: ASYNC110 - a thread sets no asyncio.Event
-            await asyncio.sleep(0.005)
 
 
 @torch.inference_mode()

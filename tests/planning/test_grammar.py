@@ -20,7 +20,7 @@ OUTLINE = "1. **Solar power**:\n2. **Wind power**:\n3. **Which to choose**:\n4. 
 
 
 def grammar(max_nodes: int = 8, *, words: int = 12) -> str:
-    return outline_grammar(max_nodes, title_of_words(words))
+    return outline_grammar(max_nodes, title_of_words(words)).lark
 
 
 def matches(tokenizer: Tokenizer, matching: Any, text: str) -> bool:

@@ -11,9 +11,14 @@ import llguidance
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from llguidance.gbnf_to_lark import gbnf_to_lark
 
-from plato.planning.grammar import MIN_PARTS, outline_line, outline_rules, outline_title
+from plato.planning.grammar import (
+    MIN_PARTS,
+    outline_grammar,
+    outline_line,
+    outline_rules,
+    outline_title,
+)
 from plato.planning.rules import (
     START,
     Characters,
@@ -29,6 +34,7 @@ from plato.planning.rules import (
     sequence,
 )
 from plato.planning.titles import title_of_words
+from tests.gbnf import to_lark
 
 try:
     import xgrammar
@@ -51,16 +57,7 @@ def llguidance_accepts(grammar: str) -> Accepts:
 
 
 def gbnf_accepts(grammar: str) -> Accepts:
-    """By llguidance's converter, which drops leading zeros of escapes."""
-    converted = gbnf_to_lark(grammar)
-    for letter, digits in (("u", 4), ("U", 8)):
-        padded = rf"\\{letter}{{:0>{digits}}}"
-        converted = re.sub(
-            rf"(?<!\\)((?:\\\\)*)\\{letter}([0-9a-f]*)",
-            lambda found, form=padded[1:]: found[1] + form.format(found[2]),
-            converted,
-        )
-    return llguidance_accepts(converted)
+    return llguidance_accepts(to_lark(grammar))
 
 
 def xgrammar_accepts(grammar: str) -> Accepts:
@@ -146,6 +143,12 @@ def test_rules_that_are_no_terminals_may_refer_to_each_other_and_contain_anythin
         assert verdicts(accepted_by, text) == {True}
     for text in ("<>", "<1111>", "<x>", f"<{odd[1:]}>"):
         assert verdicts(accepted_by, text) == {False}
+
+
+def test_the_grammar_of_outlines_has_every_notation_of_its_rules() -> None:
+    title = title_of_words(3, 6)
+    rules, grammar = outline_rules(5, title), outline_grammar(5, title)
+    assert (grammar.lark, grammar.gbnf) == (lark(rules), gbnf(rules))
 
 
 @cache

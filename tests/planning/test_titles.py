@@ -140,7 +140,7 @@ def test_a_title_has_up_to_so_many_words() -> None:
 def test_the_bound_ends_a_title_after_a_word(
     tokenizer: Tokenizer, matching: Any, seed: int
 ) -> None:
-    grammar = outline_grammar(3, title_of_words(3, 12))
+    grammar = outline_grammar(3, title_of_words(3, 12)).lark
     for line in random_walk(tokenizer, matching, grammar, seed).text.splitlines():
         words = re.split("[ /-]", outline_title(line) or "")
         numbers = [word for word in words if word[0] in "0123456789"]

@@ -13,6 +13,7 @@ from plato.engine import (
     EngineStats,
     FinishReason,
     GenerateRequest,
+    Grammar,
     Lease,
     Load,
     Prompt,
@@ -20,6 +21,7 @@ from plato.engine import (
     Segment,
     StopConditions,
 )
+from plato.engine.capabilities import BUILT_IN
 from plato.errors import NodeFailedError
 from plato.runs import (
     BEFORE_ALL,
@@ -78,11 +80,11 @@ VALUES = [
         emitted=(5,),
         sampling=SAMPLING,
         stop=StopConditions(False, ("x",)),
-        grammar="start: /a/",
+        grammar=Grammar("start: /a/", "root ::= [a]"),
         lease=Lease("owner", 1.5),
     ),
     Chunk("r", 2, 0, 5, (1,), "a", FinishReason.CANCELLED, load=Load(running=1), scores=(-1.0,)),
-    EngineStats("m", "e", "float32", 512, 9, 1, Load(), 1, 2, 3, 4, live=(("r", 2),)),
+    EngineStats("m", "e", "float32", 512, 9, 1, Load(), 1, 2, 3, 4, BUILT_IN, live=(("r", 2),)),
 ]
 
 

@@ -12,18 +12,20 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from plato.engine.errors import EngineBusyError, OtherModelError, RequestRefusedError
+from plato.engine.capabilities import BUILT_IN
+from plato.engine.checks import check_request
+from plato.engine.errors import EngineBusyError, RequestRefusedError
 from plato.engine.fingerprint import fingerprint
+from plato.engine.leases import Leases
+from plato.engine.output import Output
 from plato.engine.prompt import Prompt, Segment
 from plato.engine.protocol import Chunk, FinishReason, GenerateRequest, KVPiece, Load
 from plato.engine.torch import sampling
 from plato.engine.torch.config import TorchEngineConfig
 from plato.engine.torch.grammar import GrammarCompiler, Matcher
-from plato.engine.torch.output import draw, next_chunk, release_text, take
 from plato.engine.torch.protocol import Model
 from plato.engine.torch.scheduler import Scheduler
 from plato.engine.torch.sequence import Sequence
-from plato.engine.torch.text import TextStream
 from plato.engine.torch.tree import KVTree
 from plato.engine.torch.widths import StepTimes
 
@@ -33,13 +35,11 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-LATE_S = 0.5
-"""Time between two checks of leases, which come with every step, that says that this process was
-late. A step of many prompt tokens can take as long."""
-
 
 class EngineCore:
     """Continuous batching over one KV tree."""
+
+    capabilities = BUILT_IN
 
     def __init__(
         self,
@@ -66,10 +66,7 @@ class EngineCore:
             room_beside=self._step_times.room_beside,
         )
         self._grammars = GrammarCompiler(model.tokenizer, model.vocabulary)
-        self._checked_at = time.monotonic()
-        """When leases were last checked."""
-        self._leases: dict[str, float] = {}
-        """Lease deadline of every consumer with live sequences."""
+        self._leases = Leases(clock)
         self._load = self._measure_load()
         self.stepped_at = clock()
         """End of the last step."""
@@ -124,14 +121,12 @@ class EngineCore:
         waiting = len(self._scheduler.waiting)
         if waiting >= self._config.max_waiting:
             raise EngineBusyError(f"{waiting} sequences are waiting; try again later")
-        text = TextStream(self._model.tokenizer.backend, request.stop.strings)
-        text.push(request.emitted)  # Its text was released by the earlier attempt.
         matcher = None
         if request.grammar is not None:
-            matcher = self._grammars.matcher(request.grammar, request.emitted)
-        sequence = Sequence(request, text, matcher, sink)
-        if request.lease is not None:
-            self._extend(request.lease.owner, request.lease.ttl_s)
+            matcher = self._grammars.matcher(request.grammar.lark, request.emitted)
+        output = Output(request, self._model.tokenizer.backend, self._model.end_tokens)
+        sequence = Sequence(output, matcher, sink)
+        self._leases.grant(request.lease)
         self._scheduler.enqueue(sequence)
         self._load = self._measure_load()
         return sequence
@@ -141,56 +136,29 @@ class EngineCore:
 
         Raises `OtherModelError` if it is for another model.
         """
-        if request.prompt.fingerprint not in ("", self._fingerprint):
-            raise OtherModelError(
-                f"the prompt is for the model {request.prompt.fingerprint}, and this decoder has "
-                f"{self._fingerprint}; give all processes the same model and dtype"
-            )
-        if len(request.prompt) == 0:
-            raise RequestRefusedError("the prompt is empty")
-        if request.max_tokens <= len(request.emitted):
-            raise RequestRefusedError(
-                f"max_tokens is {request.max_tokens}, and {len(request.emitted)} output tokens are "
-                "emitted already; raise it",
-                "max_tokens",
-            )
-        if "" in request.stop.strings:
-            raise RequestRefusedError("a stop string is empty; leave it out", "stop")
+        check_request(
+            request,
+            fingerprint=self._fingerprint,
+            context_length=self._model.context_length,
+            vocabulary=self._model.vocabulary,
+        )
         length = len(request.prompt) + request.max_tokens
-        if length > self._model.context_length:
-            raise RequestRefusedError(
-                f"{len(request.prompt)} prompt tokens and {request.max_tokens} output tokens pass "
-                f"the model's context of {self._model.context_length} tokens; shorten one of them",
-                "max_tokens",
-            )
         if length > self.pool.capacity:
             raise RequestRefusedError(
                 f"the request needs {length} KV tokens, and the KV budget is {self.pool.capacity}; "
                 "shorten the request or raise the KV budget",
                 "max_tokens",
             )
-        sampling.check(request.sampling, self._model.vocabulary)
-        sampling.check_tokens("score", request.score, self._model.vocabulary)
-        if any(not 0 <= token < self._model.vocabulary for token in request.script):
-            raise RequestRefusedError(
-                f"the script has token ids outside the vocabulary of {self._model.vocabulary}",
-                "script",
-            )
 
     def renew(self, owner: str, ttl_s: float) -> None:
         """Extend a consumer's lease, if it has live sequences."""
-        if owner in self._leases:
-            self._extend(owner, ttl_s)
-
-    def _extend(self, owner: str, ttl_s: float) -> None:
-        # Never shorter: a consumer that was late asks for more time than its requests do.
-        self._leases[owner] = max(self._clock() + ttl_s, self._leases.get(owner, 0.0))
+        self._leases.renew(owner, ttl_s)
 
     def cancel(self, match: Callable[[Sequence], bool]) -> None:
         """Cancel the sequences that match."""
         for sequence in self._sequences():
             if match(sequence):
-                sequence.finish = FinishReason.CANCELLED
+                sequence.output.finish = FinishReason.CANCELLED
                 self._end(sequence, "")
 
     def pin(self, run_id: str, prompt: Prompt, distance: int) -> None:
@@ -234,14 +202,7 @@ class EngineCore:
     def expire(self) -> None:
         """Cancel the sequences of consumers with expired leases, and drop expired pins."""
         self.tree.expire_pins()
-        now = self._clock()
-        checked_at, self._checked_at = self._checked_at, time.monotonic()
-        late_s = self._checked_at - checked_at
-        if late_s > LATE_S:
-            # This process was late, perhaps with renewals that are still on their way.
-            for owner in self._leases:
-                self._leases[owner] += late_s
-        expired = {owner for owner, deadline in self._leases.items() if deadline <= now}
+        expired = self._leases.take_expired()
         if not expired:
             return
         runs = {s.request.run_id for s in self._sequences() if _owner(s) in expired}
@@ -251,8 +212,6 @@ class EngineCore:
             extra={"runs": sorted(runs)},
         )
         self.cancel(lambda sequence: _owner(sequence) in expired)
-        for owner in expired:
-            self._leases.pop(owner, None)
 
     @torch.inference_mode()
     def step(self) -> None:
@@ -282,7 +241,7 @@ class EngineCore:
         sequences = [item.sequence for item in work if item.samples]
         self.step_sequences += len(sequences)
         if sequences:
-            choices = sampling.choose(logits, [draw(sequence) for sequence in sequences])
+            choices = sampling.choose(logits, [sequence.draw() for sequence in sequences])
             for sequence, choice in zip(sequences, choices, strict=True):
                 self._take(sequence, choice)
         self.stepped_at = self._clock()
@@ -293,7 +252,7 @@ class EngineCore:
         self._scheduler.check_integrity()
         live = self._sequences()
         owners = {_owner(sequence) for sequence in live} - {None}
-        assert self._leases.keys() == owners, "leases differ from those of the live sequences"
+        assert self._leases.owners == owners, "leases differ from those of the live sequences"
         assert self._load == self._measure_load(), "the load is stale"
         assert all(0 <= s.own_prompt_tokens <= s.prompt_length for s in live), (
             "cached tokens are wrong"
@@ -320,9 +279,9 @@ class EngineCore:
 
     def _take(self, sequence: Sequence, choice: sampling.Choice) -> None:
         """Append the sampled token and report it."""
-        first = sequence.steps == 0
+        first = sequence.output.steps == 0
         try:
-            self.output_tokens += take(sequence, choice, self._model.end_tokens, self.forced_tokens)
+            self.output_tokens += sequence.take(choice, self.forced_tokens)
         except RequestRefusedError as error:
             # A grammar can turn out to have a dead end; other sequences are not affected.
             self._remove(sequence)
@@ -332,8 +291,8 @@ class EngineCore:
             self.prompt_tokens += sequence.prompt_length
             self.cached_tokens += sequence.cached_tokens
             self.tree.mark(sequence.request.prompt)
-        text = release_text(sequence)
-        if sequence.finish is not None:
+        text = sequence.output.release()
+        if sequence.output.finish is not None:
             self._end(sequence, text)
         else:
             sequence.sink(self._chunk(sequence, text))
@@ -344,20 +303,24 @@ class EngineCore:
         sequence.sink(self._chunk(sequence, text))
 
     def _chunk(self, sequence: Sequence, text: str) -> Chunk:
-        return next_chunk(sequence, text, self._config.name, self._epoch, self._load)
+        return sequence.output.chunk(
+            text,
+            cached_tokens=sequence.cached_tokens,
+            replica=self._config.name,
+            epoch=self._epoch,
+            load=self._load,
+        )
 
     def _remove(self, sequence: Sequence) -> None:
         """Remove a sequence, and its consumer's lease if it was the last of that consumer."""
-        finished = sequence.finish in (FinishReason.STOP, FinishReason.LENGTH)
+        finished = sequence.output.finish in (FinishReason.STOP, FinishReason.LENGTH)
         running = sequence.running
         self._scheduler.remove(sequence, sequence.request.keep if finished else None)
         if finished and running:
-            output = Segment(tuple(sequence.output))
+            output = Segment(tuple(sequence.output.tokens))
             self.tree.mark(sequence.request.prompt.extended(output))
         self._load = self._measure_load()
-        owner = _owner(sequence)
-        if owner is not None and all(_owner(other) != owner for other in self._sequences()):
-            self._leases.pop(owner, None)
+        self._leases.retain({_owner(other) for other in self._sequences()})
 
 
 def _owner(sequence: Sequence) -> str | None:

@@ -14,13 +14,14 @@ from typing import TypeVar, cast
 
 import torch
 
+from plato.engine.capabilities import Capabilities
 from plato.engine.errors import EngineClosedError, EngineError
+from plato.engine.mailbox import Mailbox
 from plato.engine.prompt import Prompt
 from plato.engine.protocol import Chunk, EngineStats, GenerateRequest, KVEventBatch, KVPiece
 from plato.engine.torch.config import TorchEngineConfig
 from plato.engine.torch.core import EngineCore
 from plato.engine.torch.load import load_model
-from plato.engine.torch.mailbox import Mailbox
 from plato.engine.torch.model import use_one_thread
 from plato.engine.torch.protocol import Model
 from plato.engine.torch.sequence import Sequence
@@ -76,6 +77,11 @@ class TorchEngine:
     def epoch(self) -> str:
         """Random identifier of this incarnation of the engine."""
         return self._epoch
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """See `Engine.capabilities`."""
+        return self._core.capabilities
 
     @property
     def context_length(self) -> int:
@@ -196,6 +202,7 @@ class TorchEngine:
             step_sequences=core.step_sequences,
             busy_s=core.busy_s,
             kv_bytes_per_token=self._model.kv_bytes_per_token,
+            capabilities=self.capabilities,
         )
 
     async def inspect(self, look: Callable[[EngineCore], T]) -> T:

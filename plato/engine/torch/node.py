@@ -47,7 +47,7 @@ class TreeNode:
         """The sequence that computes the missing tokens."""
         self.marks: dict[int, bytes] | None = None
         """Hashes of named prefixes that end in this node, by their length within it (see
-        `KVEventLog`)."""
+        `MarkedPrefixes`)."""
         self.pins: dict[str, int] | None = None
         """Distance for every run that has pinned this node (see `Pins`); `None`: not pinned."""
         self.last_used = 0

@@ -20,9 +20,6 @@ from plato.engine.protocol import SamplingParams
 from plato.engine.torch.distribution import sample, take_rows
 from plato.engine.torch.grammar import Mask
 
-_HUGE = 1e9
-"""Bound of every parameter: far below float32 overflow, and far above any useful value."""
-
 
 @dataclass(frozen=True, slots=True)
 class Draw:
@@ -48,56 +45,6 @@ class Choice:
     """Log probabilities of `Draw.score`."""
     error: RequestRefusedError | None = None
     """Set if the row's grammar allows no token."""
-
-
-def check(params: SamplingParams, vocabulary: int) -> None:
-    """Raise `RequestRefusedError` for invalid parameters.
-
-    `vocabulary` is the number of logits in a row.
-    """
-    bounds = {
-        "temperature": (params.temperature, 0, _HUGE),
-        "top_p": (params.top_p, 0, 1),
-        "top_k": (params.top_k, 0, _HUGE),
-        "min_p": (params.min_p, 0, 1),
-        "repetition_penalty": (params.repetition_penalty, 1 / _HUGE, _HUGE),
-        "presence_penalty": (params.presence_penalty, -_HUGE, _HUGE),
-        "frequency_penalty": (params.frequency_penalty, -_HUGE, _HUGE),
-    }
-    for name, (value, low, high) in bounds.items():
-        if not low <= value <= high:
-            raise RequestRefusedError(f"{name} is {value:g}; it must be {low:g} to {high:g}", name)
-    if params.top_p == 0:
-        raise RequestRefusedError(
-            "top_p is 0, which keeps no token; use temperature 0 for greedy decoding", "top_p"
-        )
-    _check_bias(params.logit_bias, vocabulary)
-    check_tokens("penalised", params.penalised, vocabulary)
-
-
-def check_tokens(name: str, tokens: Iterable[int], vocabulary: int) -> None:
-    """Raise `RequestRefusedError` for a token that the model does not have."""
-    for token in tokens:
-        if not 0 <= token < vocabulary:
-            raise RequestRefusedError(
-                f"{name} has token {token}, and this model's tokens are 0 to {vocabulary - 1}; "
-                "remove it",
-                name,
-            )
-
-
-def _check_bias(bias: Sequence[tuple[int, float]], vocabulary: int) -> None:
-    seen: set[int] = set()
-    check_tokens("logit_bias", (token for token, _ in bias), vocabulary)
-    for token, value in bias:
-        if token in seen:
-            raise RequestRefusedError(f"logit_bias has token {token} twice; keep one", "logit_bias")
-        if not -_HUGE <= value <= _HUGE:
-            raise RequestRefusedError(
-                f"logit_bias adds {value:g} to token {token}; it must be {-_HUGE:g} to {_HUGE:g}",
-                "logit_bias",
-            )
-        seen.add(token)
 
 
 def choose(logits: torch.Tensor, draws: Sequence[Draw]) -> list[Choice]:

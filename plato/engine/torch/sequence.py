@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from plato.engine.protocol import Chunk, FinishReason, GenerateRequest
+from plato.engine.output import Output
+from plato.engine.protocol import Chunk, FinishReason
 from plato.engine.torch.grammar import Matcher
 from plato.engine.torch.node import TreeNode
-from plato.engine.torch.text import TextStream
+from plato.engine.torch.sampling import Choice, Draw
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -31,25 +32,18 @@ class Sequence:
 
     def __init__(
         self,
-        request: GenerateRequest,
-        text: TextStream,
+        output: Output,
         matcher: Matcher | None,
         sink: Callable[[Chunk | Exception], None],
     ) -> None:
-        self.request = request
-        self.text = text
+        self.request = request = output.request
+        self.output = output
         self.matcher = matcher
         self.sink = sink
         self.arrival = next(_arrivals)
         self.prompt_length = len(request.prompt)
         self.tokens: list[int] = [*request.prompt.tokens, *request.emitted]
-        self.output: list[int] = list(request.emitted)
-        """Output tokens, including those of earlier attempts."""
-        self.reported = len(self.tokens)
-        """Tokens sent in chunks so far, including the prompt."""
-        self.finish: FinishReason | None = None
-        self.scores: tuple[float, ...] = ()
-        self.steps = 0
+        """Of the prompt and the output."""
 
         # Where its KV is, while it runs; maintained by `Scheduler`.
         self.leaf: TreeNode | None = None
@@ -91,12 +85,44 @@ class Sequence:
         """Whether it holds KV."""
         return self.leaf is not None
 
-    def append(self, tokens: list[int]) -> bool:
+    def draw(self) -> Draw:
+        """Sampling input for its next token."""
+        return Draw(
+            self.request.sampling,
+            self.request.node,
+            self.output.tokens,
+            mask=None if self.matcher is None else self.matcher.mask(),
+            score=() if self.output.tokens else self.request.score,
+        )
+
+    def take(self, choice: Choice, forced: Callable[[Matcher], list[int]]) -> int:
+        """Append a sampled token and those that the grammar forces after it; returns their number.
+
+        A request's script replaces the sampled token. Sets the finish reason if an end token or
+        the grammar ends the sequence. Raises `RequestRefusedError` if the grammar cannot be
+        followed.
+        """
+        if choice.error is not None:
+            raise choice.error
+        output, script = self.output, self.request.script
+        before = len(output)
+        if before == 0:
+            output.scores = choice.scores
+        token = script[before] if before < len(script) else choice.token
+        output.steps += 1
+        self._append([token])
+        if output.finish is None and self.matcher is not None:
+            self.matcher.consume([token])
+            fits = self._append(forced(self.matcher))
+            if fits and self.matcher.complete:
+                output.finish = FinishReason.STOP
+        return len(output) - before
+
+    def _append(self, tokens: list[int]) -> bool:
         """Append tokens to the output, within the budget; False if some did not fit."""
-        room = self.request.max_tokens - len(self.output)
-        self.tokens.extend(tokens[:room])
-        self.output.extend(tokens[:room])
-        return len(tokens) <= room
+        taken = self.output.append(tokens)
+        self.tokens.extend(tokens[:taken])
+        return taken == len(tokens)
 
     def order(self) -> tuple[float, int, int]:
         """Sort key of a tenant's sequences: by run, within a run by priority, then by arrival."""

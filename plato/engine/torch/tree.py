@@ -18,9 +18,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from plato.engine.kv_events import named_ends
 from plato.engine.prompt import Prompt
 from plato.engine.torch.eviction import EvictionOrder
-from plato.engine.torch.kv_events import KVEventLog, named_ends
+from plato.engine.torch.kv_events import MarkedPrefixes
 from plato.engine.torch.node import TreeNode
 from plato.engine.torch.pins import Pins
 from plato.engine.torch.pool import KVPool
@@ -42,7 +43,7 @@ class KVTree:
         self._uses = itertools.count(1)
         self._order = EvictionOrder()
         self._pins = Pins(clock)
-        self.kv_events = KVEventLog()
+        self.kv_events = MarkedPrefixes()
         self.root = TreeNode(None, PUBLIC, (), np.empty(0, np.int64))
         # Updated with every change, because every step reads them.
         self.evictable = 0
@@ -248,7 +249,7 @@ class KVTree:
         chain, length = next(ends, (b"", 0))
         for node, shared in self._walk(prompt, prompt.tokens):
             while length and length <= position + shared:
-                self.kv_events.store(node, length - position, chain, length)
+                self.kv_events.mark(node, length - position, chain, length)
                 chain, length = next(ends, (b"", 0))
             position += shared
 

@@ -11,7 +11,8 @@ import pytest
 from plato.engine import Chunk, EngineClosedError, FinishReason, GenerateRequest, Lease
 from plato.engine.torch import TorchEngine
 from tests.engine.conftest import MakeCore, tiny_config
-from tests.engine.helpers import Clock, Stream, ask, collect, drain, some_tokens, until
+from tests.engine.helpers import Clock, Stream, ask, collect, drain, some_tokens
+from tests.engine.waiting import until
 
 LONG = 480
 """Tokens that take far longer to decode than any of these tests."""
@@ -123,7 +124,7 @@ class TestLeases:
             core.add(ask(some_tokens(5), lease=Lease(owner, 1.0)), Stream())
         drain(core)
         core.renew("a", 1.0)
-        assert not core._leases
+        assert not core._leases.owners
 
 
 class TestEnd:

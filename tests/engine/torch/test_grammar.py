@@ -125,7 +125,7 @@ class TestMasks:
     """Of the real grammar of outlines with the real tokenizer."""
 
     OUTLINE = "1. **Solar power and its cost**:\n2. **Café naïve 東京**:\n3. **Sum 3**:\n"
-    GRAMMAR = outline_grammar(3, title_of_words(8))
+    GRAMMAR = outline_grammar(3, title_of_words(8)).lark
 
     @pytest.fixture
     def matcher(self, compiler: GrammarCompiler) -> Matcher:

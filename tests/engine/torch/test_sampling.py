@@ -13,7 +13,7 @@ import torch
 
 from plato.engine import RequestRefusedError, SamplingParams
 from plato.engine.torch.distribution import filtered, masses, sample
-from plato.engine.torch.sampling import Choice, Draw, check, choose, log_probabilities, uniform
+from plato.engine.torch.sampling import Choice, Draw, choose, log_probabilities, uniform
 from tests.engine.conftest import MakeCore
 from tests.engine.helpers import ask, run_alone, run_together, some_tokens
 
@@ -507,55 +507,8 @@ class TestMasks:
         assert last == choose(LOGITS[None].clone(), [Draw(params, 1, ())])[0]
 
 
-class TestCheck:
-    @pytest.mark.parametrize(
-        "params",
-        [
-            SamplingParams(),
-            SamplingParams(
-                temperature=2.0,
-                top_p=1e-6,
-                seed=7,
-                repetition_penalty=1.3,
-                penalty_exempt=frozenset({10**6}),
-                penalised=(0, 99, 99),
-                logit_bias=((0, -1.0), (99, 1e4)),
-                top_k=10**6,
-            ),
-            SamplingParams(min_p=1.0, presence_penalty=-2, logit_bias=((0, 1.0), (1, 1.0))),
-        ],
-    )
-    def test_accepts_what_means_something(self, params: SamplingParams) -> None:
-        check(params, 100)
-
-    @pytest.mark.parametrize(
-        ("fields", "message"),
-        [
-            ({"temperature": -1.0}, "temperature is -1; it must be 0 to"),
-            ({"temperature": math.inf}, "temperature is inf"),
-            ({"temperature": math.nan}, "temperature is nan"),
-            ({"top_p": 0.0}, "top_p is 0, .* use temperature 0"),
-            ({"top_p": 1.5}, "top_p is 1.5; it must be 0 to 1"),
-            ({"top_k": -1}, "top_k is -1"),
-            ({"min_p": 2.0}, "min_p is 2; it must be 0 to 1"),
-            ({"repetition_penalty": 0.0}, "repetition_penalty is 0"),
-            ({"presence_penalty": math.nan}, "presence_penalty is nan"),
-            ({"frequency_penalty": -math.inf}, "frequency_penalty is -inf"),
-            ({"logit_bias": ((100, 1.0),)}, "logit_bias has token 100, .* 0 to 99; remove it"),
-            ({"logit_bias": ((-1, 1.0),)}, "logit_bias has token -1"),
-            ({"logit_bias": ((5, 1.0), (5, 2.0))}, "token 5 twice; keep one"),
-            ({"logit_bias": ((5, math.inf),)}, "adds inf to token 5"),
-            ({"penalised": (5, 100)}, "penalised has token 100, .* 0 to 99; remove it"),
-        ],
-    )
-    def test_says_what_to_change(self, fields: dict[str, float], message: str) -> None:
-        with pytest.raises(RequestRefusedError, match=message):
-            check(SamplingParams(**fields), 100)  # type: ignore[arg-type]
-
-    def test_guards_the_engine(self, make_core: MakeCore) -> None:
-        core = make_core()
-        with pytest.raises(RequestRefusedError, match="logit_bias has token 999999"):
-            run_alone(
-                core, ask(some_tokens(3), sampling=SamplingParams(logit_bias=((999_999, 1.0),)))
-            )
-        assert not core.has_work
+def test_parameters_are_checked(make_core: MakeCore) -> None:
+    core = make_core()
+    with pytest.raises(RequestRefusedError, match="logit_bias has token 999999"):
+        run_alone(core, ask(some_tokens(3), sampling=SamplingParams(logit_bias=((999_999, 1.0),))))
+    assert not core.has_work

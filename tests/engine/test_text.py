@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from plato.engine import UNFINISHED, FinishReason, StopConditions
-from plato.engine.torch.text import TextStream
+from plato.engine.text import TextStream
 from tests.engine.conftest import MakeCore
 from tests.engine.helpers import Stream, ask, run_alone, some_tokens
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from plato.engine import Chunk, EngineClosedError, FinishReason
-from plato.engine.torch.mailbox import Mailbox
+from plato.engine.mailbox import Mailbox
 
 
 def chunk(offset: int, *tokens: int, **fields: object) -> Chunk:

@@ -1,0 +1,209 @@
+"""HTTP to one server: its key, deadlines, what its statuses mean, and a circuit breaker."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import httpx
+
+from plato.breaker import CircuitBreaker
+from plato.engine.errors import (
+    EngineBusyError,
+    EngineError,
+    RequestRefusedError,
+    UpstreamError,
+)
+from plato.engine.openai.config import UpstreamConfig
+from plato.engine.openai.sse import EventParser
+
+CONTROL_CONNECTIONS = 4
+"""Connections beside those of sequences, for health and the like."""
+MAX_ANSWER_BYTES = 4 << 20
+"""Limit of an answer that is no stream."""
+MAX_REASON_CHARS = 300
+DONE = "[DONE]"
+"""Data of the last event of OpenAI's streams."""
+
+
+class UpstreamClient:
+    """Calls to one server.
+
+    They raise `UpstreamError` if it is away or answers nonsense, `EngineBusyError` if it has no
+    room and `RequestRefusedError` if it refuses the request. After an outage they fail fast until
+    it answers again. Belongs to one event loop.
+    """
+
+    def __init__(self, config: UpstreamConfig, clock: Callable[[], float] = time.monotonic) -> None:
+        self._config = config
+        self._clock = clock
+        self._breaker = CircuitBreaker(clock=clock)
+        self.outages = 0
+        """Calls that were not answered."""
+        self.heard_at = clock()
+        """When it last answered."""
+        self._http = httpx.AsyncClient(
+            base_url=config.url,
+            headers={"Authorization": f"Bearer {config.key}"} if config.key else {},
+            limits=httpx.Limits(max_connections=config.max_sequences + CONTROL_CONNECTIONS),
+            timeout=httpx.Timeout(config.answer_s, connect=config.connect_s),
+        )
+
+    @property
+    def available(self) -> bool:
+        """Whether the last call was answered."""
+        return self._breaker.available
+
+    async def ask(self, path: str, body: object = None, *, deadline_s: float | None = None) -> Any:
+        """The JSON that the server answers; a GET without a body. `None` if there is none."""
+        deadline_s = deadline_s or self._config.answer_s
+        async with self._answer(path, body, deadline_s) as response:
+            content = await _read(response, deadline_s)
+            try:
+                return json.loads(content or b"null")
+            except ValueError as error:
+                raise UpstreamError(f"the answer is no JSON: {content[:100]!r}") from error
+
+    async def ping(self, path: str, deadline_s: float) -> None:
+        """A GET whose answer does not matter, but for its status."""
+        async with self._answer(path, None, deadline_s) as response:
+            await _read(response, deadline_s)
+
+    async def stream(self, path: str, body: object) -> AsyncGenerator[Any]:
+        """The JSON of each event that the server streams.
+
+        Raises `UpstreamError` if the stream ends within an event, an event does not arrive in time,
+        or is no JSON. Errors that the server reports in an event are raised like statuses.
+        """
+        events = EventParser()
+        async with self._answer(path, body, self._config.answer_s) as response:
+            pieces = response.aiter_bytes()
+            deadline_s = self._config.answer_s
+            while True:
+                found: list[str] = []
+                try:
+                    # Comments that keep the connection open are no progress.
+                    async with asyncio.timeout(deadline_s):
+                        while not found:
+                            found = events.feed(await anext(pieces))
+                except StopAsyncIteration:
+                    if events.within_event:
+                        raise UpstreamError("the answer ended within an event") from None
+                    return
+                deadline_s = self._config.silence_s
+                self.heard_at = self._clock()
+                for data in found:
+                    if data == DONE:
+                        return
+                    yield _event(data)
+
+    async def close(self) -> None:
+        """Close all connections."""
+        await self._http.aclose()
+
+    @asynccontextmanager
+    async def _answer(
+        self, path: str, body: object, deadline_s: float
+    ) -> AsyncIterator[httpx.Response]:
+        """The server's answer, whose status is a success."""
+        try:
+            response = await self._send(path, body, deadline_s)
+            try:
+                if response.is_error:
+                    content = await _read(response, deadline_s)
+                    raise status_error(response.status_code, content)
+                yield response
+            finally:
+                await response.aclose()
+        except UpstreamError as error:
+            raise UpstreamError(f"{path}: {error}") from error
+        except TimeoutError as error:
+            self.outages += 1
+            raise UpstreamError(f"{path}: the server does not answer in time") from error
+        except httpx.HTTPError as error:
+            self.outages += 1
+            reason = str(error) or type(error).__name__
+            raise UpstreamError(f"{path}: the server is away: {reason}") from error
+
+    async def _send(self, path: str, body: object, deadline_s: float) -> httpx.Response:
+        """The response, as soon as its status is there; tells the breaker."""
+        if not self._breaker.admit():
+            raise UpstreamError("the server is away; trying again in a moment")
+        method = "GET" if body is None else "POST"
+        request = self._http.build_request(method, path, json=body)
+        try:
+            async with asyncio.timeout(deadline_s):
+                response = await self._http.send(request, stream=True)
+        except (TimeoutError, httpx.TimeoutException):
+            self._breaker.failed(timed_out=True)
+            raise
+        except httpx.HTTPError:
+            self._breaker.failed()
+            raise
+        except BaseException:
+            self._breaker.abandoned()
+            raise
+        self.heard_at = self._clock()
+        if response.is_server_error and not _is_busy(response.status_code):
+            self._breaker.failed()
+        else:
+            self._breaker.succeeded()
+        return response
+
+
+def status_error(status: int, content: bytes | str) -> EngineError:
+    """The error that a status other than success means; `content` is the body."""
+    reason = _reason(content) or f"status {status}"
+    if _is_busy(status):
+        return EngineBusyError(f"the server has no room: {reason}")
+    if status in (httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN):
+        return RequestRefusedError(f"the server refuses its key; check upstream_api_key: {reason}")
+    if httpx.codes.is_client_error(status):
+        return RequestRefusedError(f"the server refuses the request: {reason}")
+    return UpstreamError(f"the server failed with status {status}: {reason}")
+
+
+def _is_busy(status: int) -> bool:
+    return status in (httpx.codes.TOO_MANY_REQUESTS, httpx.codes.SERVICE_UNAVAILABLE)
+
+
+def _event(data: str) -> Any:
+    """The JSON of an event; raises what it reports if it is an error."""
+    try:
+        event = json.loads(data)
+    except ValueError as error:
+        raise UpstreamError(f"an event of the answer is no JSON: {data[:100]!r}") from error
+    if not isinstance(event, dict):
+        raise UpstreamError(f"an event of the answer is no object: {data[:100]!r}")
+    if problem := event.get("error"):
+        status = problem.get("code") if isinstance(problem, dict) else None
+        raise status_error(
+            status if isinstance(status, int) else httpx.codes.INTERNAL_SERVER_ERROR, data
+        )
+    return event
+
+
+async def _read(response: httpx.Response, deadline_s: float) -> bytes:
+    """The body of a response, within `MAX_ANSWER_BYTES`."""
+    content = bytearray()
+    async with asyncio.timeout(deadline_s):
+        async for piece in response.aiter_bytes():
+            content += piece
+            if len(content) > MAX_ANSWER_BYTES:
+                raise UpstreamError(f"the answer is longer than {MAX_ANSWER_BYTES} bytes")
+    return bytes(content)
+
+
+def _reason(content: bytes | str) -> str:
+    """What the body of an error says: OpenAI's, FastAPI's and llama.cpp's shapes, or its start."""
+    try:
+        found = json.loads(content)
+    except ValueError:
+        found = content.decode(errors="replace") if isinstance(content, bytes) else content
+    while isinstance(found, dict):
+        found = next((found[key] for key in ("error", "message", "detail") if key in found), "")
+    return str(found)[:MAX_REASON_CHARS]

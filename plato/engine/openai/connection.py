@@ -1,0 +1,193 @@
+"""Which kind of server an upstream is, and whether it runs the model that it should."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import logging
+from collections.abc import AsyncGenerator, Iterator, Mapping
+from contextlib import aclosing, contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+
+from plato.engine.capabilities import Capabilities
+from plato.engine.errors import (
+    EngineBusyError,
+    EngineError,
+    OtherModelError,
+    RequestRefusedError,
+    UpstreamError,
+)
+from plato.engine.openai.client import UpstreamClient
+from plato.engine.openai.config import Notation, UpstreamConfig
+from plato.engine.openai.dialects import DIALECTS, Delta, Dialect, Generation, ServerInfo
+from plato.engine.protocol import GenerateRequest
+
+logger = logging.getLogger(__name__)
+
+RETRY_S = 1.0
+"""Interval at which a server that is still starting is asked again."""
+SALT_BYTES = 16
+SAMPLE = 'Titles: "Überblick über 1234 Wörter", 東京 — don\'t\n\n  def main():\n'
+"""Tokenised by the server and here: other models give other token ids."""
+
+
+@dataclass(frozen=True, slots=True)
+class Connection:
+    """A server whose dialect and model are known."""
+
+    dialect: Dialect
+    server: ServerInfo
+    notation: Notation | None
+    """Of grammars; `None`: it is sent none."""
+    capabilities: Capabilities
+
+    def generation(self, request: GenerateRequest, key: str | None) -> Generation:
+        """The request as this server gets it; `key` is the server's, not the caller's."""
+        grammar = None
+        if request.grammar is not None and self.notation is not None:
+            grammar = getattr(request.grammar, self.notation)
+        return Generation(
+            request,
+            self.server.model,
+            salt=_salt(request.prompt.tenant, key) if self.capabilities.tenants else None,
+            grammar=grammar,
+            priority=request.priority if self.capabilities.priority else None,
+        )
+
+    async def deltas(self, client: UpstreamClient, generation: Generation) -> AsyncGenerator[Delta]:
+        """Decode a sequence. Raises what `UpstreamClient.stream` raises."""
+        read = self.dialect.reader(generation)
+        body = self.dialect.body(generation)
+        async with aclosing(client.stream(self.dialect.path, body)) as events:
+            async for event in events:
+                with self._expecting():
+                    delta = read(event)
+                yield delta
+
+    async def scores(self, client: UpstreamClient, generation: Generation) -> tuple[float, ...]:
+        """The scores of a request, where they take a call of their own; otherwise nothing."""
+        body = self.dialect.score_body(generation)
+        if body is None:
+            return ()
+        answer = await client.ask(self.dialect.path, body)
+        with self._expecting():
+            return self.dialect.scores(generation, answer)
+
+    @contextmanager
+    def _expecting(self) -> Iterator[None]:
+        """Turn what goes wrong with an unexpected answer into an `UpstreamError`."""
+        try:
+            yield
+        except (LookupError, TypeError, ValueError, AttributeError) as error:
+            raise UpstreamError(
+                f"the server does not answer like {self.dialect.name}: {error!r}"
+            ) from error
+
+
+async def connect(client: UpstreamClient, config: UpstreamConfig) -> Connection:
+    """Ask a server what it is.
+
+    Raises `UpstreamError` if it does not answer, `EngineError` if its dialect is unknown, and
+    `OtherModelError` if it does not have the model.
+    """
+    models = _models(await client.ask("/v1/models", deadline_s=config.start_s))
+    model = _choose(models, config.model)
+    dialect = _recognise(model, config)
+    try:
+        server = await dialect.describe(client, model)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise UpstreamError(f"it does not answer like {dialect.name}: {error!r}") from error
+    await _check_tokenizer(client, config, dialect, server.model)
+    notation = None if config.grammar == "none" else config.grammar or dialect.notation
+    if notation is not None and notation not in dialect.capabilities.grammars:
+        raise EngineError(f"{dialect.name} reads no grammars in {notation}; leave it out")
+    capabilities = replace(
+        dialect.capabilities,
+        grammars=frozenset({notation} if notation else ()),
+        priority=dialect.capabilities.priority and config.priority,
+    )
+    return Connection(dialect, server, notation, capabilities)
+
+
+async def connect_at_start(config: UpstreamConfig) -> Connection:
+    """Connect with a client for this event loop alone, trying again for up to `config.start_s`.
+
+    Raises `EngineError` that names the URL; see `connect`.
+    """
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + config.start_s
+    while True:
+        client = UpstreamClient(config)
+        try:
+            return await connect(client, config)
+        except EngineError as error:
+            waits = isinstance(error, (UpstreamError, EngineBusyError))
+            if not waits or loop.time() + RETRY_S > deadline:
+                raise type(error)(f"{config.url}: {error}") from error
+            logger.info("waiting for %s: %s", config.url, error)
+        finally:
+            await client.close()
+        await asyncio.sleep(RETRY_S)
+
+
+def _salt(tenant: str, key: str | None) -> str | None:
+    """Separates a tenant's cached prefixes; equal in all processes that share a server's key."""
+    if not tenant:
+        return None
+    secret = (key or "").encode()[: hashlib.blake2b.MAX_KEY_SIZE]
+    return hashlib.blake2b(tenant.encode(), key=secret, digest_size=SALT_BYTES).hexdigest()
+
+
+def _models(answer: Any) -> list[Mapping[str, Any]]:
+    """The entries of `GET /v1/models`."""
+    entries = answer.get("data") if isinstance(answer, dict) else None
+    if not isinstance(entries, list) or not all(
+        isinstance(entry, dict) and isinstance(entry.get("id"), str) for entry in entries
+    ):
+        raise UpstreamError("/v1/models: the answer is no list of models")
+    if not entries:
+        raise OtherModelError("the server has no model")
+    return entries
+
+
+def _choose(models: list[Mapping[str, Any]], name: str | None) -> Mapping[str, Any]:
+    """The model with this name, or the first one."""
+    named = [model for model in models if name in (None, model["id"])]
+    if not named:
+        known = ", ".join(model["id"] for model in models)
+        raise OtherModelError(f"the server has no model {name}, but {known}; set upstream_model")
+    return named[0]
+
+
+def _recognise(model: Mapping[str, Any], config: UpstreamConfig) -> Dialect:
+    """The configured dialect, or the one of whoever owns the model."""
+    if config.dialect is not None:
+        return DIALECTS[config.dialect]
+    owner = model.get("owned_by")
+    for dialect in DIALECTS.values():
+        if dialect.owner == owner:
+            return dialect
+    raise EngineError(
+        f"the server is of an unknown kind (its models are owned by {owner!r}); set "
+        f"upstream_dialect to one of {', '.join(DIALECTS)} if it speaks like it"
+    )
+
+
+async def _check_tokenizer(
+    client: UpstreamClient, config: UpstreamConfig, dialect: Dialect, model: str
+) -> None:
+    """Raise `OtherModelError` if the server's token ids are not those of prompts."""
+    own: list[int] = config.tokenizer.backend.encode(SAMPLE, add_special_tokens=False).ids
+    try:
+        found = await dialect.tokenize(client, model, SAMPLE)
+    except (RequestRefusedError, KeyError, TypeError) as error:
+        logger.warning(
+            "the tokenizer of %s cannot be compared with that of the model: %s", config.url, error
+        )
+        return
+    if found != own:
+        raise OtherModelError(
+            f"the server's model {model} has another tokenizer than the configured model; give "
+            "both the same model"
+        )

@@ -1,0 +1,136 @@
+"""vLLM's server, by what is read in its version 0.32 (`vllm/entrypoints/openai/completion`)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from plato.engine.capabilities import Capabilities, PrefixSharing, Scores
+from plato.engine.errors import UpstreamError
+from plato.engine.openai.client import UpstreamClient
+from plato.engine.openai.dialects.dialect import (
+    Delta,
+    Dialect,
+    Generation,
+    ServerInfo,
+    from_server,
+)
+from plato.engine.protocol import FinishReason
+
+BLOCK_TOKENS = 16
+"""Default of `--block-size`."""
+_FINISHES = {"stop": FinishReason.STOP, "length": FinishReason.LENGTH}
+
+
+class VllmDialect(Dialect):
+    """`POST /v1/completions` with token ids.
+
+    Start it with `--enable-prompt-tokens-details`, or cached tokens are reported as 0. Under the
+    guidance backend for structured outputs, grammars have to be sent as Lark.
+    """
+
+    name = "vllm"
+    owner = "vllm"
+    path = "/v1/completions"
+    notation = "gbnf"
+    capabilities = Capabilities(
+        prefix_granularity=BLOCK_TOKENS,
+        prefix_sharing=PrefixSharing.COMPUTING,
+        kv_events=False,
+        kv_transfer=False,
+        pins=False,
+        grammars=frozenset({"gbnf", "lark"}),
+        grammar_resumption=False,
+        forced_tokens=False,
+        scores=Scores.LOG_PROBABILITIES,
+        keyed_seeds=False,
+        exempt_penalties=False,
+        scripts=False,
+        tenants=True,
+        priority=True,
+        token_ids=True,
+    )
+
+    async def describe(self, client: UpstreamClient, model: Mapping[str, Any]) -> ServerInfo:
+        """See `Dialect.describe`."""
+        return ServerInfo(model["id"], model.get("max_model_len"))
+
+    async def tokenize(self, client: UpstreamClient, model: str, text: str) -> list[int]:
+        """See `Dialect.tokenize`."""
+        body = {"model": model, "prompt": text, "add_special_tokens": False}
+        tokens: list[int] = (await client.ask("/tokenize", body))["tokens"]
+        return tokens
+
+    def body(self, generation: Generation) -> dict[str, Any]:
+        """See `Dialect.body`."""
+        request, sampling = generation.request, generation.sampling
+        body: dict[str, Any] = {
+            "model": generation.model,
+            "prompt": generation.tokens,
+            "max_tokens": generation.budget,
+            "stream": True,
+            "stream_options": {"include_usage": True},
+            "return_token_ids": True,
+            "add_special_tokens": False,
+            "ignore_eos": not request.stop.end_tokens,
+            "temperature": sampling.temperature,
+            "top_p": sampling.top_p,
+            "top_k": sampling.top_k,
+            "min_p": sampling.min_p,
+            "seed": generation.seed,
+            "repetition_penalty": sampling.repetition_penalty,
+            "presence_penalty": sampling.presence_penalty,
+            "frequency_penalty": sampling.frequency_penalty,
+        }
+        if sampling.logit_bias:
+            body["logit_bias"] = {str(token): value for token, value in sampling.logit_bias}
+        if generation.grammar is not None:
+            body["structured_outputs"] = {"grammar": generation.grammar}
+        if generation.salt is not None:
+            body["cache_salt"] = generation.salt
+        if generation.priority is not None:
+            body["priority"] = -generation.priority  # Lower is earlier there.
+        if request.score:
+            body |= {
+                "logprobs": 1,
+                "logprob_token_ids": list(request.score),
+                "return_tokens_as_token_ids": True,
+            }
+        return body
+
+    def reader(self, generation: Generation) -> Callable[[Mapping[str, Any]], Delta]:
+        """See `Dialect.reader`."""
+        score = generation.request.score
+
+        def read(event: Mapping[str, Any]) -> Delta:
+            details = (event.get("usage") or {}).get("prompt_tokens_details") or {}
+            cached = details.get("cached_tokens") or 0
+            if not event["choices"]:
+                return Delta(cached_tokens=cached)
+            choice = event["choices"][0]
+            if choice.get("token_ids") is None:
+                raise UpstreamError("it returns no token ids (`return_token_ids`); update vLLM")
+            tokens = tuple(choice["token_ids"])
+            return Delta(
+                tokens,
+                _finish(choice.get("finish_reason")),
+                _scores(choice.get("logprobs"), score) if tokens and score else (),
+                cached,
+            )
+
+        return read
+
+
+def _finish(reason: str | None) -> FinishReason | None:
+    if reason is not None and reason not in _FINISHES:
+        raise UpstreamError(f"it ended the sequence with {reason!r}")
+    return None if reason is None else _FINISHES[reason]
+
+
+def _scores(logprobs: Mapping[str, Any] | None, tokens: tuple[int, ...]) -> tuple[float, ...]:
+    """Log probabilities of `tokens` at the first position of an event."""
+    first = ((logprobs or {}).get("top_logprobs") or [None])[0] or {}
+    missing = [token for token in tokens if f"token_id:{token}" not in first]
+    if missing:
+        raise UpstreamError(f"it returns no log probabilities of the tokens {missing}")
+    return tuple(from_server(first[f"token_id:{token}"]) for token in tokens)

@@ -1,0 +1,82 @@
+"""The live sequences of an engine: who they belong to, and what they hold."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from plato.engine.errors import EngineClosedError
+from plato.engine.leases import Leases
+from plato.engine.openai.sequence import UpstreamSequence
+from plato.engine.protocol import FinishReason, GenerateRequest
+
+
+class LiveSequences:
+    """From `add` to `remove`; whoever adds a sequence removes it.
+
+    Bounded by the slots: a sequence that finds no place is removed at once.
+    """
+
+    def __init__(self) -> None:
+        self._sequences: set[UpstreamSequence] = set()
+        self._leases = Leases()
+        self.prefill_tokens = 0
+        """Prompt tokens that the server should still have to compute."""
+        self.held_tokens = 0
+        """Prompt tokens and token budgets."""
+
+    def __iter__(self) -> Iterator[UpstreamSequence]:
+        return iter(tuple(self._sequences))
+
+    def add(self, sequence: UpstreamSequence) -> None:
+        """A sequence arrives."""
+        self._sequences.add(sequence)
+        self._leases.grant(sequence.request.lease)
+        self.prefill_tokens += sequence.prefill_tokens
+        self.held_tokens += _budget(sequence.request)
+
+    def note_prefilled(self, sequence: UpstreamSequence) -> None:
+        """The server has computed the prompt of a sequence."""
+        self.prefill_tokens -= sequence.prefill_tokens
+        sequence.prefill_tokens = 0
+
+    def remove(self, sequence: UpstreamSequence) -> None:
+        """A sequence has ended, or nobody reads it any more."""
+        self._sequences.discard(sequence)
+        self._leases.retain({_owner(other.request) for other in self._sequences})
+        self.prefill_tokens -= sequence.prefill_tokens
+        self.held_tokens -= _budget(sequence.request)
+
+    def renew(self, owner: str, ttl_s: float) -> None:
+        """See `Leases.renew`."""
+        self._leases.renew(owner, ttl_s)
+
+    def take_expired(self) -> frozenset[str]:
+        """See `Leases.take_expired`."""
+        return self._leases.take_expired()
+
+    def cancel(self, match: Callable[[GenerateRequest], bool]) -> list[UpstreamSequence]:
+        """Cancel sequences; returns those that have yet to tell their consumers."""
+        cancelled = [s for s in self if s.output.finish is None and match(s.request)]
+        for sequence in cancelled:
+            sequence.output.finish = FinishReason.CANCELLED
+            sequence.stop()
+        return cancelled
+
+    def fail(self, reason: str) -> None:
+        """End all sequences with an error."""
+        for sequence in self:
+            sequence.mailbox.put(EngineClosedError(reason))
+            sequence.stop()
+
+
+def owned_by(owners: frozenset[str]) -> Callable[[GenerateRequest], bool]:
+    """Whether a request has a lease of one of these owners."""
+    return lambda request: _owner(request) in owners
+
+
+def _owner(request: GenerateRequest) -> str | None:
+    return None if request.lease is None else request.lease.owner
+
+
+def _budget(request: GenerateRequest) -> int:
+    return len(request.prompt) + request.max_tokens

@@ -1,0 +1,242 @@
+"""Servers that are away, busy, broken or others than they should be: the right error, at once."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from starlette.responses import JSONResponse, PlainTextResponse, Response
+
+from plato.engine import (
+    EngineBusyError,
+    EngineClosedError,
+    EngineError,
+    OtherModelError,
+    RequestRefusedError,
+    UpstreamError,
+)
+from plato.engine.openai import UpstreamEngine
+from plato.engine.openai import engine as upstream_engine
+from tests.engine.openai.conftest import MakeEngine
+from tests.engine.upstream.scripted import (
+    DONE,
+    ScriptedServer,
+    ask,
+    event,
+    request,
+    says,
+    stream,
+    usage,
+)
+from tests.engine.waiting import until
+
+
+class BrokenPipe(Exception):  # noqa: N818 - what breaks a connection in `stream`
+    pass
+
+
+def openai_error(status: int, message: str) -> Response:
+    return JSONResponse({"error": {"message": message, "code": status}}, status)
+
+
+class TestStart:
+    async def test_a_server_that_is_away_is_waited_for_and_then_named(
+        self, make_engine: MakeEngine, server: ScriptedServer
+    ) -> None:
+        await server.http.stop()
+        with pytest.raises(UpstreamError, match=f"{server.http.url}: .*away"):
+            await make_engine(start_s=0.3)
+        waiting = asyncio.create_task(make_engine(start_s=10.0))
+        await asyncio.sleep(0.2)
+        await server.http.start()
+        assert (await ask(await waiting)).text == "hello"
+
+    @pytest.mark.parametrize(
+        ("models", "error", "message"),
+        [
+            ({"data": []}, OtherModelError, "has no model"),
+            ({"data": [{"id": "m", "owned_by": "acme"}]}, EngineError, "unknown kind .*'acme'"),
+            ({"models": "none"}, UpstreamError, "no list of models"),
+            ([1, 2], UpstreamError, "no list of models"),
+            ({"data": [{"id": 7}]}, UpstreamError, "no list of models"),
+        ],
+    )
+    async def test_a_server_that_says_something_else_is_refused(
+        self,
+        make_engine: MakeEngine,
+        server: ScriptedServer,
+        models: object,
+        error: type[EngineError],
+        message: str,
+    ) -> None:
+        server.models = models
+        with pytest.raises(error, match=message):
+            await make_engine(start_s=0.3)
+
+    async def test_another_tokenizer_is_another_model(
+        self, make_engine: MakeEngine, server: ScriptedServer
+    ) -> None:
+        server.shift = 1
+        with pytest.raises(OtherModelError, match="another tokenizer"):
+            await make_engine()
+
+    async def test_a_model_that_the_server_lacks_is_named_with_those_that_it_has(
+        self, make_engine: MakeEngine
+    ) -> None:
+        with pytest.raises(OtherModelError, match="no model other, but model"):
+            await make_engine(model="other")
+
+    async def test_an_unknown_server_can_be_given_a_dialect(
+        self, make_engine: MakeEngine, server: ScriptedServer
+    ) -> None:
+        server.models["data"][0]["owned_by"] = "acme"
+        assert (await ask(await make_engine(dialect="vllm"))).text == "hello"
+
+
+@pytest.mark.parametrize(
+    ("reply", "error", "message"),
+    [
+        (lambda: openai_error(429, "slow down"), EngineBusyError, "slow down"),
+        (lambda: Response(status_code=503), EngineBusyError, "status 503"),
+        (lambda: openai_error(400, "bad top_k"), RequestRefusedError, "bad top_k"),
+        (lambda: JSONResponse({"detail": "nope"}, 422), RequestRefusedError, "nope"),
+        (lambda: openai_error(401, "who?"), RequestRefusedError, "upstream_api_key"),
+        (lambda: PlainTextResponse("boom", 500), UpstreamError, "status 500: boom"),
+        (lambda: PlainTextResponse("<html>hello</html>\n"), UpstreamError, "<html>"),
+        (lambda: stream("data: {nonsense\n\n"), UpstreamError, "no JSON"),
+        (lambda: stream("data: [1]\n\n"), UpstreamError, "no object"),
+        (lambda: stream('data: {"x": 1}\n\n'), UpstreamError, "does not answer like vllm"),
+        (lambda: stream(event([97]), 'data: {"choices": ['), UpstreamError, "within an event"),
+        (lambda: stream(event([97])), UpstreamError, "ended before the sequence"),
+        (lambda: stream(event([97]), DONE), UpstreamError, "ended before the sequence"),
+        (lambda: stream(event([97]), BrokenPipe), UpstreamError, "away"),
+        (lambda: stream(event([97], "abort")), UpstreamError, "'abort'"),
+        (lambda: stream(event(None)), UpstreamError, "no token ids"),  # type: ignore[arg-type]
+        (
+            lambda: stream(event([97]), 'data: {"error": {"code": 503, "message": "full"}}\n\n'),
+            EngineBusyError,
+            "full",
+        ),
+        (
+            lambda: stream(event([97]), 'data: {"error": "out of memory"}\n\n'),
+            UpstreamError,
+            "out of memory",
+        ),
+    ],
+)
+async def test_every_failure_has_its_error_and_the_next_request_is_served(
+    engine: UpstreamEngine,
+    server: ScriptedServer,
+    reply: Callable[[], Response],
+    error: type[EngineError],
+    message: str,
+) -> None:
+    server.reply = lambda _: reply()
+    with pytest.raises(error, match=message) as raised:
+        await ask(engine)
+    assert type(raised.value) is error
+    server.reply = lambda _: says("hello")
+    assert (await ask(engine)).text == "hello"
+
+
+async def test_tokens_that_came_before_a_failure_are_not_lost(
+    engine: UpstreamEngine, server: ScriptedServer
+) -> None:
+    server.reply = lambda _: stream(event(list(b"hel")), BrokenPipe)
+    tokens: list[int] = []
+
+    async def read() -> None:
+        async for chunk in engine.generate(request()):
+            tokens.extend(chunk.tokens)
+
+    with pytest.raises(UpstreamError):
+        await read()
+    assert bytes(tokens) == b"hel"
+
+
+async def test_a_connection_that_breaks_after_the_last_token_breaks_nothing(
+    engine: UpstreamEngine, server: ScriptedServer
+) -> None:
+    server.reply = lambda _: stream(event([97], "stop"), BrokenPipe)
+    answer = await ask(engine)
+    assert (answer.text, answer.finish) == ("a", "stop")
+
+
+@pytest.mark.parametrize(
+    "pieces", [(30.0,), (event([97]), 30.0), (event([97]), *[": ping\n\n", 0.1] * 50)]
+)
+async def test_silence_is_a_failure(
+    make_engine: MakeEngine, server: ScriptedServer, pieces: tuple[Any, ...]
+) -> None:
+    engine = await make_engine(answer_s=0.5, silence_s=0.5)
+    server.reply = lambda _: stream(*pieces)
+    began = time.monotonic()
+    with pytest.raises(UpstreamError, match="in time"):
+        await ask(engine)
+    assert time.monotonic() - began < 3
+
+
+async def test_a_server_without_log_probabilities_gives_no_scores(
+    engine: UpstreamEngine, server: ScriptedServer
+) -> None:
+    server.reply = lambda _: stream(event([97], "stop", logprobs=None), usage(0), DONE)
+    with pytest.raises(UpstreamError, match="no log probabilities"):
+        await ask(engine, request(score=(1,)))
+
+
+async def test_an_outage_is_noticed_at_once_and_ends_with_a_new_epoch(
+    make_engine: MakeEngine, server: ScriptedServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(upstream_engine, "HEALTH_INTERVAL_S", 0.1)
+    engine = await make_engine()
+    await ask(engine)
+    epoch = engine.epoch
+    assert engine.cached_prefix(request().prompt)
+    await server.http.stop()
+    for _ in range(5):
+        began = time.monotonic()
+        with pytest.raises(UpstreamError, match="away"):
+            await ask(engine)
+        assert time.monotonic() - began < 1
+    assert not engine.stats().available
+    await server.http.start()
+    await until(lambda: engine.epoch != epoch)
+    assert engine.stats().available
+    assert engine.cached_prefix(request().prompt) == 0
+    assert (await ask(engine)).text == "hello"
+
+
+async def test_a_server_that_comes_back_as_another_is_not_used(
+    make_engine: MakeEngine, server: ScriptedServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(upstream_engine, "HEALTH_INTERVAL_S", 0.1)
+    engine = await make_engine()
+    await ask(engine)
+    await server.http.stop()
+    with pytest.raises(UpstreamError):
+        await ask(engine)
+    server.shift = 1
+    await server.http.start()
+
+    def failed() -> bool:
+        try:
+            engine.stats()
+        except EngineClosedError as error:
+            return "another tokenizer" in str(error)
+        return False
+
+    await until(failed)
+
+
+async def test_a_server_that_is_starting_ends_nothing(
+    make_engine: MakeEngine, server: ScriptedServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(upstream_engine, "HEALTH_INTERVAL_S", 0.05)
+    engine = await make_engine()
+    server.healthy = False
+    await ask(engine)
+    await asyncio.sleep(0.3)
+    assert (await ask(engine)).text == "hello"

@@ -1,0 +1,361 @@
+"""What every engine does, by its capabilities: the built-in one, and servers behind HTTP."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import math
+import re
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+from dataclasses import dataclass, replace
+from typing import Any
+
+import pytest
+
+from plato.engine import (
+    Capabilities,
+    Engine,
+    EngineClosedError,
+    FinishReason,
+    GenerateRequest,
+    Lease,
+    OtherModelError,
+    PrefixSharing,
+    Prompt,
+    RequestRefusedError,
+    SamplingParams,
+    Scores,
+    Segment,
+    StopConditions,
+)
+from plato.engine.openai import UpstreamConfig, UpstreamEngine
+from plato.engine.tokenizer_config import TokenizerConfig
+from plato.engine.torch import TorchEngine
+from plato.planning.grammar import outline_grammar, outline_title
+from plato.planning.titles import title_of_words
+from tests.engine.conftest import TINY, tiny_config
+from tests.engine.helpers import Stream, ask, collect, some_tokens
+from tests.engine.upstream.server import WireServer
+from tests.engine.upstream.wires import (
+    IncrementalSglangServer,
+    LlamaServer,
+    SglangServer,
+    VllmServer,
+)
+from tests.engine.waiting import until
+
+SERVERS: dict[str, type[WireServer]] = {
+    "vllm": VllmServer,
+    "sglang": SglangServer,
+    "sglang-incremental": IncrementalSglangServer,
+    "llama": LlamaServer,
+}
+CONTEXT: int = TINY["max_position_embeddings"]
+LONG = 400
+_seeds = itertools.count(10_000)
+
+
+@dataclass
+class Subject:
+    """An engine, and the built-in one that computes for it."""
+
+    engine: Engine
+    backend: TorchEngine
+
+    @property
+    def can(self) -> Capabilities:
+        return self.engine.capabilities
+
+    async def decode(self, request: GenerateRequest) -> Stream:
+        async with asyncio.timeout(60):
+            return await collect(self.engine, request)
+
+    def computed(self) -> int:
+        """Prompt tokens that were computed so far."""
+        stats = self.backend.stats()
+        return stats.prompt_tokens - stats.cached_tokens
+
+
+@pytest.fixture(params=["torch", *SERVERS])
+async def subject(
+    request: pytest.FixtureRequest, tiny_folder: str, shared_engine: TorchEngine
+) -> AsyncIterator[Subject]:
+    """Every test leaves it idle."""
+    if request.param == "torch":
+        yield Subject(shared_engine, shared_engine)
+    else:
+        tokenizer = TokenizerConfig.load(tiny_folder)
+        server = SERVERS[request.param](shared_engine, tokenizer, CONTEXT)
+        await server.http.start()
+        config = UpstreamConfig(
+            server.http.url, tokenizer, name="upstream", priority=request.param != "llama"
+        )
+        engine = await asyncio.to_thread(UpstreamEngine, config)
+        yield Subject(engine, shared_engine)
+        assert not list(engine._live)
+        await engine.close()
+        await until(lambda: not shared_engine.stats().live)
+        await server.http.stop()
+    assert not shared_engine.stats().live
+
+
+def fresh(length: int) -> tuple[int, ...]:
+    """Tokens that nobody has cached."""
+    return some_tokens(length, next(_seeds))
+
+
+async def test_the_first_chunk_is_an_acknowledgement_and_offsets_add_up(subject: Subject) -> None:
+    stream = await subject.decode(ask(fresh(10)))
+    first = stream.chunks[0]
+    assert (first.offset, first.tokens, first.text, first.finish) == (0, (), "", None)
+    assert (first.prompt_tokens, first.epoch) == (10, subject.engine.epoch)
+    offset = 0
+    for chunk in stream.chunks:
+        assert chunk.offset == offset
+        offset += len(chunk.tokens)
+    assert (offset, stream.finish) == (8, FinishReason.LENGTH)
+
+
+async def test_the_same_request_twice_gives_the_same_and_finds_its_prompt_cached(
+    subject: Subject,
+) -> None:
+    request = ask(fresh(64))
+    first, second = [await subject.decode(request) for _ in range(2)]
+    assert (first.tokens, first.text) == (second.tokens, second.text)
+    granularity = subject.can.prefix_granularity
+    assert first.cached == 0
+    assert second.cached >= 64 - 1 - granularity
+    assert subject.engine.cached_prefix(request.prompt) >= 64 - granularity
+    assert subject.engine.cached_prefix(ask(fresh(64)).prompt) == 0
+
+
+async def test_output_is_that_of_the_model(subject: Subject) -> None:
+    requests = [ask(fresh(10), max_tokens=20, stop=StopConditions()) for _ in range(3)]
+    for request in requests:
+        expected = await collect(subject.backend, request)
+        stream = await subject.decode(request)
+        assert (stream.tokens, stream.text) == (expected.tokens, expected.text)
+        assert stream.finish == expected.finish
+
+
+async def test_a_retry_continues_after_the_emitted_tokens(subject: Subject) -> None:
+    request = ask(fresh(20), max_tokens=12)
+    whole = await subject.decode(request)
+    for cut in (1, 5, 11):
+        rest = await subject.decode(replace(request, emitted=whole.tokens[:cut], attempt=1))
+        assert whole.tokens[:cut] + rest.tokens == whole.tokens
+        assert rest.chunks[0].offset == cut
+        assert rest.finish is FinishReason.LENGTH
+
+
+async def test_a_budget_of_one_token(subject: Subject) -> None:
+    stream = await subject.decode(ask(fresh(5), max_tokens=1))
+    assert (len(stream.tokens), stream.finish) == (1, FinishReason.LENGTH)
+
+
+async def test_a_stop_string_over_token_boundaries_cuts_the_text(subject: Subject) -> None:
+    request = ask(fresh(10), max_tokens=24)
+    text = (await subject.decode(request)).text
+    middle = len(text) // 2
+    stop = text[middle - 2 : middle + 3]
+    assert len(stop) == 5
+    stream = await subject.decode(replace(request, stop=StopConditions(False, (stop,))))
+    assert stream.text == text[: text.index(stop)]
+    assert stream.finish is FinishReason.STOP
+
+
+async def test_a_sentence_ends_an_output_that_is_nearly_long_enough(subject: Subject) -> None:
+    request = ask(fresh(10), max_tokens=24, stop=StopConditions(False, (), 4))
+    expected = await collect(subject.backend, request)
+    stream = await subject.decode(request)
+    assert (stream.tokens, stream.text) == (expected.tokens, expected.text)
+
+
+async def test_sampling_differs_by_seed_and_by_node(subject: Subject) -> None:
+    prompt = fresh(10)
+    outputs = {
+        (await subject.decode(ask(prompt, node=node, sampling=sampling))).tokens
+        for node in (1, 2)
+        for sampling in (SamplingParams(1.0, seed=1), SamplingParams(1.0, seed=2))
+    }
+    assert len(outputs) == 4
+
+
+async def test_seeds_are_keyed_by_position_or_it_is_said(subject: Subject) -> None:
+    request = ask(fresh(10), max_tokens=12, sampling=SamplingParams(1.0, seed=7))
+    first, second = [await subject.decode(request) for _ in range(2)]
+    assert first.tokens == second.tokens
+    rest = await subject.decode(replace(request, emitted=first.tokens[:6]))
+    assert (first.tokens[:6] + rest.tokens == first.tokens) is subject.can.keyed_seeds
+
+
+async def test_a_bias_decides(subject: Subject) -> None:
+    sampling = SamplingParams(logit_bias=((500, 90.0),))
+    stream = await subject.decode(ask(fresh(5), max_tokens=3, sampling=sampling))
+    assert stream.tokens == (500,) * 3
+
+
+async def test_grammars_are_followed_to_their_end(subject: Subject) -> None:
+    request = ask(
+        fresh(10),
+        max_tokens=200,
+        grammar=outline_grammar(3, title_of_words(3, 6)),
+        sampling=SamplingParams(1.0, seed=3),
+        stop=StopConditions(),
+    )
+    stream = await subject.decode(request)
+    assert stream.finish is FinishReason.STOP
+    lines = stream.text.splitlines()
+    assert 2 <= len(lines) <= 3
+    for number, line in enumerate(lines, start=1):
+        assert outline_title(line)
+        assert re.match(rf"{number}\. ", line)
+    assert (stream.last.steps < len(stream.tokens)) is subject.can.forced_tokens
+    if not subject.can.grammar_resumption:
+        with pytest.raises(RequestRefusedError, match="resume"):
+            await subject.decode(replace(request, emitted=stream.tokens[:3]))
+
+
+async def test_scores_rank_tokens_as_the_model_does(subject: Subject) -> None:
+    named = tuple(range(300, 310))
+    request = ask(fresh(10), max_tokens=1, score=named)
+    expected = next(c.scores for c in (await collect(subject.backend, request)).chunks if c.scores)
+    scores = next(c.scores for c in (await subject.decode(request)).chunks if c.scores)
+    shift = scores[0] - expected[0]
+    assert all(
+        math.isclose(mine, theirs + shift, abs_tol=1e-3)
+        for mine, theirs in zip(scores, expected, strict=True)
+    )
+    assert math.isclose(shift, 0.0, abs_tol=1e-3) is (subject.can.scores is not Scores.RELATIVE)
+
+
+async def test_eight_siblings_compute_what_they_share_once(subject: Subject) -> None:
+    shared = Segment(fresh(200))
+    before = subject.computed()
+    requests = [ask(shared, fresh(5), node=node, max_tokens=4) for node in range(8)]
+    await asyncio.gather(*map(subject.decode, requests))
+    # The engine behind the servers shares whatever it is sent.
+    assert subject.computed() - before <= 200 + 8 * 5
+    if subject.can.prefix_sharing is not PrefixSharing.ENDED:
+        assert subject.engine.cached_prefix(requests[0].prompt) >= 200 - 200 % 16
+
+
+async def test_tenants_share_no_private_prefix_or_there_is_one_tenant(subject: Subject) -> None:
+    tokens = fresh(64)
+    await subject.decode(ask(tokens, tenant="one"))
+    other = ask(tokens, tenant="two")
+    if subject.can.tenants:
+        assert (await subject.decode(other)).cached == 0
+    else:
+        with pytest.raises(RequestRefusedError, match="API key"):
+            await subject.decode(other)
+
+
+async def test_cancelling_a_run_ends_its_sequences_alone(subject: Subject) -> None:
+    requests = [ask(fresh(5), run_id=run, max_tokens=LONG) for run in ("a", "b")]
+    tasks = [asyncio.create_task(subject.decode(request)) for request in requests]
+    await until(lambda: subject.engine.stats().load.running == 2)
+    subject.engine.cancel("a")
+    assert (await tasks[0]).finish is FinishReason.CANCELLED
+    assert (await tasks[1]).finish is FinishReason.LENGTH
+
+
+async def test_leaving_ends_the_work(subject: Subject) -> None:
+    async with aclosing(subject.engine.generate(ask(fresh(5), max_tokens=LONG))) as chunks:
+        async for chunk in chunks:
+            if chunk.tokens:
+                break
+    await until(lambda: not subject.backend.stats().live)
+
+
+async def test_a_lease_that_is_not_renewed_ends_its_sequences(subject: Subject) -> None:
+    lease = Lease("gone", 0.1)
+    stream = await subject.decode(ask(fresh(5), max_tokens=LONG, lease=lease))
+    assert stream.finish is FinishReason.CANCELLED
+    await until(lambda: not subject.backend.stats().live)
+
+
+async def test_sixty_four_at_the_same_time(subject: Subject) -> None:
+    requests = [ask(fresh(8), node=node, max_tokens=6) for node in range(64)]
+    streams = await asyncio.gather(*map(subject.decode, requests))
+    assert {(len(stream.tokens), stream.finish) for stream in streams} == {(6, "length")}
+    load = subject.engine.stats().load
+    assert (load.running, load.waiting, load.prefill_tokens) == (0, 0, 0)
+
+
+@pytest.mark.parametrize(
+    ("fields", "param"),
+    [
+        ({"max_tokens": CONTEXT}, "max_tokens"),
+        ({"stop": StopConditions(strings=("",))}, "stop"),
+        ({"sampling": SamplingParams(top_p=0.0)}, "top_p"),
+    ],
+)
+async def test_what_can_never_be_served_is_refused(
+    subject: Subject, fields: dict[str, Any], param: str
+) -> None:
+    with pytest.raises(RequestRefusedError) as refused:
+        await subject.decode(ask(fresh(5), **fields))
+    assert refused.value.param == param
+
+
+async def test_a_prompt_for_another_model_is_for_another_engine(subject: Subject) -> None:
+    prompt = Prompt((Segment(fresh(5)),), fingerprint="another")
+    with pytest.raises(OtherModelError):
+        await subject.decode(replace(ask(fresh(5)), prompt=prompt))
+
+
+async def test_scripts_are_decoded_or_refused(subject: Subject) -> None:
+    script = fresh(4)
+    request = ask(fresh(5), max_tokens=4, script=script)
+    if subject.can.scripts:
+        assert (await subject.decode(request)).tokens == script
+    else:
+        with pytest.raises(RequestRefusedError, match="script"):
+            await subject.decode(request)
+
+
+async def test_kv_is_transferred_or_nothing_is_given(subject: Subject) -> None:
+    request = ask(fresh(32))
+    await subject.decode(request)
+    piece = await subject.engine.export_kv(request.prompt, 0)
+    assert (piece is not None) is subject.can.kv_transfer
+
+
+async def test_kv_events_name_what_was_computed(subject: Subject) -> None:
+    prompt = Prompt((Segment(fresh(64)),))
+    await subject.engine.take_kv_events()
+    await subject.decode(replace(ask(fresh(1)), prompt=prompt))
+    batch = await subject.engine.take_kv_events()
+    assert batch is not None
+    assert prompt.hashes[0] in {stored.chain for stored in batch.stored}
+    snapshot = await subject.engine.kv_snapshot()
+    assert {stored.chain for stored in batch.stored} <= {s.chain for s in snapshot.stored}
+
+
+@pytest.mark.parametrize("kind", ["torch", *SERVERS])
+async def test_close_ends_whoever_is_busy(
+    kind: str, tiny_folder: str, shared_engine: TorchEngine
+) -> None:
+    server = None
+    if kind == "torch":
+        engine: Engine = await asyncio.to_thread(TorchEngine, tiny_config(tiny_folder))
+    else:
+        tokenizer = TokenizerConfig.load(tiny_folder)
+        server = SERVERS[kind](shared_engine, tokenizer, CONTEXT)
+        await server.http.start()
+        engine = await asyncio.to_thread(UpstreamEngine, UpstreamConfig(server.http.url, tokenizer))
+    tasks = [
+        asyncio.create_task(collect(engine, ask(fresh(5), node=node, max_tokens=LONG)))
+        for node in range(20)
+    ]
+    await until(lambda: engine.stats().load.running)
+    await engine.close()
+    results = await asyncio.gather(*tasks, return_exceptions=True)
+    assert {type(result) for result in results} == {EngineClosedError}
+    with pytest.raises(EngineClosedError):
+        await collect(engine, ask(fresh(5)))
+    if server is not None:
+        await until(lambda: not shared_engine.stats().live)
+        await server.http.stop()
