@@ -10,10 +10,10 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
-from plato.api.body import BodyReader
 from plato.api.chat import ChatRoutes
 from plato.api.drain import Drain
 from plato.api.errors import ErrorReporter, ModelNotFoundError
+from plato.api.intake import Intake
 from plato.api.limits import Limits
 from plato.api.runs import RunRoutes
 from plato.api.service import RunService
@@ -35,9 +35,10 @@ def new_app(
     """
     drain = drain or Drain()
     errors = ErrorReporter(recorder)
-    limits, bodies = Limits(settings), BodyReader(settings.body_deadline_s)
-    chat = ChatRoutes(service, settings, errors, recorder, limits, bodies, drain)
-    runs = RunRoutes(service, settings, errors, limits, bodies, drain)
+    limits = Limits(settings)
+    intake = Intake(service, settings, recorder, limits, drain)
+    chat = ChatRoutes(service, settings, errors, recorder, intake, drain)
+    runs = RunRoutes(service, settings, errors, limits, intake, drain)
     models = ModelRoutes(settings)
     health = HealthRoutes(service, drain)
     return Starlette(

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import AsyncGenerator
-from contextlib import ExitStack, aclosing
+from contextlib import aclosing
 
 from starlette.requests import Request
 from starlette.responses import Response
 
 from plato.api import sse
-from plato.api.body import BodyReader
 from plato.api.drain import Drain
 from plato.api.errors import ErrorReporter
-from plato.api.limits import Limits
-from plato.api.requests import parse_request, tenant_of, to_run_request, while_connected
+from plato.api.intake import Intake, Received
+from plato.api.requests import parse_request, while_connected
 from plato.api.responses import ChatResponse
 from plato.api.service import RunService
 from plato.metrics import Recorder
@@ -22,8 +20,6 @@ from plato.metrics.recording import AnswerTimer
 from plato.runs import NodeOutput, RunError, RunEvent, RunEvents, RunFailed, RunFinished, RunState
 from plato.settings import Settings
 from plato.streams import with_heartbeat
-
-logger = logging.getLogger(__name__)
 
 PATH = "/v1/chat/completions"
 
@@ -40,43 +36,24 @@ class ChatRoutes:
         settings: Settings,
         errors: ErrorReporter,
         recorder: Recorder,
-        limits: Limits,
-        bodies: BodyReader,
+        intake: Intake,
         drain: Drain,
     ) -> None:
         self._service = service
         self._settings = settings
         self._errors = errors
         self._recorder = recorder
-        self._limits = limits
-        self._bodies = bodies
+        self._intake = intake
         self._drain = drain
 
     async def create(self, request: Request) -> Response:
         """Answer a question, streamed or not."""
-        received = await self._bodies.read(request)
-        tenant = tenant_of(request)
-        with self._limits.request(tenant) as slot:
-            return await self._create(request, received, tenant, slot)
+        async with self._intake.receive(request) as received:
+            return await self._create(request, received)
 
-    async def _create(
-        self, request: Request, received: bytes, tenant: str, slot: ExitStack
-    ) -> Response:
-        body = parse_request(received, context_length=self._service.context_length)
-        asked = to_run_request(
-            body,
-            settings=self._settings,
-            context_length=self._service.context_length,
-            sampling=self._service.sampling,
-            fingerprint=self._service.fingerprint,
-            tenant=tenant,
-        )
-        request.state.run = asked.run_id
-        self._drain.refuse_new()
-        logger.info(
-            "run started",
-            extra={"run": asked.run_id, "mode": asked.mode, "stream": bool(body.stream)},
-        )
+    async def _create(self, request: Request, received: Received) -> Response:
+        body = parse_request(received.body, context_length=self._service.context_length)
+        asked = self._intake.new_run(request, received, body)
         state = RunState(asked)
         batches = self._answer(state)
         response = ChatResponse(asked.run_id, self._settings.model_name, body.include_usage)
@@ -91,7 +68,7 @@ class ChatRoutes:
                 await batches.aclose()
                 raise
             stream = self._stream(state, begun, batches, response, body.options.events)
-            return sse.EventStream(stream, slot.pop_all(), self._settings.write_deadline_s)
+            return sse.EventStream(stream, received.slot.pop_all(), self._settings.write_deadline_s)
         async with while_connected(request), aclosing(batches):
             async for _ in batches:
                 pass

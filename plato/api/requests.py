@@ -17,7 +17,9 @@ from starlette.requests import ClientDisconnect, Request
 
 from plato.api.disconnect import until_client_leaves
 from plato.api.errors import ModelNotFoundError, invalid_request
-from plato.api.schemas import ChatCompletionRequest, ChatMessage, PlanNode, PlatoOptions
+from plato.api.messages import to_conversation
+from plato.api.options import PlanNode, PlatoOptions
+from plato.api.schemas import ChatCompletionRequest
 from plato.engine import SamplingParams
 from plato.errors import ContextLengthError, InvalidRequestError
 from plato.planning.given import validate_plan, validate_script
@@ -150,21 +152,23 @@ def to_run_request(
     `ContextLengthError` if it certainly exceeds `context_length` tokens: how many it has, only the
     scheduler knows.
     """
-    if body.model != settings.model_name:
+    if body.model and body.model != settings.model_name:
         raise ModelNotFoundError(
             f"the model '{body.model}' does not exist here; use '{settings.model_name}'",
             param="model",
         )
     options = body.options
     _refuse_equal_work(options, settings)
-    _refuse_too_long(body, context_length)
+    _refuse_many_messages(len(body.messages), context_length)
+    messages = to_conversation(body.messages)
+    _refuse_too_long(body, messages, context_length)
     max_nodes = _max_nodes(options, settings)
     plan = None if options.plan is None else validate_plan(_nodes(options.plan), max_nodes)
     if plan is not None and options.decode_plan:
         validate_script(plan)
     return RunRequest(
         run_id=run_id or uuid.uuid4().hex,
-        messages=tuple(map(_message, body.messages)),
+        messages=messages,
         tenant=tenant,
         fingerprint=fingerprint,
         mode=options.mode,
@@ -177,6 +181,7 @@ def to_run_request(
         exact_lengths=options.exact_lengths,
         include_prompts=options.prompts,
         headings=options.headings,
+        ignored=body.ignored,
         deadline_s=_deadline(options, settings),
     )
 
@@ -202,11 +207,6 @@ def _sampling(
     )
 
 
-def _message(message: ChatMessage) -> Message:
-    role = "system" if message.role == "developer" else message.role
-    return Message(role, message.content)
-
-
 def _max_nodes(options: PlatoOptions, settings: Settings) -> int:
     if options.max_nodes is None:
         return settings.max_nodes
@@ -219,11 +219,12 @@ def _max_nodes(options: PlatoOptions, settings: Settings) -> int:
     return options.max_nodes
 
 
-def _refuse_too_long(body: ChatCompletionRequest, context_length: int) -> None:
+def _refuse_too_long(
+    body: ChatCompletionRequest, messages: Sequence[Message], context_length: int
+) -> None:
     """Refuse what no tokenizer could fit: rendering and tokenising it would take seconds."""
     context = f"the model's context of {context_length} tokens"
-    _refuse_many_messages(len(body.messages), context_length)
-    length = sum(len(message.content) for message in body.messages)
+    length = sum(len(message.content) for message in messages)
     if length > context_length * TOKEN_CHARS:
         raise ContextLengthError(
             f"messages of {length} characters do not fit into {context}; shorten them",

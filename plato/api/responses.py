@@ -116,6 +116,8 @@ class PlatoInfo(BaseModel):
     cached_tokens: int
     degraded: tuple[str, ...]
     """Services that were unavailable during the run."""
+    ignored: tuple[str, ...] = ()
+    """Names of the request's parameters that had no effect; see `plato.api.schemas`."""
 
     @classmethod
     def of(cls, report: RunReport) -> PlatoInfo:
@@ -135,6 +137,7 @@ class PlatoInfo(BaseModel):
             sampling=Sampling.model_validate(report.sampling),
             cached_tokens=report.cached_tokens,
             degraded=report.degraded,
+            ignored=report.ignored,
         )
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import Any, Literal
@@ -13,11 +12,11 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from plato.api import sse
-from plato.api.body import BodyReader
 from plato.api.drain import Drain
 from plato.api.errors import ErrorReporter, error_body
+from plato.api.intake import Intake
 from plato.api.limits import Limits
-from plato.api.requests import parse_request, tenant_of, to_run_request
+from plato.api.requests import parse_request, tenant_of
 from plato.api.responses import PlatoInfo, Usage, describe_event
 from plato.api.service import RunService
 from plato.errors import InvalidRequestError
@@ -34,8 +33,6 @@ from plato.runs import (
 )
 from plato.settings import Settings
 from plato.streams import with_heartbeat
-
-logger = logging.getLogger(__name__)
 
 RunStatus = Literal["running", "done", "failed", "cancelled"]
 
@@ -106,11 +103,11 @@ class RunRoutes:
         settings: Settings,
         errors: ErrorReporter,
         limits: Limits,
-        bodies: BodyReader,
+        intake: Intake,
         drain: Drain,
     ) -> None:
         self._limits = limits
-        self._bodies = bodies
+        self._intake = intake
         self._service = service
         self._settings = settings
         self._model = settings.model_name
@@ -119,22 +116,12 @@ class RunRoutes:
 
     async def create(self, request: Request) -> Response:
         """Start a detached run: 202, and the run."""
-        received = await self._bodies.read(request)
-        tenant = tenant_of(request)
-        context_length = self._service.context_length
-        with self._limits.request(tenant):
-            asked = to_run_request(
-                parse_request(received, run=True, context_length=context_length),
-                settings=self._settings,
-                context_length=context_length,
-                sampling=self._service.sampling,
-                fingerprint=self._service.fingerprint,
-                tenant=tenant,
+        async with self._intake.receive(request) as received:
+            body = parse_request(
+                received.body, run=True, context_length=self._service.context_length
             )
-            request.state.run = asked.run_id
-            self._drain.refuse_new()
+            asked = self._intake.new_run(request, received, body)
             await self._service.open(asked)
-        logger.info("run started", extra={"run": asked.run_id, "mode": asked.mode})
         location = {"Location": f"/v1/runs/{asked.run_id}"}
         return RunObject.of(RunState(asked), self._model).response(202, location)
 

@@ -96,6 +96,25 @@ REQUEST_ERRORS = (
     "unsupported_value",
 )
 """Error codes that clients receive."""
+HINTS = (
+    "tools",
+    "functions",
+    "reasoning_effort",
+    "verbosity",
+    "service_tier",
+    "prediction",
+    "parallel_tool_calls",
+    "prompt_cache_key",
+    "prompt_cache_retention",
+    "messages.name",
+    "messages.reasoning_content",
+    "stream_options.include_obfuscation",
+    "chat_template_kwargs",
+    "ignore_eos",
+    "min_tokens",
+    "typical_p",
+)
+"""Parameters of requests that have no effect here and that common clients send."""
 SERVING = (Role.SCHEDULER, Role.DECODER)
 
 # Upper bounds in seconds. Ray replaces every value by the midpoint of its bucket: the bucket width
@@ -131,6 +150,13 @@ REQUEST_ERRORS_TOTAL = _counter(
     "Errors returned to clients, by error code.",
     Role.INGRESS,
     code=REQUEST_ERRORS,
+)
+
+IGNORED_PARAMETERS = _counter(
+    "ignored_parameters",
+    "Parameters of requests that were accepted and had no effect, by name.",
+    Role.INGRESS,
+    parameter=HINTS,
 )
 
 # Runs.

@@ -112,6 +112,8 @@ class RunReport:
     """Set when the answer is complete: `length` if some of it was cut, else `stop`."""
     degraded: tuple[str, ...] = ()
     """Services that were unavailable during the run (the context store, for example)."""
+    ignored: tuple[str, ...] = ()
+    """Names of the request's parameters that had no effect."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -65,6 +65,8 @@ class RunRequest:
     """Report the text of every node's prompt."""
     headings: bool = False
     """Put each node's title above its text."""
+    ignored: tuple[str, ...] = ()
+    """Names of the parameters that the caller sent and that have no effect."""
     admitted_unix_s: float = 0.0
     """When a scheduler admitted it; its deadline counts from then. 0: not yet."""
     fingerprint: str = ""

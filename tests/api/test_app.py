@@ -19,7 +19,7 @@ from plato.api.app import new_app
 from plato.api.body import MAX_BODY_BYTES
 from plato.api.service import RunService
 from plato.errors import InvalidRequestError, NodeFailedError, OverloadedError
-from plato.metrics.table import REQUEST_ERRORS_TOTAL
+from plato.metrics.table import IGNORED_PARAMETERS, REQUEST_ERRORS_TOTAL
 from plato.runs import NodeOutput, RunEvents, RunFailed, RunRequest, RunState
 from plato.runtime import Runtime
 from plato.settings import Settings
@@ -174,6 +174,24 @@ async def test_errors_are_counted_by_their_codes(runtime: Runtime) -> None:
         "context_length_exceeded": 2,
         "run_not_found": 1,
     }
+
+
+@pytest.mark.parametrize("path", [CHAT, RUNS])
+async def test_ignored_parameters_are_reported_and_counted(runtime: Runtime, path: str) -> None:
+    recorder = MemoryRecorder()
+    async with connect(runtime.service, runtime.settings, recorder) as http:
+        answered = await http.post(path, json=short(verbosity="low", whatever=1))
+    assert answered.json()["plato"]["ignored"] == ["verbosity", "whatever"]
+    assert recorder.totals(IGNORED_PARAMETERS, "parameter") == {"verbosity": 1, "other": 1}
+
+
+@pytest.mark.parametrize("path", [CHAT, RUNS])
+async def test_a_request_without_a_model_gets_the_only_one(
+    http: httpx.AsyncClient, path: str
+) -> None:
+    body = short()
+    del body["model"]
+    assert (await http.post(path, json=body)).json()["model"] == "tiny"
 
 
 @pytest.mark.parametrize("path", [CHAT, RUNS])

@@ -153,6 +153,15 @@ def test_a_top_k_of_minus_one_keeps_all() -> None:
     assert run_request(top_k=-1).sampling.top_k == 0
 
 
+def test_ignored_parameters_are_noted() -> None:
+    assert run_request(verbosity="low", whatever=1).ignored == ("verbosity", "whatever")
+
+
+@pytest.mark.parametrize("model", [None, ""])
+def test_a_request_without_a_model_gets_the_only_one(model: str | None) -> None:
+    assert run_request(model=model) == run_request()
+
+
 def test_another_model_is_not_found() -> None:
     with pytest.raises(
         InvalidRequestError, match="'big' does not exist here; use 'tiny'"
