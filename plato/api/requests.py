@@ -19,6 +19,7 @@ from plato.api.disconnect import until_client_leaves
 from plato.api.errors import ModelNotFoundError, invalid_request
 from plato.api.messages import to_conversation
 from plato.api.options import PlanNode, PlatoOptions
+from plato.api.response_format import grammar_of
 from plato.api.schemas import ChatCompletionRequest
 from plato.engine import SamplingParams
 from plato.errors import ContextLengthError, InvalidRequestError
@@ -181,6 +182,7 @@ def to_run_request(
         exact_lengths=options.exact_lengths,
         include_prompts=options.prompts,
         headings=options.headings,
+        grammar=grammar_of(body.response_format),
         ignored=body.ignored,
         deadline_s=_deadline(options, settings),
     )

@@ -17,6 +17,7 @@ from pydantic_core import PydanticCustomError
 
 from plato.api.messages import ChatMessage
 from plato.api.options import PlatoOptions
+from plato.api.response_format import ResponseFormat
 from plato.api.unsupported import UnsupportedFields
 from plato.api.wire import (
     FAIL_FAST,
@@ -130,9 +131,9 @@ class ChatCompletionRequest(SamplingFields, UnsupportedFields):
     store: Annotated[
         bool | None, neutral(False, hint="completions are not stored, leave it out or send false")
     ] = None
-    response_format: Annotated[
-        dict[str, str] | None, neutral({"type": "text"}, hint='use {"type": "text"}')
-    ] = None
+    response_format: ResponseFormat | None = Field(
+        default=None, description="JSON, or JSON under a schema, is answered sequentially."
+    )
 
     # The answer is text all the same.
     tools: list[Any] | None = Field(default=None, description="Ignored: the answer is text.")
@@ -168,6 +169,8 @@ class ChatCompletionRequest(SamplingFields, UnsupportedFields):
             raise error_at("plato.decode_plan", "requires plato.plan; send one or remove it")
         if options.exact_lengths:
             self._check_lengths(options)
+        if self.response_format is not None and self.response_format.type != "text":
+            self._check_structured(options)
         return self
 
     def _check_lengths(self, options: PlatoOptions) -> None:
@@ -180,6 +183,19 @@ class ChatCompletionRequest(SamplingFields, UnsupportedFields):
                 "requires a plan in which every part has max_tokens, or mode 'sequential' with "
                 "max_tokens",
             )
+
+    def _check_structured(self, options: PlatoOptions) -> None:
+        """One grammar describes the whole answer, so its parts cannot be decoded on their own."""
+        for name, given in (
+            ("mode", options.mode in (Mode.PLATO, Mode.SKELETON)),
+            ("plan", options.plan is not None),
+            ("exact_lengths", options.exact_lengths),
+        ):
+            if given:
+                raise error_at(
+                    f"plato.{name}",
+                    "cannot be combined with a response_format other than text; remove one of them",
+                )
 
     @property
     def options(self) -> PlatoOptions:

@@ -120,7 +120,7 @@ class GenerateRequest:
     sampling: SamplingParams = field(default_factory=SamplingParams)
     stop: StopConditions = field(default_factory=StopConditions)
     grammar: str | None = None
-    """A Lark grammar (llguidance dialect) that the output must match."""
+    """A grammar that the output must match: Lark in llguidance's dialect, or its JSON form."""
     script: tuple[int, ...] = ()
     """Output tokens that replace the sampled ones, one step each as usual (to benchmark equal
     work). With a grammar they must match it, and tokens that it forces take no step."""

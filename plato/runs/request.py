@@ -65,6 +65,8 @@ class RunRequest:
     """Report the text of every node's prompt."""
     headings: bool = False
     """Put each node's title above its text."""
+    grammar: str | None = None
+    """That the answer must match (`GenerateRequest.grammar`); such an answer is not planned."""
     ignored: tuple[str, ...] = ()
     """Names of the parameters that the caller sent and that have no effect."""
     admitted_unix_s: float = 0.0
