@@ -37,13 +37,14 @@ def new_app(
     errors = ErrorReporter(recorder)
     limits = Limits(settings)
     intake = Intake(service, settings, recorder, limits, drain)
-    chat = ChatRoutes(service, settings, errors, recorder, intake, drain)
+    chat = ChatRoutes(service, settings, errors, recorder, limits, intake, drain)
     runs = RunRoutes(service, settings, errors, limits, intake, drain)
     models = ModelRoutes(settings)
     health = HealthRoutes(service, drain)
     return Starlette(
         routes=[
             Route("/v1/chat/completions", chat.create, methods=["POST"]),
+            Route("/v1/chat/completions/{run_id}", chat.get, methods=["GET"]),
             Route("/v1/runs", runs.create, methods=["POST"]),
             Route("/v1/runs/{run_id}", runs.get, methods=["GET", "DELETE"]),
             Route("/v1/runs/{run_id}/events", runs.events, methods=["GET"]),

@@ -12,9 +12,11 @@ from plato.api import sse
 from plato.api.drain import Drain
 from plato.api.errors import ErrorReporter
 from plato.api.intake import Intake, Received
-from plato.api.requests import parse_request, while_connected
+from plato.api.limits import Limits
+from plato.api.requests import parse_request, run_id_of, tenant_of, while_connected
 from plato.api.responses import ChatResponse
 from plato.api.service import RunService
+from plato.errors import RunNotFoundError
 from plato.metrics import Recorder
 from plato.metrics.recording import AnswerTimer
 from plato.runs import NodeOutput, RunError, RunEvent, RunEvents, RunFailed, RunFinished, RunState
@@ -28,7 +30,7 @@ BEGINNINGS = NodeOutput, RunFinished, RunFailed
 
 
 class ChatRoutes:
-    """`POST /v1/chat/completions`."""
+    """`/v1/chat/completions`."""
 
     def __init__(
         self,
@@ -36,9 +38,11 @@ class ChatRoutes:
         settings: Settings,
         errors: ErrorReporter,
         recorder: Recorder,
+        limits: Limits,
         intake: Intake,
         drain: Drain,
     ) -> None:
+        self._limits = limits
         self._service = service
         self._settings = settings
         self._errors = errors
@@ -51,12 +55,25 @@ class ChatRoutes:
         async with self._intake.receive(request) as received:
             return await self._create(request, received)
 
+    async def get(self, request: Request) -> Response:
+        """A completion by its id, once it is complete."""
+        tenant, run_id = tenant_of(request), run_id_of(request)
+        with self._limits.request(tenant):
+            snapshot = await self._service.snapshot(tenant, run_id)
+        state = RunState(snapshot.request, snapshot.events)
+        if state.ended is None:
+            raise RunNotFoundError(
+                f"the completion of run {run_id} is not complete; see /v1/runs/{run_id}"
+            )
+        response = ChatResponse.of(state.request, self._settings.model_name)
+        return Response(response.completion(state.answer()), media_type="application/json")
+
     async def _create(self, request: Request, received: Received) -> Response:
         body = parse_request(received.body, context_length=self._service.context_length)
         asked = self._intake.new_run(request, received, body)
         state = RunState(asked)
         batches = self._answer(state)
-        response = ChatResponse(asked.run_id, self._settings.model_name, body.include_usage)
+        response = ChatResponse.of(asked, self._settings.model_name, body.include_usage)
         if body.stream:
             try:
                 async with while_connected(request):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import secrets
+import time
 import uuid
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -77,6 +78,13 @@ def tenant_of(request: Request) -> str:
     # The names of schemes are case-insensitive (RFC 9110, section 11.1).
     key = key.strip() if scheme.lower() == "bearer" else header
     return hashlib.blake2b(key.encode(), digest_size=8).hexdigest() if key else ""
+
+
+def run_id_of(request: Request) -> str:
+    """The run id in the path, also as the id of a completion; noted for the logs."""
+    run_id = str(request.path_params["run_id"]).removeprefix("chatcmpl-")
+    request.state.run = run_id
+    return run_id
 
 
 def parse_request(
@@ -184,6 +192,8 @@ def to_run_request(
         headings=options.headings,
         grammar=grammar_of(body.response_format),
         ignored=body.ignored,
+        metadata=tuple((body.metadata or {}).items()),
+        created_unix_s=time.time(),
         deadline_s=_deadline(options, settings),
     )
 

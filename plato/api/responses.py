@@ -25,6 +25,7 @@ from plato.runs import (
     PlanReport,
     RunEvent,
     RunReport,
+    RunRequest,
 )
 
 
@@ -174,6 +175,7 @@ class ChatCompletion(BaseModel):
     model: str
     choices: tuple[Choice, ...]
     usage: Usage
+    metadata: dict[str, str] | None = None
     plato: PlatoInfo
 
 
@@ -260,6 +262,19 @@ class ChatResponse:
     """Whether chunks contain `"usage": null`, because a usage chunk follows."""
     created: int = field(default_factory=_now)
     """Unix time in seconds."""
+    metadata: dict[str, str] | None = None
+    """The caller's own."""
+
+    @classmethod
+    def of(cls, request: RunRequest, model: str, include_usage: bool = False) -> ChatResponse:
+        """For the run of `request`, by the model of this name in the API."""
+        return cls(
+            request.run_id,
+            model,
+            include_usage,
+            int(request.created_unix_s),
+            dict(request.metadata) or None,
+        )
 
     @property
     def id(self) -> str:
@@ -278,6 +293,7 @@ class ChatResponse:
                 ),
             ),
             usage=Usage.of(answer),
+            metadata=self.metadata,
             plato=PlatoInfo.of(answer.report),
         ).model_dump_json()
 

@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import Any, Literal
 
-from pydantic import BaseModel
+from pydantic import BaseModel, ConfigDict
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -16,7 +16,7 @@ from plato.api.drain import Drain
 from plato.api.errors import ErrorReporter, error_body
 from plato.api.intake import Intake
 from plato.api.limits import Limits
-from plato.api.requests import parse_request, tenant_of
+from plato.api.requests import parse_request, run_id_of, tenant_of
 from plato.api.responses import PlatoInfo, Usage, describe_event
 from plato.api.service import RunService
 from plato.errors import InvalidRequestError
@@ -24,6 +24,7 @@ from plato.runs import (
     BEFORE_ALL,
     AnswerFinish,
     EventId,
+    Mode,
     RunError,
     RunEvent,
     RunFailed,
@@ -37,6 +38,19 @@ from plato.streams import with_heartbeat
 RunStatus = Literal["running", "done", "failed", "cancelled"]
 
 
+class RunOptions(BaseModel):
+    """What was asked for; how it is sampled is in `plato.sampling`."""
+
+    model_config = ConfigDict(from_attributes=True)
+
+    mode: Mode
+    max_nodes: int
+    max_tokens: int | None
+    stop: tuple[str, ...]
+    headings: bool
+    deadline_s: float
+
+
 class RunObject(BaseModel):
     """The body of `/v1/runs/{id}`."""
 
@@ -44,8 +58,16 @@ class RunObject(BaseModel):
     object: Literal["run"] = "run"
     status: RunStatus
     model: str
+    created: int
+    """Unix time in seconds."""
+    question: str
+    """The last message; only its beginning once the run has ended."""
+    options: RunOptions
+    metadata: dict[str, str]
     answer: str
     """The text so far."""
+    texts: dict[int, str]
+    """The text of every part so far, by its number."""
     finish_reason: AnswerFinish | None = None
     """Set if `done`."""
     error: dict[str, str | None] | None = None
@@ -71,8 +93,19 @@ class RunObject(BaseModel):
                 "status": "cancelled" if ended.code == "cancelled" else "failed",
                 "error": error_body(RunError(ended))["error"],
             }
-        info = PlatoInfo.of(state.report())
-        return cls(id=info.run, model=model, answer=state.text, plato=info, **fields)
+        asked = state.request
+        return cls(
+            id=asked.run_id,
+            model=model,
+            created=int(asked.created_unix_s),
+            question=asked.messages[-1].content,
+            options=RunOptions.model_validate(asked),
+            metadata=dict(asked.metadata),
+            answer=state.text,
+            texts={number: node.text for number, node in sorted(state.nodes.items())},
+            plato=PlatoInfo.of(state.report()),
+            **fields,
+        )
 
     def response(self, status: int = 200, headers: dict[str, str] | None = None) -> Response:
         """The run as the body of a response."""
@@ -127,7 +160,7 @@ class RunRoutes:
 
     async def get(self, request: Request) -> Response:
         """The current state of a run; DELETE cancels it first, unless it has ended."""
-        tenant, run_id = tenant_of(request), _run_id(request)
+        tenant, run_id = tenant_of(request), run_id_of(request)
         with self._limits.request(tenant):
             if request.method == "DELETE":
                 await self._service.cancel(tenant, run_id)
@@ -141,7 +174,7 @@ class RunRoutes:
             after = EventId.parse(given) if given else BEFORE_ALL
         except ValueError as error:
             raise InvalidRequestError(f"Last-Event-ID: {error}", param="last-event-id") from error
-        tenant, run_id = tenant_of(request), _run_id(request)
+        tenant, run_id = tenant_of(request), run_id_of(request)
         with self._limits.follower(tenant, run_id) as slot:
             snapshot = await self._service.snapshot(tenant, run_id)
             state = RunState(snapshot.request, snapshot.events)
@@ -168,10 +201,3 @@ class RunRoutes:
                             yield sse.event(json.dumps(data), name=data["type"], id=data["id"])
         except Exception as error:
             yield self._errors.in_stream(error, "/v1/runs/{run}/events", asked.run_id, name="error")
-
-
-def _run_id(request: Request) -> str:
-    """The run id in the path, which may be that of a completion; noted for the logs."""
-    run_id = str(request.path_params["run_id"]).removeprefix("chatcmpl-")
-    request.state.run = run_id
-    return run_id

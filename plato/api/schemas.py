@@ -26,7 +26,6 @@ from plato.api.wire import (
     LenientModel,
     Name,
     error_at,
-    neutral,
     shown,
 )
 from plato.runs import Mode
@@ -123,14 +122,17 @@ class ChatCompletionRequest(SamplingFields, UnsupportedFields):
     )
     plato: PlatoOptions | None = None
 
+    metadata: dict[Name, Name] | None = Field(
+        default=None, max_length=MAX_METADATA, description="Returned with the answer."
+    )
+    store: bool | None = Field(
+        default=None, description="Every answer is kept for a while, whether this is set or not."
+    )
+
     # Metadata about the caller; ignored.
     user: Name | None = None
     safety_identifier: Name | None = None
-    metadata: dict[Name, Name] | None = Field(default=None, max_length=MAX_METADATA)
 
-    store: Annotated[
-        bool | None, neutral(False, hint="completions are not stored, leave it out or send false")
-    ] = None
     response_format: ResponseFormat | None = Field(
         default=None, description="JSON, or JSON under a schema, is answered sequentially."
     )

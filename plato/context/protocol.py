@@ -43,7 +43,7 @@ class RunRecord:
     nodes: tuple[Node, ...]
     plan_complete: bool
     request: bytes
-    """The packed `RunRequest`; without its messages once the run has ended."""
+    """The packed `RunRequest`; once the run has ended, with the beginning of its question only."""
     created_unix_s: float
 
 

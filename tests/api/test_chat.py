@@ -11,7 +11,7 @@ import pytest
 
 from plato.metrics.table import ANSWER_SECONDS, FIRST_TEXT_SECONDS
 from plato.runtime import Runtime
-from tests.api.asking import CHAT, chunks_of, long, short, text_of
+from tests.api.asking import CHAT, RUNS, chunks_of, long, short, text_of
 from tests.recording import MemoryRecorder
 from tests.serving import connect, serving
 
@@ -49,6 +49,22 @@ async def test_a_stream_tells_what_happens_to_the_parts_if_asked(http: httpx.Asy
     assert {"mode_chosen", "node_planned", "plan_finished", "node_started"} < set(kinds)
     assert kinds[-1] == "node_finished"
     assert text_of(chunks) == text_of(plain)
+
+
+async def test_a_completion_can_be_fetched_again(http: httpx.AsyncClient) -> None:
+    whole = (await http.post(CHAT, json=short(store=True, metadata={"ticket": "7"}))).json()
+    assert whole["metadata"] == {"ticket": "7"}
+    assert (await http.get(f"{CHAT}/{whole['id']}")).json() == whole
+    refused = await http.get(f"{CHAT}/chatcmpl-none")
+    assert (refused.status_code, refused.json()["error"]["code"]) == (404, "run_not_found")
+
+
+async def test_a_completion_that_is_not_complete_is_not_there(http: httpx.AsyncClient) -> None:
+    location = (await http.post(RUNS, json=long())).headers["location"]
+    refused = await http.get(location.replace(RUNS, CHAT))
+    assert refused.status_code == httpx.codes.NOT_FOUND
+    assert f"see {location}" in refused.json()["error"]["message"]
+    await http.delete(location)
 
 
 async def test_answers_are_timed(runtime: Runtime) -> None:

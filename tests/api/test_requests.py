@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from dataclasses import replace
 from typing import Any
 
@@ -151,6 +152,13 @@ def test_a_request_replaces_the_deployments_sampling_field_by_field(
 
 def test_a_top_k_of_minus_one_keeps_all() -> None:
     assert run_request(top_k=-1).sampling.top_k == 0
+
+
+def test_metadata_is_kept_with_the_time_of_the_request() -> None:
+    before = time.time()
+    request = run_request(metadata={"ticket": "7"}, store=True)
+    assert request.metadata == (("ticket", "7"),)
+    assert before <= request.created_unix_s <= time.time()
 
 
 def test_ignored_parameters_are_noted() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from typing import Any
 
 import httpx
@@ -122,6 +123,17 @@ async def test_a_run_that_has_ended_is_not_cancelled(http: httpx.AsyncClient) ->
     location = await open_run(http, short())
     await http.get(f"{location}/events")
     assert (await http.delete(location)).json()["status"] == "done"
+
+
+async def test_a_run_says_when_and_what_was_asked(http: httpx.AsyncClient) -> None:
+    before = int(time.time())
+    location = await open_run(http, short(metadata={"ticket": "7"}, stop=["END"]))
+    await http.get(f"{location}/events")
+    run = (await http.get(location)).json()
+    assert before <= run["created"] <= time.time()
+    assert (run["question"], run["metadata"]) == ("Why is the sea salty?", {"ticket": "7"})
+    assert (run["options"]["mode"], run["options"]["stop"]) == ("plato", ["END"])
+    assert "\n\n".join(text.strip() for text in run["texts"].values()) == run["answer"]
 
 
 async def test_a_completion_is_a_run_too(http: httpx.AsyncClient) -> None:
