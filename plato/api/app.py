@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -12,9 +11,10 @@ from starlette.routing import Route
 
 from plato.api.chat import ChatRoutes
 from plato.api.drain import Drain
-from plato.api.errors import ErrorReporter, ModelNotFoundError
+from plato.api.errors import ErrorReporter
 from plato.api.intake import Intake
 from plato.api.limits import Limits
+from plato.api.models import ModelRoutes
 from plato.api.runs import RunRoutes
 from plato.api.service import RunService
 from plato.metrics import NO_METRICS, Recorder
@@ -55,31 +55,6 @@ def new_app(
         ],
         exception_handlers=errors.handlers,
     )
-
-
-class ModelRoutes:
-    """The one model that is served."""
-
-    def __init__(self, settings: Settings) -> None:
-        self._model = {
-            "id": settings.model_name,
-            "object": "model",
-            "created": int(time.time()),
-            "owned_by": "plato",
-        }
-
-    async def list(self, request: Request) -> JSONResponse:
-        """All models."""
-        return JSONResponse({"object": "list", "data": [self._model]})
-
-    async def get(self, request: Request) -> JSONResponse:
-        """One model by name."""
-        name = request.path_params["name"]
-        if name != self._model["id"]:
-            raise ModelNotFoundError(
-                f"the model '{name}' does not exist here; use '{self._model['id']}'", param="model"
-            )
-        return JSONResponse(self._model)
 
 
 class HealthRoutes:

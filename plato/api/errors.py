@@ -32,13 +32,6 @@ CLIENT_LEFT = 499
 """The status that nginx logs for it; the response is never read."""
 
 
-class ModelNotFoundError(InvalidRequestError):
-    """The request names a model that this deployment does not serve."""
-
-    status = 404
-    code = "model_not_found"
-
-
 def invalid_request(invalid: ValidationError) -> InvalidRequestError:
     """The first error in a body, with the path of its parameter; others are named."""
     errors = invalid.errors(include_url=False, include_input=False)

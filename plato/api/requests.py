@@ -17,8 +17,9 @@ from pydantic_core import PydanticSerializationError, from_json, to_json
 from starlette.requests import ClientDisconnect, Request
 
 from plato.api.disconnect import until_client_leaves
-from plato.api.errors import ModelNotFoundError, invalid_request
+from plato.api.errors import invalid_request
 from plato.api.messages import to_conversation
+from plato.api.models import require_model
 from plato.api.options import PlanNode, PlatoOptions
 from plato.api.response_format import grammar_of
 from plato.api.schemas import ChatCompletionRequest
@@ -161,11 +162,7 @@ def to_run_request(
     `ContextLengthError` if it certainly exceeds `context_length` tokens: how many it has, only the
     scheduler knows.
     """
-    if body.model and body.model != settings.model_name:
-        raise ModelNotFoundError(
-            f"the model '{body.model}' does not exist here; use '{settings.model_name}'",
-            param="model",
-        )
+    require_model(body.model, settings)
     options = body.options
     _refuse_equal_work(options, settings)
     _refuse_many_messages(len(body.messages), context_length)
@@ -180,7 +177,7 @@ def to_run_request(
         messages=messages,
         tenant=tenant,
         fingerprint=fingerprint,
-        mode=options.mode,
+        mode=body.mode,
         sampling=_sampling(body, sampling, seed_source),
         stop=tuple(body.stop or ()),
         max_tokens=body.answer_tokens,

@@ -16,6 +16,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from plato.api.messages import ChatMessage
+from plato.api.models import split_name
 from plato.api.options import PlatoOptions
 from plato.api.response_format import ResponseFormat
 from plato.api.unsupported import UnsupportedFields
@@ -77,7 +78,8 @@ class ChatCompletionRequest(SamplingFields, UnsupportedFields):
     """
 
     model: Name | None = Field(
-        default=None, description="A name in `GET /v1/models`; default: the only model."
+        default=None,
+        description="A name in `GET /v1/models`; default: the only model.",
     )
     messages: Annotated[list[ChatMessage], FAIL_FAST] = Field(
         min_length=1, description="The last message is the user's question."
@@ -161,9 +163,15 @@ class ChatCompletionRequest(SamplingFields, UnsupportedFields):
                 "max_tokens", "differs from max_completion_tokens; send only one of them"
             )
         options = self.options
+        if "mode" in options.model_fields_set and options.mode is not self.mode:
+            raise error_at(
+                "plato.mode",
+                f"is '{options.mode}', but the name of the model asks for '{self.mode}'; remove "
+                "one of them",
+            )
         if options.events and not self.stream:
             raise error_at("plato.events", "requires stream=true; set it, or remove plato.events")
-        if options.mode is Mode.SEQUENTIAL and options.plan is not None:
+        if self.mode is Mode.SEQUENTIAL and options.plan is not None:
             raise error_at(
                 "plato.plan", "cannot be combined with mode 'sequential'; remove one of them"
             )
@@ -176,7 +184,7 @@ class ChatCompletionRequest(SamplingFields, UnsupportedFields):
         return self
 
     def _check_lengths(self, options: PlatoOptions) -> None:
-        if options.mode is Mode.SEQUENTIAL:
+        if self.mode is Mode.SEQUENTIAL:
             if self.answer_tokens is None:
                 raise error_at("max_tokens", "is required with plato.exact_lengths")
         elif options.plan is None or any(node.max_tokens is None for node in options.plan):
@@ -189,7 +197,7 @@ class ChatCompletionRequest(SamplingFields, UnsupportedFields):
     def _check_structured(self, options: PlatoOptions) -> None:
         """One grammar describes the whole answer, so its parts cannot be decoded on their own."""
         for name, given in (
-            ("mode", options.mode in (Mode.PLATO, Mode.SKELETON)),
+            ("mode", self.mode in (Mode.PLATO, Mode.SKELETON)),
             ("plan", options.plan is not None),
             ("exact_lengths", options.exact_lengths),
         ):
@@ -203,6 +211,12 @@ class ChatCompletionRequest(SamplingFields, UnsupportedFields):
     def options(self) -> PlatoOptions:
         """The `plato` object; defaults if none was sent."""
         return self.plato or PlatoOptions()
+
+    @property
+    def mode(self) -> Mode:
+        """The mode that the name of the model asks for, else that of the `plato` object."""
+        named = split_name(self.model)[1] if self.model else None
+        return named or self.options.mode
 
     @property
     def answer_tokens(self) -> int | None:

@@ -64,9 +64,12 @@ class BrokenService:
             raise self._error
 
 
-async def test_the_model_is_listed(http: httpx.AsyncClient) -> None:
-    (model,) = (await http.get("/v1/models")).json()["data"]
-    assert (await http.get(f"/v1/models/{model['id']}")).json() == model
+async def test_the_model_is_listed_with_its_modes(http: httpx.AsyncClient) -> None:
+    models = (await http.get("/v1/models")).json()["data"]
+    names = [model["id"] for model in models]
+    assert names == ["tiny", "tiny:plato", "tiny:skeleton", "tiny:sequential"]
+    for model in models:
+        assert (await http.get(f"/v1/models/{model['id']}")).json() == model
     refused = await http.get("/v1/models/meta/large")
     assert (refused.status_code, refused.json()["error"]["code"]) == (404, "model_not_found")
 

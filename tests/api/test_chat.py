@@ -11,7 +11,7 @@ import pytest
 
 from plato.metrics.table import ANSWER_SECONDS, FIRST_TEXT_SECONDS
 from plato.runtime import Runtime
-from tests.api.asking import CHAT, RUNS, chunks_of, long, short, text_of
+from tests.api.asking import CHAT, QUESTION, RUNS, chunks_of, long, short, text_of
 from tests.recording import MemoryRecorder
 from tests.serving import connect, serving
 
@@ -65,6 +65,12 @@ async def test_a_completion_that_is_not_complete_is_not_there(http: httpx.AsyncC
     assert refused.status_code == httpx.codes.NOT_FOUND
     assert f"see {location}" in refused.json()["error"]["message"]
     await http.delete(location)
+
+
+async def test_the_name_of_the_model_chooses_the_mode(http: httpx.AsyncClient) -> None:
+    body = {"model": "tiny:sequential", "messages": QUESTION, "max_tokens": 4}
+    completion = (await http.post(CHAT, json=body)).json()
+    assert (completion["model"], completion["plato"]["mode"]) == ("tiny", "sequential")
 
 
 async def test_answers_are_timed(runtime: Runtime) -> None:

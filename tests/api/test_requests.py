@@ -170,6 +170,19 @@ def test_a_request_without_a_model_gets_the_only_one(model: str | None) -> None:
     assert run_request(model=model) == run_request()
 
 
+@pytest.mark.parametrize("mode", ["plato", "skeleton", "sequential"])
+def test_the_name_of_the_model_can_choose_the_mode(mode: str) -> None:
+    named = run_request(model=f"tiny:{mode}")
+    assert named == run_request(plato={"mode": mode})
+    assert named == run_request(model=f"tiny:{mode}", plato={"mode": mode})
+
+
+@pytest.mark.parametrize("model", ["tiny:fast", "tiny:auto", "big:plato", ":plato", "tiny:plato:"])
+def test_other_names_are_not_found(model: str) -> None:
+    with pytest.raises(InvalidRequestError, match="does not exist here"):
+        run_request(model=model)
+
+
 def test_another_model_is_not_found() -> None:
     with pytest.raises(
         InvalidRequestError, match="'big' does not exist here; use 'tiny'"

@@ -226,6 +226,16 @@ def test_a_sequential_answer_has_no_plan() -> None:
     assert error.param == "plato.plan"
 
 
+def test_a_mode_in_the_name_of_the_model_counts_like_any_other() -> None:
+    plan = [{"title": "A"}, {"title": "B"}]
+    assert refusal(model="m:sequential", plato={"plan": plan}).param == "plato.plan"
+    error = refusal(model="m:sequential", plato={"mode": "plato"})
+    assert error.message == (
+        "'plato.mode' is 'plato', but the name of the model asks for 'sequential'; remove one of "
+        "them"
+    )
+
+
 def test_exact_lengths_need_a_length_for_everything() -> None:
     plan: list[dict[str, Any]] = [{"title": "A", "max_tokens": 5}, {"title": "B", "max_tokens": 5}]
     parse_request(body(plato={"plan": plan, "exact_lengths": True}))
