@@ -182,7 +182,7 @@ class RuntimeAsker:
         answer = state.answer()
         answered.text = answer.text
         answered.info = PlatoInfo.of(answer.report).model_dump(mode="json")
-        answered.usage = Usage.of(answer).model_dump()
+        answered.usage = Usage.of(answer.report).model_dump()
         answered.finish = answer.finish_reason
         return answered
 

@@ -43,9 +43,10 @@ class CompletionTokensDetails(BaseModel):
 
 
 class Usage(BaseModel):
-    """Tokens of an answer; plan tokens count as completion tokens, as reasoning does at OpenAI.
+    """What a caller is billed: the tokens of an ordinary answer, and those of the plan.
 
-    Tokens that were decoded but cut from the answer do not count.
+    The prompt is the caller's own conversation. Plan tokens count as completion tokens, as
+    reasoning does at OpenAI. `Work` has everything else that the answer took.
     """
 
     prompt_tokens: int
@@ -55,16 +56,38 @@ class Usage(BaseModel):
     completion_tokens_details: CompletionTokensDetails
 
     @classmethod
-    def of(cls, answer: Answer) -> Usage:
-        """The usage of an answer."""
-        report = answer.report
-        completion = answer.tokens + report.plan.tokens
+    def of(cls, report: RunReport) -> Usage:
+        """The usage of a run that has ended."""
+        completion = report.answer_tokens + report.plan.tokens
+        return cls(
+            prompt_tokens=report.conversation_tokens,
+            completion_tokens=completion,
+            total_tokens=report.conversation_tokens + completion,
+            prompt_tokens_details=PromptTokensDetails(
+                cached_tokens=report.conversation_cached_tokens
+            ),
+            completion_tokens_details=CompletionTokensDetails(reasoning_tokens=report.plan.tokens),
+        )
+
+
+class Work(BaseModel):
+    """Tokens that engines have processed for an answer, of the plan and all parts."""
+
+    prompt_tokens: int
+    cached_tokens: int
+    """The part of `prompt_tokens` that was cached."""
+    output_tokens: int
+    """Decoded tokens of the parts, including what is not in the answer."""
+    plan_tokens: int
+
+    @classmethod
+    def of(cls, report: RunReport) -> Work:
+        """The work of a run, ended or not."""
         return cls(
             prompt_tokens=report.prompt_tokens,
-            completion_tokens=completion,
-            total_tokens=report.prompt_tokens + completion,
-            prompt_tokens_details=PromptTokensDetails(cached_tokens=report.cached_tokens),
-            completion_tokens_details=CompletionTokensDetails(reasoning_tokens=report.plan.tokens),
+            cached_tokens=report.cached_tokens,
+            output_tokens=report.output_tokens,
+            plan_tokens=report.plan.tokens,
         )
 
 
@@ -114,7 +137,7 @@ class PlatoInfo(BaseModel):
     graph: Graph
     timings: Timings
     sampling: Sampling
-    cached_tokens: int
+    usage: Work
     degraded: tuple[str, ...]
     """Services that were unavailable during the run."""
     ignored: tuple[str, ...] = ()
@@ -136,7 +159,7 @@ class PlatoInfo(BaseModel):
                 plan_s=report.plan.finished_s - report.plan.started_s,
             ),
             sampling=Sampling.model_validate(report.sampling),
-            cached_tokens=report.cached_tokens,
+            usage=Work.of(report),
             degraded=report.degraded,
             ignored=report.ignored,
         )
@@ -292,7 +315,7 @@ class ChatResponse:
                     message=AnswerMessage(content=answer.text), finish_reason=answer.finish_reason
                 ),
             ),
-            usage=Usage.of(answer),
+            usage=Usage.of(answer.report),
             metadata=self.metadata,
             plato=PlatoInfo.of(answer.report),
         ).model_dump_json()
@@ -321,7 +344,7 @@ class ChatResponse:
 
     def usage(self, answer: Answer) -> str:
         """The chunk after `closing`, for clients that set `include_usage`."""
-        return self._dump({"plato"}, choices=(), usage=Usage.of(answer))
+        return self._dump({"plato"}, choices=(), usage=Usage.of(answer.report))
 
     def _chunk(self, choice: ChunkChoice, plato: PlatoInfo | PlatoEvent | None = None) -> str:
         absent = set() if self.include_usage else {"usage"}

@@ -86,7 +86,7 @@ class RunObject(BaseModel):
             fields = {
                 "status": "done",
                 "finish_reason": answer.finish_reason,
-                "usage": Usage.of(answer),
+                "usage": Usage.of(answer.report),
             }
         elif isinstance(ended, RunFailed):
             fields = {

@@ -147,6 +147,9 @@ class TranscriptConversation:
         self._prompts: dict[int, NodePrompt] = {}
         opened = self._open(())
         _require_room(opened, 1, context_length)
+        asking = Turn("user", question[:1])
+        self.length = sum(len(s.tokens) for s in template.open([*history, asking]))
+        """Tokens of the caller's conversation as an ordinary prompt, without ours."""
         self.room = context_length - len(opened)
         """Tokens that the question leaves for an instruction, other texts and the answer."""
 

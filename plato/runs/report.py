@@ -106,6 +106,9 @@ class RunReport:
     """Of the answer; the plan's is the planner's own."""
     first_text_s: float | None = None
     """When the first text of the answer could be shown."""
+    conversation_tokens: int = 0
+    """Tokens of the caller's conversation as an ordinary prompt: what people are billed. Set when
+    the run ends."""
     answer_tokens: int = 0
     """Tokens of the visible answer, of all nodes; `output_tokens` also counts what was cut."""
     finish_reason: AnswerFinish | None = None
@@ -114,6 +117,21 @@ class RunReport:
     """Services that were unavailable during the run (the context store, for example)."""
     ignored: tuple[str, ...] = ()
     """Names of the request's parameters that had no effect."""
+
+    @property
+    def conversation_cached_tokens(self) -> int:
+        """How many of `conversation_tokens` were certainly cached when the run started.
+
+        What was computed of the first prompt, the plan's if there is one, can be all of it.
+        """
+        begun = [node for node in self.nodes if node.started_s is not None]
+        first: PlanReport | NodeReport | None = min(
+            begun, key=lambda node: node.started_s or 0.0, default=None
+        )
+        if self.plan.prompt_tokens or first is None:
+            first = self.plan
+        computed = first.prompt_tokens - first.cached_tokens
+        return max(0, self.conversation_tokens - computed)
 
 
 @dataclass(frozen=True, slots=True)

@@ -52,8 +52,11 @@ class NodeTasks:
         """Decode nodes in `group` from now on."""
         self._group = group
 
-    async def open_conversation(self) -> None:
-        """Lay out the question for a planned answer. Raises `ContextLengthError`."""
+    async def open_conversation(self) -> int:
+        """Lay out the question for a planned answer; returns the conversation's length in tokens.
+
+        Raises `ContextLengthError`.
+        """
         messages = self._request.messages
         self._conversation = await in_thread_if_long(
             chars_of(messages),
@@ -62,6 +65,7 @@ class NodeTasks:
             self._request.tenant,
             skeleton=self._request.mode is Mode.SKELETON,
         )
+        return self._conversation.length
 
     def has_room(self) -> bool:
         """Whether a part fits behind the question; not if it could not be laid out."""

@@ -64,7 +64,7 @@ class PlanPhase:
             await self._fall_back("decoders_full", FULL)
             return
         try:
-            await self._nodes.open_conversation()
+            self._log.conversation_tokens = await self._nodes.open_conversation()
         except ContextLengthError:
             if not undecided:
                 raise
@@ -157,6 +157,7 @@ class PlanPhase:
             request.messages,
             request.tenant,
         )
+        self._log.conversation_tokens = len(prompt)
         self._journal.open()
         if self._state.mode is not Mode.SEQUENTIAL:
             await self._nodes.discard()

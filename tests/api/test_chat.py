@@ -28,6 +28,21 @@ async def test_a_completion_has_the_answer_its_usage_and_the_run(http: httpx.Asy
     assert [node["title"] for node in completion["plato"]["graph"]["nodes"]] == ["Salt", "Depth"]
 
 
+async def test_a_caller_is_billed_for_the_question_in_every_mode(http: httpx.AsyncClient) -> None:
+    history = [{"role": "system", "content": "Be brief."}, *QUESTION]
+    sequential = {"messages": history, "max_tokens": 4, "plato": {"mode": "sequential"}}
+    plain = (await http.post(CHAT, json=sequential)).json()
+    (only,) = plain["plato"]["graph"]["nodes"]
+    assert plain["usage"]["prompt_tokens"] == only["prompt_tokens"]
+    for mode in ("plato", "skeleton"):
+        asked = short(messages=history, plato={"mode": mode})
+        planned = (await http.post(CHAT, json=asked)).json()
+        usage, work = planned["usage"], planned["plato"]["usage"]
+        assert usage["prompt_tokens"] == plain["usage"]["prompt_tokens"] < work["prompt_tokens"]
+        assert usage["prompt_tokens_details"]["cached_tokens"] <= usage["prompt_tokens"]
+        assert (usage["completion_tokens"], work["output_tokens"]) == (12, 12)
+
+
 async def test_a_stream_brings_the_same_text_and_the_usage_last(http: httpx.AsyncClient) -> None:
     whole = (await http.post(CHAT, json=short())).json()
     streamed = short(stream=True, stream_options={"include_usage": True})

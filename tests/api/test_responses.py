@@ -48,7 +48,16 @@ NODES = (
     NodeReport(1, "Sun", (), NodeState.DONE, tokens=30, finish=FinishReason.STOP),
     NodeReport(2, "Wind", (1,), NodeState.DONE, sees=(1,), tokens=20, finish=FinishReason.LENGTH),
 )
-PLAN = PlanReport("model", 2, tokens=12, steps=9, started_s=0.25, finished_s=1.0)
+PLAN = PlanReport(
+    "model",
+    2,
+    tokens=12,
+    steps=9,
+    prompt_tokens=100,
+    cached_tokens=90,
+    started_s=0.25,
+    finished_s=1.0,
+)
 REPORT = RunReport(
     run_id="r1",
     requested_mode=Mode.AUTO,
@@ -58,6 +67,7 @@ REPORT = RunReport(
     nodes=NODES,
     prompt_tokens=200,
     cached_tokens=150,
+    conversation_tokens=14,
     output_tokens=50,
     duration_s=3.0,
     sampling=SamplingParams(
@@ -91,9 +101,9 @@ def test_a_completion_is_openais() -> None:
     assert completion.choices[0].finish_reason == "length"
     usage = completion.usage
     assert usage is not None
-    assert (usage.prompt_tokens, usage.completion_tokens, usage.total_tokens) == (200, 62, 262)
+    assert (usage.prompt_tokens, usage.completion_tokens, usage.total_tokens) == (14, 62, 76)
     assert usage.prompt_tokens_details is not None
-    assert usage.prompt_tokens_details.cached_tokens == 150
+    assert usage.prompt_tokens_details.cached_tokens == 4
     assert usage.completion_tokens_details is not None
     assert usage.completion_tokens_details.reasoning_tokens == 12
 
@@ -119,7 +129,12 @@ def test_a_completion_tells_how_the_run_went() -> None:
         "frequency_penalty": 0.25,
         "seed": 7,
     }
-    assert plato["cached_tokens"] == 150
+    assert plato["usage"] == {
+        "prompt_tokens": 200,
+        "cached_tokens": 150,
+        "output_tokens": 50,
+        "plan_tokens": 12,
+    }
     assert plato["degraded"] == ["context store"]
 
 
@@ -135,7 +150,7 @@ def test_the_chunks_of_a_stream_are_openais() -> None:
     usage = ChatCompletionChunk.model_validate_json(response.usage(answer("stop")), strict=True)
     assert usage.choices == []
     assert usage.usage is not None
-    assert usage.usage.total_tokens == 262
+    assert usage.usage.total_tokens == 76
 
 
 def test_chunks_say_nothing_of_usage_unless_asked() -> None:
