@@ -14,12 +14,13 @@ from typing import Annotated, Any, Literal
 from pydantic import (
     AfterValidator,
     BaseModel,
+    BeforeValidator,
     Field,
     ValidationError,
     field_validator,
     model_validator,
 )
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from plato.errors import SettingsError
 
@@ -30,6 +31,17 @@ MAX_TITLE_CHARS = 200
 """Maximum length of any node's title."""
 MAX_PARAMETER = 10**9
 """Bound of the engine for sampling parameters; also of the inverse of a penalty."""
+
+
+def _listed(value: object) -> object:
+    """A list that is written as text, separated by commas."""
+    if isinstance(value, str):
+        return tuple(filter(None, map(str.strip, value.split(","))))
+    return value
+
+
+Origin = Annotated[str, Field(pattern=r"^(\*|https?://[^/\s]+)$")]
+Origins = Annotated[tuple[Origin, ...], NoDecode, BeforeValidator(_listed)]
 
 
 class SamplingFields(BaseModel):
@@ -265,6 +277,13 @@ class Settings(SamplingFields, BaseSettings):
     )
     patience_s: float = Field(
         default=10.0, gt=0, description="Maximum time that a run waits for admission."
+    )
+
+    # Clients
+    cors_origins: Origins = Field(
+        default=(),
+        description="Origins whose pages may use the API from a browser, such as "
+        "`https://chat.example.org`, separated by commas; `*`: all; default: none.",
     )
 
     # Limits of each ingress

@@ -7,14 +7,15 @@ import asyncio
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse
-from starlette.routing import Route
 
 from plato.api.chat import ChatRoutes
 from plato.api.drain import Drain
 from plato.api.errors import ErrorReporter
 from plato.api.intake import Intake
 from plato.api.limits import Limits
+from plato.api.manners import middleware
 from plato.api.models import ModelRoutes
+from plato.api.routing import resource
 from plato.api.runs import RunRoutes
 from plato.api.service import RunService
 from plato.metrics import NO_METRICS, Recorder
@@ -41,20 +42,23 @@ def new_app(
     runs = RunRoutes(service, settings, errors, limits, intake, drain)
     models = ModelRoutes(settings)
     health = HealthRoutes(service, drain)
-    return Starlette(
+    app = Starlette(
         routes=[
-            Route("/v1/chat/completions", chat.create, methods=["POST"]),
-            Route("/v1/chat/completions/{run_id}", chat.get, methods=["GET"]),
-            Route("/v1/runs", runs.create, methods=["POST"]),
-            Route("/v1/runs/{run_id}", runs.get, methods=["GET", "DELETE"]),
-            Route("/v1/runs/{run_id}/events", runs.events, methods=["GET"]),
-            Route("/v1/models", models.list, methods=["GET"]),
-            Route("/v1/models/{name:path}", models.get, methods=["GET"]),
-            Route("/healthz", health.alive, methods=["GET"]),
-            Route("/readyz", health.ready, methods=["GET"]),
+            resource("/v1/chat/completions", POST=chat.create),
+            resource("/v1/chat/completions/{run_id}", GET=chat.get),
+            resource("/v1/runs", POST=runs.create),
+            resource("/v1/runs/{run_id}", GET=runs.get, DELETE=runs.cancel),
+            resource("/v1/runs/{run_id}/events", GET=runs.events),
+            resource("/v1/models", GET=models.list),
+            resource("/v1/models/{name:path}", GET=models.get),
+            resource("/healthz", GET=health.alive),
+            resource("/readyz", GET=health.ready),
         ],
+        middleware=middleware(settings),
         exception_handlers=errors.handlers,
     )
+    app.router.redirect_slashes = False
+    return app
 
 
 class HealthRoutes:

@@ -15,6 +15,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 
 from plato.api import sse
+from plato.api.manners import REQUEST_ID, request_id
 from plato.errors import BodyTimeoutError, InvalidRequestError, PlatoError
 from plato.metrics import Recorder
 from plato.metrics.table import REQUEST_ERRORS_TOTAL
@@ -28,6 +29,7 @@ _ROUTER_CODES = {404: "not_found", 405: "method_not_allowed"}
 MAX_OTHERS = 10
 MAX_PARAM_CHARS = 100
 MAX_MESSAGE_CHARS = 500
+NOT_FOUND = 404
 CLIENT_LEFT = 499
 """The status that nginx logs for it; the response is never read."""
 
@@ -110,8 +112,12 @@ class ErrorReporter:
 
     async def _respond_http(self, request: Request, error: HTTPException) -> JSONResponse:
         """Errors of the router: an unknown path or a wrong method."""
+        reason = error.detail
+        if error.status_code == NOT_FOUND:
+            paths = sorted(getattr(route, "path", "") for route in request.app.routes)
+            reason = f"there is no such path; this server has {', '.join(paths)}"
         reported = InvalidRequestError(
-            f"{request.method} {request.url.path}: {error.detail}",
+            f"{request.method} {request.url.path}: {reason}",
             code=_ROUTER_CODES.get(error.status_code, "not_found"),
         )
         reported.status = error.status_code
@@ -124,7 +130,10 @@ class ErrorReporter:
     async def _respond_unexpected(self, request: Request, error: Exception) -> JSONResponse:
         extra = {"path": request.url.path, "run": getattr(request.state, "run", None)}
         logger.error("request failed", exc_info=error, extra=extra)
-        return await self._respond(request, as_plato_error(error))
+        # This response passes no middleware.
+        return await self._respond(
+            request, as_plato_error(error), {REQUEST_ID: request_id(request.scope)}
+        )
 
     def _note(self, error: PlatoError, path: str, run_id: str | None) -> None:
         self._recorder.add(REQUEST_ERRORS_TOTAL, code=error.code or "other")

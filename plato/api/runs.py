@@ -159,12 +159,20 @@ class RunRoutes:
         return RunObject.of(RunState(asked), self._model).response(202, location)
 
     async def get(self, request: Request) -> Response:
-        """The current state of a run; DELETE cancels it first, unless it has ended."""
+        """The current state of a run."""
         tenant, run_id = tenant_of(request), run_id_of(request)
         with self._limits.request(tenant):
-            if request.method == "DELETE":
-                await self._service.cancel(tenant, run_id)
-            snapshot = await self._service.snapshot(tenant, run_id)
+            return await self._show(tenant, run_id)
+
+    async def cancel(self, request: Request) -> Response:
+        """Cancel a run, unless it has ended; then its state."""
+        tenant, run_id = tenant_of(request), run_id_of(request)
+        with self._limits.request(tenant):
+            await self._service.cancel(tenant, run_id)
+            return await self._show(tenant, run_id)
+
+    async def _show(self, tenant: str, run_id: str) -> Response:
+        snapshot = await self._service.snapshot(tenant, run_id)
         return RunObject.of(RunState(snapshot.request, snapshot.events), self._model).response()
 
     async def events(self, request: Request) -> Response:

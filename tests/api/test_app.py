@@ -120,8 +120,8 @@ async def test_a_service_that_does_not_answer_is_not_ready(
     ("method", "path", "status", "allowed"),
     [
         ("GET", "/v2/runs", 404, None),
-        ("GET", CHAT, 405, {"POST"}),
-        ("PUT", f"{RUNS}/x", 405, {"GET", "HEAD", "DELETE"}),
+        ("GET", CHAT, 405, {"POST", "HEAD", "OPTIONS"}),
+        ("PUT", f"{RUNS}/x", 405, {"GET", "DELETE", "HEAD", "OPTIONS"}),
     ],
 )
 async def test_an_unknown_path_and_a_wrong_method_are_named(
