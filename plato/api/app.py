@@ -18,6 +18,7 @@ from plato.api.models import ModelRoutes
 from plato.api.routing import resource
 from plato.api.runs import RunRoutes
 from plato.api.service import RunService
+from plato.api.tenants import Tenants
 from plato.metrics import NO_METRICS, Recorder
 from plato.settings import Settings
 
@@ -32,11 +33,11 @@ def new_app(
 ) -> Starlette:
     """The application; `recorder` records latencies and errors as clients see them.
 
-    `drain` ends it.
+    `drain` ends it. Raises `SettingsError` if the API keys in the settings are not valid.
     """
     drain = drain or Drain()
     errors = ErrorReporter(recorder)
-    limits = Limits(settings)
+    tenants, limits = Tenants(settings), Limits(settings)
     intake = Intake(service, settings, recorder, limits, drain)
     chat = ChatRoutes(service, settings, errors, recorder, limits, intake, drain)
     runs = RunRoutes(service, settings, errors, limits, intake, drain)
@@ -44,13 +45,13 @@ def new_app(
     health = HealthRoutes(service, drain)
     app = Starlette(
         routes=[
-            resource("/v1/chat/completions", POST=chat.create),
-            resource("/v1/chat/completions/{run_id}", GET=chat.get),
-            resource("/v1/runs", POST=runs.create),
-            resource("/v1/runs/{run_id}", GET=runs.get, DELETE=runs.cancel),
-            resource("/v1/runs/{run_id}/events", GET=runs.events),
-            resource("/v1/models", GET=models.list),
-            resource("/v1/models/{name:path}", GET=models.get),
+            resource("/v1/chat/completions", tenants, POST=chat.create),
+            resource("/v1/chat/completions/{run_id}", tenants, GET=chat.get),
+            resource("/v1/runs", tenants, POST=runs.create),
+            resource("/v1/runs/{run_id}", tenants, GET=runs.get, DELETE=runs.cancel),
+            resource("/v1/runs/{run_id}/events", tenants, GET=runs.events),
+            resource("/v1/models", tenants, GET=models.list),
+            resource("/v1/models/{name:path}", tenants, GET=models.get),
             resource("/healthz", GET=health.alive),
             resource("/readyz", GET=health.ready),
         ],

@@ -13,9 +13,10 @@ from plato.api.drain import Drain
 from plato.api.errors import ErrorReporter
 from plato.api.intake import Intake, Received
 from plato.api.limits import Limits
-from plato.api.requests import parse_request, run_id_of, tenant_of, while_connected
+from plato.api.requests import parse_request, run_id_of, while_connected
 from plato.api.responses import ChatResponse
 from plato.api.service import RunService
+from plato.api.tenants import tenant_of
 from plato.errors import RunNotFoundError
 from plato.metrics import Recorder
 from plato.metrics.recording import AnswerTimer

@@ -16,7 +16,7 @@ from starlette.responses import JSONResponse, Response
 
 from plato.api import sse
 from plato.api.manners import REQUEST_ID, request_id
-from plato.errors import BodyTimeoutError, InvalidRequestError, PlatoError
+from plato.errors import AuthenticationError, BodyTimeoutError, InvalidRequestError, PlatoError
 from plato.metrics import Recorder
 from plato.metrics.table import REQUEST_ERRORS_TOTAL
 
@@ -67,10 +67,12 @@ def error_body(error: PlatoError) -> dict[str, dict[str, str | None]]:
 
 
 def error_headers(error: PlatoError) -> dict[str, str]:
-    """`Retry-After` in whole seconds, if `error` has it, and whether the connection ends."""
+    """What a client is told to do: wait (whole seconds), authenticate, or connect again."""
     headers = {}
     if error.retry_after_s is not None:
         headers["Retry-After"] = str(max(1, math.ceil(error.retry_after_s)))
+    if isinstance(error, AuthenticationError):
+        headers["WWW-Authenticate"] = "Bearer"
     if isinstance(error, BodyTimeoutError):
         # Nobody waits for the rest, in front of the next request (RFC 9110, section 15.5.9).
         headers["Connection"] = "close"

@@ -12,9 +12,10 @@ from starlette.requests import Request
 from plato.api.body import BodyReader
 from plato.api.drain import Drain
 from plato.api.limits import Limits
-from plato.api.requests import tenant_of, to_run_request
+from plato.api.requests import to_run_request
 from plato.api.schemas import ChatCompletionRequest
 from plato.api.service import RunService
+from plato.api.tenants import tenant_of
 from plato.metrics import Recorder
 from plato.metrics.table import IGNORED_PARAMETERS
 from plato.runs import RunRequest

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import secrets
 import time
 import uuid
@@ -70,15 +69,6 @@ async def while_connected(request: Request) -> AsyncIterator[None]:
 async def _expire_on_disconnect(request: Request, timer: asyncio.Timeout) -> None:
     await until_client_leaves(request.receive)
     expire(timer)
-
-
-def tenant_of(request: Request) -> str:
-    """The tenant of a request, by its API key; prefixes are shared only within a tenant."""
-    header = request.headers.get("authorization", "").strip()
-    scheme, _, key = header.partition(" ")
-    # The names of schemes are case-insensitive (RFC 9110, section 11.1).
-    key = key.strip() if scheme.lower() == "bearer" else header
-    return hashlib.blake2b(key.encode(), digest_size=8).hexdigest() if key else ""
 
 
 def run_id_of(request: Request) -> str:

@@ -62,7 +62,7 @@ class Usage(BaseModel):
         return cls(
             prompt_tokens=report.conversation_tokens,
             completion_tokens=completion,
-            total_tokens=report.conversation_tokens + completion,
+            total_tokens=report.billed_tokens,
             prompt_tokens_details=PromptTokensDetails(
                 cached_tokens=report.conversation_cached_tokens
             ),

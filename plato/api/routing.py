@@ -8,13 +8,16 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from plato.api.tenants import Tenants
+
 Handler = Callable[[Request], Awaitable[Response]]
 
 
-def resource(path: str, **handlers: Handler) -> Route:
+def resource(path: str, tenants: Tenants | None = None, **handlers: Handler) -> Route:
     """The route of `path`, with a handler by each method (`GET=...`).
 
-    HEAD is answered like GET, else with the methods that there are, as OPTIONS is.
+    With `tenants`, handlers are called only for requests that are of one (`tenant_of`). HEAD is
+    answered like GET, else with the methods that there are, as OPTIONS is.
     """
     methods = sorted({*handlers, "HEAD", "OPTIONS"})
 
@@ -24,6 +27,8 @@ def resource(path: str, **handlers: Handler) -> Route:
             handler = handlers.get("GET")
         if handler is None:
             return Response(status_code=204, headers={"Allow": ", ".join(methods)})
+        if tenants is not None:
+            request.state.tenant = tenants.of(request)
         return await handler(request)
 
     return Route(path, handle, methods=methods)

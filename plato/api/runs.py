@@ -16,9 +16,10 @@ from plato.api.drain import Drain
 from plato.api.errors import ErrorReporter, error_body
 from plato.api.intake import Intake
 from plato.api.limits import Limits
-from plato.api.requests import parse_request, run_id_of, tenant_of
+from plato.api.requests import parse_request, run_id_of
 from plato.api.responses import PlatoInfo, Usage, describe_event
 from plato.api.service import RunService
+from plato.api.tenants import tenant_of
 from plato.errors import InvalidRequestError
 from plato.runs import (
     BEFORE_ALL,

@@ -119,6 +119,11 @@ class RunReport:
     """Names of the request's parameters that had no effect."""
 
     @property
+    def billed_tokens(self) -> int:
+        """Tokens of an ordinary answer, and of the plan."""
+        return self.conversation_tokens + self.answer_tokens + self.plan.tokens
+
+    @property
     def conversation_cached_tokens(self) -> int:
         """How many of `conversation_tokens` were certainly cached when the run started.
 

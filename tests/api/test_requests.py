@@ -8,12 +8,10 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from starlette.requests import Request
 
 from plato.api.requests import (
     parse_request,
     random_seed,
-    tenant_of,
     to_run_request,
     validate_request,
 )
@@ -267,15 +265,3 @@ def test_fields_that_are_wrong_are_refused_in_the_words_for_a_body() -> None:
     assert as_fields.value.message == in_body.value.message
     with pytest.raises(InvalidRequestError, match="JSON"):
         validate_request({**fields, "seed": object()})
-
-
-def test_clients_are_told_apart_by_their_keys() -> None:
-    def tenant(**headers: str) -> str:
-        fields = [(name.encode(), value.encode()) for name, value in headers.items()]
-        return tenant_of(Request({"type": "http", "headers": fields}))
-
-    assert tenant() == tenant(authorization="Bearer ") == ""
-    one, other = tenant(authorization="Bearer one"), tenant(authorization="Bearer other")
-    assert one != other
-    assert one == tenant(authorization="Bearer one")
-    assert "one" not in one
