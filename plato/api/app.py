@@ -8,6 +8,7 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 
+from plato.api.answers import Answers
 from plato.api.chat import ChatRoutes
 from plato.api.drain import Drain
 from plato.api.errors import ErrorReporter
@@ -39,7 +40,8 @@ def new_app(
     errors = ErrorReporter(recorder)
     tenants, limits = Tenants(settings), Limits(settings)
     intake = Intake(service, settings, recorder, limits, drain)
-    chat = ChatRoutes(service, settings, errors, recorder, limits, intake, drain)
+    answers = Answers(service, settings, errors, recorder, drain)
+    chat = ChatRoutes(service, settings.model_name, limits, intake, answers)
     runs = RunRoutes(service, settings, errors, limits, intake, drain)
     models = ModelRoutes(settings)
     health = HealthRoutes(service, drain)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import math
 from collections.abc import Mapping
@@ -14,7 +13,6 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 
-from plato.api import sse
 from plato.api.manners import REQUEST_ID, request_id
 from plato.errors import AuthenticationError, BodyTimeoutError, InvalidRequestError, PlatoError
 from plato.metrics import Recorder
@@ -95,15 +93,13 @@ class ErrorReporter:
             Exception: self._respond_unexpected,
         }
 
-    def in_stream(
-        self, error: Exception, path: str, run_id: str, *, name: str | None = None
-    ) -> bytes:
-        """The event, of type `name`, that ends a stream after an error."""
+    def in_stream(self, error: Exception, path: str, run_id: str) -> PlatoError:
+        """Note an error that ends a stream; returns what to tell the client."""
         if not isinstance(error, PlatoError):
             logger.error("stream failed", exc_info=error, extra={"run": run_id})
         reported = as_plato_error(error)
         self._note(reported, path, run_id)
-        return sse.event(json.dumps(error_body(reported)), name=name)
+        return reported
 
     async def _respond(
         self, request: Request, error: PlatoError, headers: Mapping[str, str] | None = None

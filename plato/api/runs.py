@@ -14,10 +14,11 @@ from starlette.responses import Response
 from plato.api import sse
 from plato.api.drain import Drain
 from plato.api.errors import ErrorReporter, error_body
+from plato.api.events import describe_event
 from plato.api.intake import Intake
 from plato.api.limits import Limits
 from plato.api.requests import parse_request, run_id_of
-from plato.api.responses import PlatoInfo, Usage, describe_event
+from plato.api.run_info import PlatoInfo, Usage
 from plato.api.service import RunService
 from plato.api.tenants import tenant_of
 from plato.errors import InvalidRequestError
@@ -209,4 +210,5 @@ class RunRoutes:
                             data = event_data(event, state, self._model)
                             yield sse.event(json.dumps(data), name=data["type"], id=data["id"])
         except Exception as error:
-            yield self._errors.in_stream(error, "/v1/runs/{run}/events", asked.run_id, name="error")
+            reported = self._errors.in_stream(error, "/v1/runs/{run}/events", asked.run_id)
+            yield sse.event(json.dumps(error_body(reported)), name="error")

@@ -17,9 +17,10 @@ from hypothesis import strategies as st
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
 
 from plato.api import sse
+from plato.api.chat_response import ChatResponse
 from plato.api.errors import error_body
+from plato.api.events import describe_event, read_event
 from plato.api.requests import parse_request
-from plato.api.responses import ChatResponse, describe_event, read_event
 from plato.engine import FinishReason, SamplingParams
 from plato.errors import NodeFailedError, OverloadedError
 from plato.runs import (
@@ -92,7 +93,7 @@ def answer(finish: AnswerFinish) -> Answer:
 
 
 def test_a_completion_is_openais() -> None:
-    text = ChatResponse("r1", "tiny", created=5).completion(answer("length"))
+    text = ChatResponse("r1", "tiny", created=5).whole(answer("length"))
     completion = ChatCompletion.model_validate_json(text, strict=True)
     assert completion.id == "chatcmpl-r1"
     assert completion.created == 5
@@ -109,7 +110,7 @@ def test_a_completion_is_openais() -> None:
 
 
 def test_a_completion_tells_how_the_run_went() -> None:
-    plato = json.loads(ChatResponse("r1", "tiny").completion(answer("stop")))["plato"]
+    plato = json.loads(ChatResponse("r1", "tiny").whole(answer("stop")))["plato"]
     assert plato["run"] == "r1"
     assert (plato["mode"], plato["requested_mode"]) == ("plato", "auto")
     assert plato["reason"] == "two parts"
