@@ -10,6 +10,7 @@ from starlette.responses import JSONResponse
 
 from plato.api.answers import Answers
 from plato.api.chat import ChatRoutes
+from plato.api.completions import CompletionRoutes
 from plato.api.drain import Drain
 from plato.api.errors import ErrorReporter
 from plato.api.intake import Intake
@@ -42,6 +43,7 @@ def new_app(
     intake = Intake(service, settings, recorder, limits, drain)
     answers = Answers(service, settings, errors, recorder, drain)
     chat = ChatRoutes(service, settings.model_name, limits, intake, answers)
+    completions = CompletionRoutes(settings.model_name, intake, answers, service.context_length)
     runs = RunRoutes(service, settings, errors, limits, intake, drain)
     models = ModelRoutes(settings)
     health = HealthRoutes(service, drain)
@@ -49,6 +51,7 @@ def new_app(
         routes=[
             resource("/v1/chat/completions", tenants, POST=chat.create),
             resource("/v1/chat/completions/{run_id}", tenants, GET=chat.get),
+            resource("/v1/completions", tenants, POST=completions.create),
             resource("/v1/runs", tenants, POST=runs.create),
             resource("/v1/runs/{run_id}", tenants, GET=runs.get, DELETE=runs.cancel),
             resource("/v1/runs/{run_id}/events", tenants, GET=runs.events),

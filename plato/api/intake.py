@@ -64,9 +64,14 @@ class Intake:
             yield Received(body, tenant, slot)
 
     def new_run(
-        self, request: Request, received: Received, body: ChatCompletionRequest
+        self,
+        request: Request,
+        received: Received,
+        body: ChatCompletionRequest,
+        *,
+        raw: bool = False,
     ) -> RunRequest:
-        """A new run for the question in `body`, which the caller starts.
+        """A new run for the question in `body`, which the caller starts; for `raw` see there.
 
         Raises the errors of `to_run_request`, and `UnavailableError` if the server is stopping.
         """
@@ -77,6 +82,7 @@ class Intake:
             sampling=self._service.sampling,
             fingerprint=self._service.fingerprint,
             tenant=received.tenant,
+            raw=raw,
         )
         request.state.run = asked.run_id
         self._drain.refuse_new()

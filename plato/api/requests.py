@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import secrets
 import time
 import uuid
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeVar
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 from pydantic_core import PydanticSerializationError, from_json, to_json
 from starlette.requests import ClientDisconnect, Request
 
@@ -28,6 +29,9 @@ from plato.planning.given import validate_plan, validate_script
 from plato.runs import Message, Node, RunRequest
 from plato.settings import Settings
 from plato.tasks import end_task, expire
+
+_ANSWER_PREFIX = re.compile("^(chatcmpl-|cmpl-|resp_)")
+Body = TypeVar("Body", bound=BaseModel)
 
 SEED_BITS = 63
 DRAWN_SEED_BITS = 53
@@ -72,8 +76,8 @@ async def _expire_on_disconnect(request: Request, timer: asyncio.Timeout) -> Non
 
 
 def run_id_of(request: Request) -> str:
-    """The run id in the path, also as the id of a completion; noted for the logs."""
-    run_id = str(request.path_params["run_id"]).removeprefix("chatcmpl-")
+    """The run id in the path, also as the id of an answer; noted for the logs."""
+    run_id = _ANSWER_PREFIX.sub("", str(request.path_params["run_id"]))
     request.state.run = run_id
     return run_id
 
@@ -86,18 +90,30 @@ def parse_request(
     With `context_length`, more messages than fit into it are refused before they are validated,
     which takes ten times as long as reading them.
     """
-    if len(body) > SHORT_BODY:
-        _refuse_many_items(body, context_length)
-    try:
-        request = ChatCompletionRequest.model_validate_json(body)
-    except ValidationError as error:
-        raise invalid_request(error) from error
+    request = parse_body(ChatCompletionRequest, body, context_length)
     if run and request.stream:
         raise InvalidRequestError(
             "'stream' is not supported for runs; remove it, and use /v1/runs/{id}/events",
             param="stream",
         )
     return request
+
+
+def parse_body(kind: type[Body], body: bytes | str, context_length: int | None = None) -> Body:
+    """Read a body of this kind; see `parse_request`. Raises `InvalidRequestError`."""
+    if len(body) > SHORT_BODY:
+        _refuse_many_items(body, context_length)
+    with validated():
+        return kind.model_validate_json(body)
+
+
+@contextmanager
+def validated() -> Iterator[None]:
+    """Turn the errors of pydantic into `InvalidRequestError`."""
+    try:
+        yield
+    except ValidationError as error:
+        raise invalid_request(error) from error
 
 
 def _refuse_many_items(body: bytes | str, context_length: int | None) -> None:
@@ -141,10 +157,12 @@ def to_run_request(
     fingerprint: str = "",
     tenant: str = "",
     run_id: str | None = None,
+    raw: bool = False,
     seed_source: Callable[[], int] = random_seed,
 ) -> RunRequest:
     """The request for the scheduler, with the defaults of `settings`; by default a new run.
 
+    With `raw` the only message is continued, see `RunRequest`.
     `sampling` has the defaults of `plato.models.sampling.default_sampling`, and `fingerprint` is
     of the model that is to answer.
 
@@ -177,6 +195,7 @@ def to_run_request(
         exact_lengths=options.exact_lengths,
         include_prompts=options.prompts,
         headings=options.headings,
+        raw=raw,
         grammar=grammar_of(body.response_format),
         ignored=body.ignored,
         metadata=tuple((body.metadata or {}).items()),

@@ -12,7 +12,7 @@ from typing import Any
 import tokenizers
 
 from plato.engine.tokenizer_config import TokenizerConfig
-from plato.prompting.rendering import Renderer, RenderError
+from plato.prompting.rendering import Renderer, RenderError, adds_bos
 
 
 class Tokenizer:
@@ -42,6 +42,10 @@ class Tokenizer:
         ends = {end, self._end_of_turn(renderer)}
         self.end_tokens = frozenset(token for token in ends if token is not None)
         """Ids that end the assistant's turn: end of sequence, and the template's closing token."""
+
+        begin = config.token_id("bos_token")
+        self.beginning = (begin,) if begin is not None and adds_bos(config) else ()
+        """Tokens before a text that no template begins."""
 
     @classmethod
     def load(cls, folder: str) -> Tokenizer:

@@ -81,6 +81,14 @@ class TranscriptLayout:
         _require_room(prompt, 1, self._context_length)
         return prompt
 
+    def raw(self, messages: Sequence[Message], tenant: str) -> Prompt:
+        """The text of the only message, to be continued. Raises `ContextLengthError`."""
+        (message,) = messages
+        text = (*self._tokenizer.beginning, *self._tokenizer.text(message.content))
+        prompt = Prompt((Segment(text),), tenant, self._fingerprint)
+        _require_room(prompt, 1, self._context_length)
+        return prompt
+
     def start(
         self, messages: Sequence[Message], tenant: str, skeleton: bool = False
     ) -> TranscriptConversation:

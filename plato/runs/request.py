@@ -65,6 +65,9 @@ class RunRequest:
     """Report the text of every node's prompt."""
     headings: bool = False
     """Put each node's title above its text."""
+    raw: bool = False
+    """Continue the text of the only message, without the chat template. Such an answer is
+    sequential."""
     grammar: str | None = None
     """That the answer must match (`GenerateRequest.grammar`); such an answer is not planned."""
     ignored: tuple[str, ...] = ()

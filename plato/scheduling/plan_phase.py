@@ -151,9 +151,10 @@ class PlanPhase:
 
     async def _answer_sequentially(self, reason: str | None, plan: PlanReport) -> None:
         request, settings = self._request, self._services.settings
+        layout = self._services.model.layout
         prompt = await in_thread_if_long(
             chars_of(request.messages),
-            self._services.model.layout.sequential,
+            layout.raw if request.raw else layout.sequential,
             request.messages,
             request.tenant,
         )
