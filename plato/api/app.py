@@ -17,6 +17,7 @@ from plato.api.intake import Intake
 from plato.api.limits import Limits
 from plato.api.manners import middleware
 from plato.api.models import ModelRoutes
+from plato.api.responses import ResponseRoutes
 from plato.api.routing import resource
 from plato.api.runs import RunRoutes
 from plato.api.service import RunService
@@ -44,6 +45,7 @@ def new_app(
     answers = Answers(service, settings, errors, recorder, drain)
     chat = ChatRoutes(service, settings.model_name, limits, intake, answers)
     completions = CompletionRoutes(settings.model_name, intake, answers, service.context_length)
+    responses = ResponseRoutes(service, settings, errors, limits, intake, answers, drain)
     runs = RunRoutes(service, settings, errors, limits, intake, drain)
     models = ModelRoutes(settings)
     health = HealthRoutes(service, drain)
@@ -52,6 +54,9 @@ def new_app(
             resource("/v1/chat/completions", tenants, POST=chat.create),
             resource("/v1/chat/completions/{run_id}", tenants, GET=chat.get),
             resource("/v1/completions", tenants, POST=completions.create),
+            resource("/v1/responses", tenants, POST=responses.create),
+            resource("/v1/responses/{run_id}", tenants, GET=responses.get),
+            resource("/v1/responses/{run_id}/cancel", tenants, POST=responses.cancel),
             resource("/v1/runs", tenants, POST=runs.create),
             resource("/v1/runs/{run_id}", tenants, GET=runs.get, DELETE=runs.cancel),
             resource("/v1/runs/{run_id}/events", tenants, GET=runs.events),

@@ -126,9 +126,10 @@ def _refuse_many_items(body: bytes | str, context_length: int | None) -> None:
     except ValueError:
         # Told by the validation.
         return
-    messages = values[0].get("messages") if isinstance(values[0], dict) else None
-    if isinstance(messages, list) and context_length is not None:
-        _refuse_many_messages(len(messages), context_length)
+    for name in ("messages", "input"):
+        messages = values[0].get(name) if isinstance(values[0], dict) else None
+        if isinstance(messages, list) and context_length is not None:
+            _refuse_many_messages(len(messages), context_length)
     while values:
         value = values.pop()
         if isinstance(value, dict):
