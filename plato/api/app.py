@@ -13,12 +13,14 @@ from plato.api.chat import ChatRoutes
 from plato.api.completions import CompletionRoutes
 from plato.api.drain import Drain
 from plato.api.errors import ErrorReporter
+from plato.api.info import InfoRoutes
 from plato.api.intake import Intake
 from plato.api.limits import Limits
 from plato.api.manners import middleware
 from plato.api.models import ModelRoutes
 from plato.api.responses import ResponseRoutes
 from plato.api.routing import resource
+from plato.api.run_list import RunListRoutes
 from plato.api.runs import RunRoutes
 from plato.api.service import RunService
 from plato.api.tenants import Tenants
@@ -47,6 +49,8 @@ def new_app(
     completions = CompletionRoutes(settings.model_name, intake, answers, service.context_length)
     responses = ResponseRoutes(service, settings, errors, limits, intake, answers, drain)
     runs = RunRoutes(service, settings, errors, limits, intake, drain)
+    listed = RunListRoutes(service, settings.model_name, limits)
+    info = InfoRoutes(service, settings)
     models = ModelRoutes(settings)
     health = HealthRoutes(service, drain)
     app = Starlette(
@@ -57,11 +61,12 @@ def new_app(
             resource("/v1/responses", tenants, POST=responses.create),
             resource("/v1/responses/{run_id}", tenants, GET=responses.get),
             resource("/v1/responses/{run_id}/cancel", tenants, POST=responses.cancel),
-            resource("/v1/runs", tenants, POST=runs.create),
+            resource("/v1/runs", tenants, POST=runs.create, GET=listed.list),
             resource("/v1/runs/{run_id}", tenants, GET=runs.get, DELETE=runs.cancel),
             resource("/v1/runs/{run_id}/events", tenants, GET=runs.events),
             resource("/v1/models", tenants, GET=models.list),
             resource("/v1/models/{name:path}", tenants, GET=models.get),
+            resource("/v1/info", tenants, GET=info.get),
             resource("/healthz", GET=health.alive),
             resource("/readyz", GET=health.ready),
         ],

@@ -77,9 +77,14 @@ async def _expire_on_disconnect(request: Request, timer: asyncio.Timeout) -> Non
 
 def run_id_of(request: Request) -> str:
     """The run id in the path, also as the id of an answer; noted for the logs."""
-    run_id = _ANSWER_PREFIX.sub("", str(request.path_params["run_id"]))
+    run_id = plain_run_id(str(request.path_params["run_id"]))
     request.state.run = run_id
     return run_id
+
+
+def plain_run_id(name: str) -> str:
+    """The id of a run, of which the id of an answer consists with its prefix."""
+    return _ANSWER_PREFIX.sub("", name)
 
 
 def parse_request(

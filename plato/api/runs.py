@@ -19,6 +19,7 @@ from plato.api.intake import Intake
 from plato.api.limits import Limits
 from plato.api.requests import parse_request, run_id_of
 from plato.api.run_info import PlatoInfo, Usage
+from plato.api.run_list import RunStatus
 from plato.api.service import RunService
 from plato.api.tenants import tenant_of
 from plato.errors import InvalidRequestError
@@ -36,8 +37,6 @@ from plato.runs import (
 )
 from plato.settings import Settings
 from plato.streams import with_heartbeat
-
-RunStatus = Literal["running", "done", "failed", "cancelled"]
 
 
 class RunOptions(BaseModel):

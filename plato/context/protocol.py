@@ -83,6 +83,15 @@ class ContextStore(Protocol):
         """Read a run's state."""
         ...
 
+    async def list_runs(
+        self, tenant: str, before: str | None = None, limit: int = 20
+    ) -> tuple[RunRecord, ...]:
+        """The newest runs of a tenant, newest first; with `before`, those older than that run.
+
+        Runs that are not stored any more are skipped; nothing is older than one of those.
+        """
+        ...
+
     async def put_node(self, record: NodeRecord, fence: int) -> bool:
         """Write a finished node's output; False if not possible or `fence` is stale."""
         ...

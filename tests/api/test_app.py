@@ -13,6 +13,7 @@ from typing import Any
 import httpx
 import pytest
 
+from plato import __version__
 from plato.api import app as app_module
 from plato.api import sse
 from plato.api.app import new_app
@@ -72,6 +73,17 @@ async def test_the_model_is_listed_with_its_modes(http: httpx.AsyncClient) -> No
         assert (await http.get(f"/v1/models/{model['id']}")).json() == model
     refused = await http.get("/v1/models/meta/large")
     assert (refused.status_code, refused.json()["error"]["code"]) == (404, "model_not_found")
+
+
+async def test_a_server_says_what_it_is_and_allows(
+    http: httpx.AsyncClient, runtime: Runtime
+) -> None:
+    info = (await http.get("/v1/info")).json()
+    assert (info["version"], info["model"]) == (__version__, "tiny")
+    assert info["models"][0] == "tiny"
+    assert info["context_length"] == runtime.service.context_length
+    assert info["limits"]["max_nodes"] == runtime.settings.max_nodes
+    assert info["defaults"]["sampling"]["temperature"] == 0.0
 
 
 async def test_a_runtime_is_alive_and_ready(http: httpx.AsyncClient) -> None:

@@ -44,7 +44,7 @@ class Journal:
             nodes=state.planned_nodes,
             plan_complete=state.plan_complete,
             request=pack(request),
-            created_unix_s=time.time(),
+            created_unix_s=request.created_unix_s or time.time(),
         )
         self._nodes: dict[int, NodeRecord] = {}
         """Finished nodes; bounded by the plan."""
