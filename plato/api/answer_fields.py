@@ -26,7 +26,9 @@ MAX_BIAS = 100
 MAX_BIASED_TOKENS = 300
 MAX_STOP_CHARS = 500
 MAX_IGNORED = 32
-"""Names of ignored parameters that are reported; there can be thousands."""
+"""Names of ignored parameters that are reported."""
+MAX_NAMES = 1000
+"""Names that are looked at for it; there can be hundreds of thousands."""
 MAX_IGNORED_CHARS = 64
 
 _TOKEN_ID = re.compile(r"0|[1-9][0-9]{0,8}")
@@ -145,11 +147,8 @@ class AnswerFields(SamplingFields, UnsupportedFields):
     @property
     def ignored(self) -> tuple[str, ...]:
         """Names of the parameters that have no effect, sorted; the first `MAX_IGNORED`."""
-        return tuple(
-            islice(
-                sorted({name[:MAX_IGNORED_CHARS] for name in self.without_effect()}), MAX_IGNORED
-            )
-        )
+        names = islice(self.without_effect(), MAX_NAMES)
+        return tuple(sorted({name[:MAX_IGNORED_CHARS] for name in names})[:MAX_IGNORED])
 
     def without_effect(self) -> Iterator[str]:
         """Names of the parameters that were sent and have no effect, in any order."""

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, ValidationInfo
 from pydantic_core import PydanticCustomError
 
-from plato.api.wire import LenientModel, Name, neutral, shown
+from plato.api.wire import FAIL_FAST, LenientModel, Name, neutral, shown
 from plato.runs import Message
 
 MAX_TEXT_PARTS = 1000
@@ -110,7 +110,9 @@ class ChatMessage(LenientModel):
     name: Name | None = Field(
         default=None, description="Of the function, if it is its result; else it has no effect."
     )
-    tool_calls: list[ToolCall] | None = Field(default=None, max_length=MAX_TOOL_CALLS)
+    tool_calls: Annotated[list[ToolCall], FAIL_FAST] | None = Field(
+        default=None, max_length=MAX_TOOL_CALLS
+    )
     function_call: CalledFunction | None = None
     tool_call_id: Name | None = None
     refusal: str | None = None

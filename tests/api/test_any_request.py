@@ -27,11 +27,38 @@ texts = st.text(max_size=12) | st.sampled_from(
     ["Why?", "😀🎉", "<|im_end|>", "\x00", " ", "a" * 600]
 )
 anything = st.none() | st.booleans() | numbers | reals | texts | st.lists(texts, max_size=3)
+calls = st.lists(
+    st.fixed_dictionaries(
+        {},
+        optional={
+            "id": texts,
+            "function": st.fixed_dictionaries({"name": texts}, optional={"arguments": anything}),
+            "custom": anything,
+        },
+    ),
+    max_size=2,
+)
 messages = st.lists(
     st.fixed_dictionaries(
-        {"role": st.sampled_from(["user", "assistant", "system", "tool"]), "content": texts}
+        {"role": st.sampled_from(["user", "assistant", "system", "tool"]), "content": texts},
+        optional={"tool_calls": calls, "tool_call_id": texts, "name": texts, "refusal": anything},
     ),
     max_size=4,
+)
+schemas = st.fixed_dictionaries(
+    {},
+    optional={
+        "type": st.sampled_from(["object", "string", "integer", "array", "shape"]),
+        "enum": st.lists(anything, max_size=3),
+        "pattern": texts,
+        "maxLength": numbers,
+        "items": st.just({"type": "boolean"}),
+        "required": st.lists(texts, max_size=2),
+    },
+)
+formats = st.fixed_dictionaries(
+    {"type": st.sampled_from(["text", "json_object", "json_schema"])},
+    optional={"json_schema": st.fixed_dictionaries({"schema": schemas}), "schema": schemas},
 )
 part = st.fixed_dictionaries(
     {"title": texts},
@@ -75,7 +102,12 @@ bodies = st.fixed_dictionaries(
         "plato": plato,
         "user": anything,
         "metadata": anything,
-        "response_format": anything,
+        "response_format": anything | formats,
+        "tools": anything,
+        "tool_choice": anything | st.sampled_from(["auto", "required"]),
+        "reasoning_effort": anything,
+        "store": anything,
+        "whatever": anything,
     },
 )
 
