@@ -21,6 +21,11 @@ _CHAT_NAMES = {
 }
 """Names in errors about the chat completion, and those that the caller knows."""
 
+_MESSAGE = frozenset({"role", "content"})
+_CALLS = {"function_call": "arguments", "custom_tool_call": "input"}
+"""Types of calls, and the field of each that holds what the tool was called with."""
+_OUTPUTS = ("function_call_output", "custom_tool_call_output")
+
 ChatMessages = list[dict[str, Any]]
 
 
@@ -33,11 +38,12 @@ def _as_messages(given: Any) -> Any:
     messages: ChatMessages = []
     for index, item in enumerate(given):
         kind = item.get("type", "message") if isinstance(item, dict) else None
+        kind = kind if isinstance(kind, str) else shown(kind)
         if kind == "message":
             messages.append({name: value for name, value in item.items() if name in _MESSAGE})
         elif kind in _CALLS:
             _add_call(messages, item, _CALLS[kind])
-        elif kind in ("function_call_output", "custom_tool_call_output"):
+        elif kind in _OUTPUTS:
             content, call = item.get("output"), item.get("call_id")
             messages.append({"role": "tool", "content": content, "tool_call_id": call})
         elif kind != "reasoning":
@@ -49,11 +55,6 @@ def _as_messages(given: Any) -> Any:
                 {"index": index, "kind": shown(kind)},
             )
     return messages
-
-
-_MESSAGE = frozenset({"role", "content"})
-_CALLS = {"function_call": "arguments", "custom_tool_call": "input"}
-"""Types of calls, and the field of each that holds what the tool was called with."""
 
 
 def _add_call(messages: ChatMessages, item: dict[str, Any], argument: str) -> None:

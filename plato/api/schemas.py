@@ -16,6 +16,7 @@ from plato.api.messages import ChatMessage
 from plato.api.options import PlatoOptions
 from plato.api.response_format import ResponseFormat
 from plato.api.wire import FAIL_FAST, TOKEN_COUNT, error_at
+from plato.errors import InvalidRequestError
 from plato.runs import Mode
 
 
@@ -114,8 +115,15 @@ def as_chat(
 ) -> ChatCompletionRequest:
     """The chat completion request that asks for the same answer as `body`.
 
-    `fields` are those that `body` has by other names. Raises `ValidationError`.
+    `fields` are those that `body` has by other names. Raises `ValidationError`, and
+    `InvalidRequestError` for what only chat completions have.
     """
+    if body.options.events:
+        raise InvalidRequestError(
+            "'plato.events' is not supported here; use /v1/chat/completions, or follow "
+            "/v1/runs/{id}/events",
+            param="plato.events",
+        )
     shared = AnswerFields.model_fields.keys() & body.model_fields_set
     return ChatCompletionRequest.model_validate(
         {

@@ -103,6 +103,11 @@ async def test_what_cannot_be_honoured_is_refused(fields: dict[str, Any], param:
     assert caught.value.param == param
 
 
+async def test_events_of_parts_are_for_chat_completions(http: httpx.AsyncClient) -> None:
+    refused = await http.post(PATH, json=asked(stream=True, plato={"events": True}))
+    assert (refused.status_code, refused.json()["error"]["param"]) == (400, "plato.events")
+
+
 async def test_neutral_values_are_accepted() -> None:
     neutral = {"suffix": None, "echo": False, "logprobs": None, "n": 1, "best_of": 1}
     assert parse_body(CompletionRequest, json.dumps(asked(**neutral))).prompt == PROMPT

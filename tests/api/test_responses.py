@@ -232,6 +232,9 @@ async def test_hints_are_reported(http: httpx.AsyncClient) -> None:
         ),
         ({"text": {"format": {"type": "json_object"}}}, "plato.mode"),
         ({"plato": {"speed": 1}}, "plato.speed"),
+        ({"stream": True, "plato": {"events": True}}, "plato.events"),
+        ({"input": [{"type": ["message"]}]}, "input"),
+        ({"input": [5]}, "input"),
     ],
 )
 async def test_what_cannot_be_honoured_is_refused(
