@@ -39,6 +39,7 @@ class ChatRoutes:
                 self._model,
                 include_usage=body.include_usage,
                 with_events=body.options.events,
+                with_plan=body.options.reasoning,
             )
             return await self._answers.respond(
                 request, received, asked, response, stream=bool(body.stream)

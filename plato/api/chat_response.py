@@ -8,14 +8,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from pydantic import BaseModel, model_serializer
+from pydantic import BaseModel, SerializerFunctionWrapHandler, model_serializer
 
 from plato.api import sse
 from plato.api.errors import error_body
 from plato.api.events import describe_event
 from plato.api.run_info import PlatoEvent, PlatoInfo, Usage
 from plato.errors import PlatoError
-from plato.runs import Answer, AnswerFinish, Event, RunEvent, RunRequest
+from plato.runs import Answer, AnswerFinish, Event, NodePlanned, RunEvent, RunRequest
 
 
 class AnswerMessage(BaseModel):
@@ -23,7 +23,16 @@ class AnswerMessage(BaseModel):
 
     role: Literal["assistant"] = "assistant"
     content: str
+    reasoning_content: str | None = None
+    """The plan, if it was asked for."""
     refusal: None = None
+
+    @model_serializer(mode="wrap")
+    def _asked_for(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        fields: dict[str, Any] = dump(self)
+        if self.reasoning_content is None:
+            del fields["reasoning_content"]
+        return fields
 
 
 class Choice(BaseModel):
@@ -53,11 +62,17 @@ class Delta(BaseModel):
 
     role: Literal["assistant"] | None = None
     content: str | None = None
+    reasoning_content: str | None = None
+    """A line of the plan, if it was asked for."""
 
     @model_serializer
     def _given(self) -> dict[str, str]:
         """Omits fields without a value, as OpenAI does."""
-        fields = {"role": self.role, "content": self.content}
+        fields = {
+            "role": self.role,
+            "content": self.content,
+            "reasoning_content": self.reasoning_content,
+        }
         return {name: value for name, value in fields.items() if value is not None}
 
 
@@ -82,11 +97,15 @@ class ChatCompletionChunk(BaseModel):
     plato: PlatoInfo | PlatoEvent | None = None
 
 
+def _plan_line(number: int, title: str) -> str:
+    return f"{number}. {title}\n"
+
+
 def _now() -> int:
     return int(time.time())
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class ChatResponse:
     """Builds the bodies of one response, as JSON text; an `AnswerFormat`.
 
@@ -103,6 +122,10 @@ class ChatResponse:
     """The caller's own."""
     with_events: bool = False
     """Whether chunks also report events."""
+    with_plan: bool = False
+    """Whether the plan that the model writes is sent as reasoning; in a stream, its lines that
+    are known before the first text."""
+    _text_begun: bool = field(default=False, init=False)
 
     @classmethod
     def of(
@@ -112,6 +135,7 @@ class ChatResponse:
         *,
         include_usage: bool = False,
         with_events: bool = False,
+        with_plan: bool = False,
     ) -> ChatResponse:
         """For the run of `request`, by the model of this name in the API."""
         return cls(
@@ -121,6 +145,7 @@ class ChatResponse:
             int(request.created_unix_s),
             dict(request.metadata) or None,
             with_events,
+            with_plan,
         )
 
     @property
@@ -134,10 +159,15 @@ class ChatResponse:
 
     def follow(self, event: RunEvent) -> Iterator[bytes]:
         """See `AnswerFormat`."""
+        # Pages show reasoning in front of the answer, so what comes later is left out.
+        shows_plan = self.with_plan and not self._text_begun
+        if shows_plan and isinstance(event, NodePlanned) and event.plan is not None:
+            yield sse.event(self.reasoning(event.node.number, event.node.title))
         described = self.event(event) if self.with_events else None
         if described is not None:
             yield sse.event(described)
         if event.text:
+            self._text_begun = True
             yield sse.event(self.text(event.text))
 
     def end(self, answer: Answer) -> Iterator[bytes]:
@@ -153,13 +183,19 @@ class ChatResponse:
 
     def whole(self, answer: Answer) -> str:
         """The response that is not streamed."""
+        report = answer.report
+        planned = self.with_plan and report.plan.source == "model" and report.plan.nodes > 1
+        plan = "".join(_plan_line(node.number, node.title) for node in report.nodes)
         return ChatCompletion(
             id=self.id,
             created=self.created,
             model=self.model,
             choices=(
                 Choice(
-                    message=AnswerMessage(content=answer.text), finish_reason=answer.finish_reason
+                    message=AnswerMessage(
+                        content=answer.text, reasoning_content=plan if planned else None
+                    ),
+                    finish_reason=answer.finish_reason,
                 ),
             ),
             usage=Usage.of(answer.report),
@@ -174,6 +210,11 @@ class ChatResponse:
     def text(self, text: str) -> str:
         """A chunk of the answer."""
         return self._chunk(ChunkChoice(delta=Delta(content=text)))
+
+    def reasoning(self, number: int, title: str) -> str:
+        """A chunk of a line of the plan."""
+        delta = Delta(reasoning_content=_plan_line(number, title))
+        return self._chunk(ChunkChoice(delta=delta))
 
     def event(self, event: Event) -> str | None:
         """A chunk that reports an event; None where `describe_event` returns None."""

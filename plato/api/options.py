@@ -65,6 +65,11 @@ class PlatoOptions(WireModel):
         default=False, description="Write each part's title as a heading above it."
     )
     events: bool = Field(default=False, description="Also stream the events of every part.")
+    reasoning: bool = Field(
+        default=False,
+        description="Send the plan that the model writes as `reasoning_content`, which many chat "
+        "pages show before the answer.",
+    )
     prompts: bool = Field(
         default=False, description="Include the prompt of every part in the response."
     )

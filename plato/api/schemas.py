@@ -118,12 +118,13 @@ def as_chat(
     `fields` are those that `body` has by other names. Raises `ValidationError`, and
     `InvalidRequestError` for what only chat completions have.
     """
-    if body.options.events:
-        raise InvalidRequestError(
-            "'plato.events' is not supported here; use /v1/chat/completions, or follow "
-            "/v1/runs/{id}/events",
-            param="plato.events",
-        )
+    for name in ("events", "reasoning"):
+        if getattr(body.options, name):
+            raise InvalidRequestError(
+                f"'plato.{name}' is not supported here; use /v1/chat/completions, or follow "
+                "/v1/runs/{id}/events",
+                param=f"plato.{name}",
+            )
     shared = AnswerFields.model_fields.keys() & body.model_fields_set
     return ChatCompletionRequest.model_validate(
         {

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+from typing import Any
 
 import httpx
 import pytest
@@ -86,6 +87,26 @@ async def test_the_name_of_the_model_chooses_the_mode(http: httpx.AsyncClient) -
     body = {"model": "tiny:sequential", "messages": QUESTION, "max_tokens": 4}
     completion = (await http.post(CHAT, json=body)).json()
     assert (completion["model"], completion["plato"]["mode"]) == ("tiny", "sequential")
+
+
+async def test_a_plan_is_sent_as_reasoning_if_asked(http: httpx.AsyncClient) -> None:
+    asked: dict[str, Any] = {"messages": QUESTION, "max_tokens": 200}
+    asked["plato"] = {"mode": "plato", "reasoning": True}
+    whole = (await http.post(CHAT, json=asked)).json()
+    plan = whole["choices"][0]["message"]["reasoning_content"]
+    nodes = whole["plato"]["graph"]["nodes"]
+    assert plan == "".join(f"{node['number']}. {node['title']}\n" for node in nodes)
+    chunks = chunks_of(await http.post(CHAT, json={**asked, "stream": True}))
+    deltas = [chunk["choices"][0]["delta"] for chunk in chunks]
+    lines = [index for index, delta in enumerate(deltas) if "reasoning_content" in delta]
+    assert plan.startswith("".join(deltas[index]["reasoning_content"] for index in lines))
+    # In front of the answer, or not at all.
+    texts = [index for index, delta in enumerate(deltas) if delta.get("content")]
+    assert lines
+    assert lines[-1] < texts[0]
+    for silent in (short(), short(plato={"reasoning": True})):
+        message = (await http.post(CHAT, json=silent)).json()["choices"][0]["message"]
+        assert "reasoning_content" not in message
 
 
 async def test_answers_are_timed(runtime: Runtime) -> None:

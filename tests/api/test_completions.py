@@ -103,9 +103,12 @@ async def test_what_cannot_be_honoured_is_refused(fields: dict[str, Any], param:
     assert caught.value.param == param
 
 
-async def test_events_of_parts_are_for_chat_completions(http: httpx.AsyncClient) -> None:
-    refused = await http.post(PATH, json=asked(stream=True, plato={"events": True}))
-    assert (refused.status_code, refused.json()["error"]["param"]) == (400, "plato.events")
+@pytest.mark.parametrize("option", ["events", "reasoning"])
+async def test_events_and_plans_are_for_chat_completions(
+    http: httpx.AsyncClient, option: str
+) -> None:
+    refused = await http.post(PATH, json=asked(stream=True, plato={option: True}))
+    assert (refused.status_code, refused.json()["error"]["param"]) == (400, f"plato.{option}")
 
 
 async def test_neutral_values_are_accepted() -> None:
