@@ -10,10 +10,10 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from plato.api import sse
+from plato.api.disconnect import while_connected
 from plato.api.drain import Drain
 from plato.api.errors import ErrorReporter
 from plato.api.intake import Received
-from plato.api.requests import while_connected
 from plato.api.service import RunService
 from plato.errors import PlatoError
 from plato.metrics import Recorder
@@ -82,7 +82,7 @@ class Answers:
         request: Request,
         received: Received,
         asked: RunRequest,
-        answers: AnswerFormat,
+        answer_format: AnswerFormat,
         *,
         stream: bool,
     ) -> Response:
@@ -102,13 +102,13 @@ class Answers:
             except BaseException:
                 await batches.aclose()
                 raise
-            events = self._stream(request.url.path, state, begun, batches, answers)
+            events = self._stream(request.url.path, state, begun, batches, answer_format)
             slot = received.slot.pop_all()
             return sse.EventStream(events, slot, self._settings.write_deadline_s)
         async with while_connected(request), aclosing(batches):
             async for _ in batches:
                 pass
-        return Response(answers.whole(state.answer()), media_type="application/json")
+        return Response(answer_format.whole(state.answer()), media_type="application/json")
 
     async def _answer(self, state: RunState) -> AsyncGenerator[RunEvents | None]:
         """The events of the answer, timed, and `None` now and then if there is none."""
@@ -126,27 +126,27 @@ class Answers:
         state: RunState,
         begun: list[RunEvent],
         batches: AsyncGenerator[RunEvents | None],
-        answers: AnswerFormat,
+        answer_format: AnswerFormat,
     ) -> AsyncGenerator[bytes]:
         """The answer as server-sent events; a client that disconnects closes this generator."""
         try:
             async with aclosing(batches):
-                for data in answers.begin():
+                for data in answer_format.begin():
                     yield data
                 for event in begun:
-                    for data in answers.follow(event):
+                    for data in answer_format.follow(event):
                         yield data
                 async for events in batches:
                     if events is None:
                         yield sse.PING
                     for event in events or ():
-                        for data in answers.follow(event):
+                        for data in answer_format.follow(event):
                             yield data
             answer = state.answer()
         except Exception as error:
-            yield answers.fail(self._errors.in_stream(error, path, state.request.run_id))
+            yield answer_format.fail(self._errors.in_stream(error, path, state.request.run_id))
             return
-        for data in answers.end(answer):
+        for data in answer_format.end(answer):
             yield data
 
 

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
 import secrets
 import time
 import uuid
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import PydanticSerializationError, from_json, to_json
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 
-from plato.api.disconnect import until_client_leaves
 from plato.api.errors import invalid_request
 from plato.api.messages import to_conversation
 from plato.api.models import require_model
@@ -28,7 +26,6 @@ from plato.errors import ContextLengthError, InvalidRequestError
 from plato.planning.given import validate_plan, validate_script
 from plato.runs import Message, Node, RunRequest
 from plato.settings import Settings
-from plato.tasks import end_task, expire
 
 _ANSWER_PREFIX = re.compile("^(chatcmpl-|cmpl-|resp_)")
 Body = TypeVar("Body", bound=BaseModel)
@@ -49,30 +46,6 @@ MESSAGE_TOKENS = 2
 def random_seed() -> int:
     """A seed for a request that asks to sample without one."""
     return secrets.randbits(DRAWN_SEED_BITS)
-
-
-@asynccontextmanager
-async def while_connected(request: Request) -> AsyncIterator[None]:
-    """Cancel the block when the client disconnects. Raises `ClientDisconnect`.
-
-    For responses that are not streamed: nothing else notices that nobody waits for them.
-    """
-    try:
-        async with asyncio.timeout(None) as disconnected:
-            watching = asyncio.create_task(_expire_on_disconnect(request, disconnected))
-            try:
-                yield
-            finally:
-                await end_task(watching)
-    except TimeoutError as error:
-        if not disconnected.expired():
-            raise
-        raise ClientDisconnect from error
-
-
-async def _expire_on_disconnect(request: Request, timer: asyncio.Timeout) -> None:
-    await until_client_leaves(request.receive)
-    expire(timer)
 
 
 def run_id_of(request: Request) -> str:

@@ -58,8 +58,8 @@ class ResponseRoutes:
             stream = bool(body.stream)
             if body.background:
                 return await self._open(asked, received, stream=stream)
-            answers = ResponseStream(asked, self._model)
-            return await self._answers.respond(request, received, asked, answers, stream=stream)
+            response = ResponseStream(asked, self._model)
+            return await self._answers.respond(request, received, asked, response, stream=stream)
 
     async def get(self, request: Request) -> Response:
         """A response as it is now; with `stream=true` its events, after `starting_after`."""

@@ -131,21 +131,19 @@ _NODES = (1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0, 12.0, 16.0, 24.0, 32.0)
 # What clients see.
 FIRST_TEXT_SECONDS = _histogram(
     "time_to_first_text_seconds",
-    "Time from the arrival of a chat completion request to the first text of its answer.",
+    "Time from the arrival of a request to the first text of its answer.",
     _FIRST_TEXT_S,
     Role.INGRESS,
     mode=MODES,
 )
 ANSWER_SECONDS = _histogram(
     "answer_seconds",
-    "Time from the arrival of a chat completion request to the end of its answer.",
+    "Time from the arrival of a request to the end of its answer.",
     _ANSWER_S,
     Role.INGRESS,
     mode=MODES,
 )
-ANSWER_TOKENS = _counter(
-    "answer_tokens", "Tokens in the answers of chat completions.", Role.INGRESS
-)
+ANSWER_TOKENS = _counter("answer_tokens", "Tokens in the answers of requests.", Role.INGRESS)
 REQUEST_ERRORS_TOTAL = _counter(
     "request_errors",
     "Errors returned to clients, by error code.",
