@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import uuid
 
 from starlette.datastructures import MutableHeaders
@@ -12,6 +13,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from plato.settings import Settings
 
 REQUEST_ID = "x-request-id"
+_RUN_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 PREFLIGHT_S = 600
 """How long browsers remember that they may ask."""
 
@@ -36,7 +38,10 @@ def middleware(settings: Settings) -> list[Middleware]:
 def request_id(scope: Scope) -> str:
     """The id of a request: that of its run, if it has one."""
     state = scope.setdefault("state", {})
-    return str(state.get("run") or state.setdefault("request_id", uuid.uuid4().hex))
+    # A run that does not exist is called whatever the client likes.
+    if _RUN_ID.fullmatch(state.get("run", "")):
+        return str(state["run"])
+    return str(state.setdefault("request_id", uuid.uuid4().hex))
 
 
 class Manners:

@@ -96,8 +96,10 @@ class ToolCall(LenientModel):
     @property
     def text(self) -> str:
         """The call as the model reads it."""
+        if self.custom is not None:
+            return f"Call {self.custom.name}({self.custom.input})"
         arguments = self.function.arguments if self.function is not None else ""
-        return f"Call {self.name}({self.custom.input if self.custom is not None else arguments})"
+        return f"Call {self.name}({arguments})"
 
 
 class ChatMessage(LenientModel):

@@ -39,6 +39,15 @@ async def test_every_response_has_an_id(http: httpx.AsyncClient, runtime: Runtim
     assert len({response.headers["x-request-id"] for response in responses}) == len(responses)
 
 
+@pytest.mark.hostile
+@pytest.mark.parametrize("name", ["%0d%0aSet-Cookie:%20a=b", "%E2%98%80", "x" * 500, "a%20b"])
+async def test_an_id_is_never_what_a_client_makes_up(http: httpx.AsyncClient, name: str) -> None:
+    refused = await http.get(f"{RUNS}/{name}")
+    assert refused.status_code == 404
+    assert len(refused.headers["x-request-id"]) == 32
+    assert "set-cookie" not in refused.headers
+
+
 async def test_a_slash_at_the_end_changes_nothing(http: httpx.AsyncClient) -> None:
     assert (await http.get("/v1/models/")).json() == (await http.get("/v1/models")).json()
     assert (await http.post(f"{CHAT}/", json=short())).status_code == 200

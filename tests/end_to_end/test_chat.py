@@ -151,7 +151,8 @@ def test_max_tokens_and_stop_bound_the_composed_answer(client: OpenAI) -> None:
 
 
 def test_the_model_is_listed(client: OpenAI) -> None:
-    assert [model.id for model in client.models.list()] == ["small"]
+    names = [model.id for model in client.models.list()]
+    assert names == ["small", "small:plato", "small:skeleton", "small:sequential"]
     assert client.models.retrieve("small").id == "small"
     with pytest.raises(openai.NotFoundError):
         client.models.retrieve("large")
@@ -175,7 +176,7 @@ def test_the_model_is_listed(client: OpenAI) -> None:
             "plato.plan",
             "smaller",
         ),
-        ({"extra_body": {"no_such_thing": 1}}, 400, "no_such_thing", "remove"),
+        ({"extra_body": {"plato": {"no_such_thing": 1}}}, 400, "plato.no_such_thing", "remove"),
         (
             {"messages": [{"role": "user", "content": "word " * 9000}]},
             400,
