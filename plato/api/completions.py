@@ -16,6 +16,7 @@ from plato.api.answers import Answers
 from plato.api.completion_request import CompletionRequest
 from plato.api.errors import error_body
 from plato.api.intake import Intake
+from plato.api.messages import ChatMessage
 from plato.api.requests import parse_body, validated
 from plato.api.run_info import PlatoInfo, Usage
 from plato.api.schemas import ChatCompletionRequest, as_chat
@@ -119,6 +120,6 @@ class CompletionRoutes:
 def _as_chat(body: CompletionRequest) -> ChatCompletionRequest:
     """A question of the same text; that it is to be continued is not in it."""
     options = {"plato": {**body.options.model_dump(exclude_unset=True), "mode": Mode.SEQUENTIAL}}
-    question = {"role": "user", "content": body.prompt}
+    question = ChatMessage(role="user", content=body.prompt)
     with validated():
         return as_chat(body, [question], max_tokens=body.max_tokens, **options)

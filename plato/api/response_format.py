@@ -43,10 +43,10 @@ class ResponseFormat(LenientModel):
         return self.definition or ANY_OBJECT
 
 
-def grammar_of(answer: ResponseFormat | None, param: str = "response_format") -> str | None:
+def grammar_of(answer: ResponseFormat | None) -> str | None:
     """The grammar of an answer; None if it is text.
 
-    Raises `InvalidRequestError` about `param` if the schema cannot be enforced.
+    Raises `InvalidRequestError` if the schema cannot be enforced.
     """
     schema = answer.schema_definition if answer is not None else None
     if schema is None:
@@ -56,5 +56,6 @@ def grammar_of(answer: ResponseFormat | None, param: str = "response_format") ->
     except RequestRefusedError as error:
         # It can repeat what the client has sent.
         raise InvalidRequestError(
-            f"'{param}' is not supported: {str(error)[:MAX_REASON_CHARS]}", param=param
+            f"'response_format' is not supported: {str(error)[:MAX_REASON_CHARS]}",
+            param="response_format",
         ) from error

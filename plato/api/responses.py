@@ -17,7 +17,7 @@ from plato.api.limits import Limits
 from plato.api.requests import parse_body, run_id_of
 from plato.api.response_object import ResponseObject
 from plato.api.response_stream import FROM_START, ResponseStream
-from plato.api.responses_request import ResponsesRequest
+from plato.api.responses_request import ResponsesRequest, in_callers_names
 from plato.api.service import RunService
 from plato.api.tenants import tenant_of
 from plato.errors import InvalidRequestError
@@ -54,7 +54,8 @@ class ResponseRoutes:
         """Answer, streamed or not, or in the background."""
         async with self._intake.receive(request) as received:
             body = parse_body(ResponsesRequest, received.body, self._service.context_length)
-            asked = self._intake.new_run(request, received, body.as_chat())
+            with in_callers_names():
+                asked = self._intake.new_run(request, received, body.as_chat())
             stream = bool(body.stream)
             if body.background:
                 return await self._open(asked, received, stream=stream)

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field
 from pydantic_core import PydanticCustomError
 
 from plato.api.answer_fields import AnswerFields
+from plato.api.messages import ChatMessage
 from plato.api.requests import validated
 from plato.api.schemas import ChatCompletionRequest, as_chat
-from plato.api.wire import TOKEN_COUNT, LenientModel, neutral, shown
+from plato.api.wire import FAIL_FAST, TOKEN_COUNT, LenientModel, neutral, shown
 from plato.errors import InvalidRequestError
 
 _WHOLE = "answers are not continued by reference; send the whole conversation as input"
@@ -26,8 +29,6 @@ _CALLS = {"function_call": "arguments", "custom_tool_call": "input"}
 """Types of calls, and the field of each that holds what the tool was called with."""
 _OUTPUTS = ("function_call_output", "custom_tool_call_output")
 
-ChatMessages = list[dict[str, Any]]
-
 
 def _as_messages(given: Any) -> Any:
     """Input items as messages of a chat; a text is the user's."""
@@ -35,7 +36,7 @@ def _as_messages(given: Any) -> Any:
         return [{"role": "user", "content": given}]
     if not isinstance(given, list):
         return given
-    messages: ChatMessages = []
+    messages: list[dict[str, Any]] = []
     for index, item in enumerate(given):
         kind = item.get("type", "message") if isinstance(item, dict) else None
         kind = kind if isinstance(kind, str) else shown(kind)
@@ -57,7 +58,7 @@ def _as_messages(given: Any) -> Any:
     return messages
 
 
-def _add_call(messages: ChatMessages, item: dict[str, Any], argument: str) -> None:
+def _add_call(messages: list[dict[str, Any]], item: dict[str, Any], argument: str) -> None:
     """Add a call to the answer that made it: some templates demand alternating roles."""
     if not messages or messages[-1].get("role") != "assistant":
         messages.append({"role": "assistant", "content": None})
@@ -89,9 +90,9 @@ class ResponsesRequest(AnswerFields):
     """`POST /v1/responses`, as the `openai` client and the AI SDK send it."""
 
     input: Annotated[
-        list[dict[str, Any]],
+        Annotated[list[ChatMessage], FAIL_FAST],
         BeforeValidator(_as_messages, json_schema_input_type=str | list[dict[str, Any]]),
-    ] = Field(description="The question, or the items of a conversation.")
+    ] = Field(min_length=1, description="The question, or the items of a conversation.")
     instructions: str | None = Field(default=None, description="The system message.")
     max_output_tokens: int | None = Field(
         default=None,
@@ -111,28 +112,34 @@ class ResponsesRequest(AnswerFields):
     prompt: Annotated[None, neutral(hint="send its text as instructions and input")] = None
 
     def as_chat(self) -> ChatCompletionRequest:
-        """The chat completion request for the same answer. Raises `InvalidRequestError`."""
+        """The chat completion request for the same answer.
+
+        Raises `InvalidRequestError` in the names of chat completions; see `in_callers_names`.
+        """
         messages = list(self.input)
         if self.instructions is not None:
-            messages.insert(0, {"role": "system", "content": self.instructions})
+            messages.insert(0, ChatMessage(role="system", content=self.instructions))
         answer = self.text.format if self.text is not None else None
-        try:
-            with validated():
-                return as_chat(
-                    self,
-                    messages,
-                    max_tokens=self.max_output_tokens,
-                    response_format=answer.as_chat() if answer is not None else None,
-                    tools=self.tools,
-                    **{f"text.{name}": True for name in self.text.hints} if self.text else {},
-                )
-        except InvalidRequestError as error:
-            raise _renamed(error) from error
+        hints = self.text.hints if self.text is not None else ()
+        with validated():
+            return as_chat(
+                self,
+                messages,
+                max_tokens=self.max_output_tokens,
+                response_format=answer.as_chat() if answer is not None else None,
+                tools=self.tools,
+                **{f"text.{name}": True for name in hints},
+            )
 
 
-def _renamed(error: InvalidRequestError) -> InvalidRequestError:
-    """The error with the names that the caller has used."""
-    first, dot, rest = (error.param or "").partition(".")
-    param = f"{_CHAT_NAMES.get(first, first)}{dot}{rest}"
-    message = error.message.replace(f"'{error.param}'", f"'{param}'")
-    return type(error)(message, param=param or None, code=error.code)
+@contextmanager
+def in_callers_names() -> Iterator[None]:
+    """Have errors about a chat completion name the parameters that the caller has used."""
+    try:
+        yield
+    except InvalidRequestError as error:
+        name = _CHAT_NAMES.get(error.param or "")
+        if name is None:
+            raise
+        message = error.message.replace(f"'{error.param}'", f"'{name}'")
+        raise type(error)(message, param=name, code=error.code) from error

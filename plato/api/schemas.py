@@ -6,7 +6,7 @@ settings are in `requests`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Annotated, Any
 
 from pydantic import Field, model_validator
@@ -111,7 +111,7 @@ class ChatCompletionRequest(AnswerFields):
 
 
 def as_chat(
-    body: AnswerFields, messages: Sequence[Mapping[str, Any]], **fields: object
+    body: AnswerFields, messages: Sequence[ChatMessage], **fields: object
 ) -> ChatCompletionRequest:
     """The chat completion request that asks for the same answer as `body`.
 
@@ -131,6 +131,6 @@ def as_chat(
             **(body.model_extra or {}),
             **{name: getattr(body, name) for name in shared},
             **{name: value for name, value in fields.items() if value is not None},
-            "messages": messages,
+            "messages": list(messages),
         }
     )
