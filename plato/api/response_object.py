@@ -94,7 +94,7 @@ class ResponseObject(BaseModel):
     model: str
     output: tuple[OutputMessage, ...]
     error: dict[str, str] | None = None
-    """Set if `failed` or `cancelled`."""
+    """Set if `failed`."""
     incomplete_details: dict[str, str] | None = None
     """Set if `incomplete`."""
     usage: ResponseUsage | None = None
@@ -163,12 +163,14 @@ class ResponseObject(BaseModel):
 
     @classmethod
     def failed(cls, asked: RunRequest, model: str, text: str, error: PlatoError) -> ResponseObject:
-        """Describe a run that ended with an error after `text`."""
-        status: ResponseStatus = "cancelled" if error.code == "cancelled" else "failed"
+        """Describe a run that failed, or was cancelled, after `text`."""
+        if error.code == "cancelled":
+            return cls.begun(asked, model, text, "cancelled")
         code = "server_error" if error.status >= 500 else "invalid_prompt"
         if error.status == TOO_MANY_REQUESTS:
             code = "rate_limit_exceeded"
-        return cls.begun(asked, model, text, status, error={"code": code, "message": error.message})
+        reported = {"code": code, "message": error.message}
+        return cls.begun(asked, model, text, "failed", error=reported)
 
 
 def output_message(asked: RunRequest, status: ResponseStatus, text: str | None) -> OutputMessage:
