@@ -16,7 +16,7 @@ from rich.rule import Rule
 from rich.table import Table
 
 from deployments.local import LocalApp
-from plato.api.responses import PlatoInfo
+from plato.api.run_info import PlatoInfo
 from plato.client import HttpClient
 from plato.display import RunView, notes, summary
 from plato.errors import PlatoError
@@ -44,8 +44,12 @@ class Outcome:
     @property
     def prompt_tokens(self) -> int:
         """Prompt tokens of the nodes and the plan."""
-        nodes = sum(node.prompt_tokens for node in self.info.graph.nodes)
-        return nodes + self.info.plan.prompt_tokens
+        return self.info.usage.prompt_tokens
+
+    @property
+    def cached_tokens(self) -> int:
+        """The part of them that was cached."""
+        return self.info.usage.cached_tokens
 
 
 async def answer(client: HttpClient, console: Console, question: str, mode: str) -> Outcome:
@@ -108,7 +112,7 @@ def table(sequential: Outcome, plato: Outcome) -> Table:
     )
     row("time to first text", sequential.first_text_s, plato.first_text_s, 2, " s")
     row("prompt tokens", sequential.prompt_tokens, plato.prompt_tokens, 0)
-    row("cached prompt tokens", sequential.info.cached_tokens, plato.info.cached_tokens, 0)
+    row("cached prompt tokens", sequential.cached_tokens, plato.cached_tokens, 0)
     return result
 
 

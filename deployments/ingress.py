@@ -21,7 +21,7 @@ from plato.engine.tokenizer_config import context_length
 from plato.models.adapter import ModelFiles
 from plato.models.sampling import default_sampling
 from plato.patience import Patience
-from plato.runs import EventId, RunEvents, RunRequest, RunSnapshot, RunState
+from plato.runs import EventId, RunEvents, RunOverview, RunRequest, RunSnapshot, RunState
 from plato.runs.failover import call_with_failover, follow_detached, follow_with_failover
 from plato.settings import Settings
 
@@ -81,6 +81,15 @@ class ServeRunService:
             lambda: self._scheduler.snapshot.remote(tenant, run_id), run_id
         )
         return snapshot
+
+    async def overviews(
+        self, tenant: str, before: str | None, limit: int, status: str | None
+    ) -> tuple[RunOverview, ...]:
+        """The newest runs of a tenant, from any scheduler."""
+        overviews: tuple[RunOverview, ...] = await self._call(
+            lambda: self._scheduler.overviews.remote(tenant, before, limit, status), ""
+        )
+        return overviews
 
     async def cancel(self, tenant: str, run_id: str) -> None:
         """Cancel a run, whichever scheduler drives it."""

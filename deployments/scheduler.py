@@ -23,7 +23,7 @@ from plato.assembly import new_scheduler
 from plato.errors import RunNotFoundError, UnavailableError
 from plato.metrics.recording import StoreSampler
 from plato.prompting.model_tools import ModelTools
-from plato.runs import BEFORE_ALL, EventId, RunEvents, RunRequest, RunSnapshot
+from plato.runs import BEFORE_ALL, EventId, RunEvents, RunOverview, RunRequest, RunSnapshot
 from plato.scheduling.stats import SchedulerSampler
 from plato.settings import Settings
 
@@ -93,6 +93,13 @@ class SchedulerService:
     async def snapshot(self, tenant: str, run_id: str) -> RunSnapshot:
         """Current state of a run, whichever scheduler drives it; see `RunRegistry.snapshot`."""
         return await self._scheduler.runs.snapshot(tenant, run_id)
+
+    @sends_errors
+    async def overviews(
+        self, tenant: str, before: str | None, limit: int, status: str | None
+    ) -> tuple[RunOverview, ...]:
+        """The newest runs of a tenant in the store; see `RunRegistry.overviews`."""
+        return await self._scheduler.runs.overviews(tenant, before, limit, status)
 
     @sends_errors
     async def owner(self, tenant: str, run_id: str) -> str | None:

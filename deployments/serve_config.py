@@ -3,8 +3,8 @@
 Reads FOLDER/settings.yaml and writes FOLDER/serve.yaml, a patch whose `serveConfigV2` is the output
 of `serve build` for these settings. `serve build` accepts only applications without arguments, so
 it gets the settings as environment variables; the generated configuration passes them to the
-builder as arguments. The model, its cache and the URL of the context store with its password are
-excluded: they are set in the environment of the pods.
+builder as arguments. The model, its cache, the URL of the context store with its password and the
+API keys are excluded: they are set in the environment of the pods.
 """
 
 from __future__ import annotations
@@ -24,7 +24,15 @@ from plato.settings import Settings
 
 SETTINGS = "settings.yaml"
 PATCH = "serve.yaml"
-POD_SETTINGS = {"model", "model_revision", "cache_dir", "redis_url", "upstream_api_key"}
+POD_SETTINGS = {
+    "model",
+    "model_revision",
+    "cache_dir",
+    "redis_url",
+    "upstream_api_key",
+    "api_keys",
+    "api_keys_file",
+}
 PREFIX = "PLATO_"
 
 NOTE = f"""\

@@ -161,6 +161,18 @@ def tune(
     print(f"use it with PLATO_ADAPTER={out.absolute()}", file=sys.stderr)
 
 
+@app.command()
+def key(tenant: str) -> None:
+    """Make an API key; prints the key, and the line for the server's key file."""
+    with _errors_to_stderr():
+        from plato.api.keys import hash_key, new_key, read_entry
+
+        made = new_key()
+        hashed, name = read_entry(f"{tenant}={hash_key(made)}", plain=False)
+    print(made)
+    print(f"{name}={hashed}")
+
+
 def main() -> None:
     """Run the command."""
     app()

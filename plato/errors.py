@@ -52,6 +52,13 @@ class InvalidRequestError(PlatoError):
     code = "invalid_value"
 
 
+class AuthenticationError(InvalidRequestError):
+    """The request has no valid API key."""
+
+    status = 401
+    code = "invalid_api_key"
+
+
 class BodyTooLargeError(InvalidRequestError):
     """The body of the request is too large."""
 

@@ -26,7 +26,7 @@ from plato.metrics import NO_METRICS, Recorder
 from plato.metrics.recording import AnswerTimer, StoreSampler
 from plato.planning.protocol import Planner
 from plato.prompting.model_tools import ModelTools
-from plato.runs import Answer, Message, RunEvents, RunRequest, RunSnapshot, RunState
+from plato.runs import Answer, Message, RunEvents, RunOverview, RunRequest, RunSnapshot, RunState
 from plato.scheduling.scheduler import GraphScheduler
 from plato.scheduling.stats import SchedulerSampler
 from plato.settings import Settings
@@ -114,6 +114,12 @@ class LocalRunService:
     async def snapshot(self, tenant: str, run_id: str) -> RunSnapshot:
         """The current state of a run."""
         return await self._scheduler.runs.snapshot(tenant, run_id)
+
+    async def overviews(
+        self, tenant: str, before: str | None, limit: int, status: str | None
+    ) -> tuple[RunOverview, ...]:
+        """The newest runs of a tenant."""
+        return await self._scheduler.runs.overviews(tenant, before, limit, status)
 
     async def cancel(self, tenant: str, run_id: str) -> None:
         """Cancel a run."""

@@ -56,6 +56,8 @@ def _base_url(url: str) -> str:
 
 
 Url = Annotated[str, AfterValidator(_base_url)]
+Origin = Annotated[str, Field(pattern=r"^(\*|https?://[^/\s]+)$")]
+Origins = Annotated[tuple[Origin, ...], NoDecode, BeforeValidator(_split)]
 
 
 class SamplingFields(BaseModel):
@@ -326,6 +328,44 @@ class Settings(SamplingFields, BaseSettings):
         default=10.0, gt=0, description="Maximum time that a run waits for admission."
     )
 
+    # Clients
+    api_keys: SecretStr | None = Field(
+        default=None,
+        description="API keys as `TENANT=KEY`, separated by commas; KEY can be a hash, see "
+        "`plato key`. Without keys and `tenant_header` every request is answered.",
+    )
+    api_keys_file: str | None = Field(
+        default=None,
+        min_length=1,
+        description="File of API keys, a line `TENANT=HASH` each, which is read again when it "
+        "changes.",
+    )
+    tenant_header: str | None = Field(
+        default=None,
+        pattern=r"^[A-Za-z0-9-]+$",
+        description="Header with the tenant of a request, such as `X-Tenant`, if all requests come "
+        "through a gateway that checks keys and sets it.",
+    )
+    cors_origins: Origins = Field(
+        default=(),
+        description="Origins whose pages may use the API from a browser, such as "
+        "`https://chat.example.org`, separated by commas; `*`: all; default: none.",
+    )
+
+    # Limits of each scheduler
+    max_tenant_runs: int | None = Field(
+        default=None,
+        ge=1,
+        description="Maximum number of runs of one API key in flight and waiting per scheduler; "
+        "more are refused with 429.",
+    )
+    tenant_tokens_per_minute: int | None = Field(
+        default=None,
+        ge=1,
+        description="Tokens a minute, as billed, that one API key may have per scheduler; then its "
+        "runs are refused with 429.",
+    )
+
     # Limits of each ingress
     max_requests: int = Field(
         default=1024,
@@ -426,6 +466,14 @@ class Settings(SamplingFields, BaseSettings):
             )
         return self
 
+    @model_validator(mode="after")
+    def _one_way_to_tell_tenants(self) -> Settings:
+        if self.tenant_header is not None and (self.api_keys or self.api_keys_file):
+            raise ValueError(
+                "tenant_header is for gateways that check API keys; remove it, or the keys"
+            )
+        return self
+
     @field_validator("model")
     @classmethod
     def _strip(cls, value: str) -> str:
@@ -435,6 +483,11 @@ class Settings(SamplingFields, BaseSettings):
     def decoder_count(self) -> int:
         """Number of decoder replicas at start."""
         return len(self.upstreams) or self.decoders
+
+    @property
+    def protected(self) -> bool:
+        """Whether only requests of known tenants are answered."""
+        return bool(self.api_keys or self.api_keys_file or self.tenant_header)
 
     @property
     def model_name(self) -> str:

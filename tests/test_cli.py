@@ -17,7 +17,8 @@ import pytest
 from click.testing import Result
 from typer.testing import CliRunner
 
-from plato.api.responses import PlatoInfo
+from plato.api.keys import hash_key, read_keys
+from plato.api.run_info import PlatoInfo
 from plato.cli import app, read_plan
 from plato.errors import InvalidPlanError
 from plato.runs import (
@@ -294,6 +295,14 @@ class TestTune:
         assert result.exit_code == 1
         (line,) = [line for line in result.stderr.splitlines() if line.startswith("plato: ")]
         assert wrong in line
+
+
+def test_a_key_is_printed_with_its_line_for_the_server() -> None:
+    key, line = plato("key", "shop").stdout.splitlines()
+    assert read_keys([line]) == {hash_key(key): "shop"}
+    refused = plato("key", "two words")
+    assert refused.exit_code == 1
+    assert refused.stderr.startswith("plato: an API key is written TENANT=KEY")
 
 
 def test_asking_a_server_loads_no_model_code() -> None:

@@ -12,8 +12,9 @@ from typing import Any, Protocol
 import httpx
 
 from benchmarks.common.workload import FixedGraph, fresh_tenant
+from plato.api.events import read_event
 from plato.api.requests import parse_request, to_run_request
-from plato.api.responses import PlatoInfo, Usage, read_event
+from plato.api.run_info import PlatoInfo, Usage
 from plato.runs import Mode, Node, RunEvent, RunRequest, RunState
 from plato.runtime import Runtime
 from plato.settings import Settings
@@ -182,7 +183,7 @@ class RuntimeAsker:
         answer = state.answer()
         answered.text = answer.text
         answered.info = PlatoInfo.of(answer.report).model_dump(mode="json")
-        answered.usage = Usage.of(answer).model_dump()
+        answered.usage = Usage.of(answer.report).model_dump()
         answered.finish = answer.finish_reason
         return answered
 

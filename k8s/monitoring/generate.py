@@ -106,6 +106,12 @@ ROWS: tuple[tuple[str, tuple[Panel, ...]], ...] = (
                 (("{{code}}", rate("request_errors", "code")),),
             ),
             Panel(
+                "Ignored parameters",
+                "reqps",
+                (("{{parameter}}", rate("ignored_parameters", "parameter")),),
+                "Parameters of requests that were accepted and had no effect.",
+            ),
+            Panel(
                 "Runs in flight and waiting",
                 "short",
                 (

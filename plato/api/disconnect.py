@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
+from starlette.requests import ClientDisconnect, Request
 from starlette.types import Receive
+
+from plato.tasks import end_task, expire
 
 logger = logging.getLogger(__name__)
 
@@ -23,3 +28,27 @@ async def until_client_leaves(receive: Receive) -> None:
         # Serve raises the error of the proxy's process.
         logger.warning("proxy lost, its answers go on: %s", type(error).__name__)
         await asyncio.Event().wait()
+
+
+@asynccontextmanager
+async def while_connected(request: Request) -> AsyncIterator[None]:
+    """Cancel the block when the client disconnects. Raises `ClientDisconnect`.
+
+    For responses that are not streamed: nothing else notices that nobody waits for them.
+    """
+    try:
+        async with asyncio.timeout(None) as disconnected:
+            watching = asyncio.create_task(_expire_on_disconnect(request, disconnected))
+            try:
+                yield
+            finally:
+                await end_task(watching)
+    except TimeoutError as error:
+        if not disconnected.expired():
+            raise
+        raise ClientDisconnect from error
+
+
+async def _expire_on_disconnect(request: Request, timer: asyncio.Timeout) -> None:
+    await until_client_leaves(request.receive)
+    expire(timer)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import math
 from collections.abc import Mapping
@@ -14,8 +13,8 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 
-from plato.api import sse
-from plato.errors import BodyTimeoutError, InvalidRequestError, PlatoError
+from plato.api.manners import REQUEST_ID, request_id
+from plato.errors import AuthenticationError, BodyTimeoutError, InvalidRequestError, PlatoError
 from plato.metrics import Recorder
 from plato.metrics.table import REQUEST_ERRORS_TOTAL
 
@@ -28,15 +27,9 @@ _ROUTER_CODES = {404: "not_found", 405: "method_not_allowed"}
 MAX_OTHERS = 10
 MAX_PARAM_CHARS = 100
 MAX_MESSAGE_CHARS = 500
+NOT_FOUND = 404
 CLIENT_LEFT = 499
 """The status that nginx logs for it; the response is never read."""
-
-
-class ModelNotFoundError(InvalidRequestError):
-    """The request names a model that this deployment does not serve."""
-
-    status = 404
-    code = "model_not_found"
 
 
 def invalid_request(invalid: ValidationError) -> InvalidRequestError:
@@ -72,10 +65,12 @@ def error_body(error: PlatoError) -> dict[str, dict[str, str | None]]:
 
 
 def error_headers(error: PlatoError) -> dict[str, str]:
-    """`Retry-After` in whole seconds, if `error` has it, and whether the connection ends."""
+    """What a client is told to do: wait (whole seconds), authenticate, or connect again."""
     headers = {}
     if error.retry_after_s is not None:
         headers["Retry-After"] = str(max(1, math.ceil(error.retry_after_s)))
+    if isinstance(error, AuthenticationError):
+        headers["WWW-Authenticate"] = "Bearer"
     if isinstance(error, BodyTimeoutError):
         # Nobody waits for the rest, in front of the next request (RFC 9110, section 15.5.9).
         headers["Connection"] = "close"
@@ -98,15 +93,13 @@ class ErrorReporter:
             Exception: self._respond_unexpected,
         }
 
-    def in_stream(
-        self, error: Exception, path: str, run_id: str, *, name: str | None = None
-    ) -> bytes:
-        """The event, of type `name`, that ends a stream after an error."""
+    def in_stream(self, error: Exception, path: str, run_id: str) -> PlatoError:
+        """Note an error that ends a stream; returns what to tell the client."""
         if not isinstance(error, PlatoError):
             logger.error("stream failed", exc_info=error, extra={"run": run_id})
         reported = as_plato_error(error)
         self._note(reported, path, run_id)
-        return sse.event(json.dumps(error_body(reported)), name=name)
+        return reported
 
     async def _respond(
         self, request: Request, error: PlatoError, headers: Mapping[str, str] | None = None
@@ -117,8 +110,12 @@ class ErrorReporter:
 
     async def _respond_http(self, request: Request, error: HTTPException) -> JSONResponse:
         """Errors of the router: an unknown path or a wrong method."""
+        reason = error.detail
+        if error.status_code == NOT_FOUND:
+            paths = sorted(getattr(route, "path", "") for route in request.app.routes)
+            reason = f"there is no such path; this server has {', '.join(paths)}"
         reported = InvalidRequestError(
-            f"{request.method} {request.url.path}: {error.detail}",
+            f"{request.method} {request.url.path}: {reason}",
             code=_ROUTER_CODES.get(error.status_code, "not_found"),
         )
         reported.status = error.status_code
@@ -131,7 +128,10 @@ class ErrorReporter:
     async def _respond_unexpected(self, request: Request, error: Exception) -> JSONResponse:
         extra = {"path": request.url.path, "run": getattr(request.state, "run", None)}
         logger.error("request failed", exc_info=error, extra=extra)
-        return await self._respond(request, as_plato_error(error))
+        # This response passes no middleware.
+        return await self._respond(
+            request, as_plato_error(error), {REQUEST_ID: request_id(request.scope)}
+        )
 
     def _note(self, error: PlatoError, path: str, run_id: str | None) -> None:
         self._recorder.add(REQUEST_ERRORS_TOTAL, code=error.code or "other")

@@ -2,28 +2,33 @@
 
 from __future__ import annotations
 
-import asyncio
-import hashlib
+import re
 import secrets
+import time
 import uuid
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeVar
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 from pydantic_core import PydanticSerializationError, from_json, to_json
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 
-from plato.api.disconnect import until_client_leaves
-from plato.api.errors import ModelNotFoundError, invalid_request
-from plato.api.schemas import ChatCompletionRequest, ChatMessage, PlanNode, PlatoOptions
+from plato.api.errors import invalid_request
+from plato.api.messages import to_conversation
+from plato.api.models import require_model
+from plato.api.options import PlanNode, PlatoOptions
+from plato.api.response_format import grammar_of
+from plato.api.schemas import ChatCompletionRequest
 from plato.engine import SamplingParams
 from plato.errors import ContextLengthError, InvalidRequestError
 from plato.planning.given import validate_plan, validate_script
 from plato.runs import Message, Node, RunRequest
 from plato.settings import Settings
-from plato.tasks import end_task, expire
+
+_ANSWER_PREFIX = re.compile("^(chatcmpl-|cmpl-|resp_)")
+Body = TypeVar("Body", bound=BaseModel)
 
 SEED_BITS = 63
 DRAWN_SEED_BITS = 53
@@ -43,37 +48,16 @@ def random_seed() -> int:
     return secrets.randbits(DRAWN_SEED_BITS)
 
 
-@asynccontextmanager
-async def while_connected(request: Request) -> AsyncIterator[None]:
-    """Cancel the block when the client disconnects. Raises `ClientDisconnect`.
-
-    For responses that are not streamed: nothing else notices that nobody waits for them.
-    """
-    try:
-        async with asyncio.timeout(None) as disconnected:
-            watching = asyncio.create_task(_expire_on_disconnect(request, disconnected))
-            try:
-                yield
-            finally:
-                await end_task(watching)
-    except TimeoutError as error:
-        if not disconnected.expired():
-            raise
-        raise ClientDisconnect from error
+def run_id_of(request: Request) -> str:
+    """The run id in the path, also as the id of an answer; noted for the logs."""
+    run_id = plain_run_id(str(request.path_params["run_id"]))
+    request.state.run = run_id
+    return run_id
 
 
-async def _expire_on_disconnect(request: Request, timer: asyncio.Timeout) -> None:
-    await until_client_leaves(request.receive)
-    expire(timer)
-
-
-def tenant_of(request: Request) -> str:
-    """The tenant of a request, by its API key; prefixes are shared only within a tenant."""
-    header = request.headers.get("authorization", "").strip()
-    scheme, _, key = header.partition(" ")
-    # The names of schemes are case-insensitive (RFC 9110, section 11.1).
-    key = key.strip() if scheme.lower() == "bearer" else header
-    return hashlib.blake2b(key.encode(), digest_size=8).hexdigest() if key else ""
+def plain_run_id(name: str) -> str:
+    """The id of a run, of which the id of an answer consists with its prefix."""
+    return _ANSWER_PREFIX.sub("", name)
 
 
 def parse_request(
@@ -84,18 +68,30 @@ def parse_request(
     With `context_length`, more messages than fit into it are refused before they are validated,
     which takes ten times as long as reading them.
     """
-    if len(body) > SHORT_BODY:
-        _refuse_many_items(body, context_length)
-    try:
-        request = ChatCompletionRequest.model_validate_json(body)
-    except ValidationError as error:
-        raise invalid_request(error) from error
+    request = parse_body(ChatCompletionRequest, body, context_length)
     if run and request.stream:
         raise InvalidRequestError(
             "'stream' is not supported for runs; remove it, and use /v1/runs/{id}/events",
             param="stream",
         )
     return request
+
+
+def parse_body(kind: type[Body], body: bytes | str, context_length: int | None = None) -> Body:
+    """Read a body of this kind; see `parse_request`. Raises `InvalidRequestError`."""
+    if len(body) > SHORT_BODY:
+        _refuse_many_items(body, context_length)
+    with validated():
+        return kind.model_validate_json(body)
+
+
+@contextmanager
+def validated() -> Iterator[None]:
+    """Turn the errors of pydantic into `InvalidRequestError`."""
+    try:
+        yield
+    except ValidationError as error:
+        raise invalid_request(error) from error
 
 
 def _refuse_many_items(body: bytes | str, context_length: int | None) -> None:
@@ -108,9 +104,10 @@ def _refuse_many_items(body: bytes | str, context_length: int | None) -> None:
     except ValueError:
         # Told by the validation.
         return
-    messages = values[0].get("messages") if isinstance(values[0], dict) else None
-    if isinstance(messages, list) and context_length is not None:
-        _refuse_many_messages(len(messages), context_length)
+    for name in ("messages", "input"):
+        messages = values[0].get(name) if isinstance(values[0], dict) else None
+        if isinstance(messages, list) and context_length is not None:
+            _refuse_many_messages(len(messages), context_length)
     while values:
         value = values.pop()
         if isinstance(value, dict):
@@ -139,10 +136,12 @@ def to_run_request(
     fingerprint: str = "",
     tenant: str = "",
     run_id: str | None = None,
+    raw: bool = False,
     seed_source: Callable[[], int] = random_seed,
 ) -> RunRequest:
     """The request for the scheduler, with the defaults of `settings`; by default a new run.
 
+    With `raw` the only message is continued, see `RunRequest`.
     `sampling` has the defaults of `plato.models.sampling.default_sampling`, and `fingerprint` is
     of the model that is to answer.
 
@@ -150,24 +149,22 @@ def to_run_request(
     `ContextLengthError` if it certainly exceeds `context_length` tokens: how many it has, only the
     scheduler knows.
     """
-    if body.model != settings.model_name:
-        raise ModelNotFoundError(
-            f"the model '{body.model}' does not exist here; use '{settings.model_name}'",
-            param="model",
-        )
+    require_model(body.model, settings)
     options = body.options
     _refuse_equal_work(options, settings)
-    _refuse_too_long(body, context_length)
+    _refuse_many_messages(len(body.messages), context_length)
+    messages = to_conversation(body.messages)
+    _refuse_too_long(body, messages, context_length)
     max_nodes = _max_nodes(options, settings)
     plan = None if options.plan is None else validate_plan(_nodes(options.plan), max_nodes)
     if plan is not None and options.decode_plan:
         validate_script(plan)
     return RunRequest(
         run_id=run_id or uuid.uuid4().hex,
-        messages=tuple(map(_message, body.messages)),
+        messages=messages,
         tenant=tenant,
         fingerprint=fingerprint,
-        mode=options.mode,
+        mode=body.mode,
         sampling=_sampling(body, sampling, seed_source),
         stop=tuple(body.stop or ()),
         max_tokens=body.answer_tokens,
@@ -177,6 +174,11 @@ def to_run_request(
         exact_lengths=options.exact_lengths,
         include_prompts=options.prompts,
         headings=options.headings,
+        raw=raw,
+        grammar=grammar_of(body.response_format),
+        ignored=body.ignored,
+        metadata=tuple((body.metadata or {}).items()),
+        created_unix_s=time.time(),
         deadline_s=_deadline(options, settings),
     )
 
@@ -202,11 +204,6 @@ def _sampling(
     )
 
 
-def _message(message: ChatMessage) -> Message:
-    role = "system" if message.role == "developer" else message.role
-    return Message(role, message.content)
-
-
 def _max_nodes(options: PlatoOptions, settings: Settings) -> int:
     if options.max_nodes is None:
         return settings.max_nodes
@@ -219,11 +216,12 @@ def _max_nodes(options: PlatoOptions, settings: Settings) -> int:
     return options.max_nodes
 
 
-def _refuse_too_long(body: ChatCompletionRequest, context_length: int) -> None:
+def _refuse_too_long(
+    body: ChatCompletionRequest, messages: Sequence[Message], context_length: int
+) -> None:
     """Refuse what no tokenizer could fit: rendering and tokenising it would take seconds."""
     context = f"the model's context of {context_length} tokens"
-    _refuse_many_messages(len(body.messages), context_length)
-    length = sum(len(message.content) for message in body.messages)
+    length = sum(len(message.content) for message in messages)
     if length > context_length * TOKEN_CHARS:
         raise ContextLengthError(
             f"messages of {length} characters do not fit into {context}; shorten them",

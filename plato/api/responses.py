@@ -1,315 +1,134 @@
-"""Response schemas: chat completions, their chunks, and the `plato` object in both."""
+"""OpenAI's responses: answers that can go on without their client, and be fetched later."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from collections.abc import AsyncGenerator
+from contextlib import ExitStack, aclosing
 
-from pydantic import BaseModel, ConfigDict, TypeAdapter, model_serializer
+from starlette.requests import Request
+from starlette.responses import Response
 
-from plato.runs import (
-    Answer,
-    AnswerFinish,
-    Event,
-    EventId,
-    Mode,
-    ModeChosen,
-    NodeFinished,
-    NodeOutput,
-    NodePlanned,
-    NodeReport,
-    NodeStarted,
-    PlanFinished,
-    PlanReport,
-    RunEvent,
-    RunReport,
-)
+from plato.api import sse
+from plato.api.answers import Answers
+from plato.api.drain import Drain
+from plato.api.errors import ErrorReporter
+from plato.api.intake import Intake, Received
+from plato.api.limits import Limits
+from plato.api.requests import parse_body, run_id_of
+from plato.api.response_object import ResponseObject
+from plato.api.response_stream import FROM_START, ResponseStream
+from plato.api.responses_request import ResponsesRequest, in_callers_names
+from plato.api.service import RunService
+from plato.api.tenants import tenant_of
+from plato.errors import InvalidRequestError
+from plato.runs import RunRequest, RunState
+from plato.settings import Settings
+from plato.streams import with_heartbeat
 
-
-class PromptTokensDetails(BaseModel):
-    """Details of the prompt tokens."""
-
-    cached_tokens: int
+PATH = "/v1/responses"
 
 
-class CompletionTokensDetails(BaseModel):
-    """Details of the completion tokens."""
+class ResponseRoutes:
+    """`/v1/responses`."""
 
-    reasoning_tokens: int
-    """Tokens of the plan."""
+    def __init__(
+        self,
+        service: RunService,
+        settings: Settings,
+        errors: ErrorReporter,
+        limits: Limits,
+        intake: Intake,
+        answers: Answers,
+        drain: Drain,
+    ) -> None:
+        self._service = service
+        self._settings = settings
+        self._model = settings.model_name
+        self._errors = errors
+        self._limits = limits
+        self._intake = intake
+        self._answers = answers
+        self._drain = drain
+
+    async def create(self, request: Request) -> Response:
+        """Answer, streamed or not, or in the background."""
+        async with self._intake.receive(request) as received:
+            body = parse_body(ResponsesRequest, received.body, self._service.context_length)
+            with in_callers_names():
+                asked = self._intake.new_run(request, received, body.as_chat())
+            stream = bool(body.stream)
+            if body.background:
+                return await self._open(asked, received, stream=stream)
+            response = ResponseStream(asked, self._model)
+            return await self._answers.respond(request, received, asked, response, stream=stream)
+
+    async def get(self, request: Request) -> Response:
+        """A response as it is now; with `stream=true` its events, after `starting_after`."""
+        tenant, run_id = tenant_of(request), run_id_of(request)
+        if request.query_params.get("stream", "").lower() == "true":
+            after = _starting_after(request)
+            with self._limits.follower(tenant, run_id) as slot:
+                snapshot = await self._service.snapshot(tenant, run_id)
+                return self._follow(snapshot.request, slot, after)
+        with self._limits.request(tenant):
+            return await self._show(tenant, run_id)
+
+    async def cancel(self, request: Request) -> Response:
+        """Cancel a response, unless it has ended; then what there is of it."""
+        tenant, run_id = tenant_of(request), run_id_of(request)
+        with self._limits.request(tenant):
+            await self._service.cancel(tenant, run_id)
+            return await self._show(tenant, run_id)
+
+    async def _open(self, asked: RunRequest, received: Received, *, stream: bool) -> Response:
+        await self._service.open(asked)
+        if stream:
+            return self._follow(asked, received.slot)
+        return self._response(RunState(asked))
+
+    async def _show(self, tenant: str, run_id: str) -> Response:
+        snapshot = await self._service.snapshot(tenant, run_id)
+        return self._response(RunState(snapshot.request, snapshot.events))
+
+    def _response(self, state: RunState) -> Response:
+        text = ResponseObject.of(state, self._model).model_dump_json()
+        return Response(text, media_type="application/json")
+
+    def _follow(
+        self, asked: RunRequest, slot: ExitStack, starting_after: int = FROM_START
+    ) -> Response:
+        """The events of a run that goes on without this client; `slot` is kept until their end."""
+        events = self._events(asked, ResponseStream(asked, self._model, starting_after))
+        return sse.EventStream(events, slot.pop_all(), self._settings.write_deadline_s)
+
+    async def _events(self, asked: RunRequest, stream: ResponseStream) -> AsyncGenerator[bytes]:
+        # Always from the start, so that the numbers of the events are known.
+        state = RunState(asked)
+        try:
+            events = with_heartbeat(self._service.events(asked), sse.PING_S)
+            async with aclosing(self._drain.watch(events)) as batches:
+                for data in stream.begin():
+                    yield data
+                async for batch in batches:
+                    if batch is None:
+                        yield sse.PING
+                    for event in batch or ():
+                        for data in stream.add(state.feed(event)):
+                            yield data
+            answer = state.answer()
+        except Exception as error:
+            yield stream.fail(self._errors.in_stream(error, f"{PATH}/{{response}}", asked.run_id))
+            return
+        for data in stream.end(answer):
+            yield data
 
 
-class Usage(BaseModel):
-    """Tokens of an answer; plan tokens count as completion tokens, as reasoning does at OpenAI.
-
-    Tokens that were decoded but cut from the answer do not count.
-    """
-
-    prompt_tokens: int
-    completion_tokens: int
-    total_tokens: int
-    prompt_tokens_details: PromptTokensDetails
-    completion_tokens_details: CompletionTokensDetails
-
-    @classmethod
-    def of(cls, answer: Answer) -> Usage:
-        """The usage of an answer."""
-        report = answer.report
-        completion = answer.tokens + report.plan.tokens
-        return cls(
-            prompt_tokens=report.prompt_tokens,
-            completion_tokens=completion,
-            total_tokens=report.prompt_tokens + completion,
-            prompt_tokens_details=PromptTokensDetails(cached_tokens=report.cached_tokens),
-            completion_tokens_details=CompletionTokensDetails(reasoning_tokens=report.plan.tokens),
+def _starting_after(request: Request) -> int:
+    given = request.query_params.get("starting_after")
+    if given is None:
+        return FROM_START
+    if not (given.isascii() and given.isdecimal() and len(given) < 10):
+        raise InvalidRequestError(
+            "'starting_after' must be the sequence number of an event", param="starting_after"
         )
-
-
-class Graph(BaseModel):
-    """The plan graph and the state of every node."""
-
-    nodes: tuple[NodeReport, ...]
-
-
-class Timings(BaseModel):
-    """Seconds."""
-
-    duration_s: float
-    first_text_s: float | None
-    """Until the first text of the answer could be shown."""
-    plan_s: float
-    """Decoding of the plan, its prompt included."""
-
-
-class Sampling(BaseModel):
-    """How the answer was sampled: the request's parameters, else the deployment's.
-
-    Sent as a request's fields, they give the same text again.
-    """
-
-    model_config = ConfigDict(from_attributes=True)
-
-    temperature: float
-    top_p: float
-    top_k: int
-    min_p: float
-    repetition_penalty: float
-    presence_penalty: float
-    frequency_penalty: float
-    seed: int
-
-
-class PlatoInfo(BaseModel):
-    """The `plato` object of a response."""
-
-    run: str
-    mode: Mode
-    requested_mode: Mode
-    reason: str | None
-    """Why the mode is not the requested one, or how `auto` decided."""
-    plan: PlanReport
-    graph: Graph
-    timings: Timings
-    sampling: Sampling
-    cached_tokens: int
-    degraded: tuple[str, ...]
-    """Services that were unavailable during the run."""
-
-    @classmethod
-    def of(cls, report: RunReport) -> PlatoInfo:
-        """Describe a run, ended or not."""
-        return cls(
-            run=report.run_id,
-            mode=report.mode,
-            requested_mode=report.requested_mode,
-            reason=report.reason,
-            plan=report.plan,
-            graph=Graph(nodes=report.nodes),
-            timings=Timings(
-                duration_s=report.duration_s,
-                first_text_s=report.first_text_s,
-                plan_s=report.plan.finished_s - report.plan.started_s,
-            ),
-            sampling=Sampling.model_validate(report.sampling),
-            cached_tokens=report.cached_tokens,
-            degraded=report.degraded,
-        )
-
-
-class PlatoEvent(BaseModel):
-    """The `plato` object of a chunk that reports an event."""
-
-    event: dict[str, Any]
-    """`type` (for example `node_started`) and the fields of that event in `plato.runs`."""
-
-
-class AnswerMessage(BaseModel):
-    """The answer."""
-
-    role: Literal["assistant"] = "assistant"
-    content: str
-    refusal: None = None
-
-
-class Choice(BaseModel):
-    """The only choice of a completion."""
-
-    index: Literal[0] = 0
-    message: AnswerMessage
-    logprobs: None = None
-    finish_reason: AnswerFinish
-
-
-class ChatCompletion(BaseModel):
-    """A response that is not streamed."""
-
-    id: str
-    object: Literal["chat.completion"] = "chat.completion"
-    created: int
-    model: str
-    choices: tuple[Choice, ...]
-    usage: Usage
-    plato: PlatoInfo
-
-
-class Delta(BaseModel):
-    """What a chunk adds to the message."""
-
-    role: Literal["assistant"] | None = None
-    content: str | None = None
-
-    @model_serializer
-    def _given(self) -> dict[str, str]:
-        """Omits fields without a value, as OpenAI does."""
-        fields = {"role": self.role, "content": self.content}
-        return {name: value for name, value in fields.items() if value is not None}
-
-
-class ChunkChoice(BaseModel):
-    """The only choice of a chunk."""
-
-    index: Literal[0] = 0
-    delta: Delta
-    logprobs: None = None
-    finish_reason: AnswerFinish | None = None
-
-
-class ChatCompletionChunk(BaseModel):
-    """A piece of a streamed response."""
-
-    id: str
-    object: Literal["chat.completion.chunk"] = "chat.completion.chunk"
-    created: int
-    model: str
-    choices: tuple[ChunkChoice, ...]
-    usage: Usage | None = None
-    plato: PlatoInfo | PlatoEvent | None = None
-
-
-_EVENT_TYPES: dict[type[Event], str] = {
-    ModeChosen: "mode_chosen",
-    NodePlanned: "node_planned",
-    PlanFinished: "plan_finished",
-    NodeStarted: "node_started",
-    NodeOutput: "node_output",
-    NodeFinished: "node_finished",
-}
-_EVENT_KINDS = {name: kind for kind, name in _EVENT_TYPES.items()}
-_ADAPTERS: dict[type[Event], TypeAdapter[Any]] = {kind: TypeAdapter(kind) for kind in _EVENT_TYPES}
-
-
-def describe_event(event: Event) -> dict[str, Any] | None:
-    """An event as JSON values with its `type`; None for the end of a run, reported elsewhere."""
-    kind = type(event)
-    if kind not in _EVENT_TYPES:
-        return None
-    fields: dict[str, Any] = _ADAPTERS[kind].dump_python(event, mode="json")
-    run_id = fields.pop("run_id")
-    return {"type": _EVENT_TYPES[kind], "run": run_id, **fields, "id": str(event.id)}
-
-
-def read_event(described: Mapping[str, Any]) -> RunEvent | None:
-    """The inverse of `describe_event`; None for an unknown type."""
-    kind = _EVENT_KINDS.get(described["type"])
-    if kind is None:
-        return None
-    fields = {**described, "run_id": described["run"], "id": EventId.parse(described["id"])}
-    event: RunEvent = _ADAPTERS[kind].validate_python(fields)
-    return event
-
-
-def _now() -> int:
-    return int(time.time())
-
-
-@dataclass(frozen=True, slots=True)
-class ChatResponse:
-    """Builds the bodies of one response; every method returns JSON text.
-
-    A stream is `opening`, any `text` and `event`, `closing`, `usage` if requested, `sse.DONE`.
-    """
-
-    run: str
-    model: str
-    include_usage: bool = False
-    """Whether chunks contain `"usage": null`, because a usage chunk follows."""
-    created: int = field(default_factory=_now)
-    """Unix time in seconds."""
-
-    @property
-    def id(self) -> str:
-        """The id of the completion."""
-        return f"chatcmpl-{self.run}"
-
-    def completion(self, answer: Answer) -> str:
-        """The whole response."""
-        return ChatCompletion(
-            id=self.id,
-            created=self.created,
-            model=self.model,
-            choices=(
-                Choice(
-                    message=AnswerMessage(content=answer.text), finish_reason=answer.finish_reason
-                ),
-            ),
-            usage=Usage.of(answer),
-            plato=PlatoInfo.of(answer.report),
-        ).model_dump_json()
-
-    def opening(self) -> str:
-        """The first chunk: the role."""
-        return self._chunk(ChunkChoice(delta=Delta(role="assistant", content="")))
-
-    def text(self, text: str) -> str:
-        """A chunk of the answer."""
-        return self._chunk(ChunkChoice(delta=Delta(content=text)))
-
-    def event(self, event: Event) -> str | None:
-        """A chunk that reports an event; None where `describe_event` returns None."""
-        described = describe_event(event)
-        if described is None:
-            return None
-        return self._chunk(ChunkChoice(delta=Delta()), PlatoEvent(event=described))
-
-    def closing(self, answer: Answer) -> str:
-        """The last chunk with a choice: why the answer ended, and the run."""
-        return self._chunk(
-            ChunkChoice(delta=Delta(), finish_reason=answer.finish_reason),
-            PlatoInfo.of(answer.report),
-        )
-
-    def usage(self, answer: Answer) -> str:
-        """The chunk after `closing`, for clients that set `include_usage`."""
-        return self._dump({"plato"}, choices=(), usage=Usage.of(answer))
-
-    def _chunk(self, choice: ChunkChoice, plato: PlatoInfo | PlatoEvent | None = None) -> str:
-        absent = set() if self.include_usage else {"usage"}
-        if plato is None:
-            absent.add("plato")
-        return self._dump(absent, choices=(choice,), plato=plato)
-
-    def _dump(self, absent: set[str], **fields: Any) -> str:
-        chunk = ChatCompletionChunk(id=self.id, created=self.created, model=self.model, **fields)
-        return chunk.model_dump_json(exclude=absent)
+    return int(given)

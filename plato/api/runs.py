@@ -3,28 +3,31 @@
 from __future__ import annotations
 
 import json
-import logging
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import Any, Literal
 
-from pydantic import BaseModel
+from pydantic import BaseModel, ConfigDict
 from starlette.requests import Request
 from starlette.responses import Response
 
 from plato.api import sse
-from plato.api.body import BodyReader
 from plato.api.drain import Drain
 from plato.api.errors import ErrorReporter, error_body
+from plato.api.events import describe_event
+from plato.api.intake import Intake
 from plato.api.limits import Limits
-from plato.api.requests import parse_request, tenant_of, to_run_request
-from plato.api.responses import PlatoInfo, Usage, describe_event
+from plato.api.requests import parse_request, run_id_of
+from plato.api.run_info import PlatoInfo, Usage
+from plato.api.run_list import RunStatus
 from plato.api.service import RunService
+from plato.api.tenants import tenant_of
 from plato.errors import InvalidRequestError
 from plato.runs import (
     BEFORE_ALL,
     AnswerFinish,
     EventId,
+    Mode,
     RunError,
     RunEvent,
     RunFailed,
@@ -35,9 +38,18 @@ from plato.runs import (
 from plato.settings import Settings
 from plato.streams import with_heartbeat
 
-logger = logging.getLogger(__name__)
 
-RunStatus = Literal["running", "done", "failed", "cancelled"]
+class RunOptions(BaseModel):
+    """What was asked for; how it is sampled is in `plato.sampling`."""
+
+    model_config = ConfigDict(from_attributes=True)
+
+    mode: Mode
+    max_nodes: int
+    max_tokens: int | None
+    stop: tuple[str, ...]
+    headings: bool
+    deadline_s: float
 
 
 class RunObject(BaseModel):
@@ -47,8 +59,16 @@ class RunObject(BaseModel):
     object: Literal["run"] = "run"
     status: RunStatus
     model: str
+    created: int
+    """Unix time in seconds."""
+    question: str
+    """The last message; only its beginning once the run has ended."""
+    options: RunOptions
+    metadata: dict[str, str]
     answer: str
     """The text so far."""
+    texts: dict[int, str]
+    """The text of every part so far, by its number."""
     finish_reason: AnswerFinish | None = None
     """Set if `done`."""
     error: dict[str, str | None] | None = None
@@ -67,15 +87,26 @@ class RunObject(BaseModel):
             fields = {
                 "status": "done",
                 "finish_reason": answer.finish_reason,
-                "usage": Usage.of(answer),
+                "usage": Usage.of(answer.report),
             }
         elif isinstance(ended, RunFailed):
             fields = {
                 "status": "cancelled" if ended.code == "cancelled" else "failed",
                 "error": error_body(RunError(ended))["error"],
             }
-        info = PlatoInfo.of(state.report())
-        return cls(id=info.run, model=model, answer=state.text, plato=info, **fields)
+        asked = state.request
+        return cls(
+            id=asked.run_id,
+            model=model,
+            created=int(asked.created_unix_s),
+            question=asked.messages[-1].content,
+            options=RunOptions.model_validate(asked),
+            metadata=dict(asked.metadata),
+            answer=state.text,
+            texts={number: node.text for number, node in sorted(state.nodes.items())},
+            plato=PlatoInfo.of(state.report()),
+            **fields,
+        )
 
     def response(self, status: int = 200, headers: dict[str, str] | None = None) -> Response:
         """The run as the body of a response."""
@@ -106,11 +137,11 @@ class RunRoutes:
         settings: Settings,
         errors: ErrorReporter,
         limits: Limits,
-        bodies: BodyReader,
+        intake: Intake,
         drain: Drain,
     ) -> None:
         self._limits = limits
-        self._bodies = bodies
+        self._intake = intake
         self._service = service
         self._settings = settings
         self._model = settings.model_name
@@ -119,32 +150,30 @@ class RunRoutes:
 
     async def create(self, request: Request) -> Response:
         """Start a detached run: 202, and the run."""
-        received = await self._bodies.read(request)
-        tenant = tenant_of(request)
-        context_length = self._service.context_length
-        with self._limits.request(tenant):
-            asked = to_run_request(
-                parse_request(received, run=True, context_length=context_length),
-                settings=self._settings,
-                context_length=context_length,
-                sampling=self._service.sampling,
-                fingerprint=self._service.fingerprint,
-                tenant=tenant,
+        async with self._intake.receive(request) as received:
+            body = parse_request(
+                received.body, run=True, context_length=self._service.context_length
             )
-            request.state.run = asked.run_id
-            self._drain.refuse_new()
+            asked = self._intake.new_run(request, received, body)
             await self._service.open(asked)
-        logger.info("run started", extra={"run": asked.run_id, "mode": asked.mode})
         location = {"Location": f"/v1/runs/{asked.run_id}"}
         return RunObject.of(RunState(asked), self._model).response(202, location)
 
     async def get(self, request: Request) -> Response:
-        """The current state of a run; DELETE cancels it first, unless it has ended."""
-        tenant, run_id = tenant_of(request), _run_id(request)
+        """The current state of a run."""
+        tenant, run_id = tenant_of(request), run_id_of(request)
         with self._limits.request(tenant):
-            if request.method == "DELETE":
-                await self._service.cancel(tenant, run_id)
-            snapshot = await self._service.snapshot(tenant, run_id)
+            return await self._show(tenant, run_id)
+
+    async def cancel(self, request: Request) -> Response:
+        """Cancel a run, unless it has ended; then its state."""
+        tenant, run_id = tenant_of(request), run_id_of(request)
+        with self._limits.request(tenant):
+            await self._service.cancel(tenant, run_id)
+            return await self._show(tenant, run_id)
+
+    async def _show(self, tenant: str, run_id: str) -> Response:
+        snapshot = await self._service.snapshot(tenant, run_id)
         return RunObject.of(RunState(snapshot.request, snapshot.events), self._model).response()
 
     async def events(self, request: Request) -> Response:
@@ -154,7 +183,7 @@ class RunRoutes:
             after = EventId.parse(given) if given else BEFORE_ALL
         except ValueError as error:
             raise InvalidRequestError(f"Last-Event-ID: {error}", param="last-event-id") from error
-        tenant, run_id = tenant_of(request), _run_id(request)
+        tenant, run_id = tenant_of(request), run_id_of(request)
         with self._limits.follower(tenant, run_id) as slot:
             snapshot = await self._service.snapshot(tenant, run_id)
             state = RunState(snapshot.request, snapshot.events)
@@ -180,11 +209,5 @@ class RunRoutes:
                             data = event_data(event, state, self._model)
                             yield sse.event(json.dumps(data), name=data["type"], id=data["id"])
         except Exception as error:
-            yield self._errors.in_stream(error, "/v1/runs/{run}/events", asked.run_id, name="error")
-
-
-def _run_id(request: Request) -> str:
-    """The run id in the path, which may be that of a completion; noted for the logs."""
-    run_id = str(request.path_params["run_id"]).removeprefix("chatcmpl-")
-    request.state.run = run_id
-    return run_id
+            reported = self._errors.in_stream(error, "/v1/runs/{run}/events", asked.run_id)
+            yield sse.event(json.dumps(error_body(reported)), name="error")

@@ -6,7 +6,7 @@ from collections.abc import AsyncGenerator
 from typing import Protocol
 
 from plato.engine import SamplingParams
-from plato.runs import RunEvents, RunRequest, RunSnapshot, RunState
+from plato.runs import RunEvents, RunOverview, RunRequest, RunSnapshot, RunState
 
 
 class RunService(Protocol):
@@ -39,6 +39,16 @@ class RunService(Protocol):
 
     async def snapshot(self, tenant: str, run_id: str) -> RunSnapshot:
         """The current state of a run. Raises `RunNotFoundError`."""
+        ...
+
+    async def overviews(
+        self, tenant: str, before: str | None, limit: int, status: str | None
+    ) -> tuple[RunOverview, ...]:
+        """The newest runs of a tenant, newest first.
+
+        With `before`, those older than that run; with `status`, only those that have it. Raises
+        `UnavailableError` if the context store is unreachable.
+        """
         ...
 
     async def cancel(self, tenant: str, run_id: str) -> None:

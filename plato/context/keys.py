@@ -2,8 +2,8 @@
 
 Keys have the form `NAMESPACE:TENANT:{RUN}:state`. Each part is percent-encoded, so none can contain
 `:` or a brace, and no name can escape its prefix; `plato:acme:*` matches all keys of one tenant in
-the namespace `plato` (and can be an ACL rule). `NAMESPACE:TENANT:usage` and `...:written` account
-for all runs of a tenant. The keys of a run say nothing of its model, so that
+the namespace `plato` (and can be an ACL rule). `NAMESPACE:TENANT:usage`, `...:written` and
+`...:created` account for all runs of a tenant. The keys of a run say nothing of its model, so that
 its answer can be read after the model was replaced. Two keys belong to no tenant but to one model:
 `NAMESPACE:running:MODEL` and `NAMESPACE:kv:MODEL`, with the model's fingerprint.
 """
@@ -52,6 +52,14 @@ class Keys:
     def written(self, tenant: str) -> str:
         """Prefixes of the keys of a tenant's runs, by their last write (a sorted set)."""
         return self._of_tenant(tenant, "written")
+
+    def created(self, tenant: str) -> str:
+        """Prefixes of the keys of a tenant's runs, by their creation (a sorted set)."""
+        return self._of_tenant(tenant, "created")
+
+    def prefix(self, tenant: str, run_id: str) -> str:
+        """What all keys of a run begin with."""
+        return self._of_run(tenant, run_id, "")
 
     def _of_tenant(self, tenant: str, kind: str) -> str:
         return f"{_escape(self.namespace)}:{_escape(tenant)}:{kind}"

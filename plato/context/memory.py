@@ -92,6 +92,18 @@ class MemoryContextStore:
         found = self._find(tenant, run_id)
         return found.record if found else None
 
+    async def list_runs(
+        self, tenant: str, before: str | None = None, limit: int = 20
+    ) -> tuple[RunRecord, ...]:
+        """The newest runs of a tenant, or those older than `before`, newest first."""
+        owner = self._tenants.get(tenant)
+        records = [run.record for run in owner.runs.values() if run.record] if owner else []
+        records.sort(key=lambda record: (record.created_unix_s, record.run_id), reverse=True)
+        if before is not None:
+            places = [i for i, record in enumerate(records) if record.run_id == before]
+            records = records[places[0] + 1 :] if places else []
+        return tuple(records[:limit])
+
     async def put_node(self, record: NodeRecord, fence: int) -> bool:
         """Write a finished node's output; False if the fence is stale."""
         run = self._touch(record.tenant, record.run_id)

@@ -43,7 +43,7 @@ class RunRecord:
     nodes: tuple[Node, ...]
     plan_complete: bool
     request: bytes
-    """The packed `RunRequest`; without its messages once the run has ended."""
+    """The packed `RunRequest`; once the run has ended, with the beginning of its question only."""
     created_unix_s: float
 
 
@@ -81,6 +81,15 @@ class ContextStore(Protocol):
 
     async def get_run(self, tenant: str, run_id: str) -> RunRecord | None:
         """Read a run's state."""
+        ...
+
+    async def list_runs(
+        self, tenant: str, before: str | None = None, limit: int = 20
+    ) -> tuple[RunRecord, ...]:
+        """The newest runs of a tenant, newest first; with `before`, those older than that run.
+
+        Runs that are not stored any more are skipped; nothing is older than one of those.
+        """
         ...
 
     async def put_node(self, record: NodeRecord, fence: int) -> bool:

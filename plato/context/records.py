@@ -29,7 +29,7 @@ from plato.runs import (
     RunRequest,
 )
 
-VERSION = 5
+VERSION = 6
 
 
 @dataclass(frozen=True, slots=True)

@@ -126,7 +126,8 @@ class RedisContextStore:
         """
         tenant, ended = record.tenant, int(record.state != "running")
         keys = self._keys.run(tenant, record.run_id), *self._accounts(tenant)
-        arguments = pack(record), record.fence, self._ttl_ms, ended, self._quota_bytes
+        limits = self._ttl_ms, ended, self._quota_bytes
+        arguments = pack(record), record.fence, *limits, str(record.created_unix_s)
         answer = await self._eval(scripts.PUT_RUN, keys, *arguments)
         if answer is None:
             self._dropped += 1
@@ -142,6 +143,15 @@ class RedisContextStore:
             )
         )
         return self._unpack(RunRecord, data) if data is not None else None
+
+    async def list_runs(
+        self, tenant: str, before: str | None = None, limit: int = 20
+    ) -> tuple[RunRecord, ...]:
+        """The newest runs of a tenant, or those older than `before`, newest first."""
+        after = "" if before is None else self._keys.prefix(tenant, before)
+        packed: Any = await self._eval(scripts.LIST_RUNS, self._keys.created(tenant), after, limit)
+        records = (self._unpack(RunRecord, data) for data in packed or ())
+        return tuple(record for record in records if record is not None)
 
     async def put_node(self, record: NodeRecord, fence: int) -> bool:
         """Write a finished node's output; False if not possible or the fence is stale."""

@@ -28,9 +28,10 @@ _QUOTA = (
     _NOW
     + f"""
 -- The quota of a tenant. `usage` has the size of each run by the prefix of its keys, and 'total';
--- `written` has the same prefixes by the time of the last write. A run that has expired is found
--- when its room is needed.
+-- `written` has the same prefixes by the time of the last write, and `created` by that of their
+-- creation. A run that has expired is found when its room is needed.
 local base = string.sub(KEYS[1], 1, -6)
+local function created_of(written) return string.sub(written, 1, -8) .. 'created' end
 local function used(usage) return tonumber(redis.call('HGET', usage, 'total') or '0') end
 -- Evict ended runs other than this one, oldest first, until `bytes` more fit.
 local function make_room(usage, written, quota, bytes)
@@ -45,6 +46,7 @@ local function make_room(usage, written, quota, bytes)
       redis.call('HINCRBY', usage, 'total', -(redis.call('HGET', usage, other) or 0))
       redis.call('HDEL', usage, other)
       redis.call('ZREM', written, other)
+      redis.call('ZREM', created_of(written), other)
       if used(usage) + bytes <= quota then return true end
     end
   end
@@ -63,8 +65,9 @@ end
 PUT_RUN = (
     _QUOTA
     + f"""
--- KEYS: run, usage, written. ARGV: record, fence, ttl in ms, "1" if the run has ended, quota.
--- Returns 0 if the fence is stale, and {QUOTA_EXCEEDED} if the run is new and exceeds the quota.
+-- KEYS: run, usage, written. ARGV: record, fence, ttl in ms, "1" if the run has ended, quota, time
+-- of creation. Returns 0 if the fence is stale, and {QUOTA_EXCEEDED} if the run is new and exceeds
+-- the quota.
 local fence = tonumber(redis.call('HGET', KEYS[1], 'fence') or '0')
 if tonumber(ARGV[2]) < fence then return 0 end
 local had = redis.call('HSTRLEN', KEYS[1], 'record')
@@ -77,6 +80,9 @@ if ARGV[4] == '1' then redis.call('HSET', KEYS[1], 'ended', 1)
 else redis.call('HDEL', KEYS[1], 'ended') end
 redis.call('PEXPIRE', KEYS[1], ARGV[3])
 charge(KEYS[2], KEYS[3], bytes, ARGV[3])
+-- A run that was taken over keeps its place.
+redis.call('ZADD', created_of(KEYS[3]), 'NX', ARGV[6], base)
+redis.call('PEXPIRE', created_of(KEYS[3]), ARGV[3])
 return 1
 """
 )
@@ -97,6 +103,30 @@ charge(KEYS[3], KEYS[4], bytes, ARGV[4])
 return 1
 """
 )
+
+LIST_RUNS = """
+-- KEYS: created. ARGV: prefix of the run before which to list or an empty string, maximum number.
+-- Returns the records, newest run first. Runs that are gone are dropped.
+local start = 0
+if ARGV[1] ~= '' then
+  local rank = redis.call('ZREVRANK', KEYS[1], ARGV[1])
+  if not rank then return {} end
+  start = rank + 1
+end
+local records = {}
+while #records < tonumber(ARGV[2]) do
+  local base = redis.call('ZREVRANGE', KEYS[1], start, start)[1]
+  if not base then break end
+  local record = redis.call('HGET', base .. 'state', 'record')
+  if record then
+    table.insert(records, record)
+    start = start + 1
+  else
+    redis.call('ZREM', KEYS[1], base)
+  end
+end
+return records
+"""
 
 APPEND_KV_EVENTS = """
 -- ARGV: entry, maximum entries, ttl in ms.

@@ -59,8 +59,10 @@ def check_capabilities(request: GenerateRequest, can: Capabilities) -> None:
 
     What it can only do worse is no reason; see `plato.engine.losses`.
     """
-    if request.grammar is not None and not can.grammars:
-        raise RequestRefusedError("the engine reads no grammars", "grammar")
+    if request.grammar is not None and not any(
+        getattr(request.grammar, notation) for notation in can.grammars
+    ):
+        raise RequestRefusedError("the engine cannot decode under this grammar", "grammar")
     if request.grammar is not None and request.emitted and not can.grammar_resumption:
         raise RequestRefusedError("the engine cannot resume within a grammar", "grammar")
     if request.score and can.scores is Scores.NONE:

@@ -98,9 +98,9 @@ class Grammar:
     """One language in the notations that decoders read; each engine uses the one it knows."""
 
     lark: str
-    """llguidance's dialect of Lark."""
-    gbnf: str
-    """GBNF of llama.cpp, which xgrammar reads as EBNF."""
+    """llguidance's dialect of Lark, or its JSON form."""
+    gbnf: str = ""
+    """GBNF of llama.cpp, which xgrammar reads as EBNF; empty: it is not known in this notation."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -81,6 +81,7 @@ REQUEST_ERRORS = (
     "request_timeout",
     "storage_quota_exceeded",
     "cancelled",
+    "invalid_api_key",
     "invalid_json",
     "invalid_plan",
     "invalid_type",
@@ -96,6 +97,25 @@ REQUEST_ERRORS = (
     "unsupported_value",
 )
 """Error codes that clients receive."""
+HINTS = (
+    "tools",
+    "functions",
+    "reasoning_effort",
+    "verbosity",
+    "service_tier",
+    "prediction",
+    "parallel_tool_calls",
+    "prompt_cache_key",
+    "prompt_cache_retention",
+    "messages.name",
+    "messages.reasoning_content",
+    "stream_options.include_obfuscation",
+    "chat_template_kwargs",
+    "ignore_eos",
+    "min_tokens",
+    "typical_p",
+)
+"""Parameters of requests that have no effect here and that common clients send."""
 SERVING = (Role.SCHEDULER, Role.DECODER)
 
 # Upper bounds in seconds. Ray replaces every value by the midpoint of its bucket: the bucket width
@@ -111,26 +131,31 @@ _NODES = (1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0, 12.0, 16.0, 24.0, 32.0)
 # What clients see.
 FIRST_TEXT_SECONDS = _histogram(
     "time_to_first_text_seconds",
-    "Time from the arrival of a chat completion request to the first text of its answer.",
+    "Time from the arrival of a request to the first text of its answer.",
     _FIRST_TEXT_S,
     Role.INGRESS,
     mode=MODES,
 )
 ANSWER_SECONDS = _histogram(
     "answer_seconds",
-    "Time from the arrival of a chat completion request to the end of its answer.",
+    "Time from the arrival of a request to the end of its answer.",
     _ANSWER_S,
     Role.INGRESS,
     mode=MODES,
 )
-ANSWER_TOKENS = _counter(
-    "answer_tokens", "Tokens in the answers of chat completions.", Role.INGRESS
-)
+ANSWER_TOKENS = _counter("answer_tokens", "Tokens in the answers of requests.", Role.INGRESS)
 REQUEST_ERRORS_TOTAL = _counter(
     "request_errors",
     "Errors returned to clients, by error code.",
     Role.INGRESS,
     code=REQUEST_ERRORS,
+)
+
+IGNORED_PARAMETERS = _counter(
+    "ignored_parameters",
+    "Parameters of requests that were accepted and had no effect, by name.",
+    Role.INGRESS,
+    parameter=HINTS,
 )
 
 # Runs.
@@ -165,7 +190,7 @@ FALLBACKS = _counter(
     Role.SCHEDULER,
     reason=(
         *("not_split", "max_tokens", "context", "decoders_full", "planner_failed", "too_few_parts"),
-        "plan_broke_off",
+        *("plan_broke_off", "response_format"),
     ),
 )
 

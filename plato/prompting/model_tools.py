@@ -16,6 +16,7 @@ from plato.prompting.tokenizer import Tokenizer
 from plato.prompting.transcript import TranscriptLayout
 from plato.settings import Settings
 
+JSON_PUNCTUATION = frozenset('{}[]",:')
 logger = logging.getLogger(__name__)
 
 
@@ -58,6 +59,11 @@ class ModelTools:
         return TranscriptLayout(
             self.tokenizer, self.template, self.context_length, self.fingerprint
         )
+
+    @cached_property
+    def json_tokens(self) -> frozenset[int]:
+        """Tokens of the punctuation of JSON, which penalties of repetitions must spare."""
+        return self.tokenizer.tokens_of(JSON_PUNCTUATION)
 
     def text(self, tokens: tuple[int, ...]) -> str:
         """Output tokens as text."""

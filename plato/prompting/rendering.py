@@ -59,7 +59,7 @@ class Renderer:
         self._variables: dict[str, Any] = {**config.names, "enable_thinking": False}
         if config.chat_template is None:
             # Only the tokenizers of models trained with a BOS token add one.
-            self._variables["bos_token"] = config.names["bos_token"] if _adds_bos(config) else ""
+            self._variables["bos_token"] = config.names["bos_token"] if adds_bos(config) else ""
             self._variables["eos_token"] = config.names.get("eos_token", "")
         try:
             self._compiled = _environment(today).from_string(self.template)
@@ -141,7 +141,8 @@ def _refuse(message: str) -> None:
     raise TemplateError(message)
 
 
-def _adds_bos(config: TokenizerConfig) -> bool:
+def adds_bos(config: TokenizerConfig) -> bool:
+    """Whether texts of this model begin with its BOS token."""
     begin = config.token_id("bos_token")
     if begin is None:
         return False

@@ -12,7 +12,7 @@ from typing import Any
 import tokenizers
 
 from plato.engine.tokenizer_config import TokenizerConfig
-from plato.prompting.rendering import Renderer, RenderError
+from plato.prompting.rendering import Renderer, RenderError, adds_bos
 
 
 class Tokenizer:
@@ -42,6 +42,10 @@ class Tokenizer:
         ends = {end, self._end_of_turn(renderer)}
         self.end_tokens = frozenset(token for token in ends if token is not None)
         """Ids that end the assistant's turn: end of sequence, and the template's closing token."""
+
+        begin = config.token_id("bos_token")
+        self.beginning = (begin,) if begin is not None and adds_bos(config) else ()
+        """Tokens before a text that no template begins."""
 
     @classmethod
     def load(cls, folder: str) -> Tokenizer:
@@ -80,6 +84,16 @@ class Tokenizer:
     def decode(self, tokens: Sequence[int], *, special: bool = False) -> str:
         """Text of `tokens`, without special tokens unless `special`."""
         return str(self._markup.decode(list(tokens), skip_special_tokens=not special))
+
+    def tokens_of(self, characters: frozenset[str]) -> frozenset[int]:
+        """Ordinary tokens that consist of `characters`; takes tenths of a second."""
+        return frozenset(
+            token
+            for token in range(self.size)
+            if token not in self.special
+            and (text := self.decode((token,), special=True))
+            and characters.issuperset(text)
+        )
 
     def _end_of_turn(self, renderer: Renderer) -> int | None:
         """The token directly after an assistant's content, if it is a control token."""

@@ -81,6 +81,14 @@ class TranscriptLayout:
         _require_room(prompt, 1, self._context_length)
         return prompt
 
+    def raw(self, messages: Sequence[Message], tenant: str) -> Prompt:
+        """The text of the only message, to be continued. Raises `ContextLengthError`."""
+        (message,) = messages
+        text = (*self._tokenizer.beginning, *self._tokenizer.text(message.content))
+        prompt = Prompt((Segment(text),), tenant, self._fingerprint)
+        _require_room(prompt, 1, self._context_length)
+        return prompt
+
     def start(
         self, messages: Sequence[Message], tenant: str, skeleton: bool = False
     ) -> TranscriptConversation:
@@ -147,6 +155,9 @@ class TranscriptConversation:
         self._prompts: dict[int, NodePrompt] = {}
         opened = self._open(())
         _require_room(opened, 1, context_length)
+        asking = Turn("user", question[:1])
+        self.length = sum(len(s.tokens) for s in template.open([*history, asking]))
+        """Tokens of the caller's conversation as an ordinary prompt, without ours."""
         self.room = context_length - len(opened)
         """Tokens that the question leaves for an instruction, other texts and the answer."""
 

@@ -20,6 +20,7 @@ from plato.runs.events import (
     RunEvents,
     RunFailed,
     RunFinished,
+    RunOverview,
     RunSnapshot,
 )
 from plato.runs.graph import Length, Node, PlanGraph
@@ -66,6 +67,7 @@ __all__ = [
     "RunEvents",
     "RunFailed",
     "RunFinished",
+    "RunOverview",
     "RunReport",
     "RunRequest",
     "RunSnapshot",

@@ -204,3 +204,14 @@ class RunSnapshot:
     request: RunRequest
     events: RunEvents
     """Condensed; see `RunState.events`."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunOverview:
+    """A run in a list of runs."""
+
+    request: RunRequest
+    """Of one that has ended, with the beginning of its question only."""
+    mode: Mode
+    status: str
+    """`running`, `done`, `failed` or `cancelled`."""

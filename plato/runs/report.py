@@ -106,12 +106,37 @@ class RunReport:
     """Of the answer; the plan's is the planner's own."""
     first_text_s: float | None = None
     """When the first text of the answer could be shown."""
+    conversation_tokens: int = 0
+    """Tokens of the caller's conversation as an ordinary prompt: what people are billed. Set when
+    the run ends."""
     answer_tokens: int = 0
     """Tokens of the visible answer, of all nodes; `output_tokens` also counts what was cut."""
     finish_reason: AnswerFinish | None = None
     """Set when the answer is complete: `length` if some of it was cut, else `stop`."""
     degraded: tuple[str, ...] = ()
     """Services that were unavailable during the run (the context store, for example)."""
+    ignored: tuple[str, ...] = ()
+    """Names of the request's parameters that had no effect."""
+
+    @property
+    def billed_tokens(self) -> int:
+        """Tokens of an ordinary answer, and of the plan."""
+        return self.conversation_tokens + self.answer_tokens + self.plan.tokens
+
+    @property
+    def conversation_cached_tokens(self) -> int:
+        """How many of `conversation_tokens` were certainly cached when the run started.
+
+        What was computed of the first prompt, the plan's if there is one, can be all of it.
+        """
+        begun = [node for node in self.nodes if node.started_s is not None]
+        first: PlanReport | NodeReport | None = min(
+            begun, key=lambda node: node.started_s or 0.0, default=None
+        )
+        if self.plan.prompt_tokens or first is None:
+            first = self.plan
+        computed = first.prompt_tokens - first.cached_tokens
+        return max(0, self.conversation_tokens - computed)
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 from plato.engine import SamplingParams
@@ -65,6 +65,17 @@ class RunRequest:
     """Report the text of every node's prompt."""
     headings: bool = False
     """Put each node's title above its text."""
+    raw: bool = False
+    """Continue the text of the only message, without the chat template. Such an answer is
+    sequential."""
+    grammar: str | None = None
+    """That the answer must match (`GenerateRequest.grammar`); such an answer is not planned."""
+    ignored: tuple[str, ...] = ()
+    """Names of the parameters that the caller sent and that have no effect."""
+    metadata: tuple[tuple[str, str], ...] = ()
+    """The caller's own, as (name, value)."""
+    created_unix_s: float = field(default=0.0, compare=False)
+    """When it was received."""
     admitted_unix_s: float = 0.0
     """When a scheduler admitted it; its deadline counts from then. 0: not yet."""
     fingerprint: str = ""

@@ -189,6 +189,7 @@ class RunState:
             duration_s=self.at_s,
             sampling=self.request.sampling,
             first_text_s=self.first_text_s,
+            ignored=self.request.ignored,
         )
 
     def answer(self) -> Answer:

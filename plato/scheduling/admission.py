@@ -6,7 +6,7 @@ import asyncio
 from collections import Counter, OrderedDict, deque
 from collections.abc import Callable
 
-from plato.errors import OverloadedError, PlatoError, UnavailableError
+from plato.errors import OverloadedError, PlatoError, RateLimitError, UnavailableError
 
 RETRY_AFTER_S = 1.0
 KEPT_SHARE = 8
@@ -33,9 +33,14 @@ class Admission:
         max_running: int,
         max_waiting: int,
         patience_s: float,
+        max_tenant: int | None = None,
         room: Callable[[], bool] = lambda: True,
     ) -> None:
-        """`patience_s` is the longest time that a run waits."""
+        """`patience_s` is the longest time that a run waits.
+
+        `max_tenant` bounds the runs of one tenant, in flight and waiting.
+        """
+        self._max_tenant = max_tenant
         self._max_running = max_running
         self._shared = max_running - max_running // KEPT_SHARE
         """Slots that a tenant with a run in flight can get."""
@@ -78,9 +83,16 @@ class Admission:
     async def enter(self, tenant: str) -> None:
         """Take a slot for one run of `tenant`, until `leave`.
 
-        Raises `OverloadedError` if too many runs wait or no slot gets free in time, and
+        Raises `RateLimitError` if the tenant has as many as it may have, `OverloadedError` if too
+        many runs wait or no slot gets free in time, and
         `UnavailableError` if the decoders have no memory for another run.
         """
+        if self._max_tenant is not None and self._runs(tenant) >= self._max_tenant:
+            raise RateLimitError(
+                f"{self._max_tenant} answers of this API key are in progress, as many as it may "
+                "have; wait for one of them to end",
+                retry_after_s=RETRY_AFTER_S,
+            )
         if not self._waiting and self._has_slot(tenant):
             self._running[tenant] += 1
             return
@@ -104,17 +116,16 @@ class Admission:
 
     def _make_room(self, newcomer: str) -> None:
         """Refuse the newest run of the tenant with the most; raises if that is `newcomer`."""
-
-        def runs(tenant: str) -> int:
-            return self._running[tenant] + len(self._waiting.get(tenant, ()))
-
-        largest = max(self._waiting, key=runs, default=newcomer)
-        if largest == newcomer or runs(newcomer) + 1 >= runs(largest):
+        largest = max(self._waiting, key=self._runs, default=newcomer)
+        if largest == newcomer or self._runs(newcomer) + 1 >= self._runs(largest):
             raise self._refusal()
         slot = self._waiting[largest][-1]
         self._forget(largest, slot)
         if not slot.done():
             slot.set_exception(self._refusal())
+
+    def _runs(self, tenant: str) -> int:
+        return self._running[tenant] + len(self._waiting.get(tenant, ()))
 
     def leave(self, tenant: str) -> None:
         """Give the slot back."""

@@ -51,6 +51,8 @@ class EventLog:
         self.composer = Composer(state, decode)
         self.on_complete: Callable[[], None] = lambda: None
         """Called when the answer is complete while nodes are still being decoded."""
+        self.conversation_tokens = 0
+        """For the report; set before the first node starts."""
         self._journal = journal
         self._events: list[RunEvent] = list(state.events())
         """Events of previous schedulers, condensed, then all events of this one."""
@@ -121,6 +123,7 @@ class EventLog:
             report,
             nodes=tuple(map(self._ended_node, report.nodes)),
             duration_s=self.at_s,
+            conversation_tokens=self.conversation_tokens,
             answer_tokens=self.composer.tokens,
             finish_reason=self.composer.finish_reason,
             degraded=degraded,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from dataclasses import replace
 
-from plato.engine import GenerateRequest, Prompt, SamplingParams, StopConditions
+from plato.engine import GenerateRequest, Grammar, Prompt, SamplingParams, StopConditions
 from plato.planning.grammar import outline_token_budget
 from plato.prompting import NodePrompt, NodeText, TranscriptConversation
 from plato.runs import Mode, Node, NodePlanned, PlanGraph, PlanReport, chars_of
@@ -52,8 +52,11 @@ class NodeTasks:
         """Decode nodes in `group` from now on."""
         self._group = group
 
-    async def open_conversation(self) -> None:
-        """Lay out the question for a planned answer. Raises `ContextLengthError`."""
+    async def open_conversation(self) -> int:
+        """Lay out the question for a planned answer; returns the conversation's length in tokens.
+
+        Raises `ContextLengthError`.
+        """
         messages = self._request.messages
         self._conversation = await in_thread_if_long(
             chars_of(messages),
@@ -62,6 +65,7 @@ class NodeTasks:
             self._request.tenant,
             skeleton=self._request.mode is Mode.SKELETON,
         )
+        return self._conversation.length
 
     def has_room(self) -> bool:
         """Whether a part fits behind the question; not if it could not be laid out."""
@@ -95,9 +99,12 @@ class NodeTasks:
             height, keep = heights[node.number], self._distance(node.number)
             self._start(node, prompt, self._budget(node), height, keep)
 
-    def start_sequential(self, prompt: Prompt, budget: int) -> None:
-        """Start the only node of a sequential answer."""
-        self._start(self.graph[1], NodePrompt(prompt, None, (), ()), budget, height=1, keep=None)
+    def start_sequential(
+        self, prompt: Prompt, budget: int, exempt: frozenset[int] = frozenset()
+    ) -> None:
+        """Start the only node of a sequential answer; `exempt` tokens are not penalised."""
+        only = NodePrompt(prompt, None, (), ())
+        self._start(self.graph[1], only, budget, height=1, keep=None, exempt=exempt)
 
     async def discard(self) -> None:
         """Cancel and forget all nodes, because the mode has changed."""
@@ -130,17 +137,25 @@ class NodeTasks:
         )
 
     def _start(
-        self, node: Node, prompt: NodePrompt, budget: int, height: int, keep: int | None
+        self,
+        node: Node,
+        prompt: NodePrompt,
+        budget: int,
+        height: int,
+        keep: int | None,
+        exempt: frozenset[int] = frozenset(),
     ) -> None:
         interval_s = self._services.settings.stream_interval_s
         hidden = len(self._texts) < node.number - 1
+        grammar = self._request.grammar
         request = GenerateRequest(
             run_id=self._request.run_id,
             node=node.number,
             prompt=prompt.prompt,
             max_tokens=budget,
-            sampling=self._sampling(prompt),
+            sampling=self._sampling(prompt, exempt),
             stop=self._stop(budget),
+            grammar=None if grammar is None else Grammar(grammar),
             run_began_unix_s=self._request.admitted_unix_s,
             priority=height,
             lease=self._services.leases.lease,
@@ -158,7 +173,7 @@ class NodeTasks:
             return StopConditions()
         return StopConditions(sentence_from=budget - budget // SENTENCE_SHARE)
 
-    def _sampling(self, prompt: NodePrompt) -> SamplingParams:
+    def _sampling(self, prompt: NodePrompt, exempt: frozenset[int]) -> SamplingParams:
         """The request's, with penalties also for the texts that the node sees.
 
         In a sequential answer they would be its own output. The question counts, too, as in vLLM's
@@ -170,7 +185,7 @@ class NodeTasks:
             return sampling
         counted = sampling.presence_penalty or sampling.frequency_penalty
         seen = prompt.seen if counted else prompt.seen | prompt.asked
-        return replace(sampling, penalised=tuple(sorted(seen)))
+        return replace(sampling, penalised=tuple(sorted(seen)), penalty_exempt=exempt)
 
     async def _run(self, work: NodeTask) -> None:
         """Decode one node, and start the nodes that it makes ready."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import replace
 
 from plato.errors import ContextLengthError
@@ -26,6 +27,7 @@ ANSWER_TITLE = "Answer"
 TOO_FEW_PARTS = "the plan has fewer than two parts"
 TOO_SHORT = f"not split: max_tokens leaves less than {MIN_PART_TOKENS} tokens for each part"
 NO_ROOM = "not split: the question leaves too little of the model's context for each part"
+STRUCTURED = "not split: response_format is enforced by one grammar for the whole answer"
 FULL = "not split: every decoder's batch is full, and more parts would decode no faster"
 
 
@@ -52,6 +54,9 @@ class PlanPhase:
             await self._answer_sequentially(None, self._state.plan)
             return
         undecided = request.mode is Mode.AUTO and request.plan is None and not self._nodes.graph
+        if request.grammar is not None:
+            await self._fall_back("response_format", STRUCTURED)
+            return
         if undecided and too_short_to_split(request):
             await self._fall_back("max_tokens", TOO_SHORT)
             return
@@ -59,7 +64,7 @@ class PlanPhase:
             await self._fall_back("decoders_full", FULL)
             return
         try:
-            await self._nodes.open_conversation()
+            self._log.conversation_tokens = await self._nodes.open_conversation()
         except ContextLengthError:
             if not undecided:
                 raise
@@ -146,12 +151,14 @@ class PlanPhase:
 
     async def _answer_sequentially(self, reason: str | None, plan: PlanReport) -> None:
         request, settings = self._request, self._services.settings
+        layout = self._services.model.layout
         prompt = await in_thread_if_long(
             chars_of(request.messages),
-            self._services.model.layout.sequential,
+            layout.raw if request.raw else layout.sequential,
             request.messages,
             request.tenant,
         )
+        self._log.conversation_tokens = len(prompt)
         self._journal.open()
         if self._state.mode is not Mode.SEQUENTIAL:
             await self._nodes.discard()
@@ -162,7 +169,10 @@ class PlanPhase:
             self._report_plan(plan, None)
         room = self._services.model.context_length - len(prompt)
         budget = sequential_budget(request, settings.sequential_max_tokens, room)
-        self._nodes.start_sequential(prompt, budget)
+        exempt: frozenset[int] = frozenset()
+        if request.grammar is not None:
+            exempt = await asyncio.to_thread(getattr, self._services.model, "json_tokens")
+        self._nodes.start_sequential(prompt, budget, exempt)
 
 
 def _not_split(probability: float | None) -> str:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 
 from plato.errors import DeadlineError, NodeFailedError, PlatoError
 from plato.patience import loop_clock
-from plato.runs import BEFORE_ALL, RunFailed, RunFinished, RunState
+from plato.runs import BEFORE_ALL, MOVED, RunFailed, RunFinished, RunState
 from plato.scheduling.event_log import EventLog
 from plato.scheduling.node_tasks import NodeTasks
 from plato.scheduling.ownership.journal import Journal
@@ -71,6 +71,12 @@ class Run:
     def state(self) -> RunState:
         """The run's current state."""
         return self.log.state
+
+    @property
+    def moved(self) -> bool:
+        """Whether it has ended here only because another scheduler drives it."""
+        ended = self.state.ended
+        return isinstance(ended, RunFailed) and ended.code in MOVED
 
     def attach(self) -> object:
         """Attach a caller; returns a token for `detach`."""

@@ -31,6 +31,7 @@ from plato.scheduling.placement import Placement, Policy
 from plato.scheduling.run import Run
 from plato.scheduling.services import Services
 from plato.scheduling.stats import SchedulerStats
+from plato.scheduling.token_rates import TokenRates
 from plato.settings import Settings
 from plato.tasks import end_task
 
@@ -77,8 +78,10 @@ class GraphScheduler:
             max_running=settings.max_runs,
             max_waiting=settings.max_waiting_runs,
             patience_s=settings.patience_s,
+            max_tenant=settings.max_tenant_runs,
             room=self.placement.replicas.has_room,
         )
+        self._rates = TokenRates(settings.tenant_tokens_per_minute)
         self._stored = StoredRuns(store, model.fingerprint)
         self.runs = RunRegistry(store, self._stored, self._owner, settings)
         """Runs of this scheduler; also follows runs of other schedulers."""
@@ -189,6 +192,7 @@ class GraphScheduler:
         if self._draining:
             raise UnavailableError("this scheduler is shutting down; try again", retry_after_s=1.0)
         self._refuse_other_model(request)
+        self._rates.require(request.tenant)
         await self._admission.enter(request.tenant)
         request = replace(request, admitted_unix_s=time.time())
         try:
@@ -244,6 +248,8 @@ class GraphScheduler:
             self.runs.ended(run)
             if admitted:
                 self._admission.leave(request.tenant)
+            if not run.moved:
+                self._rates.charge(request.tenant, run.state.report().billed_tokens)
             _note_end(self._recorder, run)
 
         journal = Journal(self._store, self._writes, lease, state)

@@ -10,8 +10,10 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from ipaddress import ip_address
 from types import FrameType
 
+from plato.api.tenants import Tenants
 from plato.errors import PlatoError, SettingsError
 from plato.settings import Settings, read_settings
 
@@ -54,6 +56,11 @@ class ServeOptions:
         parser.add_argument("--host", default="127.0.0.1")
         parser.add_argument("--port", type=int, default=8000)
         parser.add_argument(
+            "--allow-anonymous",
+            action="store_true",
+            help="without API keys, answer everybody who reaches a --host other than loopback",
+        )
+        parser.add_argument(
             "--embedded", action="store_true", help="serve in one process, without Ray"
         )
         parser.add_argument(
@@ -76,8 +83,15 @@ class ServeOptions:
                 parser.error(f"--{option} is for Ray; with --embedded, metrics are at /metrics")
         try:
             settings = read_settings(parse_assignments(given.settings))
+            # Early: a broken key file is found before a model is loaded.
+            Tenants(settings)
         except SettingsError as error:
             parser.error(error.message)
+        if not (settings.protected or given.allow_anonymous or _is_loopback(given.host)):
+            parser.error(
+                f"everybody who reaches {given.host} could ask; set api_keys_file, api_keys or "
+                "tenant_header, or add --allow-anonymous if something else protects it"
+            )
         return cls(
             settings,
             given.host,
@@ -104,6 +118,14 @@ class ServeOptions:
                 "that uses it, or choose another with --port"
             ) from error
         return listener
+
+
+def _is_loopback(host: str) -> bool:
+    """Whether only this machine reaches `host`."""
+    try:
+        return host == "localhost" or ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 def parse_assignments(items: Iterable[str]) -> dict[str, str]:

@@ -27,11 +27,38 @@ texts = st.text(max_size=12) | st.sampled_from(
     ["Why?", "😀🎉", "<|im_end|>", "\x00", " ", "a" * 600]
 )
 anything = st.none() | st.booleans() | numbers | reals | texts | st.lists(texts, max_size=3)
+calls = st.lists(
+    st.fixed_dictionaries(
+        {},
+        optional={
+            "id": texts,
+            "function": st.fixed_dictionaries({"name": texts}, optional={"arguments": anything}),
+            "custom": anything,
+        },
+    ),
+    max_size=2,
+)
 messages = st.lists(
     st.fixed_dictionaries(
-        {"role": st.sampled_from(["user", "assistant", "system", "tool"]), "content": texts}
+        {"role": st.sampled_from(["user", "assistant", "system", "tool"]), "content": texts},
+        optional={"tool_calls": calls, "tool_call_id": texts, "name": texts, "refusal": anything},
     ),
     max_size=4,
+)
+schemas = st.fixed_dictionaries(
+    {},
+    optional={
+        "type": st.sampled_from(["object", "string", "integer", "array", "shape"]),
+        "enum": st.lists(anything, max_size=3),
+        "pattern": texts,
+        "maxLength": numbers,
+        "items": st.just({"type": "boolean"}),
+        "required": st.lists(texts, max_size=2),
+    },
+)
+formats = st.fixed_dictionaries(
+    {"type": st.sampled_from(["text", "json_object", "json_schema"])},
+    optional={"json_schema": st.fixed_dictionaries({"schema": schemas}), "schema": schemas},
 )
 part = st.fixed_dictionaries(
     {"title": texts},
@@ -75,14 +102,66 @@ bodies = st.fixed_dictionaries(
         "plato": plato,
         "user": anything,
         "metadata": anything,
-        "response_format": anything,
+        "response_format": anything | formats,
+        "tools": anything,
+        "tool_choice": anything | st.sampled_from(["auto", "required"]),
+        "reasoning_effort": anything,
+        "store": anything,
+        "whatever": anything,
     },
 )
 
 
-async def answer(runtime: Runtime, body: dict[str, Any]) -> httpx.Response:
+items = st.lists(
+    st.fixed_dictionaries(
+        {},
+        optional={
+            "type": anything
+            | st.sampled_from(["message", "function_call", "function_call_output", "reasoning"]),
+            "role": st.sampled_from(["user", "assistant", "developer"]),
+            "content": texts | st.lists(anything, max_size=2),
+            "call_id": anything,
+            "name": anything,
+            "arguments": anything,
+            "output": anything,
+        },
+    ),
+    max_size=4,
+)
+responses = st.fixed_dictionaries(
+    {"input": items | anything | st.just("Why?")},
+    optional={
+        "instructions": anything,
+        "max_output_tokens": numbers,
+        "text": anything | st.fixed_dictionaries({"format": formats}),
+        "stream": st.booleans(),
+        "background": anything,
+        "metadata": anything,
+        "tools": anything,
+        "plato": plato,
+    },
+)
+completions = st.fixed_dictionaries(
+    {"prompt": texts | anything},
+    optional={
+        "max_tokens": numbers,
+        "stream": st.booleans(),
+        "echo": anything,
+        "suffix": anything,
+        "logprobs": anything,
+        "response_format": formats,
+    },
+)
+asked = st.one_of(
+    st.tuples(st.just(CHAT), bodies),
+    st.tuples(st.just("/v1/responses"), responses),
+    st.tuples(st.just("/v1/completions"), completions),
+)
+
+
+async def answer(runtime: Runtime, path: str, body: dict[str, Any]) -> httpx.Response:
     async with connect(runtime.service, runtime.settings) as http, asyncio.timeout(60):
-        return await http.post(CHAT, json=body)
+        return await http.post(path, json=body)
 
 
 @settings(
@@ -90,9 +169,10 @@ async def answer(runtime: Runtime, body: dict[str, Any]) -> httpx.Response:
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
-@given(body=bodies)
-async def test_is_answered_or_refused(runtime: Runtime, body: dict[str, Any]) -> None:
-    response = await answer(runtime, body)
+@given(asked=asked)
+async def test_is_answered_or_refused(runtime: Runtime, asked: tuple[str, dict[str, Any]]) -> None:
+    path, body = asked
+    response = await answer(runtime, path, body)
     shown = response.text
     told = json.dumps(body)
     # 504: the answer was not complete by its own deadline.
@@ -103,8 +183,7 @@ async def test_is_answered_or_refused(runtime: Runtime, body: dict[str, Any]) ->
         assert error["code"] != "internal_error", told
     else:
         assert "internal_error" not in shown, told
-        text = "".join(
-            choice["message"]["content"]
-            for choice in (response.json()["choices"] if not body.get("stream") else ())
-        )
-        assert "\ufffd" not in (shown if body.get("stream") else text), told
+        if path == CHAT and not body.get("stream"):
+            shown = response.json()["choices"][0]["message"]["content"]
+        if path == CHAT:
+            assert "\ufffd" not in shown, told

@@ -13,13 +13,14 @@ from typing import Any
 import httpx
 import pytest
 
+from plato import __version__
 from plato.api import app as app_module
 from plato.api import sse
 from plato.api.app import new_app
 from plato.api.body import MAX_BODY_BYTES
 from plato.api.service import RunService
 from plato.errors import InvalidRequestError, NodeFailedError, OverloadedError
-from plato.metrics.table import REQUEST_ERRORS_TOTAL
+from plato.metrics.table import IGNORED_PARAMETERS, REQUEST_ERRORS_TOTAL
 from plato.runs import NodeOutput, RunEvents, RunFailed, RunRequest, RunState
 from plato.runtime import Runtime
 from plato.settings import Settings
@@ -64,11 +65,25 @@ class BrokenService:
             raise self._error
 
 
-async def test_the_model_is_listed(http: httpx.AsyncClient) -> None:
-    (model,) = (await http.get("/v1/models")).json()["data"]
-    assert (await http.get(f"/v1/models/{model['id']}")).json() == model
+async def test_the_model_is_listed_with_its_modes(http: httpx.AsyncClient) -> None:
+    models = (await http.get("/v1/models")).json()["data"]
+    names = [model["id"] for model in models]
+    assert names == ["tiny", "tiny:plato", "tiny:skeleton", "tiny:sequential"]
+    for model in models:
+        assert (await http.get(f"/v1/models/{model['id']}")).json() == model
     refused = await http.get("/v1/models/meta/large")
     assert (refused.status_code, refused.json()["error"]["code"]) == (404, "model_not_found")
+
+
+async def test_a_server_says_what_it_is_and_allows(
+    http: httpx.AsyncClient, runtime: Runtime
+) -> None:
+    info = (await http.get("/v1/info")).json()
+    assert (info["version"], info["model"]) == (__version__, "tiny")
+    assert info["models"][0] == "tiny"
+    assert info["context_length"] == runtime.service.context_length
+    assert info["limits"]["max_nodes"] == runtime.settings.max_nodes
+    assert info["defaults"]["sampling"]["temperature"] == 0.0
 
 
 async def test_a_runtime_is_alive_and_ready(http: httpx.AsyncClient) -> None:
@@ -117,8 +132,8 @@ async def test_a_service_that_does_not_answer_is_not_ready(
     ("method", "path", "status", "allowed"),
     [
         ("GET", "/v2/runs", 404, None),
-        ("GET", CHAT, 405, {"POST"}),
-        ("PUT", f"{RUNS}/x", 405, {"GET", "HEAD", "DELETE"}),
+        ("GET", CHAT, 405, {"POST", "HEAD", "OPTIONS"}),
+        ("PUT", f"{RUNS}/x", 405, {"GET", "DELETE", "HEAD", "OPTIONS"}),
     ],
 )
 async def test_an_unknown_path_and_a_wrong_method_are_named(
@@ -174,6 +189,24 @@ async def test_errors_are_counted_by_their_codes(runtime: Runtime) -> None:
         "context_length_exceeded": 2,
         "run_not_found": 1,
     }
+
+
+@pytest.mark.parametrize("path", [CHAT, RUNS])
+async def test_ignored_parameters_are_reported_and_counted(runtime: Runtime, path: str) -> None:
+    recorder = MemoryRecorder()
+    async with connect(runtime.service, runtime.settings, recorder) as http:
+        answered = await http.post(path, json=short(verbosity="low", whatever=1))
+    assert answered.json()["plato"]["ignored"] == ["verbosity", "whatever"]
+    assert recorder.totals(IGNORED_PARAMETERS, "parameter") == {"verbosity": 1, "other": 1}
+
+
+@pytest.mark.parametrize("path", [CHAT, RUNS])
+async def test_a_request_without_a_model_gets_the_only_one(
+    http: httpx.AsyncClient, path: str
+) -> None:
+    body = short()
+    del body["model"]
+    assert (await http.post(path, json=body)).json()["model"] == "tiny"
 
 
 @pytest.mark.parametrize("path", [CHAT, RUNS])

@@ -118,13 +118,28 @@ MANY = 200_000
         (short(stop=MANY * [1]), "'stop.0' should be"),
         (short(plato={"plan": MANY * [1]}), "'plato.plan.0' should be"),
         (short(plato={"plan": [{"title": "A", "dependencies": MANY * [""]}]}), "'plato.plan.0.dep"),
-        (short(**{3_000_000 * "k": 1}), "is not a known parameter"),
+        (short(plato={3_000_000 * "k": 1}), "is not a known parameter"),
+        (
+            short(messages=[{"role": "assistant", "tool_calls": MANY * [1]}]),
+            "'messages.0.tool_calls.0' should be",
+        ),
         (
             short(messages=[{"role": "user", "content": [{"type": 3_000_000 * "t"}]}]),
             "send parts of type 'text'",
         ),
     ],
-    ids=["unknown", "metadata", "messages", "parts", "stop", "plan", "needs", "name", "type"],
+    ids=[
+        "unknown",
+        "metadata",
+        "messages",
+        "parts",
+        "stop",
+        "plan",
+        "needs",
+        "name",
+        "calls",
+        "type",
+    ],
 )
 async def test_a_wrong_body_is_refused_soon_and_in_short(body: dict[str, Any], says: str) -> None:
     text = json.dumps(body)
@@ -136,3 +151,26 @@ async def test_a_wrong_body_is_refused_soon_and_in_short(body: dict[str, Any], s
     assert says in refused.value.message
     assert len(refused.value.message) < 2000
     assert len(refused.value.param or "") < 200
+
+
+@pytest.mark.parametrize(
+    "hints",
+    [
+        {3_000_000 * "k": 1},
+        {"messages": [{"role": "user", "content": "?", f"k{i}": MANY * [1]} for i in range(5)]},
+        {
+            "messages": [
+                {"role": "user", "content": "?", **{f"k{i}-{n}": 1 for n in range(390)}}
+                for i in range(500)
+            ]
+        },
+    ],
+    ids=["name", "values", "names"],
+)
+async def test_long_hints_are_ignored_soon_and_in_short(hints: dict[str, Any]) -> None:
+    text = json.dumps(short(**hints))
+    began = time.process_time()
+    ignored = parse_request(text).ignored
+    assert time.process_time() - began < 4
+    assert len(ignored) <= 32
+    assert all(len(name) <= 64 for name in ignored)

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import json
+import time
 from dataclasses import replace
 from typing import Any
 
 import pytest
-from starlette.requests import Request
 
 from plato.api.requests import (
     parse_request,
     random_seed,
-    tenant_of,
     to_run_request,
     validate_request,
 )
@@ -153,6 +152,35 @@ def test_a_top_k_of_minus_one_keeps_all() -> None:
     assert run_request(top_k=-1).sampling.top_k == 0
 
 
+def test_metadata_is_kept_with_the_time_of_the_request() -> None:
+    before = time.time()
+    request = run_request(metadata={"ticket": "7"}, store=True)
+    assert request.metadata == (("ticket", "7"),)
+    assert before <= request.created_unix_s <= time.time()
+
+
+def test_ignored_parameters_are_noted() -> None:
+    assert run_request(verbosity="low", whatever=1).ignored == ("verbosity", "whatever")
+
+
+@pytest.mark.parametrize("model", [None, ""])
+def test_a_request_without_a_model_gets_the_only_one(model: str | None) -> None:
+    assert run_request(model=model) == run_request()
+
+
+@pytest.mark.parametrize("mode", ["plato", "skeleton", "sequential"])
+def test_the_name_of_the_model_can_choose_the_mode(mode: str) -> None:
+    named = run_request(model=f"tiny:{mode}")
+    assert named == run_request(plato={"mode": mode})
+    assert named == run_request(model=f"tiny:{mode}", plato={"mode": mode})
+
+
+@pytest.mark.parametrize("model", ["tiny:fast", "tiny:auto", "big:plato", ":plato", "tiny:plato:"])
+def test_other_names_are_not_found(model: str) -> None:
+    with pytest.raises(InvalidRequestError, match="does not exist here"):
+        run_request(model=model)
+
+
 def test_another_model_is_not_found() -> None:
     with pytest.raises(
         InvalidRequestError, match="'big' does not exist here; use 'tiny'"
@@ -237,15 +265,3 @@ def test_fields_that_are_wrong_are_refused_in_the_words_for_a_body() -> None:
     assert as_fields.value.message == in_body.value.message
     with pytest.raises(InvalidRequestError, match="JSON"):
         validate_request({**fields, "seed": object()})
-
-
-def test_clients_are_told_apart_by_their_keys() -> None:
-    def tenant(**headers: str) -> str:
-        fields = [(name.encode(), value.encode()) for name, value in headers.items()]
-        return tenant_of(Request({"type": "http", "headers": fields}))
-
-    assert tenant() == tenant(authorization="Bearer ") == ""
-    one, other = tenant(authorization="Bearer one"), tenant(authorization="Bearer other")
-    assert one != other
-    assert one == tenant(authorization="Bearer one")
-    assert "one" not in one

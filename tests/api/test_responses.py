@@ -1,329 +1,252 @@
-"""Responses as the official `openai` package reads them."""
+"""`/v1/responses` over a real runtime, through the official `openai` client."""
 
 from __future__ import annotations
 
 import json
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import replace
-from http.server import BaseHTTPRequestHandler, HTTPServer
+from collections.abc import AsyncIterator
 from typing import Any
 
+import httpx
+import jsonschema
 import openai
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from openai.types.chat import ChatCompletion, ChatCompletionChunk
+import pytest_asyncio
+from openai import AsyncOpenAI
+from openai.types.responses import Response
+from openai.types.responses.response_stream_event import ResponseStreamEvent
+from pydantic import TypeAdapter
 
-from plato.api import sse
-from plato.api.errors import error_body
-from plato.api.requests import parse_request
-from plato.api.responses import ChatResponse, describe_event, read_event
-from plato.engine import FinishReason, SamplingParams
-from plato.errors import NodeFailedError, OverloadedError
-from plato.runs import (
-    Answer,
-    AnswerFinish,
-    Event,
-    EventId,
-    Length,
-    Mode,
-    ModeChosen,
-    Node,
-    NodeFinished,
-    NodeOutput,
-    NodePlanned,
-    NodeReport,
-    NodeStarted,
-    NodeState,
-    PlanFinished,
-    PlanReport,
-    RunFailed,
-    RunFinished,
-    RunReport,
-)
+from plato.runtime import Runtime
+from tests.api.asking import CHAT, PLAN, QUESTION, RUNS, server_sent
+from tests.api.test_app import BrokenService
+from tests.serving import connect
 
-NODES = (
-    NodeReport(1, "Sun", (), NodeState.DONE, tokens=30, finish=FinishReason.STOP),
-    NodeReport(2, "Wind", (1,), NodeState.DONE, sees=(1,), tokens=20, finish=FinishReason.LENGTH),
-)
-PLAN = PlanReport("model", 2, tokens=12, steps=9, started_s=0.25, finished_s=1.0)
-REPORT = RunReport(
-    run_id="r1",
-    requested_mode=Mode.AUTO,
-    mode=Mode.PLATO,
-    reason="two parts",
-    plan=PLAN,
-    nodes=NODES,
-    prompt_tokens=200,
-    cached_tokens=150,
-    output_tokens=50,
-    duration_s=3.0,
-    sampling=SamplingParams(
-        temperature=0.7,
-        top_p=0.9,
-        seed=7,
-        repetition_penalty=1.1,
-        logit_bias=((5, -100.0),),
-        top_k=40,
-        min_p=0.05,
-        presence_penalty=-0.5,
-        frequency_penalty=0.25,
-    ),
-    first_text_s=0.5,
-    answer_tokens=50,
-    degraded=("context store",),
-)
+# One event loop for all tests of the API: the model is loaded once.
+pytestmark = pytest.mark.asyncio(loop_scope="package")
+
+PATH = "/v1/responses"
+EVENT: TypeAdapter[Any] = TypeAdapter(ResponseStreamEvent)
+TEXT = "Why is the sea salty?"
+PLATO = {"plato": {"mode": "plato", "plan": PLAN}}
+LONG = {"mode": "sequential", "exact_lengths": True}
 
 
-def answer(finish: AnswerFinish) -> Answer:
-    return Answer("Hi", replace(REPORT, finish_reason=finish))
+def asked(**fields: Any) -> dict[str, Any]:
+    return {"input": TEXT, **PLATO, **fields}
 
 
-def test_a_completion_is_openais() -> None:
-    text = ChatResponse("r1", "tiny", created=5).completion(answer("length"))
-    completion = ChatCompletion.model_validate_json(text, strict=True)
-    assert completion.id == "chatcmpl-r1"
-    assert completion.created == 5
-    assert completion.model == "tiny"
-    assert completion.choices[0].message.content == "Hi"
-    assert completion.choices[0].finish_reason == "length"
-    usage = completion.usage
-    assert usage is not None
-    assert (usage.prompt_tokens, usage.completion_tokens, usage.total_tokens) == (200, 62, 262)
-    assert usage.prompt_tokens_details is not None
-    assert usage.prompt_tokens_details.cached_tokens == 150
-    assert usage.completion_tokens_details is not None
-    assert usage.completion_tokens_details.reasoning_tokens == 12
+@pytest_asyncio.fixture(loop_scope="package")
+async def client(http: httpx.AsyncClient) -> AsyncIterator[AsyncOpenAI]:
+    base = "http://plato/v1"
+    # Its runs are those of its key.
+    http.headers["Authorization"] = "Bearer any"
+    async with AsyncOpenAI(base_url=base, api_key="any", http_client=http, max_retries=0) as made:
+        yield made
 
 
-def test_a_completion_tells_how_the_run_went() -> None:
-    plato = json.loads(ChatResponse("r1", "tiny").completion(answer("stop")))["plato"]
-    assert plato["run"] == "r1"
-    assert (plato["mode"], plato["requested_mode"]) == ("plato", "auto")
-    assert plato["reason"] == "two parts"
-    assert plato["plan"]["source"] == "model"
-    assert plato["plan"]["steps"] == 9
-    assert [node["title"] for node in plato["graph"]["nodes"]] == ["Sun", "Wind"]
-    assert plato["graph"]["nodes"][1]["dependencies"] == [1]
-    assert plato["graph"]["nodes"][1]["finish"] == "length"
-    assert plato["timings"] == {"duration_s": 3.0, "first_text_s": 0.5, "plan_s": 0.75}
-    assert plato["sampling"] == {
-        "temperature": 0.7,
-        "top_p": 0.9,
-        "top_k": 40,
-        "min_p": 0.05,
-        "repetition_penalty": 1.1,
-        "presence_penalty": -0.5,
-        "frequency_penalty": 0.25,
-        "seed": 7,
-    }
-    assert plato["cached_tokens"] == 150
-    assert plato["degraded"] == ["context store"]
+def events_of(response: httpx.Response) -> list[dict[str, Any]]:
+    """The events of a stream, each of which is one of OpenAI's."""
+    events = [json.loads(event["data"]) for event in server_sent(response)]
+    for event in events:
+        EVENT.validate_python(event)
+    return events
 
 
-def test_the_chunks_of_a_stream_are_openais() -> None:
-    response = ChatResponse("r1", "tiny", include_usage=True)
-    texts = [response.opening(), response.text("Hi"), response.closing(answer("stop"))]
-    chunks = [ChatCompletionChunk.model_validate_json(text, strict=True) for text in texts]
-    assert {chunk.id for chunk in chunks} == {"chatcmpl-r1"}
-    assert [chunk.choices[0].delta.role for chunk in chunks] == ["assistant", None, None]
-    assert [chunk.choices[0].delta.content for chunk in chunks] == ["", "Hi", None]
-    assert [chunk.choices[0].finish_reason for chunk in chunks] == [None, None, "stop"]
-    assert all(json.loads(text)["usage"] is None for text in texts)
-    usage = ChatCompletionChunk.model_validate_json(response.usage(answer("stop")), strict=True)
-    assert usage.choices == []
-    assert usage.usage is not None
-    assert usage.usage.total_tokens == 262
+def text_of(events: list[dict[str, Any]]) -> str:
+    return "".join(event.get("delta", "") for event in events)
 
 
-def test_chunks_say_nothing_of_usage_unless_asked() -> None:
-    response = ChatResponse("r1", "tiny")
-    chunk = json.loads(response.text("Hi"))
-    assert chunk["choices"] == [
-        {"index": 0, "delta": {"content": "Hi"}, "logprobs": None, "finish_reason": None}
+async def test_a_question_is_answered(client: AsyncOpenAI, http: httpx.AsyncClient) -> None:
+    response = await client.responses.create(input=TEXT, metadata={"ticket": "7"}, extra_body=PLATO)
+    assert (response.object, response.status, response.model) == ("response", "incomplete", "tiny")
+    assert response.incomplete_details is not None
+    assert response.incomplete_details.reason == "max_output_tokens"
+    assert response.metadata == {"ticket": "7"}
+    assert response.usage is not None
+    assert response.usage.output_tokens == 12
+    whole = (await http.post(CHAT, json={"messages": QUESTION, **PLATO})).json()
+    assert response.output_text == whole["choices"][0]["message"]["content"]
+    assert response.usage.input_tokens == whole["usage"]["prompt_tokens"]
+    again = await client.responses.retrieve(response.id)
+    assert again.to_dict() == response.to_dict()
+    run = (await http.get(f"{RUNS}/{response.id}")).json()
+    assert run["answer"] == response.output_text
+
+
+async def test_a_stream_has_openais_events(http: httpx.AsyncClient) -> None:
+    events = events_of(await http.post(PATH, json=asked(stream=True)))
+    kinds = [event["type"].removeprefix("response.") for event in events]
+    assert kinds[:4] == ["created", "in_progress", "output_item.added", "content_part.added"]
+    assert set(kinds[4:-4]) == {"output_text.delta"}
+    assert kinds[-4:] == [
+        "output_text.done",
+        "content_part.done",
+        "output_item.done",
+        "incomplete",
     ]
-    assert "usage" not in chunk
-    assert "plato" not in chunk
-    closing = json.loads(response.closing(answer("stop")))
-    assert closing["choices"][0]["delta"] == {}
-    assert closing["plato"]["timings"]["first_text_s"] == 0.5
+    numbers = [event["sequence_number"] for event in events]
+    assert numbers == sorted(set(numbers))
+    text = text_of(events)
+    assert events[-4]["text"] == events[-2]["item"]["content"][0]["text"] == text
+    response = events[-1]["response"]
+    assert response == (await http.get(f"{PATH}/{response['id']}")).json()
+    assert text == (await http.post(PATH, json=asked())).json()["output"][0]["content"][0]["text"]
+
+
+async def test_the_clients_own_stream_ends_with_the_response(client: AsyncOpenAI) -> None:
+    form: Any = {"type": "json_schema", "name": "sea", "schema": {"enum": ["red", "dead"]}}
+    async with client.responses.stream(model="tiny", input=TEXT, text={"format": form}) as stream:
+        async for _ in stream:
+            pass
+        assert (await stream.get_final_response()).output_text in ('"red"', '"dead"')
+
+
+async def test_an_answer_goes_on_in_the_background(client: AsyncOpenAI) -> None:
+    response = await client.responses.create(input=TEXT, background=True, extra_body=PLATO)
+    assert (response.status, response.output) == ("in_progress", [])
+    events = [event async for event in await client.responses.retrieve(response.id, stream=True)]
+    assert events[-1].type == "response.incomplete"
+    ended = await client.responses.retrieve(response.id)
+    assert (ended.status, ended.output_text) == ("incomplete", text_of(_dumped(events)))
+
+
+def _dumped(events: list[Any]) -> list[dict[str, Any]]:
+    return [event.to_dict() for event in events]
+
+
+async def test_a_stream_in_the_background_resumes_behind_any_character(
+    http: httpx.AsyncClient,
+) -> None:
+    events = events_of(await http.post(PATH, json=asked(stream=True, background=True)))
+    location = f"{PATH}/{events[0]['response']['id']}"
+    text = text_of(events)
+    for after in range(events[-1]["sequence_number"]):
+        params = {"stream": "true", "starting_after": str(after)}
+        rest = events_of(await http.get(location, params=params))
+        assert all(event["sequence_number"] > after for event in rest)
+        assert rest[-1] == events[-1]
+        assert text_of(rest) == text[max(0, after - 3) :]
+
+
+@pytest.mark.parametrize("after", ["x", "-1", "1.5", "9" * 50])
+async def test_a_number_that_is_none_is_refused(http: httpx.AsyncClient, after: str) -> None:
+    params = {"stream": "true", "starting_after": after}
+    refused = await http.get(f"{PATH}/resp_x", params=params)
+    assert (refused.status_code, refused.json()["error"]["param"]) == (400, "starting_after")
+
+
+async def test_a_response_in_the_background_is_cancelled(
+    client: AsyncOpenAI, http: httpx.AsyncClient
+) -> None:
+    options = {"plato": LONG, "max_tokens": 1500}
+    response = await client.responses.create(input=TEXT, background=True, extra_body=options)
+    cancelled = await client.responses.cancel(response.id)
+    assert cancelled.status == "cancelled"
+    events = events_of(await http.get(f"{PATH}/{response.id}", params={"stream": "true"}))
+    assert events[-1]["type"] == "response.failed"
+    assert events[-1]["response"]["status"] == "cancelled"
+    with pytest.raises(openai.NotFoundError):
+        await client.responses.retrieve("resp_none")
+
+
+async def test_an_error_in_mid_stream_is_a_failed_response(runtime: Runtime) -> None:
+    broken = BrokenService(runtime.service, KeyError("/etc/secret"), begun=True)
+    async with connect(broken, runtime.settings) as http:
+        events = events_of(await http.post(PATH, json=asked(stream=True)))
+    assert events[-1]["type"] == "response.failed"
+    assert events[-1]["response"]["error"]["code"] == "server_error"
+    assert "secret" not in json.dumps(events)
+
+
+async def test_a_conversation_with_calls_is_read_as_text(http: httpx.AsyncClient) -> None:
+    call = {"type": "function_call", "call_id": "c1", "name": "depth", "arguments": "{}"}
+    items = [
+        {"role": "user", "content": [{"type": "input_text", "text": "How deep?"}]},
+        {"type": "reasoning", "id": "r1", "summary": []},
+        {"type": "message", "role": "assistant", "content": "Let me see.", "id": "m1"},
+        call,
+        {**call, "call_id": "c2"},
+        {"type": "function_call_output", "call_id": "c1", "output": "11 km"},
+        {"type": "custom_tool_call_output", "call_id": "c2", "output": "11 km"},
+    ]
+    body = {"input": items, "instructions": "Be brief.", "max_output_tokens": 4}
+    body["plato"] = {"mode": "sequential", "prompts": True}
+    response = (await http.post(PATH, json=body)).json()
+    prompt = response["plato"]["graph"]["nodes"][0]["prompt"]
+    parts = ["Be brief.", "How deep?", "Let me see.\n\nCall depth({})\n\nCall depth({})"]
+    parts.append("Result of depth:\n11 km\n\nResult of depth:\n11 km")
+    assert [part for part in parts if part not in prompt] == []
+
+
+async def test_an_answer_under_a_schema(http: httpx.AsyncClient) -> None:
+    schema = {
+        "type": "object",
+        "properties": {"salty": {"type": "boolean"}},
+        "required": ["salty"],
+        "additionalProperties": False,
+    }
+    form = {"type": "json_schema", "name": "sea", "strict": True, "schema": schema}
+    answered = await http.post(PATH, json={"input": TEXT, "text": {"format": form}})
+    response = Response.model_validate(answered.json())
+    assert response.status == "completed"
+    jsonschema.validate(json.loads(response.output_text), schema)
+
+
+async def test_hints_are_reported(http: httpx.AsyncClient) -> None:
+    body = asked(
+        reasoning={"effort": "low"},
+        text={"verbosity": "low"},
+        tools=[{"type": "web_search"}],
+        include=["reasoning.encrypted_content"],
+        truncation="auto",
+    )
+    response = (await http.post(PATH, json=body)).json()
+    assert response["plato"]["ignored"] == [
+        "include",
+        "reasoning",
+        "text.verbosity",
+        "tools",
+        "truncation",
+    ]
 
 
 @pytest.mark.parametrize(
-    ("event", "expected"),
+    ("fields", "param"),
     [
-        (ModeChosen("r1", 1.0, Mode.PLATO), {"type": "mode_chosen", "mode": "plato"}),
-        (NodePlanned("r1", 1.0, Node(2, "W", (1,))), {"type": "node_planned"}),
-        (PlanFinished("r1", 1.0, PLAN), {"type": "plan_finished", "reason": None}),
+        ({"input": None}, "input"),
+        ({"input": []}, "input"),
+        ({"input": " "}, "input"),
+        ({"input": [{"type": "item_reference", "id": "x"}]}, "input"),
+        ({"input": [{"role": "robot", "content": "x"}]}, "input.0.role"),
+        ({"input": [{"role": "user", "content": [{"type": "input_image"}]}]}, "input.0.content"),
+        ({"input": [{"role": "assistant", "content": "x"}]}, "input"),
         (
-            NodeStarted("r1", 1.0, 2, 0, NODES[1]),
-            {"type": "node_started", "number": 2, "attempt": 0},
+            {"input": [{"type": "function_call", "call_id": "c"}]},
+            "input.0.tool_calls.0.function.name",
         ),
         (
-            NodeOutput("r1", 1.0, 2, 0, 4, (7, 8), " hm", text="hm", text_offset=9),
-            {
-                "type": "node_output",
-                "offset": 4,
-                "tokens": [7, 8],
-                "node_text": " hm",
-                "text": "hm",
-                "text_offset": 9,
-            },
+            {"input": [{"role": "robot", "content": "x"}], "instructions": "Be brief."},
+            "input.0.role",
         ),
+        ({"previous_response_id": "resp_x"}, "previous_response_id"),
+        ({"conversation": "conv_x"}, "conversation"),
+        ({"tool_choice": "required"}, "tool_choice"),
+        ({"max_output_tokens": 0}, "max_output_tokens"),
+        ({"text": {"format": {"type": "xml"}}}, "text.format.type"),
         (
-            NodeFinished("r1", 1.0, 2, FinishReason.STOP, NODES[1]),
-            {"type": "node_finished", "finish": "stop"},
+            {"text": {"format": {"type": "json_schema", "schema": {"type": "shape"}}}, "plato": {}},
+            "text.format",
         ),
+        ({"text": {"format": {"type": "json_object"}}}, "plato.mode"),
+        ({"plato": {"speed": 1}}, "plato.speed"),
+        ({"stream": True, "plato": {"events": True}}, "plato.events"),
+        ({"input": [{"type": ["message"]}]}, "input"),
+        ({"input": [5]}, "input"),
     ],
 )
-def test_what_happens_to_a_part_travels_in_a_chunk_without_text(
-    event: Any, expected: dict[str, Any]
+async def test_what_cannot_be_honoured_is_refused(
+    http: httpx.AsyncClient, fields: dict[str, Any], param: str
 ) -> None:
-    text = ChatResponse("r1", "tiny").event(event)
-    assert text is not None
-    chunk = ChatCompletionChunk.model_validate_json(text, strict=True)
-    assert chunk.choices[0].delta.content is None
-    sent = json.loads(text)["plato"]["event"]
-    assert sent.items() >= {**expected, "run": "r1", "at_s": 1.0}.items()
-
-
-def test_the_parts_of_an_event_keep_their_fields() -> None:
-    node = Node(2, "W", (1,), length=Length.SHORT)
-    text = ChatResponse("r1", "tiny").event(NodePlanned("r1", 1.0, node))
-    assert json.loads(text or "")["plato"]["event"]["node"] == {
-        "number": 2,
-        "title": "W",
-        "dependencies": [1],
-        "max_tokens": None,
-        "length": "short",
-    }
-
-
-ENDS = (RunFinished("r1", 1.0, REPORT), RunFailed.of(OverloadedError("full"), "r1"))
-
-
-@pytest.mark.parametrize("end", ENDS)
-def test_the_end_of_a_run_is_no_event_of_a_part(end: Event) -> None:
-    assert ChatResponse("r1", "tiny").event(end) is None
-
-
-KINDS = (ModeChosen, NodePlanned, PlanFinished, NodeStarted, NodeOutput, NodeFinished)
-
-
-@pytest.mark.parametrize("kind", KINDS)
-@settings(deadline=None, max_examples=50)
-@given(data=st.data())
-def test_an_event_that_was_described_can_be_read_again(
-    kind: type[Event], data: st.DataObject
-) -> None:
-    natural = st.integers(0, 2**53)
-    event = replace(
-        data.draw(st.from_type(kind)), id=data.draw(st.builds(EventId, natural, natural))
-    )
-    sent = json.loads(json.dumps(describe_event(event)))
-    # By their texts: ids are not compared otherwise, and NaN is not equal to itself.
-    assert repr(read_event(sent)) == repr(event)
-
-
-def test_an_event_of_another_release_is_read_as_far_as_it_is_known() -> None:
-    sent = describe_event(ModeChosen("r1", 1.0, Mode.PLATO)) or {}
-    assert read_event({**sent, "cost": 5}) == ModeChosen("r1", 1.0, Mode.PLATO)
-    assert read_event({**sent, "type": "node_paused"}) is None
-
-
-@contextmanager
-def server(
-    status: int, headers: dict[str, str], *pieces: bytes
-) -> Iterator[tuple[str, list[bytes]]]:
-    """Answers every POST with `pieces`; yields its address and the bodies it was sent."""
-    bodies: list[bytes] = []
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            bodies.append(self.rfile.read(int(self.headers["Content-Length"])))
-            self.send_response(status)
-            for name, value in headers.items():
-                self.send_header(name, value)
-            self.end_headers()
-            for piece in pieces:
-                self.wfile.write(piece)
-
-        def log_message(self, *args: Any) -> None:
-            pass
-
-    httpd = HTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=httpd.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{httpd.server_port}/v1", bodies
-    finally:
-        httpd.shutdown()
-        thread.join(timeout=5)
-        httpd.server_close()
-
-
-def client(url: str) -> openai.OpenAI:
-    return openai.OpenAI(base_url=url, api_key="none", max_retries=0, timeout=5)
-
-
-STREAM = {"Content-Type": sse.MEDIA_TYPE}
-
-
-def test_the_official_client_reads_a_whole_stream_and_its_request_is_understood() -> None:
-    response = ChatResponse("r1", "tiny", include_usage=True)
-    pieces = [
-        response.opening(),
-        response.event(NodeStarted("r1", 1.0, 2, 0, NODES[1])) or "",
-        response.text("Hi\n\n"),
-        response.text("you"),
-        response.closing(answer("stop")),
-        response.usage(answer("stop")),
-    ]
-    stream = [sse.PING, *map(sse.event, pieces), sse.DONE]
-    with server(200, STREAM, *stream) as (url, bodies), client(url) as api:
-        chunks = list(
-            api.chat.completions.create(
-                model="tiny",
-                messages=[{"role": "user", "content": "Why?"}],
-                stream=True,
-                stream_options={"include_usage": True},
-                temperature=0.5,
-                stop="END",
-                extra_body={"plato": {"mode": "plato", "events": True}},
-            )
-        )
-    assert "".join(c.choices[0].delta.content or "" for c in chunks if c.choices) == "Hi\n\nyou"
-    assert chunks[1].model_extra is not None
-    assert chunks[1].model_extra["plato"]["event"]["type"] == "node_started"
-    assert chunks[-2].choices[0].finish_reason == "stop"
-    assert chunks[-1].usage is not None
-    request = parse_request(bodies[0])
-    assert request.include_usage
-    assert request.options.mode is Mode.PLATO
-    assert request.options.events
-    assert request.stop == ["END"]
-
-
-def test_the_official_client_raises_on_an_error_in_mid_stream() -> None:
-    error = json.dumps(error_body(NodeFailedError("part 2 could not be decoded")))
-    pieces = [sse.event(ChatResponse("r1", "tiny").text("Hi")), sse.event(error)]
-    with server(200, STREAM, *pieces) as (url, _), client(url) as api:
-        stream = api.chat.completions.create(
-            model="tiny", messages=[{"role": "user", "content": "Why?"}], stream=True
-        )
-        assert next(stream).choices[0].delta.content == "Hi"
-        with pytest.raises(openai.APIError, match="part 2 could not be decoded"):
-            next(stream)
-
-
-def test_the_official_client_maps_a_refused_run_to_its_own_error() -> None:
-    body = json.dumps(error_body(OverloadedError("too many runs; try again later"))).encode()
-    with (
-        server(429, {"Content-Type": "application/json"}, body) as (url, _),
-        client(url) as api,
-        pytest.raises(openai.RateLimitError, match="too many runs") as caught,
-    ):
-        api.chat.completions.create(model="tiny", messages=[{"role": "user", "content": "Why?"}])
-    assert caught.value.code == "overloaded"
+    refused = await http.post(PATH, json=asked(**fields))
+    assert (refused.status_code, refused.json()["error"]["param"]) == (400, param)
+    assert "'messages" not in refused.json()["error"]["message"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from typing import Any
 
 import httpx
@@ -124,6 +125,17 @@ async def test_a_run_that_has_ended_is_not_cancelled(http: httpx.AsyncClient) ->
     assert (await http.delete(location)).json()["status"] == "done"
 
 
+async def test_a_run_says_when_and_what_was_asked(http: httpx.AsyncClient) -> None:
+    before = int(time.time())
+    location = await open_run(http, short(metadata={"ticket": "7"}, stop=["END"]))
+    await http.get(f"{location}/events")
+    run = (await http.get(location)).json()
+    assert before <= run["created"] <= time.time()
+    assert (run["question"], run["metadata"]) == ("Why is the sea salty?", {"ticket": "7"})
+    assert (run["options"]["mode"], run["options"]["stop"]) == ("plato", ["END"])
+    assert "\n\n".join(text.strip() for text in run["texts"].values()) == run["answer"]
+
+
 async def test_a_completion_is_a_run_too(http: httpx.AsyncClient) -> None:
     completion = (await http.post(CHAT, json=short())).json()
     run = (await http.get(f"{RUNS}/{completion['id']}")).json()
@@ -198,3 +210,58 @@ async def test_the_scheme_of_a_key_has_no_case(http: httpx.AsyncClient) -> None:
     for scheme, status in (("Bearer", 200), ("BEARER", 200), ("Basic", 404)):
         found = await http.get(location, headers={"Authorization": f"{scheme} one"})
         assert found.status_code == status
+
+
+LISTER = {"Authorization": "Bearer lister"}
+
+
+async def listed(http: httpx.AsyncClient, **query: str) -> dict[str, Any]:
+    found = await http.get(RUNS, params=query, headers=LISTER)
+    assert found.status_code == httpx.codes.OK
+    runs: dict[str, Any] = found.json()
+    return runs
+
+
+async def test_runs_are_listed_newest_first_page_by_page(http: httpx.AsyncClient) -> None:
+    http.headers.update(LISTER)
+    locations = []
+    for number in range(3):
+        fields = short(metadata={"number": str(number)})
+        locations.append(await open_run(http, fields))
+        await http.get(f"{locations[-1]}/events")
+    completion = (await http.post(CHAT, json=short())).json()
+    running = await open_run(http, long())
+    runs = await listed(http)
+    newest = [running, f"{RUNS}/{completion['plato']['run']}", *reversed(locations)]
+    assert [f"{RUNS}/{run['id']}" for run in runs["data"]] == newest
+    assert (runs["object"], runs["has_more"]) == ("list", False)
+    shown = runs["data"][2]
+    assert (shown["question"], shown["metadata"]) == ("Why is the sea salty?", {"number": "2"})
+    assert (shown["mode"], shown["created"]) == ("plato", pytest.approx(time.time(), abs=60))
+    first = await listed(http, limit="2", status="done")
+    assert [f"{RUNS}/{run['id']}" for run in first["data"]] == newest[1:3]
+    assert first["has_more"]
+    rest = await listed(http, before=first["data"][-1]["id"])
+    assert [f"{RUNS}/{run['id']}" for run in rest["data"]] == newest[3:]
+    assert (await listed(http, before=completion["id"]))["data"] == runs["data"][2:]
+    assert [run["status"] for run in (await listed(http, status="running"))["data"]] == ["running"]
+    await http.delete(running)
+    assert len((await listed(http, status="cancelled"))["data"]) == 1
+    assert (await listed(http, before="none"))["data"] == []
+
+
+@pytest.mark.parametrize("query", [{"limit": "0"}, {"limit": "x"}, {"status": "x"}, {"page": "2"}])
+async def test_a_list_of_something_else_is_refused(
+    http: httpx.AsyncClient, query: dict[str, str]
+) -> None:
+    refused = await http.get(RUNS, params=query, headers=LISTER)
+    assert refused.status_code == httpx.codes.BAD_REQUEST
+    assert refused.json()["error"]["param"] == next(iter(query))
+
+
+@pytest.mark.hostile
+async def test_runs_are_listed_for_their_own_key_alone(http: httpx.AsyncClient) -> None:
+    await open_run(http, short())
+    assert (await http.get(RUNS)).status_code == httpx.codes.UNAUTHORIZED
+    other = await http.get(RUNS, headers={"Authorization": "Bearer nobody's"})
+    assert other.json()["data"] == []

@@ -36,7 +36,14 @@ from plato.runs import (
 from plato.runs.composer import Composer
 
 REQUEST = RunRequest(
-    "run-1", (Message("user", "?"),), Mode.PLATO, SamplingParams(), max_nodes=8, deadline_s=60.0
+    "run-1",
+    (Message("user", "?"),),
+    Mode.PLATO,
+    SamplingParams(),
+    max_nodes=8,
+    deadline_s=60.0,
+    metadata=(("ticket", "7"),),
+    created_unix_s=1_790_000_000.5,
 )
 ANSWER = "first\n\nsécond"
 
@@ -104,13 +111,23 @@ def run_after(*events: RunEvent) -> RunObject:
 
 def test_a_run_that_has_just_begun_shows_what_was_asked() -> None:
     run = run_after()
-    assert (run.id, run.status, run.answer) == ("run-1", "running", "")
+    assert (run.id, run.status, run.answer, run.texts) == ("run-1", "running", "", {})
+    assert (run.created, run.question, run.metadata) == (1_790_000_000, "?", {"ticket": "7"})
+    assert run.options.model_dump() == {
+        "mode": Mode.PLATO,
+        "max_nodes": 8,
+        "max_tokens": None,
+        "stop": (),
+        "headings": False,
+        "deadline_s": 60.0,
+    }
     assert (run.plato.requested_mode, run.plato.graph.nodes) == (Mode.PLATO, ())
 
 
 def test_a_run_shows_how_far_it_is_and_at_the_end_everything() -> None:
     run = run_after(*whole()[:9])
     assert (run.id, run.status, run.answer) == ("run-1", "running", "fi")
+    assert run.texts == {1: "fi", 2: "sécond"}
     assert (run.usage, run.finish_reason, run.error) == (None, None, None)
     assert len(run.plato.graph.nodes) == 2
     run = run_after(*whole())

@@ -59,35 +59,84 @@ def test_an_answer_of_an_earlier_turn_can_be_sent_back_as_the_client_dumps_it() 
         {"logprobs": False, "top_logprobs": 0},
         {"top_logprobs": None},
         {"response_format": {"type": "text"}},
-        {"parallel_tool_calls": True},
-        {"service_tier": "auto"},
-        {"service_tier": "default"},
+        {"parallel_tool_calls": False},
         {"reasoning_effort": None},
+        {"functions": [], "function_call": "auto"},
+        {"documents": [], "best_of": 1, "use_beam_search": False, "guided_json": None},
         {"modalities": ["text"]},
-        {"store": False},
+        {"store": True},
         {"user": "u1", "safety_identifier": "s1", "metadata": {"k": "v"}},
         {"stream": None, "stream_options": None, "plato": None, "stop": None},
         {"max_tokens": 5, "max_completion_tokens": 5},
         {"stream": True, "stream_options": {"include_usage": True, "include_obfuscation": False}},
     ],
 )
-def test_neutral_values_are_accepted(neutral: dict[str, Any]) -> None:
-    parse_request(body(**neutral))
+def test_neutral_values_are_accepted_without_a_word(neutral: dict[str, Any]) -> None:
+    assert parse_request(body(**neutral)).ignored == ()
+
+
+def test_a_request_may_leave_the_model_out() -> None:
+    assert parse_request(json.dumps({"messages": [QUESTION]})).model is None
+
+
+@pytest.mark.parametrize(
+    ("hints", "ignored"),
+    [
+        ({"reasoning_effort": "low", "verbosity": "high"}, ("reasoning_effort", "verbosity")),
+        ({"service_tier": "flex", "prompt_cache_key": "k"}, ("prompt_cache_key", "service_tier")),
+        ({"prediction": {"type": "content", "content": "x"}}, ("prediction",)),
+        ({"typical_p": 0.5, "mirostat": 2, "body": 5}, ("body", "mirostat", "typical_p")),
+        ({"tools": [{"type": "function"}], "tool_choice": "auto"}, ("tools",)),
+        ({"tools": [{"type": "function"}], "tool_choice": "none"}, ("tools",)),
+        ({"functions": [{"name": "f"}]}, ("functions",)),
+        (
+            {"stream": True, "stream_options": {"include_obfuscation": True}},
+            ("stream_options.include_obfuscation",),
+        ),
+        ({"messages": [{**QUESTION, "name": "Ann", "id": "m1"}]}, ("messages.id", "messages.name")),
+    ],
+)
+def test_hints_are_accepted_and_named(hints: dict[str, Any], ignored: tuple[str, ...]) -> None:
+    assert parse_request(body(**hints)).ignored == ignored
+
+
+@pytest.mark.hostile
+def test_few_ignored_parameters_are_named_however_many_there_are() -> None:
+    names = parse_request(body(**{f"{i:03}{'x' * 100}": 1 for i in range(200)})).ignored
+    assert len(names) == 32
+    assert (len(names[0]), names[0][:4], names[-1][:4]) == (64, "000x", "031x")
+
+
+def test_a_choice_of_tools_that_allows_text_is_accepted() -> None:
+    inner = {"mode": "auto", "tools": [{"type": "function", "function": {"name": "f"}}]}
+    parse_request(body(tool_choice={"type": "allowed_tools", "allowed_tools": inner}))
+    parse_request(body(tool_choice={"type": "allowed_tools", **inner}))
 
 
 @pytest.mark.parametrize(
     ("fields", "param", "code"),
     [
         ({"n": 2}, "n", "unsupported_value"),
-        ({"tools": [{"type": "function"}]}, "tools", "unsupported_value"),
+        ({"tools": {}}, "tools", "invalid_type"),
         ({"tool_choice": "required"}, "tool_choice", "unsupported_value"),
+        (
+            {"tool_choice": {"type": "function", "function": {"name": "f"}}},
+            "tool_choice",
+            "unsupported_value",
+        ),
+        (
+            {"tool_choice": {"type": "allowed_tools", "mode": "required", "tools": []}},
+            "tool_choice",
+            "unsupported_value",
+        ),
+        ({"function_call": {"name": "f"}}, "function_call", "unsupported_value"),
+        ({"guided_regex": "[a-z]+"}, "guided_regex", "unsupported_value"),
+        ({"documents": [{"text": "x"}]}, "documents", "unsupported_value"),
+        ({"best_of": 2}, "best_of", "unsupported_value"),
+        ({"model": 5}, "model", "invalid_type"),
         ({"logprobs": True}, "logprobs", "unsupported_value"),
-        ({"response_format": {"type": "json_object"}}, "response_format", "unsupported_value"),
-        ({"reasoning_effort": "low"}, "reasoning_effort", "unsupported_value"),
-        ({"store": True}, "store", "unsupported_value"),
-        ({"service_tier": "flex"}, "service_tier", "unsupported_value"),
-        ({"typical_p": 0.5}, "typical_p", "unknown_parameter"),
-        ({"body": 5}, "body", "unknown_parameter"),
+        ({"response_format": {"type": "xml"}}, "response_format.type", "invalid_value"),
+        ({"response_format": "json"}, "response_format", "invalid_type"),
         ({"plato": {"speed": 11}}, "plato.speed", "unknown_parameter"),
         ({"plato": {"mode": "fast"}}, "plato.mode", "invalid_value"),
         ({"plato": {"max_nodes": 1}}, "plato.max_nodes", "invalid_value"),
@@ -122,10 +171,13 @@ def test_neutral_values_are_accepted(neutral: dict[str, Any]) -> None:
         ({"messages": []}, "messages", "invalid_value"),
         ({"messages": [QUESTION, {"role": "assistant", "content": "B"}]}, "messages", None),
         ({"messages": [{"role": "user", "content": " \n"}]}, "messages", "invalid_value"),
-        ({"messages": [{"role": "user", "content": None}]}, "messages.0.content", "invalid_type"),
+        (
+            {"messages": [{"role": "user", "content": None}]},
+            "messages.0.content",
+            "missing_required_parameter",
+        ),
         ({"messages": [{"role": "user", "content": 5}]}, "messages.0.content", "invalid_type"),
         ({"messages": [{"role": "user"}]}, "messages.0.content", "missing_required_parameter"),
-        ({"messages": [{**QUESTION, "name": "Ann"}]}, "messages.0.name", "unsupported_value"),
         ({"messages": [{"role": "robot", "content": "?"}]}, "messages.0.role", "invalid_value"),
     ],
 )
@@ -169,18 +221,19 @@ def test_images_are_refused_in_words() -> None:
     assert "text only" in error.message
 
 
-def test_tool_messages_and_calls_are_refused_in_words() -> None:
-    result = {"role": "tool", "tool_call_id": "c", "content": "5"}
-    assert "tools are not supported" in refusal(messages=[result, QUESTION]).message
-    call = {"role": "assistant", "content": None, "tool_calls": [{"id": "c"}]}
-    error = refusal(messages=[QUESTION, call, QUESTION])
-    assert error.param == "messages.1.tool_calls"
-    assert "tools are not supported" in error.message
-
-
 def test_a_sequential_answer_has_no_plan() -> None:
     error = refusal(plato={"mode": "sequential", "plan": [{"title": "A"}, {"title": "B"}]})
     assert error.param == "plato.plan"
+
+
+def test_a_mode_in_the_name_of_the_model_counts_like_any_other() -> None:
+    plan = [{"title": "A"}, {"title": "B"}]
+    assert refusal(model="m:sequential", plato={"plan": plan}).param == "plato.plan"
+    error = refusal(model="m:sequential", plato={"mode": "plato"})
+    assert error.message == (
+        "'plato.mode' is 'plato', but the name of the model asks for 'sequential'; remove one of "
+        "them"
+    )
 
 
 def test_exact_lengths_need_a_length_for_everything() -> None:
@@ -201,7 +254,7 @@ def test_a_body_that_is_no_json_object_is_refused(text: str | bytes) -> None:
 
 
 def test_everything_that_is_wrong_is_named_in_one_error() -> None:
-    error = refusal(temperature=3, top_p=0, foo=1)
-    assert error.param == "temperature"
-    assert error.message.endswith("(also wrong: foo, top_p)")
+    error = refusal(temperature=3, top_p=0, n=2)
+    assert error.param == "n"
+    assert error.message.endswith("(also wrong: temperature, top_p)")
     assert str(error) == error.message

@@ -33,7 +33,7 @@ async def write_everything(store: RedisContextStore) -> None:
 async def test_every_key_has_a_ttl(redis_store, client):
     await write_everything(redis_store)
     keys = [key async for key in client.scan_iter()]
-    assert len(keys) == 9
+    assert len(keys) == 10
     for key in keys:
         assert 0 < await client.ttl(key) <= 60
 
@@ -44,7 +44,7 @@ async def test_every_key_of_a_tenant_lies_under_its_prefix(redis_store, client):
         await redis_store.put_run(run("b", tenant))
     keys = [key.decode() async for key in client.scan_iter()]
     assert all(key.startswith("plato:") for key in keys)
-    assert len([key for key in keys if key.startswith("plato:acme:")]) == 7
+    assert len([key for key in keys if key.startswith("plato:acme:")]) == 8
 
 
 async def test_a_write_starts_the_ttl_again(redis_store, client):
@@ -155,3 +155,11 @@ async def test_an_answer_can_be_read_after_the_model_was_replaced_but_not_by_oth
     assert await other.get_run("acme", "run-1") is None
     for store in (old, new, other):
         await store.close()
+
+
+async def test_runs_that_have_expired_are_not_listed(redis_store, client):
+    for name in ("one", "two", "three"):
+        await redis_store.put_run(run(name))
+    await client.delete(KEYS.run("acme", "two"))
+    assert len(await redis_store.list_runs("acme", limit=2)) == 2
+    assert await client.zcard(KEYS.created("acme")) == 2

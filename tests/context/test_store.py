@@ -1,6 +1,7 @@
 """What every context store does, in this process or in Valkey."""
 
 import asyncio
+from dataclasses import replace
 
 import pytest
 
@@ -221,3 +222,27 @@ async def test_kv_events_are_read_after_the_last_entry_that_was_seen(store):
     entries = await store.read_kv_events(last)
     assert [entry for _, entry in entries] == [b"5", b"6"]
     assert await store.read_kv_events(entries[0][0]) == entries[1:]
+
+
+def created(number, tenant="acme", **fields):
+    return replace(run(f"run-{number}", tenant), created_unix_s=100.0 + number, **fields)
+
+
+async def test_runs_are_listed_newest_first(store):
+    for number in (2, 1, 3):
+        await store.put_run(created(number))
+    await store.put_run(created(4, "other"))
+
+    async def listed(*arguments):
+        return [record.run_id for record in await store.list_runs("acme", *arguments)]
+
+    assert await listed() == ["run-3", "run-2", "run-1"]
+    assert await listed(None, 2) == ["run-3", "run-2"]
+    assert await listed("run-2") == ["run-1"]
+    assert await listed("run-1") == await listed("none") == []
+    assert await store.list_runs("nobody") == ()
+    # A change of an old run leaves it where it is.
+    await store.put_run(created(1, state="done"))
+    assert await listed() == ["run-3", "run-2", "run-1"]
+    (_, _, oldest) = await store.list_runs("acme")
+    assert oldest.state == "done"

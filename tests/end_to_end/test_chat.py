@@ -53,7 +53,11 @@ def test_an_answer_says_how_it_came_about(whole: Any, mode: str) -> None:
     visible = answer.usage.completion_tokens - info["plan"]["tokens"]
     assert visible == min(decoded, BUDGET), "what was cut is not counted"
     assert answer.usage.completion_tokens_details.reasoning_tokens == info["plan"]["tokens"]
-    assert answer.usage.prompt_tokens_details.cached_tokens == info["cached_tokens"]
+    # Billed is the question alone, whatever the parts were told.
+    assert answer.usage.prompt_tokens <= min(node["prompt_tokens"] for node in nodes)
+    assert info["usage"]["prompt_tokens"] == sum(
+        each["prompt_tokens"] for each in (info["plan"], *nodes)
+    )
     if mode in ("plato", "skeleton"):
         assert info["mode"] == mode
         assert len(nodes) >= 2
@@ -147,7 +151,8 @@ def test_max_tokens_and_stop_bound_the_composed_answer(client: OpenAI) -> None:
 
 
 def test_the_model_is_listed(client: OpenAI) -> None:
-    assert [model.id for model in client.models.list()] == ["small"]
+    names = [model.id for model in client.models.list()]
+    assert names == ["small", "small:plato", "small:skeleton", "small:sequential"]
     assert client.models.retrieve("small").id == "small"
     with pytest.raises(openai.NotFoundError):
         client.models.retrieve("large")
@@ -171,7 +176,7 @@ def test_the_model_is_listed(client: OpenAI) -> None:
             "plato.plan",
             "smaller",
         ),
-        ({"extra_body": {"no_such_thing": 1}}, 400, "no_such_thing", "remove"),
+        ({"extra_body": {"plato": {"no_such_thing": 1}}}, 400, "plato.no_such_thing", "remove"),
         (
             {"messages": [{"role": "user", "content": "word " * 9000}]},
             400,

@@ -13,9 +13,8 @@ import redis.asyncio
 from deployments.local import APP_NAME, LocalApp  # isort: skip
 from openai import OpenAI
 from ray import serve
-from starlette.requests import Request
 
-from plato.api.requests import tenant_of
+from plato.api.tenants import hashed_tenant
 from plato.context.redis import RedisContextStore
 from plato.ports import free_port
 from plato.settings import Settings
@@ -49,8 +48,7 @@ async def test_a_run_leaves_state_outputs_and_handles_with_a_ttl(app: LocalApp) 
         },
     )
     run = answer.plato["run"]
-    headers = [(b"authorization", b"Bearer test-key")]
-    tenant = tenant_of(Request({"type": "http", "headers": headers}))
+    tenant = hashed_tenant("test-key")
     owner: Any = serve.get_deployment_handle("StoreOwner", APP_NAME)
     url = await owner.url.remote()
     store = RedisContextStore(url)

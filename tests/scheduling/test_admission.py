@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from plato.errors import OverloadedError, PlatoError, UnavailableError
+from plato.errors import OverloadedError, PlatoError, RateLimitError, UnavailableError
 from plato.scheduling.admission import Admission
 
 pytestmark = pytest.mark.hostile
@@ -240,3 +240,22 @@ def test_whatever_comes_and_goes_the_bounds_hold_and_no_place_is_lost(
             assert (door.running, door.waiting) == (0, 0)
 
     asyncio.run(play())
+
+
+async def test_a_tenant_may_have_so_many_runs_and_no_more_wait() -> None:
+    door = admission(max_running=1, max_tenant=2)
+    inside, waiting = Guest(door, "loud"), Guest(door, "loud")
+    await settle()
+    assert (inside.inside, waiting.inside) == (True, False)
+    refused, other = Guest(door, "loud"), Guest(door, "quiet")
+    await settle()
+    assert isinstance(refused.error, RateLimitError)
+    assert refused.error.retry_after_s
+    assert other.error is None
+    await inside.leave()
+    await other.leave()
+    again = Guest(door, "loud")
+    await settle()
+    assert again.error is None
+    await waiting.leave()
+    await again.leave()

@@ -25,6 +25,7 @@ from plato.runs import (
     RunRequest,
 )
 from plato.runtime import LocalPool
+from plato.scheduling.ownership.journal import QUESTION_CHARS
 from tests.context import examples
 from tests.faults import FaultyStore
 from tests.scheduling.conftest import MakeScheduler
@@ -77,6 +78,18 @@ async def released(store: ContextStore, asked: RunRequest) -> int:
             await asyncio.sleep(0.01)
 
 
+async def test_only_the_beginning_of_the_question_is_kept_of_a_conversation(
+    make_scheduler: MakeScheduler, pool: LocalPool, store: ContextStore
+) -> None:
+    history = (Message("user", "Hi"), Message("assistant", "Hello"))
+    last = Message("user", "word " * 600)
+    asked = question(plan=parts((), ()), tenant=TENANT, messages=(*history, last))
+    await collect(make_scheduler(pool, store=store), asked)
+    record = await written(store, asked, "done")
+    (kept,) = unpack(RunRequest, record.request).messages
+    assert kept == Message("user", last.content[:QUESTION_CHARS])
+
+
 async def test_a_finished_run_is_there_for_others(
     make_scheduler: MakeScheduler, pool: LocalPool, store: ContextStore
 ) -> None:
@@ -93,8 +106,7 @@ async def test_a_finished_run_is_there_for_others(
     assert before <= record.created_unix_s <= time.time()
     stored = unpack(RunRequest, record.request)
     assert before <= stored.admitted_unix_s <= time.time()
-    # Its conversation is not kept.
-    expected = replace(asked, messages=(), fingerprint=scheduler.fingerprint)
+    expected = replace(asked, fingerprint=scheduler.fingerprint)
     assert replace(stored, admitted_unix_s=0.0) == expected
 
     outputs = await store.get_nodes(TENANT, asked.run_id)

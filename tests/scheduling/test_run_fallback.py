@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from plato.engine import EngineBusyError
+from plato.engine import EngineBusyError, SamplingParams
 from plato.errors import UnavailableError
 from plato.planning.protocol import PlanEnded
 from plato.prompting.model_tools import ModelTools
@@ -22,6 +22,7 @@ from plato.runs import (
     RunReport,
 )
 from plato.runtime import LocalPool
+from plato.scheduling.plan_phase import STRUCTURED
 from tests.scheduling.conftest import MakeScheduler
 from tests.scheduling.helpers import (
     ScriptedPlanner,
@@ -68,6 +69,22 @@ async def test_a_planner_that_raises(
     scheduler = make_scheduler(pool, planner=ScriptedPlanner(error))
     report = answered_sequentially(await collect(scheduler, question()))
     assert report.reason == reason
+
+
+async def test_an_answer_under_a_grammar_is_not_planned(
+    make_scheduler: MakeScheduler, tools: ModelTools
+) -> None:
+    pool, planner = ScriptedPool(tools), ScriptedPlanner(*parts((), ()))
+    sampling = SamplingParams(repetition_penalty=1.2)
+    asked = question(Mode.AUTO, grammar="start: /.*/", sampling=sampling)
+    report = answered_sequentially(await collect(make_scheduler(pool, planner=planner), asked))
+    assert report.reason == STRUCTURED
+    assert planner.requests == []
+    (request,) = pool.requests
+    assert request.grammar == "start: /.*/"
+    # Its punctuation is not penalised: texts and lists could not end otherwise.
+    exempt = {tools.tokenizer.decode((token,)) for token in request.sampling.penalty_exempt}
+    assert {'"', "}", '",', "]"} <= exempt
 
 
 @pytest.mark.parametrize("count", [0, 1])

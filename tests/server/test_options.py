@@ -64,4 +64,24 @@ def test_a_port_in_use_is_refused_even_if_its_server_would_share_it() -> None:
 
 def test_a_host_that_is_not_of_this_machine_is_refused() -> None:
     with pytest.raises(SettingsError, match=r"192\.0\.2\.1"):
-        ServeOptions.parse(["--host", "192.0.2.1", "--port", "0"]).bind()
+        ServeOptions.parse(["--host", "192.0.2.1", "--allow-anonymous", "--port", "0"]).bind()
+
+
+@pytest.mark.hostile
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1", "plato.example.org"])
+def test_other_machines_are_not_answered_without_keys(
+    host: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert f"everybody who reaches {host} could ask" in refused(["--host", host], capsys)
+    for allowed in ("--allow-anonymous", "api_keys=shop=0123456789abcdef", "tenant_header=X-T"):
+        assert ServeOptions.parse(["--host", host, allowed]).host == host
+
+
+@pytest.mark.parametrize("host", ["localhost", "127.0.0.1", "127.1.2.3", "::1"])
+def test_this_machine_is_answered_without_keys(host: str) -> None:
+    assert ServeOptions.parse(["--host", host]).host == host
+
+
+def test_keys_that_cannot_be_read_are_told_at_once(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "/nowhere" in refused(["api_keys_file=/nowhere"], capsys)
+    assert "less than 16 characters" in refused(["api_keys=shop=x"], capsys)

@@ -9,6 +9,7 @@ from typing import Any
 from tokenizers import Tokenizer
 
 from plato.engine.errors import EngineError, RequestRefusedError
+from plato.engine.grammar import parser_limits
 from plato.engine.tokenizer_config import TokenizerConfig
 
 
@@ -35,7 +36,7 @@ class GrammarCompiler:
                 n_vocab=self._vocabulary,
                 eos_token=self._tokenizer.token_id("eos_token"),
             )
-        matcher = Matcher(llguidance.LLMatcher(self._ll, grammar))
+        matcher = Matcher(llguidance.LLMatcher(self._ll, grammar, limits=parser_limits()))
         matcher.consume(emitted)
         return matcher
 

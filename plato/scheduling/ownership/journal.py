@@ -14,6 +14,8 @@ from plato.runs import BEFORE_ALL, EventId, NodeReport, RunEvent, RunState
 from plato.scheduling.ownership.lease import RunLease
 
 RECORD_DEADLINE_S = 1.0
+QUESTION_CHARS = 2000
+"""Of the question of a run that has ended."""
 
 
 class Journal:
@@ -42,7 +44,7 @@ class Journal:
             nodes=state.planned_nodes,
             plan_complete=state.plan_complete,
             request=pack(request),
-            created_unix_s=time.time(),
+            created_unix_s=request.created_unix_s or time.time(),
         )
         self._nodes: dict[int, NodeRecord] = {}
         """Finished nodes; bounded by the plan."""
@@ -140,8 +142,10 @@ class Journal:
         if not self.opened:
             self._recorded.set()
         elif not self._leaving:
-            # Nobody needs the conversation of a run that has ended.
-            request = pack(replace(self._state.request, messages=()))
+            # Nobody needs the conversation of a run that has ended, but people look for questions.
+            question = self._state.request.messages[-1]
+            kept = replace(question, content=question.content[:QUESTION_CHARS])
+            request = pack(replace(self._state.request, messages=(kept,)))
             self._update(state=outcome, request=request)
             self._writes.submit(self._lease.release)
         self._closed = True

@@ -9,7 +9,16 @@ from contextlib import aclosing, suppress
 
 from plato.context import ContextStore
 from plato.errors import UnavailableError
-from plato.runs import BEFORE_ALL, EventId, RunEvents, RunFailed, RunFinished, RunSnapshot, RunState
+from plato.runs import (
+    BEFORE_ALL,
+    EventId,
+    RunEvents,
+    RunFailed,
+    RunFinished,
+    RunOverview,
+    RunSnapshot,
+    RunState,
+)
 from plato.scheduling.ownership.lease import RunLease
 from plato.scheduling.ownership.stored_runs import StoredRuns, scheduler_name
 from plato.scheduling.run import Run
@@ -123,6 +132,16 @@ class RunRegistry:
         run = self.find(tenant, run_id)
         state = run.state if run is not None else await self._stored.state(tenant, run_id)
         return RunSnapshot(state.request, state.events())
+
+    async def overviews(
+        self, tenant: str, before: str | None = None, limit: int = 20, status: str | None = None
+    ) -> tuple[RunOverview, ...]:
+        """The newest runs of a tenant in the store, with `status` if it is given, newest first.
+
+        With `before`, those that are older than that run. Raises `UnavailableError` if the store is
+        unreachable.
+        """
+        return await self._stored.overviews(tenant, before, limit, status)
 
     async def owner(self, tenant: str, run_id: str) -> str | None:
         """Name of the scheduler that drives a run; `None` if it has ended. Raises as `follow`."""

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import logging
+from contextlib import suppress
 
 from plato.context import ContextStore, NodeRecord
 from plato.context.records import UnreadableRecordError, unpack, unpack_events
 from plato.engine import FinishReason
 from plato.errors import PlatoError, RunNotFoundError, UnavailableError
-from plato.runs import BEFORE_ALL, EventId, NodeOutput, RunEvents, RunRequest, RunState
+from plato.runs import BEFORE_ALL, EventId, NodeOutput, RunEvents, RunOverview, RunRequest, RunState
 
 logger = logging.getLogger(__name__)
+
+MAX_LISTED = 2000
+"""Runs that are looked at for one list."""
 
 
 class StoredRuns:
@@ -55,6 +59,30 @@ class StoredRuns:
         if state.ended is None and record.state != "running":
             raise self._evicted(run_id)
         return state
+
+    async def overviews(
+        self, tenant: str, before: str | None, limit: int, status: str | None
+    ) -> tuple[RunOverview, ...]:
+        """The newest runs of a tenant; see `RunRegistry.overviews`."""
+        found: list[RunOverview] = []
+        scanned = 0
+        while len(found) < limit and scanned < MAX_LISTED:
+            records = await self._store.list_runs(tenant, before, limit)
+            for record in records:
+                if status in (None, record.state):
+                    with suppress(UnreadableRecordError):
+                        request = unpack(RunRequest, record.request)
+                        found.append(RunOverview(request, record.mode, record.state))
+            if not records:
+                break
+            scanned += len(records)
+            before = records[-1].run_id
+        if not found and not self._store.available:
+            raise UnavailableError(
+                "the context store is unreachable, so runs cannot be listed; try again",
+                retry_after_s=2.0,
+            )
+        return tuple(found[:limit])
 
     async def owner(self, tenant: str, run_id: str) -> str | None:
         """The scheduler that drives a run; `None` if it has ended. Raises as `require`."""

@@ -1,0 +1,51 @@
+"""The events of a run as JSON, and back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import TypeAdapter
+
+from plato.runs import (
+    Event,
+    EventId,
+    ModeChosen,
+    NodeFinished,
+    NodeOutput,
+    NodePlanned,
+    NodeStarted,
+    PlanFinished,
+    RunEvent,
+)
+
+_EVENT_TYPES: dict[type[Event], str] = {
+    ModeChosen: "mode_chosen",
+    NodePlanned: "node_planned",
+    PlanFinished: "plan_finished",
+    NodeStarted: "node_started",
+    NodeOutput: "node_output",
+    NodeFinished: "node_finished",
+}
+_EVENT_KINDS = {name: kind for kind, name in _EVENT_TYPES.items()}
+_ADAPTERS: dict[type[Event], TypeAdapter[Any]] = {kind: TypeAdapter(kind) for kind in _EVENT_TYPES}
+
+
+def describe_event(event: Event) -> dict[str, Any] | None:
+    """An event as JSON values with its `type`; None for the end of a run, reported elsewhere."""
+    kind = type(event)
+    if kind not in _EVENT_TYPES:
+        return None
+    fields: dict[str, Any] = _ADAPTERS[kind].dump_python(event, mode="json")
+    run_id = fields.pop("run_id")
+    return {"type": _EVENT_TYPES[kind], "run": run_id, **fields, "id": str(event.id)}
+
+
+def read_event(described: Mapping[str, Any]) -> RunEvent | None:
+    """The inverse of `describe_event`; None for an unknown type."""
+    kind = _EVENT_KINDS.get(described["type"])
+    if kind is None:
+        return None
+    fields = {**described, "run_id": described["run"], "id": EventId.parse(described["id"])}
+    event: RunEvent = _ADAPTERS[kind].validate_python(fields)
+    return event

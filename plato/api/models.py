@@ -1,0 +1,69 @@
+"""The model that is served, and its names: one alone, and one for each mode.
+
+`NAME:plato`, `NAME:skeleton` and `NAME:sequential` let people choose a mode in clients that send
+nothing but the name of a model.
+"""
+
+from __future__ import annotations
+
+import time
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+
+from plato.errors import InvalidRequestError
+from plato.runs import Mode
+from plato.settings import Settings
+
+SEPARATOR = ":"
+NAMED_MODES = (Mode.PLATO, Mode.SKELETON, Mode.SEQUENTIAL)
+"""`auto` is the mode of the plain name."""
+
+
+class ModelNotFoundError(InvalidRequestError):
+    """The request names a model that this deployment does not serve."""
+
+    status = 404
+    code = "model_not_found"
+
+
+def split_name(name: str) -> tuple[str, Mode | None]:
+    """The plain name of a model, and the mode that it asks for, if it does."""
+    plain, _, suffix = name.rpartition(SEPARATOR)
+    return (plain, Mode(suffix)) if plain and suffix in NAMED_MODES else (name, None)
+
+
+def model_names(settings: Settings) -> tuple[str, ...]:
+    """All names of the served model, the plain one first."""
+    name = settings.model_name
+    return name, *(f"{name}{SEPARATOR}{mode}" for mode in NAMED_MODES)
+
+
+def require_model(name: str | None, settings: Settings) -> None:
+    """Raise `ModelNotFoundError` if `name` is of another model; no name is the only one's."""
+    if name and name not in model_names(settings):
+        raise ModelNotFoundError(
+            f"the model '{name}' does not exist here; use '{settings.model_name}'", param="model"
+        )
+
+
+class ModelRoutes:
+    """`/v1/models`: the served model by each of its names."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        created = int(time.time())
+        self._models = {
+            name: {"id": name, "object": "model", "created": created, "owned_by": "plato"}
+            for name in model_names(settings)
+        }
+
+    async def list(self, request: Request) -> JSONResponse:
+        """All names."""
+        return JSONResponse({"object": "list", "data": list(self._models.values())})
+
+    async def get(self, request: Request) -> JSONResponse:
+        """One name."""
+        name = request.path_params["name"]
+        require_model(name, self._settings)
+        return JSONResponse(self._models[name])

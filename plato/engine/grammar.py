@@ -1,0 +1,57 @@
+"""Grammars for `GenerateRequest.grammar` that callers of the API ask for, and their bounds.
+
+llguidance is imported on first use.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from functools import cache
+from typing import Any
+
+from plato.engine.errors import RequestRefusedError
+
+MAX_SCHEMA_CHARS = 32 << 10
+"""Of a JSON schema; within `parser_limits` it is compiled in 50 ms."""
+
+
+@cache
+def parser_limits() -> Any:
+    """The bounds of every grammar, in time to compile and in memory (`LLParserLimits`).
+
+    With llguidance's defaults a lexer may take 500 MB, and messages repeat the grammar.
+    """
+    from llguidance import LLParserLimits
+
+    return LLParserLimits(
+        initial_lexer_fuel=1_000_000,
+        max_grammar_size=100_000,
+        max_lexer_states=20_000,
+        verbose_errors=False,
+    )
+
+
+def json_grammar(schema: Mapping[str, Any]) -> str:
+    """The grammar of the JSON texts that `schema` (JSON Schema) allows, without white space.
+
+    `oneOf` is treated as `anyOf`. Raises `RequestRefusedError` if the schema is not valid, too
+    large, or has keywords that llguidance cannot enforce.
+    """
+    from llguidance import LLMatcher
+
+    text = json.dumps(schema)
+    if len(text) > MAX_SCHEMA_CHARS:
+        raise RequestRefusedError(
+            f"the schema has {len(text)} characters; send at most {MAX_SCHEMA_CHARS}"
+        )
+    try:
+        grammar: str = LLMatcher.grammar_from_json_schema(
+            text, overrides={"whitespace_flexible": False, "coerce_one_of": True}
+        )
+    except ValueError as error:
+        raise RequestRefusedError(f"the schema is not valid: {error}") from error
+    refused, messages = LLMatcher.validate_grammar_with_warnings(grammar, limits=parser_limits())
+    if refused:
+        raise RequestRefusedError(f"the schema cannot be enforced: {'; '.join(messages)}")
+    return grammar
