@@ -42,7 +42,8 @@ class Decoder:
 
         def load() -> tuple[ModelTools, Engine]:
             tools = ModelTools.load(settings)
-            index = serve.get_replica_context().rank.rank
+            # Each replica has an upstream of its own.
+            index = serve.get_replica_context().rank.rank if settings.upstreams else 0
             return tools, new_engine(settings, tools.folder, name, tools.tokenizer.config, index)
 
         tools, self._engine = await asyncio.to_thread(load)

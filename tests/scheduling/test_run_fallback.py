@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from plato.engine import EngineBusyError, SamplingParams
+from plato.engine import EngineBusyError, Grammar, SamplingParams
 from plato.errors import UnavailableError
 from plato.planning.protocol import PlanEnded
 from plato.prompting.model_tools import ModelTools
@@ -81,7 +81,7 @@ async def test_an_answer_under_a_grammar_is_not_planned(
     assert report.reason == STRUCTURED
     assert planner.requests == []
     (request,) = pool.requests
-    assert request.grammar == "start: /.*/"
+    assert request.grammar == Grammar("start: /.*/")
     # Its punctuation is not penalised: texts and lists could not end otherwise.
     exempt = {tools.tokenizer.decode((token,)) for token in request.sampling.penalty_exempt}
     assert {'"', "}", '",', "]"} <= exempt

@@ -49,7 +49,7 @@ class WireServer(ABC):
         self.context_length = context_length
         self.bodies: list[Body] = []
         """What sequences were asked for with."""
-        self._nodes = 0
+        self._requests = 0
         self.http = HttpServer(
             Starlette(
                 routes=[
@@ -90,12 +90,12 @@ class WireServer(ABC):
     def new_request(
         self, tokens: list[int], budget: int, sampling: SamplingParams, **fields: Any
     ) -> GenerateRequest:
-        self._nodes += 1
+        self._requests += 1
         prompt = Prompt((Segment(tuple(tokens)),), fields.pop("salt", None) or "")
         ends = StopConditions(end_tokens=not fields.pop("ignore_eos"))
-        return GenerateRequest(
-            "wire", self._nodes, prompt, budget, sampling=sampling, stop=ends, **fields
-        )
+        # Random numbers are keyed by the node: on a server, a request has none.
+        run_id = f"wire-{self._requests}"
+        return GenerateRequest(run_id, 1, prompt, budget, sampling=sampling, stop=ends, **fields)
 
     async def _health(self, request: Request) -> Response:
         return Response()
