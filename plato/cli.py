@@ -20,6 +20,7 @@ from rich.live import Live
 from plato.client import Client, HttpClient, LocalClient, Update
 from plato.display import RunView, summary
 from plato.errors import InvalidPlanError, PlatoError
+from plato.interrupts import abrupt_interrupts
 from plato.logs import configure_logs
 from plato.runs import Mode, Node
 from plato.server.options import ServeOptions
@@ -55,8 +56,8 @@ def serve(context: typer.Context) -> None:
     """Start a server on this machine; for options see `plato serve --help`."""
     options = ServeOptions.parse(context.args)
     if options.embedded:
-        from plato.server import embedded
-
+        with abrupt_interrupts():
+            from plato.server import embedded
         raise typer.Exit(embedded.main(options))
     # By name: only `deployments` depends on Ray; this package never imports it.
     sys.argv = ["plato serve", *context.args]
