@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import AsyncIterator
+from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -13,6 +14,18 @@ from plato.engine import Chunk, FinishReason, GenerateRequest, SamplingParams
 from tests.engine.upstream.server import MODEL, Body, WireServer, as_bias, as_grammar
 
 SLOTS = 64
+
+
+def sampling_of(fields: Body, **others: Any) -> SamplingParams:
+    """What all servers call by the same name, and `others`."""
+    return SamplingParams(
+        temperature=fields["temperature"],
+        top_p=fields["top_p"],
+        min_p=fields["min_p"],
+        presence_penalty=fields["presence_penalty"],
+        frequency_penalty=fields["frequency_penalty"],
+        **others,
+    )
 
 
 class VllmServer(WireServer):
@@ -25,15 +38,11 @@ class VllmServer(WireServer):
         assert body["model"] == MODEL
         assert body["return_token_ids"]
         assert "logprob_token_ids" not in body or body["return_tokens_as_token_ids"]
-        sampling = SamplingParams(
-            temperature=body["temperature"],
-            top_p=body["top_p"],
+        sampling = sampling_of(
+            body,
             top_k=body["top_k"],
-            min_p=body["min_p"],
             seed=body["seed"],
             repetition_penalty=body["repetition_penalty"],
-            presence_penalty=body["presence_penalty"],
-            frequency_penalty=body["frequency_penalty"],
             logit_bias=as_bias(body.get("logit_bias")),
         )
         return self.new_request(
@@ -78,15 +87,11 @@ class SglangServer(WireServer):
 
     def read(self, body: Body) -> GenerateRequest:
         params = body["sampling_params"]
-        sampling = SamplingParams(
-            temperature=params["temperature"],
-            top_p=params["top_p"],
+        sampling = sampling_of(
+            params,
             top_k=max(0, params["top_k"]),
-            min_p=params["min_p"],
             seed=params["sampling_seed"],
             repetition_penalty=params["repetition_penalty"],
-            presence_penalty=params["presence_penalty"],
-            frequency_penalty=params["frequency_penalty"],
             logit_bias=as_bias(params.get("logit_bias")),
         )
         return self.new_request(
@@ -164,15 +169,11 @@ class LlamaServer(WireServer):
                 ignore_eos=False,
                 score=tuple(token for token, _ in bias),
             )
-        sampling = SamplingParams(
-            temperature=body["temperature"],
-            top_p=body["top_p"],
+        sampling = sampling_of(
+            body,
             top_k=body["top_k"],
-            min_p=body["min_p"],
             seed=body["seed"],
             repetition_penalty=body["repeat_penalty"],
-            presence_penalty=body["presence_penalty"],
-            frequency_penalty=body["frequency_penalty"],
             logit_bias=bias,
         )
         return self.new_request(
