@@ -29,7 +29,15 @@ from plato.tuning.examples import Example, read_examples
 from plato.tuning.options import TuneOptions
 from plato.tuning.tuner import tune
 
-OPTIONS = TuneOptions(epochs=1, batch=16, learning_rate=1.5e-3, held_out=0.06, evaluations=2)
+OPTIONS = TuneOptions(
+    epochs=1,
+    batch=16,
+    learning_rate=1.5e-3,
+    kl_weight=4.0,
+    reference_answers=512,
+    held_out=0.06,
+    evaluations=2,
+)
 PASSES = 3
 """Over the plans of AsyncHow: dependencies are learned slowest."""
 SPLIT = 2

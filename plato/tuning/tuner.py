@@ -57,8 +57,10 @@ REPORT = "report.json"
 CHECKPOINT_S = 60.0
 WARM_UP = 0.05
 """Fraction of the steps."""
-SAMPLES_PER_ANSWER = 8
+SAMPLES_PER_ANSWER = 5
 """In every step one reference answer for so many samples."""
+PASS_TOKENS = 4096
+"""Per pass forward and backward, padding included: bounds the memory of a step."""
 BUCKET = 16
 """Batches; samples of similar length are batched within a bucket."""
 MAX_GRADIENT_NORM = 1.0
@@ -76,6 +78,8 @@ class State:
     history: list[dict[str, Any]] = field(default_factory=list)
     """Losses of every evaluation."""
     stopped: bool = False
+    seconds: float = 0.0
+    """Duration of the training loop."""
 
 
 def tune(
@@ -186,7 +190,6 @@ class _Tuner:
 
     def run(self) -> dict[str, Any]:
         """Write the reference answers, train, calibrate, report."""
-        began = time.monotonic()
         count = self._options.reference_answers if self._options.kl_weight else 0
         asked = self._ordinary(self._training, count)
         answers = self._reference_answers([*asked, *self._ordinary(self._held_out, -(-count // 8))])
@@ -201,7 +204,7 @@ class _Tuner:
         self._train(state, optimizer, references, held_out)
         # Calibration and report are of what is stored.
         set_weights(self._model, as_stored(self._best, self._options.kept))
-        return self._finish(state, self._measure(held_out), time.monotonic() - began)
+        return self._finish(state, self._measure(held_out))
 
     def _ordinary(self, examples: Sequence[Example], count: int) -> list[tuple[int, ...]]:
         """Up to `count` prompts that the model shall continue as before."""
@@ -232,6 +235,7 @@ class _Tuner:
         total = steps * options.epochs
         interval = max(1, steps // options.evaluations)
         warm_up = max(1, int(WARM_UP * total))
+        began = time.monotonic() - state.seconds
         saved = time.monotonic()
         for step, samples in enumerate(self._batches()):
             if state.stopped:
@@ -242,7 +246,7 @@ class _Tuner:
             for group in optimizer.param_groups:
                 group["lr"] = options.learning_rate * rate
             self._step(step, samples, references, optimizer)
-            state.step = step + 1
+            state.step, state.seconds = step + 1, time.monotonic() - began
             if state.step % interval == 0 or state.step == total:
                 self._evaluate(state, held_out)
                 saved = 0.0
@@ -258,13 +262,14 @@ class _Tuner:
         references: Sequence[Sample],
         optimizer: torch.optim.Optimizer,
     ) -> None:
-        batch = Batch.of(samples, self._device)
-        loss = batch.losses(batch.logits(self._model)).mean()
+        for some in _passes(samples):
+            batch = Batch.of(some, self._device)
+            loss = batch.losses(batch.logits(self._model)).sum() / len(samples)
+            loss.backward()
         if references:
             count = min(len(references), max(1, len(samples) // SAMPLES_PER_ANSWER))
-            some = random.Random(f"{self._options.seed}-{step}").sample(references, count)
-            loss = loss + self._options.kl_weight * self._divergence(some)
-        loss.backward()  # type: ignore[no-untyped-call]
+            drawn = random.Random(f"{self._options.seed}-{step}").sample(references, count)
+            (self._options.kl_weight * self._divergence(drawn)).backward()  # type: ignore[no-untyped-call]
         norm = torch.nn.utils.clip_grad_norm_(self._model.parameters(), MAX_GRADIENT_NORM)
         if not norm.isfinite():
             self._checkpoint.remove()
@@ -330,7 +335,7 @@ class _Tuner:
             order.shuffle(batches)
             yield from map(list, batches)
 
-    def _finish(self, state: State, tuned: dict[str, float], seconds: float) -> dict[str, Any]:
+    def _finish(self, state: State, tuned: dict[str, float]) -> dict[str, Any]:
         """Calibrate on the held-out examples, and write adapter, calibration and report."""
         self._progress("Calibrating", 1.0)
         calibrator = Calibrator(
@@ -351,7 +356,7 @@ class _Tuner:
             "samples": self._count,
             "device": str(self._device),
             "torch": torch.__version__,
-            "seconds": round(seconds, 1),
+            "seconds": round(state.seconds, 1),
             "calibration": asdict(calibration),
             "dependencies": dependencies,
             "losses": {"untuned": state.history[0], "tuned": tuned},
@@ -389,6 +394,19 @@ def _samples(
     builder: SampleBuilder, examples: Sequence[Example], noise: random.Random | None = None
 ) -> list[Sample]:
     return [sample for example in examples for sample in builder.samples(example, noise)]
+
+
+def _passes(samples: Sequence[Sample]) -> Iterator[list[Sample]]:
+    """Samples of a batch that are computed at the same time."""
+    some: list[Sample] = []
+    longest = 0
+    for sample in samples:
+        longest = max(longest, len(sample.tokens))
+        if some and longest * (len(some) + 1) > PASS_TOKENS:
+            yield some
+            some, longest = [], len(sample.tokens)
+        some.append(sample)
+    yield some
 
 
 def _chunks(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
