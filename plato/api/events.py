@@ -11,9 +11,12 @@ from plato.runs import (
     Event,
     EventId,
     ModeChosen,
+    NodeCancelled,
+    NodeFailed,
     NodeFinished,
     NodeOutput,
     NodePlanned,
+    NodeQueued,
     NodeStarted,
     PlanFinished,
     RunEvent,
@@ -23,9 +26,12 @@ _EVENT_TYPES: dict[type[Event], str] = {
     ModeChosen: "mode_chosen",
     NodePlanned: "node_planned",
     PlanFinished: "plan_finished",
+    NodeQueued: "node_queued",
     NodeStarted: "node_started",
     NodeOutput: "node_output",
     NodeFinished: "node_finished",
+    NodeFailed: "node_failed",
+    NodeCancelled: "node_cancelled",
 }
 _EVENT_KINDS = {name: kind for kind, name in _EVENT_TYPES.items()}
 _ADAPTERS: dict[type[Event], TypeAdapter[Any]] = {kind: TypeAdapter(kind) for kind in _EVENT_TYPES}
