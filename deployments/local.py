@@ -43,6 +43,7 @@ from ray.serve.schema import DeploymentStatus
 
 from deployments.app import build
 from deployments.session_folder import session_folder
+from plato.assembly import check_upstreams
 from plato.context.cluster import refuse_cluster
 from plato.models import resolve_model
 from plato.models.sampling import default_sampling
@@ -161,6 +162,9 @@ class LocalApp:
         folder = resolve_model(settings.model, settings.cache_dir, settings.model_revision)
         # The replicas refuse an invalid file, too, but in tracebacks.
         default_sampling(settings, folder)
+        if settings.upstreams:
+            self._report(f"connecting to {', '.join(settings.upstreams)}")
+            check_upstreams(settings, str(folder))
         cpus = max(os.cpu_count() or 1, -(-reserved_cpus(settings) // 1))
         logging.getLogger("ray.serve").setLevel(logging.WARNING)
         try:

@@ -3,8 +3,8 @@
 Reads FOLDER/settings.yaml and writes FOLDER/serve.yaml, a patch whose `serveConfigV2` is the output
 of `serve build` for these settings. `serve build` accepts only applications without arguments, so
 it gets the settings as environment variables; the generated configuration passes them to the
-builder as arguments. The model, its cache, the URL of the context store with its password and the
-API keys are excluded: they are set in the environment of the pods.
+builder as arguments. The model, its cache, the URL of the context store with its password and all
+keys are excluded: they are set in the environment of the pods.
 """
 
 from __future__ import annotations
@@ -72,8 +72,7 @@ def serve_config(given: dict[str, Any]) -> str:
     # Any URL: it selects the application without an embedded store.
     environment[f"{PREFIX}REDIS_URL"] = "redis://context-store:6379/0"
     for name, value in given.items():
-        text = value if isinstance(value, str) else json.dumps(value)
-        environment[f"{PREFIX}{name.upper()}"] = text
+        environment[f"{PREFIX}{name.upper()}"] = _variable(value)
     with tempfile.TemporaryDirectory() as folder:
         # A file, because `serve build` also logs to standard output.
         built = Path(folder) / "serve.yaml"
@@ -87,6 +86,13 @@ def serve_config(given: dict[str, Any]) -> str:
     application["import_path"] = "deployments.app:build"
     application["args"] = given
     return yaml.safe_dump(config, sort_keys=False)
+
+
+def _variable(value: object) -> str:
+    """A setting as an environment variable."""
+    if isinstance(value, list):
+        return ",".join(map(str, value))
+    return value if isinstance(value, str) else json.dumps(value)
 
 
 def patch(given: dict[str, Any]) -> str:

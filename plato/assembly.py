@@ -14,9 +14,9 @@ from plato.context import ContextStore, MemoryContextStore
 from plato.context.cluster import refuse_cluster
 from plato.context.keys import Keys
 from plato.context.redis import RedisContextStore
-from plato.engine import DecoderPool, Engine, Prompt, fingerprint, losses
+from plato.engine import DecoderPool, Engine, EngineError, Prompt, fingerprint, losses
 from plato.engine.tokenizer_config import TokenizerConfig
-from plato.errors import SettingsError
+from plato.errors import ModelError, SettingsError
 from plato.metrics import NO_METRICS, Recorder
 from plato.models.adapter import find_adapter
 from plato.planning.planner import ModelPlanner, PlanningPrompts
@@ -38,7 +38,7 @@ EngineFactory = Callable[[Settings, str, str], Engine]
 
 APP_NAME = "plato"
 """Name of the application, unless Serve knows it by another."""
-EQUAL_WORK_PLANNER = "plato.testing.equal_work:ScriptedPlanner"
+EQUAL_WORK = "plato.testing.equal_work"
 
 
 def engine_threads(settings: Settings) -> int:
@@ -90,6 +90,29 @@ def upstream_config(
         start_s=settings.upstream_start_s,
         answer_s=settings.node_deadline_s,
     )
+
+
+def check_upstreams(settings: Settings, folder: str) -> None:
+    """Wait until the configured servers answer, and compare them with the model in `folder`.
+
+    Raises `ModelError` for one that does not answer in time, wants another key, is of an unknown
+    kind or has another model, and `SettingsError` if the file of the key cannot be read.
+    """
+    from plato.engine.openai import connect_at_start
+
+    tokenizer = TokenizerConfig.load(folder)
+    configs = [
+        upstream_config(settings, folder, "check", tokenizer, index)
+        for index in range(len(settings.upstreams))
+    ]
+
+    async def connect_all() -> None:
+        await asyncio.gather(*map(connect_at_start, configs))
+
+    try:
+        asyncio.run(connect_all())
+    except EngineError as error:
+        raise ModelError(f"the model {settings.model}: {error}") from error
 
 
 def _upstream_key(settings: Settings) -> str | None:
@@ -204,7 +227,8 @@ def new_planner(settings: Settings, tools: ModelTools, pool: DecoderPool) -> Mod
     kind = ModelPlanner
     if settings.equal_work:
         # Imported only on demand: production code must not depend on benchmark code.
-        kind = _imported("planner", EQUAL_WORK_PLANNER, "model")
+        name = "SpelledPlanner" if settings.upstreams else "ScriptedPlanner"
+        kind = _imported("planner", f"{EQUAL_WORK}:{name}", "model")
     return kind(
         pool,
         tools.tokenizer,

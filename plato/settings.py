@@ -455,10 +455,15 @@ class Settings(SamplingFields, BaseSettings):
             raise ValueError(
                 f"max_decoders is {self.max_decoders}, less than decoders ({self.decoders})"
             )
-        if bool(self.upstreams) is not (self.engine == UPSTREAM_ENGINE):
+        if self.engine == UPSTREAM_ENGINE and not self.upstreams:
             raise ValueError(
-                f"the engine `{UPSTREAM_ENGINE}` and upstreams belong together, and engine is "
-                f"{self.engine!r} with {len(self.upstreams)} upstreams; set both or neither"
+                f"the engine {UPSTREAM_ENGINE} needs the URL of a server; add --upstream URL, or "
+                "set upstreams"
+            )
+        if self.upstreams and self.engine != UPSTREAM_ENGINE:
+            raise ValueError(
+                f"upstreams are for the engine {UPSTREAM_ENGINE}, and engine is {self.engine!r}; "
+                f"add --engine {UPSTREAM_ENGINE}, or leave them out"
             )
         if self.upstreams and (self.decoders != 1 or self.max_decoders is not None):
             raise ValueError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,13 +12,14 @@ import pytest
 from redis.asyncio import Redis
 
 from benchmarks.policies import ByRunName
-from plato.assembly import new_engine, new_policy, open_store, upstream_config
+from plato.assembly import check_upstreams, new_engine, new_policy, open_store, upstream_config
 from plato.engine import Engine, Prompt, Segment, UpstreamError, fingerprint
 from plato.engine.capabilities import BUILT_IN
 from plato.engine.tokenizer_config import TokenizerConfig
-from plato.errors import SettingsError
+from plato.errors import ModelError, SettingsError
 from plato.scheduling.placement import KVAware, PlacementRequest, ReplicaView
 from plato.settings import Settings, read_settings
+from tests.engine.upstream.scripted import ScriptedServer
 
 CALLS: list[tuple[Settings, str, str]] = []
 ENGINE: Engine = SimpleNamespace(capabilities=BUILT_IN)  # type: ignore[assignment]
@@ -151,8 +153,8 @@ class TestUpstreams:
     @pytest.mark.parametrize(
         ("fields", "message"),
         [
-            ({"upstreams": ()}, "belong together"),
-            ({"engine": "torch"}, "belong together"),
+            ({"upstreams": ()}, "add --upstream URL"),
+            ({"engine": "torch"}, "add --engine openai"),
             ({"decoders": 2}, "each of the upstreams is a decoder"),
             ({"max_decoders": 4}, "each of the upstreams is a decoder"),
             ({"upstreams": "one:8000"}, "no URL"),
@@ -170,6 +172,25 @@ class TestUpstreams:
         settings = self.settings(upstreams="http://127.0.0.1:9", upstream_start_s=0.1)
         with pytest.raises(UpstreamError, match=r"http://127\.0\.0\.1:9: .* away"):
             new_engine(settings, tiny_model_folder, "decoder-0")
+
+    @pytest.mark.parametrize(
+        ("fields", "message"),
+        [
+            ({"upstream_model": "other"}, "no model other, but model; set upstream_model"),
+            ({}, "another tokenizer than the configured model"),
+            ({"upstream_api_key": "a-wrong-key"}, "wants a key, or another one; set PLATO_UPSTREA"),
+        ],
+    )
+    async def test_they_are_checked_before_anything_starts(
+        self, fields: dict[str, object], message: str, tiny_model_folder: str
+    ) -> None:
+        server = ScriptedServer(key="right" if "upstream_api_key" in fields else None)
+        await server.http.start()
+        settings = self.settings(upstreams=server.http.url, **fields)
+        with pytest.raises(ModelError, match=rf"{server.http.url}: .*{message}") as refused:
+            await asyncio.to_thread(check_upstreams, settings, tiny_model_folder)
+        assert "a-wrong-key" not in str(refused.value)
+        await server.http.stop()
 
 
 def test_what_is_lost_on_an_engine_is_logged(caplog: pytest.LogCaptureFixture) -> None:

@@ -75,6 +75,20 @@ class ServeOptions:
             help="let other machines reach the Prometheus metrics, and Ray's own ports, which need "
             "a token; default: loopback only",
         )
+        parser.add_argument("--model", metavar="NAME", help="name on the hub, or folder")
+        parser.add_argument(
+            "--engine",
+            metavar="NAME",
+            help="torch (built in, the default), vllm (in this process), or openai (the servers at "
+            "--upstream)",
+        )
+        parser.add_argument(
+            "--upstream",
+            dest="upstreams",
+            action="append",
+            metavar="URL",
+            help="server of --engine openai, such as http://127.0.0.1:8000; repeat it for several",
+        )
         parser.add_argument("settings", nargs="*", metavar="key=value")
         given = parser.parse_args(arguments)
         for name in ("metrics_port", "open_metrics"):
@@ -82,7 +96,7 @@ class ServeOptions:
                 option = name.replace("_", "-")
                 parser.error(f"--{option} is for Ray; with --embedded, metrics are at /metrics")
         try:
-            settings = read_settings(parse_assignments(given.settings))
+            settings = read_settings(_values(given))
             # Early: a broken key file is found before a model is loaded.
             Tenants(settings)
         except SettingsError as error:
@@ -126,6 +140,19 @@ def _is_loopback(host: str) -> bool:
         return host == "localhost" or ip_address(host).is_loopback
     except ValueError:
         return False
+
+
+def _values(given: argparse.Namespace) -> dict[str, object]:
+    """The settings of a command line. Raises `SettingsError` if one is given twice."""
+    values: dict[str, object] = {**parse_assignments(given.settings)}
+    for name in ("model", "engine", "upstreams"):
+        value = getattr(given, name)
+        if value is None:
+            continue
+        if name in values:
+            raise SettingsError(f"{name} is given as an option and as {name}=...; keep one of them")
+        values[name] = value
+    return values
 
 
 def parse_assignments(items: Iterable[str]) -> dict[str, str]:

@@ -11,7 +11,7 @@ from plato.planning.decider import PlanContext
 from plato.planning.grammar import outline_grammar, outline_line
 from plato.planning.planner import ModelPlanner
 from plato.planning.protocol import PlanEvent, PlanLine, PlanRequest
-from plato.planning.rules import Characters, Repeat, Rule
+from plato.planning.rules import START, Characters, Repeat, Rule, gbnf, lark, sequence
 from plato.settings import MAX_TITLE_CHARS
 
 _TITLE: Rule = Repeat(Characters(((0x0A, 0x0A),), excluded=True), 1, MAX_TITLE_CHARS)
@@ -35,8 +35,7 @@ class ScriptedPlanner(ModelPlanner):
         generate = super().generate_request(plan)
         if not plan.request.script:
             return generate
-        lines = (outline_line(node.number, node.title) for node in plan.request.script)
-        script = self.tokenizer.text("".join(lines))
+        script = self.tokenizer.text(_outline(plan.request))
         return replace(generate, script=script, max_tokens=len(script) + 1)
 
     async def plan(self, request: PlanRequest) -> AsyncGenerator[PlanEvent, None]:
@@ -46,3 +45,26 @@ class ScriptedPlanner(ModelPlanner):
                 if request.script and isinstance(event, PlanLine):
                     event = replace(event, node=request.script[event.node.number - 1])
                 yield event
+
+
+class SpelledPlanner(ScriptedPlanner):
+    """For engines without scripts: the grammar has no other outline than that of the script.
+
+    The model chooses only how to spell it in tokens, each in one step where the engine forces none.
+    """
+
+    def grammar(self, request: PlanRequest) -> Grammar:
+        """The script alone."""
+        if not request.script:
+            return super().grammar(request)
+        rules = {START: sequence(_outline(request))}
+        return Grammar(lark=lark(rules), gbnf=gbnf(rules))
+
+    def generate_request(self, plan: PlanContext) -> GenerateRequest:
+        """The request that decodes the plan under that grammar."""
+        return ModelPlanner.generate_request(self, plan)
+
+
+def _outline(request: PlanRequest) -> str:
+    """The outline of a script."""
+    return "".join(outline_line(node.number, node.title) for node in request.script)

@@ -32,7 +32,10 @@ def test_the_scripts_are_shell_and_stop_at_the_first_error(script: Path) -> None
 
 @pytest.mark.parametrize(
     ("arguments", "told"),
-    [(["packages.sh", "test"], "build or runtime"), (["install.sh", "/x", "rocm"], "cpu or cuda")],
+    [
+        (["packages.sh", "test"], "build or runtime"),
+        (["install.sh", "/x", "rocm"], "cpu, cuda or vllm"),
+    ],
 )
 def test_what_there_is_not_is_refused(arguments: list[str], told: str) -> None:
     script, *rest = arguments
@@ -76,7 +79,9 @@ def test_the_last_stage_has_only_what_it_runs_and_its_user_is_that_of_the_pods(
 def test_the_tags_of_the_manifests_are_the_projects_version(manifests: Manifests) -> None:
     version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
     gpu = any("num-gpus" in group["rayStartParams"] for group in manifests.groups.values())
+    vllm = manifests.application["args"].get("engine") == "vllm"
+    variant = "vllm" if vllm else "cuda" if gpu else "cpu"
     for _, group in manifests.ray_groups():
         for container in group["template"]["spec"]["containers"]:
-            assert container["image"].endswith(f"plato:{version}-{'cuda' if gpu else 'cpu'}")
+            assert container["image"].endswith(f"plato:{version}-{variant}")
     assert f"plato:{version}-cpu" in DOCKERFILE.read_text()

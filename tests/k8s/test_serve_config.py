@@ -74,6 +74,9 @@ def test_settings_that_belong_to_the_place_are_refused(
     (folder / "settings.yaml").write_text("redis_url: redis://:a-password@somewhere\n")
     with pytest.raises(ValueError, match="environment of the pods"):
         read_settings(folder)
+    (folder / "settings.yaml").write_text("upstream_api_key: a-key\n")
+    with pytest.raises(ValueError, match="environment of the pods"):
+        read_settings(folder)
     (folder / "settings.yaml").write_text("decoder: 3\n")
     with pytest.raises(ValueError, match="decoder"):
         read_settings(folder)

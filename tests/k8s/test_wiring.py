@@ -10,8 +10,10 @@ import subprocess
 from collections.abc import Iterator
 from typing import Any
 
+import httpx
 import pytest
 
+from plato.settings import Settings
 from tests.end_to_end.nodes import NODE_HEALTH
 from tests.k8s.reachability import Network, Peer, selects
 from tests.k8s.rendering import K8S, Manifests, kubectl, render
@@ -19,6 +21,7 @@ from tests.k8s.rendering import K8S, Manifests, kubectl, render
 NAMESPACE = "plato"
 RAY = {"head", "services", "decoders"}
 STORES = {"context-store", "gcs-store"}
+UPSTREAM_NAMESPACE, UPSTREAM_PORT = "inference", 8000
 SERVE, DASHBOARD, VALKEY, GCS, METRICS = 8000, 8265, 6379, 6379, 8080
 
 
@@ -39,7 +42,7 @@ def test_no_secret_is_in_the_manifests(manifests: Manifests) -> None:
     for pod in manifests.pods():
         for container in pod.containers:
             for name, value in manifests.environment(container).items():
-                if re.search("PASSWORD|TOKEN|SECRET|_AUTH", name):
+                if re.search("PASSWORD|TOKEN|SECRET|_AUTH|API_KEY", name):
                     assert value is None, f"{pod.owner}: {name} is written out"
     assert not re.search(r"requirepass (?!\$)", str(manifests.documents))
 
@@ -52,7 +55,7 @@ def test_the_commands_of_the_readme_make_every_secret(manifests: Manifests) -> N
     for command in commands:
         printed = subprocess.run(
             ["sh", "-c", f"{kubectl()}{command} --dry-run=client -o json"],
-            env={"PATH": os.environ["PATH"], "HF_TOKEN": "a-token"},
+            env={"PATH": os.environ["PATH"], "HF_TOKEN": "a-token", "UPSTREAM_KEY": "a-key"},
             capture_output=True,
             check=True,
         )
@@ -253,8 +256,34 @@ def test_stores_reach_nobody_and_workers_only_what_they_need() -> None:
     assert not network.allows(pods["decoders"], outside, 80)
 
 
-def _network() -> tuple[Network, dict[str, Peer]]:
-    manifests = render("gpu")
+def test_plato_reaches_the_servers_that_decode_and_its_stores_do_not() -> None:
+    network, pods = _network("upstream")
+    server = Peer({"app": "vllm"}, UPSTREAM_NAMESPACE)
+    reaching = {name for name, pod in pods.items() if network.allows(pod, server, UPSTREAM_PORT)}
+    assert reaching == {"services", "decoders"}
+    assert not network.allows(pods["services"], server, 22)
+    assert not network.allows(pods["services"], Peer({}, "elsewhere"), UPSTREAM_PORT)
+
+
+def test_the_servers_that_decode_are_where_the_policy_lets_plato_go() -> None:
+    settings = Settings(**render("upstream").application["args"])
+    assert {(url.host.split(".")[1], url.port) for url in map(httpx.URL, settings.upstreams)} == {
+        (UPSTREAM_NAMESPACE, UPSTREAM_PORT)
+    }
+
+
+def test_all_pods_of_ray_have_the_key_of_the_servers_and_none_has_a_gpu() -> None:
+    manifests = render("upstream")
+    for name, group in manifests.ray_groups():
+        (container,) = group["template"]["spec"]["containers"]
+        (key,) = [one for one in container["env"] if one["name"] == "PLATO_UPSTREAM_API_KEY"]
+        assert key["valueFrom"]["secretKeyRef"]["optional"] is True, name
+    assert "nvidia" not in str(manifests.documents)
+    assert "num-gpus" not in str(manifests.documents)
+
+
+def _network(overlay: str = "gpu") -> tuple[Network, dict[str, Peer]]:
+    manifests = render(overlay)
     pods = {pod.component: Peer(pod.labels, NAMESPACE) for pod in manifests.pods()}
     assert pods.keys() == RAY | STORES
     return Network(NAMESPACE, manifests.of("NetworkPolicy")), pods

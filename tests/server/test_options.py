@@ -25,6 +25,14 @@ def test_the_options_and_settings_of_a_command_line(monkeypatch: pytest.MonkeyPa
     assert (settings.decoders, settings.max_nodes, settings.planners) == (2, 4, 3)
 
 
+def test_the_engine_and_its_upstreams_are_options() -> None:
+    urls = ["--upstream", "http://one:8000/v1", "--upstream", "http://two:8000"]
+    options = ServeOptions.parse(["--engine", "openai", *urls, "--model", "some/model"])
+    settings = options.settings
+    assert (settings.engine, settings.model) == ("openai", "some/model")
+    assert settings.upstreams == ("http://one:8000", "http://two:8000")
+
+
 def test_an_address_of_ipv6_has_brackets_in_the_url() -> None:
     options = ServeOptions.parse(["--host", "::1", "--port", "81"])
     assert options.url == "http://[::1]:81"
@@ -40,6 +48,10 @@ def test_an_address_of_ipv6_has_brackets_in_the_url() -> None:
         (["decoders"], "'decoders' is not a setting; write key=value"),
         (["--embedded", "--metrics-port", "9"], "at /metrics"),
         (["--embedded", "--open-metrics"], "--open-metrics is for Ray"),
+        (["--engine", "openai"], "add --upstream URL"),
+        (["--upstream", "http://one:8000"], "add --engine openai"),
+        (["--engine", "openai", "--upstream", "one:8000"], "'one:8000' is no URL"),
+        (["--model", "one", "model=two"], "model is given as an option and as model=..."),
         (["--port", "x"], "argument --port: invalid int value: 'x'"),
     ],
 )

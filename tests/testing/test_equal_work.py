@@ -13,7 +13,7 @@ from plato.planning.protocol import PlanEnded, PlanEvent, PlanLine, PlanRequest
 from plato.prompting import ChatTemplate, Tokenizer
 from plato.runs import Length, Message, Node
 from plato.runtime import LocalPool
-from plato.testing.equal_work import ScriptedPlanner
+from plato.testing.equal_work import ScriptedPlanner, SpelledPlanner
 
 SCRIPT = (
     Node(1, "1,2,3", max_tokens=5),
@@ -23,8 +23,18 @@ SCRIPT = (
 """With a title that the planner itself could not write."""
 
 
+TEXT = "1. **1,2,3**:\n2. **Wind (noise)**:\n3. **Which of both**:\n"
+
+
 @pytest.fixture
-async def planner(tiny_model_folder: str) -> AsyncIterator[ScriptedPlanner]:
+def kind() -> type[ScriptedPlanner]:
+    return ScriptedPlanner
+
+
+@pytest.fixture
+async def planner(
+    kind: type[ScriptedPlanner], tiny_model_folder: str
+) -> AsyncIterator[ScriptedPlanner]:
     config = TorchEngineConfig(
         tiny_model_folder,
         device="cpu",
@@ -35,7 +45,7 @@ async def planner(tiny_model_folder: str) -> AsyncIterator[ScriptedPlanner]:
     )
     engine = TorchEngine(config)
     tokenizer = Tokenizer.load(tiny_model_folder)
-    yield ScriptedPlanner(
+    yield kind(
         LocalPool({"tiny": engine}),
         tokenizer,
         ChatTemplate(tokenizer),
@@ -68,12 +78,21 @@ async def test_the_nodes_are_the_script_s_own_and_take_a_step_for_each_token_tha
 ) -> None:
     lines, ended = await plan(planner, *SCRIPT)
     assert tuple(line.node for line in lines) == SCRIPT
-    text = "1. **1,2,3**:\n2. **Wind (noise)**:\n3. **Which of both**:\n"
-    assert planner.tokenizer.decode(lines[-1].emitted) == text
+    assert planner.tokenizer.decode(lines[-1].emitted) == TEXT
     # The dependencies of the second and the third are decided, too, and not taken.
-    assert ended.usage.tokens == len(planner.tokenizer.text(text)) + 2
+    assert ended.usage.tokens == len(planner.tokenizer.text(TEXT)) + 2
     assert 2 < ended.usage.steps < ended.usage.tokens
     assert (ended.reason, ended.refused) == (None, None)
+
+
+@pytest.mark.parametrize("kind", [SpelledPlanner])
+async def test_where_scripts_are_not_decoded_a_grammar_has_only_this_one(
+    planner: ScriptedPlanner,
+) -> None:
+    lines, ended = await plan(planner, *SCRIPT)
+    assert tuple(line.node for line in lines) == SCRIPT
+    assert planner.tokenizer.decode(lines[-1].emitted) == TEXT
+    assert ended.reason is None
 
 
 async def test_a_plan_of_any_length_ends_with_its_script(planner: ScriptedPlanner) -> None:

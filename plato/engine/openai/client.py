@@ -161,7 +161,10 @@ def status_error(status: int, content: bytes | str) -> EngineError:
     if _is_busy(status):
         return EngineBusyError(f"the server has no room: {reason}")
     if status in (httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN):
-        return RequestRefusedError(f"the server refuses its key; check upstream_api_key: {reason}")
+        return RequestRefusedError(
+            "the server wants a key, or another one; set PLATO_UPSTREAM_API_KEY or "
+            f"upstream_api_key_file: {reason}"
+        )
     if httpx.codes.is_client_error(status):
         return RequestRefusedError(f"the server refuses the request: {reason}")
     return UpstreamError(f"the server failed with status {status}: {reason}")

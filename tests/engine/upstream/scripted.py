@@ -93,6 +93,8 @@ class ScriptedServer:
     shift: int = 0
     """Added to the ids of tokens, as another tokenizer would."""
     healthy: bool = True
+    key: str | None = None
+    """Without it nobody is told of the models."""
     bodies: list[dict[str, Any]] = field(default_factory=list)
     """What sequences were asked for with."""
     keys: set[str | None] = field(default_factory=set)
@@ -122,7 +124,10 @@ class ScriptedServer:
         return Response(status_code=200 if self.healthy else 503)
 
     async def _models(self, request: Request) -> Response:
-        self.keys.add(request.headers.get("authorization"))
+        given = request.headers.get("authorization")
+        self.keys.add(given)
+        if self.key is not None and given != f"Bearer {self.key}":
+            return JSONResponse({"error": {"message": "who?", "code": 401}}, 401)
         return JSONResponse(self.models)
 
     async def _tokenize(self, request: Request) -> Response:
