@@ -14,24 +14,35 @@ from plato.api import sse
 from plato.api.errors import error_body
 from plato.api.events import describe_event
 from plato.api.run_info import PlatoEvent, PlatoInfo, Usage
+from plato.api.tool_calls import (
+    CalledFunction,
+    CalledFunctionDelta,
+    ToolCall,
+    ToolCallDelta,
+    call_id,
+)
 from plato.errors import PlatoError
 from plato.runs import Answer, AnswerFinish, Event, NodePlanned, RunEvent, RunRequest
 
+ChatFinish = AnswerFinish | Literal["tool_calls"]
+
 
 class AnswerMessage(BaseModel):
-    """The answer."""
+    """The answer: a text, or a tool call."""
 
     role: Literal["assistant"] = "assistant"
-    content: str
+    content: str | None
     reasoning_content: str | None = None
     """The plan, if it was asked for."""
+    tool_calls: tuple[ToolCall, ...] | None = None
     refusal: None = None
 
     @model_serializer(mode="wrap")
     def _asked_for(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
         fields: dict[str, Any] = dump(self)
-        if self.reasoning_content is None:
-            del fields["reasoning_content"]
+        for name in ("reasoning_content", "tool_calls"):
+            if fields[name] is None:
+                del fields[name]
         return fields
 
 
@@ -41,7 +52,7 @@ class Choice(BaseModel):
     index: Literal[0] = 0
     message: AnswerMessage
     logprobs: None = None
-    finish_reason: AnswerFinish
+    finish_reason: ChatFinish
 
 
 class ChatCompletion(BaseModel):
@@ -64,14 +75,17 @@ class Delta(BaseModel):
     content: str | None = None
     reasoning_content: str | None = None
     """A line of the plan, if it was asked for."""
+    tool_calls: tuple[ToolCallDelta, ...] | None = None
 
     @model_serializer
-    def _given(self) -> dict[str, str]:
+    def _given(self) -> dict[str, Any]:
         """Omits fields without a value, as OpenAI does."""
         fields = {
             "role": self.role,
             "content": self.content,
             "reasoning_content": self.reasoning_content,
+            "tool_calls": [call.model_dump(exclude_none=True) for call in self.tool_calls or ()]
+            or None,
         }
         return {name: value for name, value in fields.items() if value is not None}
 
@@ -82,7 +96,7 @@ class ChunkChoice(BaseModel):
     index: Literal[0] = 0
     delta: Delta
     logprobs: None = None
-    finish_reason: AnswerFinish | None = None
+    finish_reason: ChatFinish | None = None
 
 
 class ChatCompletionChunk(BaseModel):
@@ -125,6 +139,8 @@ class ChatResponse:
     with_plan: bool = False
     """Whether the plan that the model writes is sent as reasoning; in a stream, its lines that
     are known before the first text."""
+    function: str | None = None
+    """Name of the function that the answer calls; None if it is text."""
     _text_begun: bool = field(default=False, init=False)
 
     @classmethod
@@ -146,6 +162,7 @@ class ChatResponse:
             dict(request.metadata) or None,
             with_events,
             with_plan,
+            request.function,
         )
 
     @property
@@ -192,10 +209,8 @@ class ChatResponse:
             model=self.model,
             choices=(
                 Choice(
-                    message=AnswerMessage(
-                        content=answer.text, reasoning_content=plan if planned else None
-                    ),
-                    finish_reason=answer.finish_reason,
+                    message=self._message(answer.text, plan if planned else None),
+                    finish_reason=self._finish(answer),
                 ),
             ),
             usage=Usage.of(answer.report),
@@ -204,12 +219,21 @@ class ChatResponse:
         ).model_dump_json()
 
     def opening(self) -> str:
-        """The first chunk: the role."""
-        return self._chunk(ChunkChoice(delta=Delta(role="assistant", content="")))
+        """The first chunk: the role, and the function that is called."""
+        delta = Delta(role="assistant", content="")
+        if self.function is not None:
+            called = CalledFunctionDelta(name=self.function)
+            call = ToolCallDelta(id=call_id(self.run), type="function", function=called)
+            delta = Delta(role="assistant", tool_calls=(call,))
+        return self._chunk(ChunkChoice(delta=delta))
 
     def text(self, text: str) -> str:
-        """A chunk of the answer."""
-        return self._chunk(ChunkChoice(delta=Delta(content=text)))
+        """A chunk of the answer, or of the arguments of its call."""
+        delta = Delta(content=text)
+        if self.function is not None:
+            call = ToolCallDelta(function=CalledFunctionDelta(arguments=text))
+            delta = Delta(tool_calls=(call,))
+        return self._chunk(ChunkChoice(delta=delta))
 
     def reasoning(self, number: int, title: str) -> str:
         """A chunk of a line of the plan."""
@@ -226,13 +250,25 @@ class ChatResponse:
     def closing(self, answer: Answer) -> str:
         """The last chunk with a choice: why the answer ended, and the run."""
         return self._chunk(
-            ChunkChoice(delta=Delta(), finish_reason=answer.finish_reason),
+            ChunkChoice(delta=Delta(), finish_reason=self._finish(answer)),
             PlatoInfo.of(answer.report),
         )
 
     def usage(self, answer: Answer) -> str:
         """The chunk after `closing`, for clients that set `include_usage`."""
         return self._dump({"plato"}, choices=(), usage=Usage.of(answer.report))
+
+    def _message(self, text: str, plan: str | None) -> AnswerMessage:
+        if self.function is None:
+            return AnswerMessage(content=text, reasoning_content=plan)
+        called = CalledFunction(name=self.function, arguments=text)
+        return AnswerMessage(
+            content=None, tool_calls=(ToolCall(id=call_id(self.run), function=called),)
+        )
+
+    def _finish(self, answer: Answer) -> ChatFinish:
+        called = self.function is not None and answer.finish_reason == "stop"
+        return "tool_calls" if called else answer.finish_reason
 
     def _chunk(self, choice: ChunkChoice, plato: PlatoInfo | PlatoEvent | None = None) -> str:
         absent = set() if self.include_usage else {"usage"}

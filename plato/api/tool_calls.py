@@ -1,0 +1,45 @@
+"""Tool calls in chat completions and their chunks; `plato.api.tools` says when there is one."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel
+
+
+class CalledFunction(BaseModel):
+    """The function that is called."""
+
+    name: str
+    arguments: str
+    """JSON, which `max_tokens` can cut."""
+
+
+class ToolCall(BaseModel):
+    """The only call of an answer."""
+
+    id: str
+    type: Literal["function"] = "function"
+    function: CalledFunction
+
+
+class CalledFunctionDelta(BaseModel):
+    """What a chunk adds to it."""
+
+    name: str | None = None
+    """Only in the first chunk."""
+    arguments: str = ""
+
+
+class ToolCallDelta(BaseModel):
+    """What a chunk adds to the only call; its id and type are only in the first chunk."""
+
+    index: Literal[0] = 0
+    id: str | None = None
+    type: Literal["function"] | None = None
+    function: CalledFunctionDelta
+
+
+def call_id(run_id: str) -> str:
+    """The id of the call that is the answer of a run."""
+    return f"call_{run_id}"
