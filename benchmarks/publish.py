@@ -53,6 +53,7 @@ def report(found: dict[str, Any]) -> str:
         "routing": routing,
         "scaleout": scaleout,
         "startup": startup,
+        "clients": clients,
     }
     parts = ["# Measured", PROTOCOL]
     for name, section in sections.items():
@@ -346,6 +347,21 @@ def scaleout(one: dict[str, Any]) -> str:
 def startup(one: dict[str, Any]) -> str:
     """Start and memory of the servers."""
     return _figures("Starting a server", one)
+
+
+def clients(one: dict[str, Any]) -> str:
+    """What each client did."""
+    by_client: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    for row in one["rows"]:
+        by_client.setdefault((row["client"], row["version"]), []).append(row)
+    shown = []
+    for client, rows in by_client.items():
+        failed = [f"{row['did']}: {row['result']}" for row in rows if row["result"] != "ok"]
+        did = ", ".join(row["did"] for row in rows)
+        shown.append((*client, did, "; ".join(failed) or "ok"))
+    return "\n\n".join(
+        (heading("Clients", one), table(("client", "version", "what it did", "result"), shown))
+    )
 
 
 def _figures(title: str, one: dict[str, Any], *pictures: str) -> str:

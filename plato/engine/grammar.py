@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from functools import cache
 from typing import Any
 
+from plato.engine.closed_schema import closed
 from plato.engine.errors import RequestRefusedError
 
 MAX_SCHEMA_CHARS = 32 << 10
@@ -35,19 +36,20 @@ def parser_limits() -> Any:
 def json_grammar(schema: Mapping[str, Any]) -> str:
     """The grammar of the JSON texts that `schema` (JSON Schema) allows, without white space.
 
-    `oneOf` is treated as `anyOf`. Raises `RequestRefusedError` if the schema is not valid, too
-    large, or has keywords that llguidance cannot enforce.
+    Objects are `closed`, and `oneOf` is treated as `anyOf`. Raises `RequestRefusedError` if the
+    schema is not valid, too large, or has keywords that llguidance cannot enforce.
     """
     from llguidance import LLMatcher
 
-    text = json.dumps(schema)
-    if len(text) > MAX_SCHEMA_CHARS:
+    size = len(json.dumps(schema))
+    if size > MAX_SCHEMA_CHARS:
         raise RequestRefusedError(
-            f"the schema has {len(text)} characters; send at most {MAX_SCHEMA_CHARS}"
+            f"the schema has {size} characters; send at most {MAX_SCHEMA_CHARS}"
         )
     try:
         grammar: str = LLMatcher.grammar_from_json_schema(
-            text, overrides={"whitespace_flexible": False, "coerce_one_of": True}
+            json.dumps(closed(schema)),
+            overrides={"whitespace_flexible": False, "coerce_one_of": True},
         )
     except ValueError as error:
         raise RequestRefusedError(f"the schema is not valid: {error}") from error

@@ -70,6 +70,8 @@ class RunRequest:
     sequential."""
     grammar: str | None = None
     """That the answer must match (`GenerateRequest.grammar`); such an answer is not planned."""
+    function: str | None = None
+    """Name of the function that the answer calls; its text is the arguments, under `grammar`."""
     ignored: tuple[str, ...] = ()
     """Names of the parameters that the caller sent and that have no effect."""
     metadata: tuple[tuple[str, str], ...] = ()

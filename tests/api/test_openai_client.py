@@ -94,10 +94,27 @@ async def test_tools_may_be_offered(client: AsyncOpenAI, choice: Any) -> None:
     assert answer.plato["ignored"] == ["tools"]
 
 
-async def test_tools_cannot_be_demanded(client: AsyncOpenAI) -> None:
-    with pytest.raises(openai.BadRequestError, match="calls no tools; send 'auto'"):
+async def test_the_call_of_one_function_may_be_demanded(client: AsyncOpenAI) -> None:
+    sea: Any = openai.pydantic_function_tool(Sea)
+    parsed = await client.chat.completions.parse(
+        model="tiny", messages=MESSAGES, tools=[sea], tool_choice="required"
+    )
+    (called,) = parsed.choices[0].message.tool_calls or ()
+    assert isinstance(called.function.parsed_arguments, Sea)
+    asked = client.chat.completions.stream(
+        model="tiny", messages=MESSAGES, tools=[sea], tool_choice="required"
+    )
+    async with asked as stream:
+        final = await stream.get_final_completion()
+    (streamed,) = final.choices[0].message.tool_calls or ()
+    assert streamed.function == called.function
+
+
+async def test_the_call_of_one_of_several_cannot_be_demanded(client: AsyncOpenAI) -> None:
+    other: Any = {"type": "function", "function": {"name": "other"}}
+    with pytest.raises(openai.BadRequestError, match="name one, or send 'auto'"):
         await client.chat.completions.create(
-            model="tiny", messages=MESSAGES, tools=TOOLS, tool_choice="required"
+            model="tiny", messages=MESSAGES, tools=[*TOOLS, other], tool_choice="required"
         )
 
 

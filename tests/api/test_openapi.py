@@ -108,6 +108,22 @@ def test_the_document_is_valid_and_names_every_error(api: Any) -> None:
             assert "500" in operation["responses"]
 
 
+@pytest.mark.parametrize(
+    ("path", "question"),
+    [
+        ("/v1/chat/completions", {"messages": [{"role": "user", "content": "Hi"}]}),
+        ("/v1/responses", {"input": "Hi"}),
+    ],
+)
+def test_tool_calls_are_documented(api: Any, path: str, question: dict[str, Any]) -> None:
+    tools = [{"type": "function", "function": {"name": "end"}}]
+    body = {**question, "tools": tools, "tool_choice": "required"}
+    case = api[path]["POST"].Case(body=body, media_type="application/json")
+    response = case.call_and_validate(headers=HEADERS, checks=FAULTS, timeout=60)
+    assert response.status_code == httpx.codes.OK
+    assert "call_" in response.text
+
+
 def check(case: schemathesis.Case, run_id: str) -> None:
     """Send a request, of which every other is about a run that there is."""
     if "run_id" in (case.path_parameters or {}) and len(case.path_parameters["run_id"]) % 2:

@@ -22,7 +22,7 @@ from plato.runs import (
     RunReport,
 )
 from plato.runtime import LocalPool
-from plato.scheduling.plan_phase import STRUCTURED
+from plato.scheduling.plan_phase import CALL, STRUCTURED
 from tests.scheduling.conftest import MakeScheduler
 from tests.scheduling.helpers import (
     ScriptedPlanner,
@@ -71,14 +71,16 @@ async def test_a_planner_that_raises(
     assert report.reason == reason
 
 
+@pytest.mark.parametrize(("function", "reason"), [(None, STRUCTURED), ("f", CALL)])
 async def test_an_answer_under_a_grammar_is_not_planned(
-    make_scheduler: MakeScheduler, tools: ModelTools
+    make_scheduler: MakeScheduler, tools: ModelTools, function: str | None, reason: str
 ) -> None:
     pool, planner = ScriptedPool(tools), ScriptedPlanner(*parts((), ()))
     sampling = SamplingParams(repetition_penalty=1.2)
-    asked = question(Mode.AUTO, grammar="start: /.*/", sampling=sampling)
+    grammar = "start: /.*/"
+    asked = question(Mode.AUTO, grammar=grammar, function=function, sampling=sampling)
     report = answered_sequentially(await collect(make_scheduler(pool, planner=planner), asked))
-    assert report.reason == STRUCTURED
+    assert report.reason == reason
     assert planner.requests == []
     (request,) = pool.requests
     assert request.grammar == Grammar("start: /.*/")

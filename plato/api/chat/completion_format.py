@@ -42,10 +42,10 @@ class CompletionFormat:
     """The caller's own."""
 
     @classmethod
-    def of(cls, asked: RunRequest, model: str, **wanted: bool) -> Self:
-        """For the run of `asked`, by the model of this name; `wanted` are fields of the class."""
+    def of(cls, asked: RunRequest, model: str, **fields: Any) -> Self:
+        """For the run of `asked`, by the model of this name; `fields` are more of the class."""
         created, metadata = int(asked.created_unix_s), dict(asked.metadata) or None
-        return cls(asked.run_id, model, created=created, metadata=metadata, **wanted)
+        return cls(asked.run_id, model, created=created, metadata=metadata, **fields)
 
     @property
     def id(self) -> str:

@@ -10,19 +10,29 @@ from pydantic import BaseModel
 
 from plato.api.answers import sse
 from plato.api.answers.run_info import PlatoEvent, PlatoInfo, Usage
+from plato.api.answers.tool_calls import (
+    CalledFunction,
+    CalledFunctionDelta,
+    ToolCall,
+    ToolCallDelta,
+    call_id,
+)
 from plato.api.chat.completion_format import CompletionFormat
 from plato.api.runs.events import describe_event
 from plato.api.wire import OMITTED, AnswerModel
 from plato.runs import Answer, AnswerFinish, Event, NodePlanned, RunEvent
 
+ChatFinish = AnswerFinish | Literal["tool_calls"]
+
 
 class AnswerMessage(AnswerModel):
-    """The answer."""
+    """The answer: a text, or a tool call."""
 
     role: Literal["assistant"] = "assistant"
-    content: str
+    content: str | None
     reasoning_content: str | None = OMITTED
     """The plan, if it was asked for."""
+    tool_calls: tuple[ToolCall, ...] | None = OMITTED
     refusal: None = None
 
 
@@ -32,7 +42,7 @@ class Choice(AnswerModel):
     index: Literal[0] = 0
     message: AnswerMessage
     logprobs: None = None
-    finish_reason: AnswerFinish
+    finish_reason: ChatFinish
 
 
 class ChatCompletion(AnswerModel):
@@ -55,6 +65,7 @@ class Delta(AnswerModel):
     content: str | None = OMITTED
     reasoning_content: str | None = OMITTED
     """A line of the plan, if it was asked for."""
+    tool_calls: tuple[ToolCallDelta, ...] | None = OMITTED
 
 
 class ChunkChoice(AnswerModel):
@@ -63,7 +74,7 @@ class ChunkChoice(AnswerModel):
     index: Literal[0] = 0
     delta: Delta
     logprobs: None = None
-    finish_reason: AnswerFinish | None = None
+    finish_reason: ChatFinish | None = None
 
 
 class ChatCompletionChunk(AnswerModel):
@@ -94,6 +105,8 @@ class ChatResponse(CompletionFormat):
     with_plan: bool = False
     """Whether the plan that the model writes is sent as reasoning; in a stream, its lines that
     are known before the first text."""
+    function: str | None = None
+    """Name of the function that the answer calls; None if it is text."""
     _text_begun: bool = field(default=False, init=False)
 
     def begin(self) -> Iterator[bytes]:
@@ -118,24 +131,33 @@ class ChatResponse(CompletionFormat):
         report = answer.report
         planned = self.with_plan and report.plan.source == "model" and report.plan.nodes > 1
         plan = "".join(_plan_line(node.number, node.title) for node in report.nodes)
-        message = AnswerMessage(content=answer.text, reasoning_content=plan if planned else None)
+        message = self._message(answer.text, plan if planned else None)
         return ChatCompletion(
             id=self.id,
             created=self.created,
             model=self.model,
-            choices=(Choice(message=message, finish_reason=answer.finish_reason),),
+            choices=(Choice(message=message, finish_reason=self._finish(answer)),),
             usage=Usage.of(report),
             metadata=self.metadata,
             plato=PlatoInfo.of(report),
         ).model_dump_json()
 
     def opening(self) -> str:
-        """The first chunk: the role."""
-        return self._piece(ChunkChoice(delta=Delta(role="assistant", content="")))
+        """The first chunk: the role, and the function that is called."""
+        delta = Delta(role="assistant", content="")
+        if self.function is not None:
+            called = CalledFunctionDelta(name=self.function)
+            call = ToolCallDelta(id=call_id(self.run), type="function", function=called)
+            delta = Delta(role="assistant", tool_calls=(call,))
+        return self._piece(ChunkChoice(delta=delta))
 
     def text(self, text: str) -> str:
-        """A chunk of the answer."""
-        return self._piece(ChunkChoice(delta=Delta(content=text)))
+        """A chunk of the answer, or of the arguments of its call."""
+        delta = Delta(content=text)
+        if self.function is not None:
+            call = ToolCallDelta(function=CalledFunctionDelta(arguments=text))
+            delta = Delta(tool_calls=(call,))
+        return self._piece(ChunkChoice(delta=delta))
 
     def reasoning(self, number: int, title: str) -> str:
         """A chunk of a line of the plan."""
@@ -151,5 +173,17 @@ class ChatResponse(CompletionFormat):
 
     def closing(self, answer: Answer) -> str:
         """See `CompletionFormat`."""
-        choice = ChunkChoice(delta=Delta(), finish_reason=answer.finish_reason)
+        choice = ChunkChoice(delta=Delta(), finish_reason=self._finish(answer))
         return self._piece(choice, PlatoInfo.of(answer.report))
+
+    def _message(self, text: str, plan: str | None) -> AnswerMessage:
+        if self.function is None:
+            return AnswerMessage(content=text, reasoning_content=plan)
+        called = CalledFunction(name=self.function, arguments=text)
+        return AnswerMessage(
+            content=None, tool_calls=(ToolCall(id=call_id(self.run), function=called),)
+        )
+
+    def _finish(self, answer: Answer) -> ChatFinish:
+        called = self.function is not None and answer.finish_reason == "stop"
+        return "tool_calls" if called else answer.finish_reason

@@ -54,6 +54,7 @@ class ChatRoutes:
                 include_usage=body.include_usage,
                 with_events=body.options.events,
                 with_plan=body.options.reasoning,
+                function=asked.function,
             )
             return await self._answers.respond(
                 request, received, asked, response, stream=bool(body.stream)
@@ -68,5 +69,5 @@ class ChatRoutes:
             raise RunNotFoundError(
                 f"the completion of run {run_id} is not complete; see /v1/runs/{run_id}"
             )
-        response = ChatResponse.of(state.request, self._model)
+        response = ChatResponse.of(state.request, self._model, function=state.request.function)
         return Response(response.whole(state.answer()), media_type="application/json")

@@ -97,6 +97,15 @@ class AnswerFields(SamplingFields, UnsupportedFields):
     ] = Field(
         default=None, max_length=MAX_STOPS, description="The answer ends before the first of these."
     )
+    tools: list[Any] | None = Field(
+        default=None,
+        description="Ignored, as the answer is text, unless `tool_choice` demands a call.",
+    )
+    tool_choice: str | dict[str, Any] | None = Field(
+        default=None,
+        description="A call of one certain function is decoded sequentially, as JSON under the "
+        "schema of its parameters; that of one of several is refused.",
+    )
     plato: PlatoOptions | None = None
 
     metadata: dict[Name, Name] | None = Field(

@@ -19,7 +19,7 @@ from plato.api.errors import invalid_request
 from plato.api.models import require_model
 from plato.api.questions.messages import to_conversation
 from plato.api.questions.options import PlanNode, PlatoOptions
-from plato.api.questions.response_format import grammar_of
+from plato.api.questions.response_format import grammar_of, grammar_under
 from plato.api.questions.schemas import ChatCompletionRequest
 from plato.engine import SamplingParams
 from plato.errors import ContextLengthError, InvalidRequestError
@@ -167,6 +167,7 @@ def to_run_request(
     plan = None if options.plan is None else validate_plan(_nodes(options.plan), max_nodes)
     if plan is not None and options.decode_plan:
         validate_script(plan)
+    function = body.demanded_function
     return RunRequest(
         run_id=run_id or uuid.uuid4().hex,
         messages=messages,
@@ -183,7 +184,12 @@ def to_run_request(
         include_prompts=options.prompts,
         headings=options.headings,
         raw=raw,
-        grammar=grammar_of(body.response_format),
+        grammar=(
+            grammar_under(function.parameters, "tools")
+            if function is not None
+            else grammar_of(body.response_format)
+        ),
+        function=function.name if function is not None else None,
         ignored=body.ignored,
         metadata=tuple((body.metadata or {}).items()),
         created_unix_s=time.time(),

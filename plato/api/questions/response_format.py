@@ -1,7 +1,8 @@
-"""`response_format`: answers that are JSON, or JSON under a schema."""
+"""Answers that are JSON, or JSON under a schema."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Literal
 
 from pydantic import Field
@@ -44,18 +45,20 @@ class ResponseFormat(LenientModel):
 
 
 def grammar_of(answer: ResponseFormat | None) -> str | None:
-    """The grammar of an answer; None if it is text.
-
-    Raises `InvalidRequestError` if the schema cannot be enforced.
-    """
+    """The grammar of an answer; None if it is text. Raises the errors of `grammar_under`."""
     schema = answer.schema_definition if answer is not None else None
-    if schema is None:
-        return None
+    return grammar_under(schema, "response_format") if schema is not None else None
+
+
+def grammar_under(schema: Mapping[str, Any], param: str) -> str:
+    """The grammar of JSON under `schema`, which the request has in `param`.
+
+    Raises `InvalidRequestError` if it cannot be enforced.
+    """
     try:
         return json_grammar(schema)
     except RequestRefusedError as error:
         # It can repeat what the client has sent.
         raise InvalidRequestError(
-            f"'response_format' is not supported: {str(error)[:MAX_REASON_CHARS]}",
-            param="response_format",
+            f"'{param}' is not supported: {str(error)[:MAX_REASON_CHARS]}", param=param
         ) from error

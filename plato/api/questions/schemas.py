@@ -15,6 +15,7 @@ from plato.api.questions.answer_fields import AnswerFields
 from plato.api.questions.messages import ChatMessage
 from plato.api.questions.options import PlatoOptions
 from plato.api.questions.response_format import ResponseFormat
+from plato.api.questions.tools import Function, demanded_function
 from plato.api.wire import FAIL_FAST, TOKEN_COUNT, error_at
 from plato.errors import InvalidRequestError
 from plato.runs import Mode
@@ -41,9 +42,7 @@ class ChatCompletionRequest(AnswerFields):
         default=None, description="JSON, or JSON under a schema, is answered sequentially."
     )
 
-    # The answer is text all the same.
-    tools: list[Any] | None = Field(default=None, description="Ignored: the answer is text.")
-    functions: list[Any] | None = Field(default=None, description="Older name of `tools`.")
+    functions: list[Any] | None = Field(default=None, description="Ignored; use `tools`.")
 
     @model_validator(mode="after")
     def _consistent(self) -> ChatCompletionRequest:
@@ -69,8 +68,10 @@ class ChatCompletionRequest(AnswerFields):
             raise error_at("plato.decode_plan", "requires plato.plan; send one or remove it")
         if options.exact_lengths:
             self._check_lengths(options)
-        if self.response_format is not None and self.response_format.type != "text":
-            self._check_structured(options)
+        if self.demanded_function is not None:
+            self._check_structured(options, "a tool_choice that demands a call")
+        elif self.response_format is not None and self.response_format.type != "text":
+            self._check_structured(options, "a response_format other than text")
         return self
 
     def _check_lengths(self, options: PlatoOptions) -> None:
@@ -84,7 +85,7 @@ class ChatCompletionRequest(AnswerFields):
                 "max_tokens",
             )
 
-    def _check_structured(self, options: PlatoOptions) -> None:
+    def _check_structured(self, options: PlatoOptions, demand: str) -> None:
         """One grammar describes the whole answer, so its parts cannot be decoded on their own."""
         for name, given in (
             ("mode", self.mode in (Mode.PLATO, Mode.SKELETON)),
@@ -93,8 +94,7 @@ class ChatCompletionRequest(AnswerFields):
         ):
             if given:
                 raise error_at(
-                    f"plato.{name}",
-                    "cannot be combined with a response_format other than text; remove one of them",
+                    f"plato.{name}", f"cannot be combined with {demand}; remove one of them"
                 )
 
     @property
@@ -102,12 +102,18 @@ class ChatCompletionRequest(AnswerFields):
         """Maximum number of tokens of the answer, by either name."""
         return self.max_tokens if self.max_tokens is not None else self.max_completion_tokens
 
+    @property
+    def demanded_function(self) -> Function | None:
+        """The function that the answer has to call; None if it is text."""
+        return demanded_function(self.tool_choice, self.tools or ())
+
     def without_effect(self) -> Iterator[str]:
         """See `AnswerFields.without_effect`."""
         yield from super().without_effect()
-        for name in ("tools", "functions"):
-            if getattr(self, name):
-                yield name
+        if self.tools and self.demanded_function is None:
+            yield "tools"
+        if self.functions:
+            yield "functions"
         for message in self.messages:
             yield from (f"messages.{name}" for name in message.ignored)
 

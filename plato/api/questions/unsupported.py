@@ -7,41 +7,19 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator
-from pydantic_core import PydanticCustomError
-
 from plato.api.wire import LenientModel, neutral
 
-_NO_TOOL_CALLS = "the model answers in text and calls no tools; send 'auto' or leave it out"
 _USE_FORMAT = "use response_format with a JSON schema"
+_USE_TOOLS = "send tools and tool_choice"
 _LEAVE_OUT = "leave it out"
-
-
-def _no_forced_call(choice: Any) -> Any:
-    """Accept a choice of tools that allows an answer in text."""
-    if choice is None or choice in ("none", "auto"):
-        return choice
-    if isinstance(choice, dict) and choice.get("type") == "allowed_tools":
-        # In chat completions the mode is in an object of its own, in responses it is not.
-        inner = choice.get("allowed_tools")
-        mode = (inner if isinstance(inner, dict) else choice).get("mode")
-        if mode == "auto":
-            return choice
-    raise PydanticCustomError(
-        "unsupported_value", "forces a tool call, but {hint}", {"hint": _NO_TOOL_CALLS}
-    )
-
-
-ToolChoice = Annotated[
-    Any, BeforeValidator(_no_forced_call, json_schema_input_type=str | dict[str, Any] | None)
-]
 
 
 class UnsupportedFields(LenientModel):
     """Accepted only with neutral values."""
 
-    tool_choice: ToolChoice = None
-    function_call: ToolChoice = None
+    function_call: Annotated[
+        str | dict[str, Any] | None, neutral("none", "auto", hint=_USE_TOOLS)
+    ] = None
     n: Annotated[int | None, neutral(1, hint="send one request for each answer")] = None
     best_of: Annotated[int | None, neutral(1, hint=_LEAVE_OUT)] = None
     use_beam_search: Annotated[bool | None, neutral(False, hint=_LEAVE_OUT)] = None

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, Literal
 
 from plato.api.answers.run_info import PlatoInfo, Usage
+from plato.api.answers.tool_calls import call_id
 from plato.api.wire import AnswerModel
 from plato.errors import PlatoError
 from plato.runs import Answer, RunError, RunFailed, RunReport, RunRequest, RunState
@@ -71,13 +72,25 @@ class OutputText(AnswerModel):
 
 
 class OutputMessage(AnswerModel):
-    """The only output item."""
+    """The only output item of an answer in text."""
 
     id: str
     type: Literal["message"] = "message"
     role: Literal["assistant"] = "assistant"
     status: ItemStatus
     content: tuple[OutputText, ...]
+
+
+class FunctionCall(AnswerModel):
+    """The only output item of an answer that calls a function."""
+
+    id: str
+    type: Literal["function_call"] = "function_call"
+    call_id: str
+    name: str
+    arguments: str
+    """JSON, which `max_output_tokens` can cut."""
+    status: ItemStatus
 
 
 class ResponseObject(AnswerModel):
@@ -91,7 +104,7 @@ class ResponseObject(AnswerModel):
     created_at: int
     status: ResponseStatus
     model: str
-    output: tuple[OutputMessage, ...]
+    output: tuple[OutputMessage | FunctionCall, ...]
     error: dict[str, str] | None = None
     """Set if `failed`."""
     incomplete_details: dict[str, str] | None = None
@@ -132,13 +145,13 @@ class ResponseObject(AnswerModel):
         **fields: Any,
     ) -> ResponseObject:
         """Describe a run with `text` so far."""
-        message = output_message(asked, status, text)
+        item = output_item(asked, status, text)
         return cls(
             id=f"resp_{asked.run_id}",
             created_at=int(asked.created_unix_s),
             status=status,
             model=model,
-            output=(message,) if text or status in ("completed", "incomplete") else (),
+            output=(item,) if text or status in ("completed", "incomplete") else (),
             metadata=dict(asked.metadata),
             max_output_tokens=asked.max_tokens,
             temperature=asked.sampling.temperature,
@@ -172,10 +185,25 @@ class ResponseObject(AnswerModel):
         return cls.begun(asked, model, text, "failed", error=reported)
 
 
-def output_message(asked: RunRequest, status: ResponseStatus, text: str | None) -> OutputMessage:
-    """The output item of a run; without a text it has no part yet."""
+def item_id(asked: RunRequest) -> str:
+    """The id of the output item of a run."""
+    return f"{'msg' if asked.function is None else 'fc'}_{asked.run_id}"
+
+
+def output_item(
+    asked: RunRequest, status: ResponseStatus, text: str | None
+) -> OutputMessage | FunctionCall:
+    """The output item of a run; a message without a text has no part yet."""
+    if asked.function is not None:
+        return FunctionCall(
+            id=item_id(asked),
+            call_id=call_id(asked.run_id),
+            name=asked.function,
+            arguments=text or "",
+            status=_ITEM_STATUS[status],
+        )
     return OutputMessage(
-        id=f"msg_{asked.run_id}",
+        id=item_id(asked),
         status=_ITEM_STATUS[status],
         content=() if text is None else (OutputText(text=text),),
     )

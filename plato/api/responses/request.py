@@ -108,7 +108,6 @@ class ResponsesRequest(AnswerFields):
     background: bool | None = Field(
         default=None, description="Answer at once, and go on without the client."
     )
-    tools: list[Any] | None = Field(default=None, description="Ignored: the answer is text.")
 
     # Accepted only with neutral values.
     previous_response_id: Annotated[None, neutral(hint=_WHOLE)] = None
@@ -131,7 +130,6 @@ class ResponsesRequest(AnswerFields):
                 messages,
                 max_tokens=self.max_output_tokens,
                 response_format=answer.as_chat() if answer is not None else None,
-                tools=self.tools,
                 **{f"text.{name}": True for name in hints},
             )
 

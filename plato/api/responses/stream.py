@@ -7,16 +7,17 @@ from typing import Any
 
 from plato.api.answers import sse
 from plato.api.responses.object import (
+    FunctionCall,
     OutputMessage,
     OutputText,
     ResponseObject,
-    output_message,
+    item_id,
+    output_item,
 )
 from plato.api.wire import OMITTED, AnswerModel
 from plato.errors import PlatoError
 from plato.runs import Answer, RunEvent, RunRequest
 
-OPENING_EVENTS = 4
 FROM_START = -1
 
 
@@ -29,11 +30,14 @@ class ResponseEvent(AnswerModel):
     item_id: str | None = OMITTED
     output_index: int | None = OMITTED
     content_index: int | None = OMITTED
-    item: OutputMessage | None = OMITTED
+    item: OutputMessage | FunctionCall | None = OMITTED
     part: OutputText | None = OMITTED
     delta: str | None = OMITTED
     text: str | None = OMITTED
     logprobs: tuple[()] | None = OMITTED
+    name: str | None = OMITTED
+    """Of the function that is called."""
+    arguments: str | None = OMITTED
 
 
 class ResponseStream:
@@ -60,12 +64,13 @@ class ResponseStream:
     def begin(self) -> Iterator[bytes]:
         """See `AnswerFormat`."""
         response = ResponseObject.begun(self._asked, self._model)
-        item = output_message(self._asked, "in_progress", None)
+        item = output_item(self._asked, "in_progress", None)
         yield from self._event("response.created", response=response)
         yield from self._event("response.in_progress", response=response)
         yield from self._event("response.output_item.added", output_index=0, item=item)
-        part = OutputText(text="")
-        yield from self._event("response.content_part.added", **self._place, part=part)
+        if self._asked.function is None:
+            part = OutputText(text="")
+            yield from self._event("response.content_part.added", **self._place, part=part)
 
     def follow(self, event: RunEvent) -> Iterator[bytes]:
         """See `AnswerFormat`."""
@@ -76,17 +81,26 @@ class ResponseStream:
         known = max(0, self._after + 1 - self._number)
         self._pieces.append(text)
         self._number += len(text) - 1
-        delta = {**self._place, "delta": text[known:], "logprobs": ()}
-        yield from self._event("response.output_text.delta", **delta)
+        delta = text[known:]
+        if self._asked.function is None:
+            kind = "response.output_text.delta"
+            yield from self._event(kind, **self._place, delta=delta, logprobs=())
+        else:
+            kind = "response.function_call_arguments.delta"
+            yield from self._event(kind, **self._place, delta=delta)
 
     def end(self, answer: Answer) -> Iterator[bytes]:
         """See `AnswerFormat`."""
         response = ResponseObject.answered(self._asked, self._model, answer)
         (item,) = response.output
-        (part,) = item.content
-        done = {**self._place, "text": part.text, "logprobs": ()}
-        yield from self._event("response.output_text.done", **done)
-        yield from self._event("response.content_part.done", **self._place, part=part)
+        if isinstance(item, FunctionCall):
+            done = {**self._place, "name": item.name, "arguments": item.arguments}
+            yield from self._event("response.function_call_arguments.done", **done)
+        else:
+            (part,) = item.content
+            done = {**self._place, "text": part.text, "logprobs": ()}
+            yield from self._event("response.output_text.done", **done)
+            yield from self._event("response.content_part.done", **self._place, part=part)
         yield from self._event("response.output_item.done", output_index=0, item=item)
         yield from self._event(f"response.{response.status}", response=response)
 
@@ -98,7 +112,8 @@ class ResponseStream:
 
     @property
     def _place(self) -> dict[str, Any]:
-        return {"item_id": f"msg_{self._asked.run_id}", "output_index": 0, "content_index": 0}
+        place: dict[str, Any] = {"item_id": item_id(self._asked), "output_index": 0}
+        return place if self._asked.function is not None else {**place, "content_index": 0}
 
     def _event(self, kind: str, **fields: Any) -> Iterator[bytes]:
         number, self._number = self._number, self._number + 1

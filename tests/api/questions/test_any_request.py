@@ -60,6 +60,9 @@ formats = st.fixed_dictionaries(
     {"type": st.sampled_from(["text", "json_object", "json_schema"])},
     optional={"json_schema": st.fixed_dictionaries({"schema": schemas}), "schema": schemas},
 )
+FUNCTION = {"type": "function", "function": {"name": "f"}}
+functions = st.fixed_dictionaries({"name": st.just("f")}, optional={"parameters": schemas})
+tools = st.lists(st.fixed_dictionaries({"function": functions}), max_size=2)
 part = st.fixed_dictionaries(
     {"title": texts},
     optional={
@@ -103,8 +106,8 @@ bodies = st.fixed_dictionaries(
         "user": anything,
         "metadata": anything,
         "response_format": anything | formats,
-        "tools": anything,
-        "tool_choice": anything | st.sampled_from(["auto", "required"]),
+        "tools": anything | tools,
+        "tool_choice": anything | st.sampled_from(["auto", "required", FUNCTION]),
         "reasoning_effort": anything,
         "store": anything,
         "whatever": anything,
