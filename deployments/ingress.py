@@ -16,6 +16,7 @@ from deployments.metrics import replica_recorder, start_sampling
 from deployments.replica import start_replica
 from plato.api.app import new_app
 from plato.api.drain import Drain
+from plato.api.passthrough import Upstreams
 from plato.engine import SamplingParams
 from plato.engine.tokenizer_config import context_length
 from plato.models.adapter import ModelFiles
@@ -128,6 +129,9 @@ class Ingress:
         start_replica(settings)
         self._settings = settings
         self._drain = Drain()
+        # From here and not through the decoders: a hop of Ray for every token would cost more than
+        # all else. They end with this process.
+        self._upstreams = Upstreams.of(settings)
         files = await asyncio.to_thread(ModelFiles.resolve, settings)
         self._service = ServeRunService(
             settings,
@@ -140,7 +144,9 @@ class Ingress:
 
     def __serve_build_asgi_app__(self) -> Starlette:
         """Called by Serve after the constructor."""
-        return new_app(self._service, self._settings, replica_recorder(), self._drain)
+        return new_app(
+            self._service, self._settings, replica_recorder(), self._drain, self._upstreams
+        )
 
     async def drain(self) -> None:
         """Refuse new questions; returns when all answers have ended, within `drain_s`."""

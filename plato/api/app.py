@@ -18,6 +18,8 @@ from plato.api.intake import Intake
 from plato.api.limits import Limits
 from plato.api.manners import middleware
 from plato.api.models import ModelRoutes
+from plato.api.passthrough import PassThrough, Upstreams
+from plato.api.passthrough.routes import PASSED_PATHS, PassedRoutes
 from plato.api.responses import ResponseRoutes
 from plato.api.routing import resource
 from plato.api.run_list import RunListRoutes
@@ -35,19 +37,26 @@ def new_app(
     settings: Settings,
     recorder: Recorder = NO_METRICS,
     drain: Drain | None = None,
+    upstreams: Upstreams | None = None,
 ) -> Starlette:
     """The application; `recorder` records latencies and errors as clients see them.
 
-    `drain` ends it. Raises `SettingsError` if the API keys in the settings are not valid.
+    `drain` ends it, and `upstreams` answer what is not planned; the caller closes them.
+    Raises `SettingsError` if the API keys in the settings are not valid.
     """
     drain = drain or Drain()
     errors = ErrorReporter(recorder)
     tenants, limits = Tenants(settings), Limits(settings)
     intake = Intake(service, settings, recorder, limits, drain)
     answers = Answers(service, settings, errors, recorder, drain)
-    chat = ChatRoutes(service, settings.model_name, limits, intake, answers)
-    completions = CompletionRoutes(settings.model_name, intake, answers, service.context_length)
-    responses = ResponseRoutes(service, settings, errors, limits, intake, answers, drain)
+    upstreams = upstreams or Upstreams(())
+    passing = PassThrough(upstreams, settings, errors, recorder, limits, drain)
+    chat = ChatRoutes(service, settings.model_name, limits, intake, answers, passing)
+    completions = CompletionRoutes(
+        settings.model_name, intake, answers, passing, service.context_length
+    )
+    responses = ResponseRoutes(service, settings, errors, limits, intake, answers, passing, drain)
+    others = PassedRoutes(intake, passing)
     runs = RunRoutes(service, settings, errors, limits, intake, drain)
     listed = RunListRoutes(service, settings.model_name, limits)
     info = InfoRoutes(service, settings)
@@ -67,6 +76,7 @@ def new_app(
             resource("/v1/models", tenants, GET=models.list),
             resource("/v1/models/{name:path}", tenants, GET=models.get),
             resource("/v1/info", tenants, GET=info.get),
+            *(resource(path, tenants, POST=others.create) for path in PASSED_PATHS if upstreams),
             resource("/healthz", GET=health.alive),
             resource("/readyz", GET=health.ready),
         ],

@@ -9,6 +9,9 @@ from plato.api.answers import Answers
 from plato.api.chat_response import ChatResponse
 from plato.api.intake import Intake
 from plato.api.limits import Limits
+from plato.api.passthrough import PassThrough
+from plato.api.passthrough.decision import CHAT
+from plato.api.passthrough.outgoing import Passed
 from plato.api.requests import parse_request, run_id_of
 from plato.api.service import RunService
 from plato.api.tenants import tenant_of
@@ -20,7 +23,13 @@ class ChatRoutes:
     """`/v1/chat/completions`."""
 
     def __init__(
-        self, service: RunService, model: str, limits: Limits, intake: Intake, answers: Answers
+        self,
+        service: RunService,
+        model: str,
+        limits: Limits,
+        intake: Intake,
+        answers: Answers,
+        passing: PassThrough,
     ) -> None:
         """`model` is the name of the model in responses."""
         self._service = service
@@ -28,11 +37,19 @@ class ChatRoutes:
         self._limits = limits
         self._intake = intake
         self._answers = answers
+        self._passing = passing
 
     async def create(self, request: Request) -> Response:
         """Answer a question, streamed or not."""
         async with self._intake.receive(request) as received:
-            body = parse_request(received.body, context_length=self._service.context_length)
+            body = self._passing.read(
+                request,
+                received,
+                CHAT,
+                lambda: parse_request(received.body, context_length=self._service.context_length),
+            )
+            if isinstance(body, Passed):
+                return await self._passing.respond(request, received, body)
             asked = self._intake.new_run(request, received, body)
             response = ChatResponse.of(
                 asked,

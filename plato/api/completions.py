@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 from pydantic import BaseModel
@@ -17,6 +18,9 @@ from plato.api.completion_request import CompletionRequest
 from plato.api.errors import error_body
 from plato.api.intake import Intake
 from plato.api.messages import ChatMessage
+from plato.api.passthrough import PassThrough
+from plato.api.passthrough.decision import COMPLETIONS
+from plato.api.passthrough.outgoing import Passed
 from plato.api.requests import parse_body, validated
 from plato.api.run_info import PlatoInfo, Usage
 from plato.api.schemas import ChatCompletionRequest, as_chat
@@ -99,17 +103,31 @@ class CompletionResponse:
 class CompletionRoutes:
     """`/v1/completions`."""
 
-    def __init__(self, model: str, intake: Intake, answers: Answers, context_length: int) -> None:
+    def __init__(
+        self,
+        model: str,
+        intake: Intake,
+        answers: Answers,
+        passing: PassThrough,
+        context_length: int,
+    ) -> None:
         """`model` is the name of the model in responses."""
         self._model = model
         self._intake = intake
         self._answers = answers
+        self._passing = passing
         self._context_length = context_length
 
     async def create(self, request: Request) -> Response:
         """Continue a text, streamed or not."""
         async with self._intake.receive(request) as received:
-            body = parse_body(CompletionRequest, received.body, self._context_length)
+            parse = partial(parse_body, CompletionRequest, received.body, self._context_length)
+            body = self._passing.read(request, received, COMPLETIONS, parse)
+            if isinstance(body, Passed):
+                passed = await self._passing.respond_if_able(request, received, body)
+                if passed is not None:
+                    return passed
+                body = parse()
             asked = self._intake.new_run(request, received, _as_chat(body), raw=True)
             response = CompletionResponse(asked, self._model, body.include_usage)
             return await self._answers.respond(

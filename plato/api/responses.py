@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator
 from contextlib import ExitStack, aclosing
+from functools import partial
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -14,6 +15,9 @@ from plato.api.drain import Drain
 from plato.api.errors import ErrorReporter
 from plato.api.intake import Intake, Received
 from plato.api.limits import Limits
+from plato.api.passthrough import PassThrough
+from plato.api.passthrough.decision import RESPONSES
+from plato.api.passthrough.outgoing import Passed
 from plato.api.requests import parse_body, run_id_of
 from plato.api.response_object import ResponseObject
 from plato.api.response_stream import FROM_START, ResponseStream
@@ -39,6 +43,7 @@ class ResponseRoutes:
         limits: Limits,
         intake: Intake,
         answers: Answers,
+        passing: PassThrough,
         drain: Drain,
     ) -> None:
         self._service = service
@@ -48,12 +53,20 @@ class ResponseRoutes:
         self._limits = limits
         self._intake = intake
         self._answers = answers
+        self._passing = passing
         self._drain = drain
 
     async def create(self, request: Request) -> Response:
         """Answer, streamed or not, or in the background."""
         async with self._intake.receive(request) as received:
-            body = parse_body(ResponsesRequest, received.body, self._service.context_length)
+            context_length = self._service.context_length
+            parse = partial(parse_body, ResponsesRequest, received.body, context_length)
+            body = self._passing.read(request, received, RESPONSES, parse)
+            if isinstance(body, Passed):
+                passed = await self._passing.respond_if_able(request, received, body)
+                if passed is not None:
+                    return passed
+                body = parse()
             with in_callers_names():
                 asked = self._intake.new_run(request, received, body.as_chat())
             stream = bool(body.stream)

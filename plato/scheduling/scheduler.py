@@ -19,6 +19,7 @@ from plato.metrics.table import RUNS_TAKEN_OVER
 from plato.planning.protocol import Planner
 from plato.prompting.model_tools import ModelTools
 from plato.runs import BEFORE_ALL, EventId, RunError, RunEvents, RunFailed, RunRequest, RunState
+from plato.runs.token_rates import TokenRates
 from plato.scheduling.admission import Admission
 from plato.scheduling.kv_events import KVEventFollower
 from plato.scheduling.leases import LeaseKeeper
@@ -31,7 +32,6 @@ from plato.scheduling.placement import Placement, Policy
 from plato.scheduling.run import Run
 from plato.scheduling.services import Services
 from plato.scheduling.stats import SchedulerStats
-from plato.scheduling.token_rates import TokenRates
 from plato.settings import Settings
 from plato.tasks import end_task
 

@@ -1,0 +1,39 @@
+"""Paths that only upstreams have."""
+
+from __future__ import annotations
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from plato.api.intake import Intake
+from plato.api.passthrough.responder import PassThrough
+from plato.errors import InvalidRequestError
+
+PASSED_PATHS = (
+    "/v1/embeddings",
+    "/v1/rerank",
+    "/v1/score",
+    "/v1/classify",
+    "/v1/pooling",
+    "/v1/moderations",
+    "/v1/audio/speech",
+    "/v1/images/generations",
+)
+"""Only paths that keep nothing: what an upstream stores (files, batches) it would show to every
+tenant, as all of them share its key."""
+
+
+class PassedRoutes:
+    """Everything at these paths is passed on."""
+
+    def __init__(self, intake: Intake, passing: PassThrough) -> None:
+        self._intake = intake
+        self._passing = passing
+
+    async def create(self, request: Request) -> Response:
+        """The upstream's answer."""
+        async with self._intake.receive(request) as received:
+            passed = self._passing.passed(request, received)
+            if passed is None:
+                raise InvalidRequestError("the body must be a JSON object", code="invalid_type")
+            return await self._passing.respond(request, received, passed)
