@@ -10,12 +10,9 @@ import pytest
 from openai import AsyncOpenAI
 
 from plato.metrics.table import ANSWER_SECONDS, FIRST_TEXT_SECONDS, PASSED_ON
-from tests.api.passthrough.conftest import UPSTREAM_KEY, Front
+from tests.api.passthrough.fronts import MESSAGES, NAME, UPSTREAM_KEY, Front
 from tests.engine.upstream.server import MODEL
 
-pytestmark = [pytest.mark.asyncio(loop_scope="package"), pytest.mark.slow]
-
-MESSAGES: Any = [{"role": "user", "content": "Why is the sea salty?"}]
 TOOL = {"type": "function", "function": {"name": "depth", "parameters": {"type": "object"}}}
 SCHEMA = {"type": "json_schema", "json_schema": {"name": "sea", "schema": {"type": "object"}}}
 IMAGE = "data:image/png;base64," + "iVBORw0KGgo" * 20000
@@ -54,7 +51,7 @@ PASSED: dict[str, dict[str, Any]] = {
     "a parameter that nobody here knows": {"extra_body": {"min_tokens": 3, "ratio": 1e-7}},
     "values that Plato refuses": {"temperature": 3.5, "stop": ["a", "b", "c", "d", "e"]},
     "a sequential answer": {"extra_body": {"plato": {"mode": "sequential"}}},
-    "a sequential answer by name": {"model": "tiny-here:sequential"},
+    "a sequential answer by name": {"model": f"{NAME}:sequential"},
 }
 
 
@@ -66,7 +63,7 @@ def asked(request: pytest.FixtureRequest) -> dict[str, Any]:
 async def both(front: Front, **asked: Any) -> list[Any]:
     """A completion from the upstream, and through Plato."""
     answers = []
-    for direct, model in ((True, MODEL), (False, asked.pop("model", "tiny-here"))):
+    for direct, model in ((True, MODEL), (False, asked.pop("model", NAME))):
         async with front.client(direct=direct) as client:
             answers.append(await client.chat.completions.create(model=model, **asked))
     return answers
@@ -134,29 +131,16 @@ async def test_other_endpoints(front: Front) -> None:
             )
 
         assert await embed(through) == await embed(direct)
-        assert await respond(through, "tiny-here") == await respond(direct, MODEL)
+        assert await respond(through, NAME) == await respond(direct, MODEL)
         models = [body["model"] for _, body in front.upstream.passed]
         assert models == ["embedder", "embedder", MODEL, MODEL]
         with pytest.raises(openai.NotFoundError, match="Not Found"):
             await through.post("/score", cast_to=object, body={"model": "x"})
 
 
-async def test_what_the_upstream_lacks_is_answered_here(front: Front) -> None:
-    front.upstream.paths.discard("/v1/responses")
-    try:
-        async with front.client() as client:
-            answer = await client.responses.create(
-                model="tiny-here", input="Why?", max_output_tokens=8, reasoning={"effort": "low"}
-            )
-    finally:
-        front.upstream.paths.add("/v1/responses")
-    assert answer.id != "resp_up"
-    assert answer.output_text
-
-
 async def test_a_text_is_continued_by_the_upstream(front: Front) -> None:
     async with front.http() as http:
-        body = {"model": "tiny-here", "prompt": [1, 2], "cache_salt": "of another", "stream": True}
+        body = {"model": NAME, "prompt": [1, 2], "cache_salt": "of another", "stream": True}
         await http.post("/v1/completions", json=body)
     passed = front.upstream.bodies[-1]
     assert (passed["model"], passed["prompt"]) == (MODEL, [1, 2])
@@ -207,41 +191,3 @@ async def test_answers_are_counted_and_timed(front: Front) -> None:
             front.upstream.status = status
             await http.post("/v1/chat/completions", json={"messages": MESSAGES, "n": 2})
     assert counts() == tuple(count + 1 for count in before)
-
-
-@pytest.mark.parametrize(
-    "asked",
-    [
-        {},
-        {"tools": [TOOL], "tool_choice": "none", "user": "me", "metadata": {"a": "b"}},
-        {"model": "tiny-here:plato", "tools": [TOOL]},
-        {"plato": {"mode": "plato", "plan": [{"title": "Salt"}, {"title": "Depth"}]}},
-        {"plato": {"mode": "sequential", "events": True}, "stream": True},
-    ],
-)
-async def test_what_can_be_planned_is_not_passed_on(front: Front, asked: dict[str, Any]) -> None:
-    async with front.http() as http:
-        response = await http.post(
-            "/v1/chat/completions", json={"messages": MESSAGES, "max_tokens": 40, **asked}
-        )
-    assert response.status_code == httpx.codes.OK
-    assert "plato" in response.text
-    assert not front.upstream.passed
-
-
-@pytest.mark.parametrize(
-    ("asked", "param"),
-    [
-        ({"plato": {"mode": "tree"}}, "plato.mode"),
-        ({"plato": {"headlines": True}}, "plato.headlines"),
-        ({"model": "tiny-here:plato", "n": 2}, "n"),
-    ],
-)
-async def test_who_asks_for_plato_is_told_what_it_cannot(
-    front: Front, asked: dict[str, Any], param: str
-) -> None:
-    async with front.http() as http:
-        refused = await http.post("/v1/chat/completions", json={"messages": MESSAGES, **asked})
-    assert refused.status_code == httpx.codes.BAD_REQUEST
-    assert refused.json()["error"]["param"] == param
-    assert not front.upstream.passed

@@ -32,7 +32,7 @@ class Upstream(VllmServer):
         self.left = asyncio.Event()
         """A client has left in mid-stream."""
         self.hold = asyncio.Event()
-        """Streams stop after their first words until it is set."""
+        """Answers, and streams after their first words, wait until it is set."""
         self.hold.set()
 
     def more_routes(self) -> list[Route]:
@@ -52,6 +52,8 @@ class Upstream(VllmServer):
             headers = {"retry-after": "7", "x-internal": "secret", "set-cookie": "a=b"}
             error = {"message": f"no {self.status}", "type": "server", "code": self.status}
             return JSONResponse({"error": error}, self.status, headers)
+        if not body.get("stream"):
+            await self._hold(request)
         if path == "/v1/embeddings":
             data = [{"object": "embedding", "index": 0, "embedding": [0.25, -1.5]}]
             return JSONResponse(
@@ -62,6 +64,13 @@ class Upstream(VllmServer):
         if body.get("stream"):
             return StreamingResponse(self._chunks(body), media_type="text/event-stream")
         return JSONResponse(completion(body))
+
+    async def _hold(self, request: Request) -> None:
+        """Wait until nothing is held back, or the client leaves."""
+        while not self.hold.is_set() and not self.left.is_set():
+            if await request.is_disconnected():
+                self.left.set()
+            await asyncio.sleep(0.01)
 
     async def _chunks(self, body: Body) -> AsyncIterator[str]:
         try:
