@@ -208,8 +208,9 @@ def new_scheduler(
     store: ContextStore,
     name: str,
     recorder: Recorder = NO_METRICS,
+    losses: tuple[str, ...] = (),
 ) -> GraphScheduler:
-    """A scheduler over a planner, a pool and a store."""
+    """A scheduler over a planner, a pool and a store; `losses` are those of the engines."""
     return GraphScheduler(
         settings,
         model,
@@ -219,4 +220,5 @@ def new_scheduler(
         policy=new_policy(settings),
         name=name,
         recorder=recorder,
+        losses=losses,
     )

@@ -50,7 +50,9 @@ def new_app(
     intake = Intake(service, settings, recorder, limits, drain)
     answers = Answers(service, settings, errors, recorder, drain)
     upstreams = upstreams or Upstreams(())
-    passing = PassThrough(upstreams, settings, errors, recorder, limits, drain)
+    passing = PassThrough(
+        upstreams, settings, errors, recorder, limits, drain, thinks=service.thinks
+    )
     chat = ChatRoutes(service, settings.model_name, limits, intake, answers, passing)
     completions = CompletionRoutes(
         settings.model_name, intake, answers, passing, service.context_length

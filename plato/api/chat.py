@@ -59,7 +59,12 @@ class ChatRoutes:
                 with_plan=body.options.reasoning,
             )
             return await self._answers.respond(
-                request, received, asked, response, stream=bool(body.stream)
+                request,
+                received,
+                asked,
+                response,
+                stream=bool(body.stream),
+                unplanned=self._passing.unplanned(request, received, CHAT),
             )
 
     async def get(self, request: Request) -> Response:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from pydantic import BaseModel
 from starlette.requests import Request
 from starlette.responses import Response
@@ -51,6 +53,8 @@ class Info(BaseModel):
     """Tokens of a prompt and its answer."""
     modes: tuple[Mode, ...]
     engine: str
+    losses: tuple[str, ...]
+    """What the engine cannot do, compared with the built-in one."""
     retention_s: int
     """How long a run can be fetched after its last change."""
     limits: Bounds
@@ -61,7 +65,9 @@ class InfoRoutes:
     """`/v1/info`."""
 
     def __init__(self, service: RunService, settings: Settings) -> None:
-        self._info = Info(
+        self._service = service
+        self._info = partial(
+            Info,
             version=__version__,
             model=settings.model_name,
             models=model_names(settings),
@@ -89,4 +95,5 @@ class InfoRoutes:
 
     async def get(self, request: Request) -> Response:
         """The server, its limits and its defaults."""
-        return Response(self._info.model_dump_json(), media_type="application/json")
+        info = self._info(losses=await self._service.losses())
+        return Response(info.model_dump_json(), media_type="application/json")

@@ -179,7 +179,8 @@ class Run:
                 f"the run ended without all of part {self.log.composer.current}; send the "
                 "question again"
             )
-        report, stamp = self.log.report(self.journal.degraded), self.log.stamp
+        report = self.log.report(self.journal.degraded, self._services.losses)
+        stamp = self.log.stamp
         if failure is None:
             self.log.append(RunFinished(*stamp, report))
         else:

@@ -7,6 +7,7 @@ import json
 import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import AsyncExitStack, aclosing
+from functools import partial
 from typing import TypeVar, cast
 
 import httpx
@@ -56,13 +57,17 @@ class PassThrough:
         recorder: Recorder,
         limits: Limits,
         drain: Drain,
+        *,
+        thinks: bool,
     ) -> None:
+        """`thinks`: whether the model does, if Plato does not keep it from it."""
         self._upstreams = upstreams
         self._settings = settings
         self._errors = errors
         self._recorder = recorder
         self._limits = limits
         self._drain = drain
+        self._thinks = thinks
         self._rates = TokenRates(settings.tenant_tokens_per_minute)
 
     def read(
@@ -92,6 +97,19 @@ class PassThrough:
         if fields is None:
             return None
         return Passed(request.url.path, fields, received.tenant, request_id(request.scope))
+
+    def unplanned(
+        self, request: Request, received: Received, endpoint: Endpoint
+    ) -> Callable[[], Awaitable[Response]] | None:
+        """Responds to a request that turned out to have no plan, where Plato would not do it well.
+
+        Runs do not think, and lose nothing else. `None` where they lose nothing at all, and where
+        the caller wants Plato's answer.
+        """
+        passed = self.passed(request, received) if self._upstreams and self._thinks else None
+        if passed is None or wants_plato(passed.fields, endpoint):
+            return None
+        return partial(self.respond, request, received, passed)
 
     async def respond(self, request: Request, received: Received, passed: Passed) -> Response:
         """The upstream's response; `received.slot` is kept until its end.

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -19,8 +22,11 @@ from tests.api.passthrough.fronts import (
     upstreams_of,
 )
 from tests.api.passthrough.test_equal import TOOL
+from tests.prompting import families
 
 pytestmark = pytest.mark.slow
+
+PLAN = [{"title": "Salt", "max_tokens": 8}, {"title": "Depth", "max_tokens": 8}]
 
 
 @pytest.fixture(scope="module")
@@ -33,18 +39,29 @@ def backend(tiny_model_folder: str) -> TorchEngine:
     )
 
 
-@pytest.fixture
-async def front(backend: TorchEngine, tiny_model_folder: str) -> AsyncIterator[Front]:
+@asynccontextmanager
+async def planning_front(backend: TorchEngine, folder: str, **fields: Any) -> AsyncIterator[Front]:
     """Over a runtime whose engine is the upstream."""
     async with upstreams_of(1, backend, backend._model.tokenizer) as upstreams:
         settings = settings_for(
-            upstreams, model=tiny_model_folder, dtype="float32", lease_ttl_s=60, max_title_words=2
+            upstreams,
+            model=folder,
+            dtype="float32",
+            lease_ttl_s=60,
+            max_title_words=2,
+            **fields,
         )
         async with (
             await Runtime.open(settings) as runtime,
             in_front(upstreams, runtime.service, settings) as opened,
         ):
             yield opened
+
+
+@pytest.fixture
+async def front(backend: TorchEngine, tiny_model_folder: str) -> AsyncIterator[Front]:
+    async with planning_front(backend, tiny_model_folder) as opened:
+        yield opened
 
 
 async def test_what_the_upstream_lacks_is_answered_here(front: Front) -> None:
@@ -66,7 +83,7 @@ async def test_what_the_upstream_lacks_is_answered_here(front: Front) -> None:
         {},
         {"tools": [TOOL], "tool_choice": "none", "user": "me", "metadata": {"a": "b"}},
         {"model": f"{NAME}:plato", "tools": [TOOL]},
-        {"plato": {"mode": "plato", "plan": [{"title": "Salt"}, {"title": "Depth"}]}},
+        {"plato": {"mode": "plato", "plan": PLAN}},
         {"plato": {"mode": "sequential", "events": True}, "stream": True},
     ],
 )
@@ -95,4 +112,52 @@ async def test_who_asks_for_plato_is_told_what_it_cannot(
         refused = await http.post("/v1/chat/completions", json={"messages": MESSAGES, **asked})
     assert refused.status_code == httpx.codes.BAD_REQUEST
     assert refused.json()["error"]["param"] == param
+    assert not front.upstream.passed
+
+
+@pytest.fixture
+def thinking_folder(tiny_model_folder: str, tmp_path: Path) -> str:
+    """The same model, whose template opens turns with thinking unless it is told not to."""
+    folder = shutil.copytree(tiny_model_folder, tmp_path / "thinking")
+    (folder / "chat_template.jinja").write_text(families.QWEN_3)
+    return str(folder)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_what_a_thinking_model_does_not_split_is_answered_with_thinking(
+    backend: TorchEngine, thinking_folder: str, stream: bool
+) -> None:
+    body = {"messages": MESSAGES, "max_tokens": 400, "stream": stream}
+    # A threshold that no probability is under: `auto` splits nothing.
+    async with (
+        planning_front(backend, thinking_folder, split_threshold=0.0) as front,
+        front.http() as http,
+    ):
+        answer = await http.post("/v1/chat/completions", json=body)
+        assert "chatcmpl-up" in answer.text
+        assert "reasoning_content" in answer.text
+        assert "plato" not in answer.text
+        ((_, passed),) = front.upstream.passed
+        assert passed["max_tokens"] == 400
+        planned = await http.post(
+            "/v1/chat/completions", json={**body, "plato": {"mode": "plato", "plan": PLAN}}
+        )
+        assert "chatcmpl-up" not in planned.text
+        assert len(front.upstream.passed) == 1
+
+
+async def test_what_another_model_does_not_split_is_answered_here_with_what_is_lost(
+    backend: TorchEngine, tiny_model_folder: str
+) -> None:
+    body = {"messages": MESSAGES, "max_tokens": 400}
+    async with (
+        planning_front(backend, tiny_model_folder, split_threshold=0.0) as front,
+        front.http() as http,
+    ):
+        answer = (await http.post("/v1/chat/completions", json=body)).json()
+        info = (await http.get("/v1/info")).json()
+    assert answer["plato"]["mode"] == "sequential"
+    assert "not split" in answer["plato"]["reason"]
+    assert answer["plato"]["losses"] == info["losses"]
+    assert "prefixes are reused in blocks of 16 tokens" in info["losses"]
     assert not front.upstream.passed
