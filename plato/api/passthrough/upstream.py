@@ -24,9 +24,10 @@ logger = logging.getLogger(__name__)
 
 CONTROL_CONNECTIONS = 4
 """Connections beside those of requests, for health and the like."""
-CONNECT_S = 3.0
+CONNECT_S = 10.0
+"""Generous: a process that gets many requests at once is late itself."""
 CONTROL_DEADLINE_S = 5.0
-HEALTH_DEADLINE_S = 2.0
+HEALTH_DEADLINE_S = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +50,7 @@ class Upstream:
         self._settings = settings
         self._key = settings.upstream_key()
         self._server: _Server | None = None
+        self._identifying = asyncio.Lock()
         self._sole_tenant = SoleTenant()
         self._transport = UpstreamTransport(
             url,
@@ -95,8 +97,7 @@ class Upstream:
 
     async def _send(self, passed: Passed) -> httpx.Response:
         try:
-            server = self._server = self._server or await self._identify()
-            salt = None
+            server, salt = await self._identified(), None
             if passed.decodes:
                 if server.salts:
                     salt = tenant_salt(passed.tenant, self._key)
@@ -119,6 +120,13 @@ class Upstream:
             raise InvalidRequestError(str(error)) from error
         except (EngineError, TimeoutError, httpx.HTTPError) as error:
             raise self._away(error) from error
+
+    async def _identified(self) -> _Server:
+        """The server; asked once, however many requests wait for it."""
+        async with self._identifying:
+            if self._server is None:
+                self._server = await self._identify()
+            return self._server
 
     async def _identify(self) -> _Server:
         """Ask for its model and its kind."""

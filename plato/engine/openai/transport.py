@@ -13,6 +13,10 @@ import httpx
 from plato.breaker import CircuitBreaker
 from plato.engine.errors import UpstreamError
 
+IDLE_S = 2.0
+"""How long a connection is kept that nobody uses: less than at servers (uvicorn: 5 s), so that none
+is closed just as a request is sent."""
+
 
 class UpstreamTransport:
     """Sends requests to one server; after an outage they fail fast until it answers again.
@@ -45,7 +49,7 @@ class UpstreamTransport:
             headers={"Authorization": f"Bearer {key}"} if key else {},
             # One caller must not be recognised by what another one was sent.
             cookies=CookieJar(DefaultCookiePolicy(allowed_domains=())),
-            limits=httpx.Limits(max_connections=max_connections),
+            limits=httpx.Limits(max_connections=max_connections, keepalive_expiry=IDLE_S),
             timeout=httpx.Timeout(silence_s, connect=connect_s),
         )
 
