@@ -357,9 +357,9 @@ class Settings(SamplingFields, BaseSettings):
     max_tenant_runs: int | None = Field(
         default=None,
         ge=1,
-        description="Maximum number of runs of one API key in flight and waiting per scheduler, and "
-        "of answers that it gets from upstream servers themselves per ingress; more are refused "
-        "with 429.",
+        description="Maximum number of runs of one API key in flight and waiting per scheduler, "
+        "and of answers that it gets from upstream servers themselves per ingress; more are "
+        "refused with 429.",
     )
     tenant_tokens_per_minute: int | None = Field(
         default=None,
