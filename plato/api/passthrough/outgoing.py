@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import hashlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -11,9 +11,6 @@ from pydantic_core import from_json, to_json
 
 from plato.api.models import model_names
 from plato.settings import Settings
-
-MAX_OPENING_CHARS = 2048
-"""Of the beginning of a conversation, by which an upstream is chosen."""
 
 DECODING = frozenset({"/v1/chat/completions", "/v1/completions", "/v1/responses"})
 
@@ -35,9 +32,9 @@ class Passed:
 
     @property
     def opening(self) -> bytes:
-        """What all turns of a conversation have in common: all up to the first question."""
-        opening = json.dumps([self.tenant, *_opening(self.fields)])
-        return opening[:MAX_OPENING_CHARS].encode()
+        """Digest of what all turns of a conversation begin with: all up to the first question."""
+        opening = to_json([self.tenant, *_opening(self.fields)], inf_nan_mode="constants")
+        return hashlib.blake2b(opening, digest_size=16).digest()
 
     def body(self, settings: Settings, model: str, salt: str | None) -> bytes:
         """For an upstream whose model is called `model`.

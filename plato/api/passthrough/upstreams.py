@@ -71,13 +71,13 @@ class Upstreams:
             await upstream.close()
 
     def _ranked(self, opening: bytes) -> list[Upstream]:
-        """The servers for a conversation that begins like this, best first."""
+        """The servers for conversations of this opening, best first."""
         total = sum(upstream.in_flight for upstream in self._upstreams)
         share = math.ceil(LOAD_FACTOR * (total + 1) / len(self._upstreams))
 
         def rank(upstream: Upstream) -> tuple[bool, bool, bytes]:
-            weight = hashlib.blake2b(upstream.url.encode() + b"\n" + opening, digest_size=8)
-            return not upstream.available, upstream.in_flight >= share, weight.digest()
+            weight = hashlib.blake2b(opening + upstream.url.encode(), digest_size=8).digest()
+            return not upstream.available, upstream.in_flight >= share, weight
 
         return sorted(self._upstreams, key=rank)
 
