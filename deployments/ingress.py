@@ -16,11 +16,13 @@ from deployments.metrics import replica_recorder, start_sampling
 from deployments.replica import start_replica
 from plato.api.app import new_app
 from plato.api.drain import Drain
+from plato.api.passthrough import Upstreams
 from plato.engine import SamplingParams
 from plato.engine.tokenizer_config import context_length
 from plato.models.adapter import ModelFiles
 from plato.models.sampling import default_sampling
 from plato.patience import Patience
+from plato.prompting import ChatTemplate, Tokenizer
 from plato.runs import EventId, RunEvents, RunOverview, RunRequest, RunSnapshot, RunState
 from plato.runs.failover import call_with_failover, follow_detached, follow_with_failover
 from plato.settings import Settings
@@ -41,10 +43,12 @@ class ServeRunService:
         context_length: int,
         fingerprint: str,
         sampling: SamplingParams,
+        thinks: bool,
     ) -> None:
         self.context_length = context_length
         self.fingerprint = fingerprint
         self.sampling = sampling
+        self.thinks = thinks
         self._settings = settings
         self._patience = Patience(settings.silence_s)
         self._scheduler = scheduler
@@ -96,6 +100,11 @@ class ServeRunService:
         deadline_s = self._settings.failover_s + CALL_DEADLINE_S
         await self._call(lambda: self._scheduler.cancel.remote(tenant, run_id), run_id, deadline_s)
 
+    async def losses(self) -> tuple[str, ...]:
+        """What is lost on the decoders' engine, as a scheduler knows it."""
+        lost: tuple[str, ...] = await self._call(self._scheduler.losses.remote, "")
+        return lost
+
     async def ready(self) -> dict[str, object]:
         """The readiness of the schedulers."""
         state: dict[str, object] = await ask(self._scheduler.ready.remote)
@@ -118,6 +127,11 @@ class ServeRunService:
         return await call_with_failover(lambda: ask(call), run_id, deadline_s, is_fault)
 
 
+def _thinks(settings: Settings, folder: str) -> bool:
+    """See `RunService.thinks`; asked only in front of upstreams, where somebody else can think."""
+    return bool(settings.upstreams) and ChatTemplate(Tokenizer.load(folder)).thinks
+
+
 @serve.deployment
 @serve.ingress()
 class Ingress:
@@ -128,6 +142,9 @@ class Ingress:
         start_replica(settings)
         self._settings = settings
         self._drain = Drain()
+        # From here and not through the decoders: a hop of Ray for every token would cost more than
+        # all else. They end with this process.
+        self._upstreams = Upstreams.of(settings)
         files = await asyncio.to_thread(ModelFiles.resolve, settings)
         self._service = ServeRunService(
             settings,
@@ -135,12 +152,15 @@ class Ingress:
             context_length(str(files.folder)),
             files.fingerprint(settings.dtype),
             default_sampling(settings, files.folder),
+            await asyncio.to_thread(_thinks, settings, str(files.folder)),
         )
         self._sampling = start_sampling()
 
     def __serve_build_asgi_app__(self) -> Starlette:
         """Called by Serve after the constructor."""
-        return new_app(self._service, self._settings, replica_recorder(), self._drain)
+        return new_app(
+            self._service, self._settings, replica_recorder(), self._drain, self._upstreams
+        )
 
     async def drain(self) -> None:
         """Refuse new questions; returns when all answers have ended, within `drain_s`."""

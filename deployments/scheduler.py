@@ -20,6 +20,7 @@ from deployments.replica import (
     start_replica,
 )
 from plato.assembly import new_scheduler
+from plato.engine import losses
 from plato.errors import RunNotFoundError, UnavailableError
 from plato.metrics.recording import StoreSampler
 from plato.prompting.model_tools import ModelTools
@@ -46,7 +47,8 @@ class SchedulerService:
         tools = await asyncio.to_thread(ModelTools.load, settings)
         async with asyncio.timeout(START_DEADLINE_S):
             # The router learns about the replicas on its first call.
-            await decoder.stats.remote()
+            stats = await decoder.stats.remote()
+        self._losses = losses(stats.capabilities)
         self._heartbeat_s = settings.silence_s / HEARTBEATS
         self._cancel_deadline_s = settings.failover_s
         self._store = await open_replica_store(settings, tools.fingerprint, store)
@@ -60,6 +62,7 @@ class SchedulerService:
             store=self._store,
             name=name,
             recorder=recorder,
+            losses=self._losses,
         )
         self._scheduler.start()
         self._sampling = start_sampling(
@@ -133,6 +136,10 @@ class SchedulerService:
     async def drain(self) -> None:
         """Hand the runs without followers over; see `GraphScheduler.drain`."""
         await self._scheduler.drain()
+
+    async def losses(self) -> tuple[str, ...]:
+        """What is lost on the decoders' engine."""
+        return self._losses
 
     async def ready(self) -> dict[str, object]:
         """Readiness of the decoders and the store. Raises if no decoder responds."""

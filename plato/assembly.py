@@ -7,7 +7,6 @@ import logging
 import os
 from collections.abc import Callable
 from importlib import import_module
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from plato.context import ContextStore, MemoryContextStore
@@ -82,7 +81,7 @@ def upstream_config(
         fingerprint=fingerprint(folder, settings.dtype, find_adapter(settings)),
         dialect=settings.upstream_dialect,
         model=settings.upstream_model,
-        key=_upstream_key(settings),
+        key=settings.upstream_key(),
         grammar=settings.upstream_grammar,
         priority=settings.upstream_priority,
         max_sequences=settings.max_sequences,
@@ -113,21 +112,6 @@ def check_upstreams(settings: Settings, folder: str) -> None:
         asyncio.run(connect_all())
     except EngineError as error:
         raise ModelError(f"the model {settings.model}: {error}") from error
-
-
-def _upstream_key(settings: Settings) -> str | None:
-    """The key for upstream servers. Raises `SettingsError` if its file cannot be read."""
-    if settings.upstream_api_key is not None:
-        return settings.upstream_api_key.get_secret_value() or None
-    if settings.upstream_api_key_file is None:
-        return None
-    try:
-        return Path(settings.upstream_api_key_file).expanduser().read_text().strip() or None
-    except (OSError, ValueError) as error:
-        raise SettingsError(
-            f"upstream_api_key_file is {settings.upstream_api_key_file!r}, which cannot be read "
-            f"({type(error).__name__})"
-        ) from error
 
 
 def new_engine(
@@ -248,8 +232,9 @@ def new_scheduler(
     store: ContextStore,
     name: str,
     recorder: Recorder = NO_METRICS,
+    losses: tuple[str, ...] = (),
 ) -> GraphScheduler:
-    """A scheduler over a planner, a pool and a store."""
+    """A scheduler over a planner, a pool and a store; `losses` are those of the engines."""
     return GraphScheduler(
         settings,
         model,
@@ -259,4 +244,5 @@ def new_scheduler(
         policy=new_policy(settings),
         name=name,
         recorder=recorder,
+        losses=losses,
     )

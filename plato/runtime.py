@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 from contextlib import aclosing
 from typing import Any, Self
 
@@ -19,6 +19,7 @@ from plato.engine import (
     GenerateRequest,
     KVEventBatch,
     Replica,
+    losses,
 )
 from plato.errors import ModelError, UnavailableError
 from plato.kv_transfer import KVTransfer
@@ -83,6 +84,12 @@ def _load(engine: Engine) -> tuple[bool, int]:
     return not stats.available, stats.load.running + stats.load.waiting
 
 
+def losses_of(engines: Iterable[Engine]) -> tuple[str, ...]:
+    """What is lost on any of several engines."""
+    lost = [clause for engine in engines for clause in losses(engine.capabilities)]
+    return tuple(dict.fromkeys(lost))
+
+
 class LocalRunService:
     """A scheduler in this process: implements `plato.api.service.RunService`."""
 
@@ -94,6 +101,7 @@ class LocalRunService:
         self.context_length = tools.context_length
         self.fingerprint = tools.fingerprint
         self.sampling = tools.sampling
+        self.thinks = tools.template.thinks
 
     async def answer(self, state: RunState) -> AsyncGenerator[RunEvents]:
         """Drive the run, and feed `state`."""
@@ -130,6 +138,10 @@ class LocalRunService:
             raise UnavailableError(
                 f"another server ({owner}) on the same store drives run {run_id}; cancel it there"
             )
+
+    async def losses(self) -> tuple[str, ...]:
+        """What is lost on any of the engines."""
+        return losses_of(self._engines.values())
 
     async def ready(self) -> dict[str, object]:
         """The state of the engines and the scheduler."""
@@ -178,6 +190,7 @@ class Runtime:
             store=self._store,
             name="runtime",
             recorder=recorder,
+            losses=losses_of(engines.values()),
         )
         self.service = LocalRunService(self.scheduler, engines, tools)
         """For `plato.api.app.new_app`."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from difflib import get_close_matches
+from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
@@ -356,14 +357,15 @@ class Settings(SamplingFields, BaseSettings):
     max_tenant_runs: int | None = Field(
         default=None,
         ge=1,
-        description="Maximum number of runs of one API key in flight and waiting per scheduler; "
-        "more are refused with 429.",
+        description="Maximum number of runs of one API key in flight and waiting per scheduler, "
+        "and of answers that it gets from upstream servers themselves per ingress; more are "
+        "refused with 429.",
     )
     tenant_tokens_per_minute: int | None = Field(
         default=None,
         ge=1,
-        description="Tokens a minute, as billed, that one API key may have per scheduler; then its "
-        "runs are refused with 429.",
+        description="Tokens a minute, as billed, that one API key may have per scheduler, and from "
+        "upstream servers themselves per ingress; then its requests are refused with 429.",
     )
 
     # Limits of each ingress
@@ -488,6 +490,20 @@ class Settings(SamplingFields, BaseSettings):
     def decoder_count(self) -> int:
         """Number of decoder replicas at start."""
         return len(self.upstreams) or self.decoders
+
+    def upstream_key(self) -> str | None:
+        """The key for upstream servers. Raises `SettingsError` if its file cannot be read."""
+        if self.upstream_api_key is not None:
+            return self.upstream_api_key.get_secret_value() or None
+        if self.upstream_api_key_file is None:
+            return None
+        try:
+            return Path(self.upstream_api_key_file).expanduser().read_text().strip() or None
+        except (OSError, ValueError) as error:
+            raise SettingsError(
+                f"upstream_api_key_file is {self.upstream_api_key_file!r}, which cannot be read "
+                f"({type(error).__name__})"
+            ) from error
 
     @property
     def protected(self) -> bool:

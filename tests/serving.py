@@ -10,6 +10,7 @@ import httpx
 import uvicorn
 
 from plato.api.app import new_app
+from plato.api.passthrough import Upstreams
 from plato.api.service import RunService
 from plato.metrics import NO_METRICS, Recorder
 from plato.settings import Settings
@@ -26,9 +27,15 @@ def connect(
 
 
 @asynccontextmanager
-async def serving(service: RunService, settings: Settings) -> AsyncIterator[str]:
+async def serving(
+    service: RunService,
+    settings: Settings,
+    recorder: Recorder = NO_METRICS,
+    upstreams: Upstreams | None = None,
+) -> AsyncIterator[str]:
     """A server on a free port of this machine; gives its URL."""
-    config = uvicorn.Config(new_app(service, settings), port=0, log_level="error")
+    app = new_app(service, settings, recorder, upstreams=upstreams)
+    config = uvicorn.Config(app, port=0, log_level="error")
     server = uvicorn.Server(config)
     task = asyncio.create_task(server.serve())
     async with asyncio.timeout(10):

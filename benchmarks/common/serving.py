@@ -69,4 +69,6 @@ def _is_ready(url: str) -> bool:
 
 
 def _text(value: object) -> str:
+    if isinstance(value, tuple):
+        return ",".join(value)
     return value if isinstance(value, str) else json.dumps(value)

@@ -112,6 +112,12 @@ ROWS: tuple[tuple[str, tuple[Panel, ...]], ...] = (
                 "Parameters of requests that were accepted and had no effect.",
             ),
             Panel(
+                "Requests passed on",
+                "reqps",
+                (("{{outcome}}", rate("passed_on", "outcome")),),
+                "Requests that an upstream server answered itself.",
+            ),
+            Panel(
                 "Runs in flight and waiting",
                 "short",
                 (

@@ -16,6 +16,8 @@ from plato.api.info import InfoRoutes
 from plato.api.manners import middleware
 from plato.api.models import ModelRoutes
 from plato.api.openapi import OpenApiRoutes
+from plato.api.passthrough import PassThrough, Upstreams
+from plato.api.passthrough.routes import PASSED_PATHS, PassedRoutes
 from plato.api.questions.intake import Intake
 from plato.api.responses.routes import ResponseRoutes
 from plato.api.routing import Resource
@@ -32,21 +34,28 @@ def new_app(
     settings: Settings,
     recorder: Recorder = NO_METRICS,
     drain: Drain | None = None,
+    upstreams: Upstreams | None = None,
 ) -> Starlette:
     """The application; `recorder` records latencies and errors as clients see them.
 
-    `drain` ends it. Raises `SettingsError` if the API keys in the settings are not valid.
+    `drain` ends it, and `upstreams` answer what is not planned; the caller closes them.
+    Raises `SettingsError` if the API keys in the settings are not valid.
     """
     drain = drain or Drain()
     errors = ErrorReporter(recorder)
     tenants, limits = Tenants(settings), Limits(settings)
     intake = Intake(service, settings, recorder, limits, drain)
     answers = Answers(service, settings, errors, recorder, drain)
+    upstreams = upstreams or Upstreams(())
+    passing = PassThrough(
+        upstreams, settings, errors, recorder, limits, drain, thinks=service.thinks
+    )
     detached = DetachedRuns(service, settings, errors, limits, drain)
     name = settings.model_name
-    chat = ChatRoutes(service, name, intake, answers, detached)
-    completions = CompletionRoutes(name, intake, answers, service.context_length)
-    responses = ResponseRoutes(service, name, intake, answers, detached)
+    chat = ChatRoutes(service, name, intake, answers, passing, detached)
+    completions = CompletionRoutes(name, intake, answers, passing, service.context_length)
+    responses = ResponseRoutes(service, name, intake, answers, passing, detached)
+    others = PassedRoutes(intake, passing)
     runs = RunRoutes(service, name, intake, detached)
     listed = RunListRoutes(service, name, limits)
     info = InfoRoutes(service, settings)
@@ -67,6 +76,7 @@ def new_app(
             Resource("/v1/models", tenants, GET=models.list),
             Resource("/v1/models/{name:path}", tenants, GET=models.get),
             Resource("/v1/info", tenants, GET=info.get),
+            *(Resource(path, tenants, POST=others.create) for path in PASSED_PATHS if upstreams),
             Resource("/openapi.json", GET=openapi.get),
             Resource("/healthz", GET=health.alive),
             Resource("/readyz", GET=health.ready),

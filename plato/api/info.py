@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -52,6 +54,8 @@ class Info(AnswerModel):
     """Tokens of a prompt and its answer."""
     modes: tuple[Mode, ...]
     engine: str
+    losses: tuple[str, ...]
+    """What the engine cannot do, compared with the built-in one."""
     retention_s: int
     """How long a run can be fetched after its last change."""
     limits: Bounds
@@ -62,7 +66,9 @@ class InfoRoutes:
     """`/v1/info`."""
 
     def __init__(self, service: RunService, settings: Settings) -> None:
-        self._info = Info(
+        self._service = service
+        self._info = partial(
+            Info,
             version=__version__,
             model=settings.model_name,
             models=model_names(settings),
@@ -91,4 +97,4 @@ class InfoRoutes:
     @operation(Info)
     async def get(self, request: Request) -> Response:
         """The server, its limits and its defaults."""
-        return self._info.as_response()
+        return self._info(losses=await self._service.losses()).as_response()

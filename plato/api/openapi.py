@@ -59,6 +59,7 @@ class OpenApiRoutes:
 def openapi_document(routes: Iterable[BaseRoute], settings: Settings) -> Json:
     """The document of all resources among `routes`."""
     resources = [route for route in routes if isinstance(route, Resource)]
+    passing = bool(settings.upstreams)
     schemas = _Schemas(
         operation_of(handler) for route in resources for handler in route.handlers.values()
     )
@@ -72,7 +73,7 @@ def openapi_document(routes: Iterable[BaseRoute], settings: Settings) -> Json:
         },
         "paths": {
             _PATH_PARAMETER.sub(r"{\1}", route.path): {
-                method.lower(): _operation(route, handler, schemas)
+                method.lower(): _operation(route, handler, schemas, passing)
                 for method, handler in route.handlers.items()
             }
             for route in resources
@@ -143,7 +144,9 @@ class _Schemas:
             yield {"name": name, "in": place, "schema": given, **described}
 
 
-def _operation(route: Resource, handler: Callable[..., Any], schemas: _Schemas) -> Json:
+def _operation(
+    route: Resource, handler: Callable[..., Any], schemas: _Schemas, passing: bool
+) -> Json:
     declared, text = operation_of(handler), inspect.getdoc(handler) or ""
     parameters = [
         {
@@ -162,6 +165,10 @@ def _operation(route: Resource, handler: Callable[..., Any], schemas: _Schemas) 
         "parameters": parameters,
         "responses": dict(_responses(route, declared, schemas)),
     }
+    if declared.passed and passing:
+        described["responses"]["default"] = {
+            "description": "What the upstream server answers to a request that is passed on to it."
+        }
     if declared.body is not None:
         content = {JSON: {"schema": schemas.of(declared.body, "validation")}}
         described["requestBody"] = {"required": True, "content": content}

@@ -66,6 +66,8 @@ class Operation:
     query: type[BaseModel] | None = None
     headers: type[BaseModel] | None = None
     errors: Errors = ()
+    passed: bool = False
+    """Whether an upstream server, if there is one, can answer in its own way."""
 
 
 Handler = TypeVar("Handler", bound=Callable[..., Any])

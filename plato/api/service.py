@@ -18,6 +18,8 @@ class RunService(Protocol):
     """Of the model; see `plato.engine.fingerprint`."""
     sampling: SamplingParams
     """Of requests that set none."""
+    thinks: bool
+    """Whether the model thinks before it answers, which answers of runs leave out."""
 
     def answer(self, state: RunState) -> AsyncGenerator[RunEvents]:
         """Answer the question of `state`, and feed it; released text is not repeated.
@@ -53,6 +55,10 @@ class RunService(Protocol):
 
     async def cancel(self, tenant: str, run_id: str) -> None:
         """Cancel a run, unless it has ended. Raises `RunNotFoundError`."""
+        ...
+
+    async def losses(self) -> tuple[str, ...]:
+        """What is lost on the engine; see `plato.engine.losses`."""
         ...
 
     async def ready(self) -> dict[str, object]:

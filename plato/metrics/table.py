@@ -158,6 +158,13 @@ IGNORED_PARAMETERS = _counter(
     parameter=HINTS,
 )
 
+PASSED_ON = _counter(
+    "passed_on",
+    "Requests that an upstream server answered itself, by outcome.",
+    Role.INGRESS,
+    outcome=("answered", "refused", "failed", "cancelled"),
+)
+
 # Runs.
 RUNS = _counter(
     "runs",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from functools import lru_cache
 from typing import Any
@@ -35,6 +35,10 @@ BUILT_IN = """\
 """
 """For models without a chat template (mostly base models)."""
 
+NO_THINKING = {"enable_thinking": False, "thinking": False}
+"""What templates call it (Qwen, GLM and SmolLM; Granite, DeepSeek and Kimi)."""
+BEGIN_THINKING, END_THINKING = "<think>", "</think>"
+
 _STRUCTURES = 256
 """Cache size: role structures."""
 _LONG_STRUCTURES = 8
@@ -49,14 +53,15 @@ class RenderError(Exception):
 class Renderer:
     """Renders a model's chat template as text.
 
-    Thinking is disabled, because it is not separated from the answer. Templates that state a date
+    Thinking is disabled, because it is not separated from the answer: by the template, or by ending
+    at once what the template begins. Templates that state a date
     get `today` for the lifetime of this object: the prefix of prompts must not change at midnight.
     """
 
     def __init__(self, config: TokenizerConfig, today: datetime) -> None:
         """Raises `ModelError` if the template is not valid."""
         self.template = BUILT_IN if config.chat_template is None else config.chat_template
-        self._variables: dict[str, Any] = {**config.names, "enable_thinking": False}
+        self._variables: dict[str, Any] = {**config.names}
         if config.chat_template is None:
             # Only the tokenizers of models trained with a BOS token add one.
             self._variables["bos_token"] = config.names["bos_token"] if adds_bos(config) else ""
@@ -74,6 +79,23 @@ class Renderer:
 
         Raises `RenderError` if the template rejects it.
         """
+        text = self._render(messages, opened, NO_THINKING)
+        if opened and text.rstrip().endswith(BEGIN_THINKING):
+            return f"{text.rstrip()}\n\n{END_THINKING}\n\n"
+        return text
+
+    @property
+    def thinks(self) -> bool:
+        """Whether the model thinks before it answers, unless it is kept from it."""
+        asked = [("user", hole(0))]
+        try:
+            return self._render(asked, True, {}) != self.render(asked, opened=True)
+        except RenderError:
+            return False
+
+    def _render(
+        self, messages: Sequence[tuple[str, str]], opened: bool, thinking: Mapping[str, bool]
+    ) -> str:
         try:
             return self._compiled.render(
                 messages=[{"role": role, "content": content} for role, content in messages],
@@ -81,6 +103,7 @@ class Renderer:
                 tools=None,
                 documents=None,
                 **self._variables,
+                **thinking,
             )
         except (TemplateError, TypeError, ValueError, KeyError) as error:
             raise RenderError(str(error)) from error

@@ -65,6 +65,8 @@ class ChatTemplate:
             lambda text: Segment(tokenizer.markup(text), public=True)
         )
         self._renderer = Renderer(tokenizer.config, today or datetime.now())
+        self.thinks = self._renderer.thinks
+        """Whether the model thinks before it answers, unless it is kept from it, as here."""
         self._edges = lru_cache(maxsize=len(_AROUND))(self._edges_of)
         own, folded = self._fit(("system",)), self._fit(())
         if max(own, folded) is _Fit.UNUSABLE:

@@ -126,6 +126,8 @@ class RunReport:
     """Set when the answer is complete; see `Composer.finish_reason`."""
     degraded: tuple[str, ...] = ()
     """Services that were unavailable during the run (the context store, for example)."""
+    losses: tuple[str, ...] = ()
+    """What the engine cannot do, one clause each; see `plato.engine.losses`."""
     ignored: tuple[str, ...] = ()
     """Names of the request's parameters that had no effect."""
 

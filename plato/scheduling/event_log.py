@@ -124,7 +124,7 @@ class EventLog:
         begins = self.composer.released_bytes
         self._unsent += self.state.release(self.composer.advance(), begins)
 
-    def report(self, degraded: tuple[str, ...]) -> RunReport:
+    def report(self, degraded: tuple[str, ...], losses: tuple[str, ...] = ()) -> RunReport:
         """The report of a run that ends now."""
         report = self.state.report()
         return replace(
@@ -135,6 +135,7 @@ class EventLog:
             answer_tokens=self.composer.tokens,
             finish_reason=self.composer.finish_reason,
             degraded=degraded,
+            losses=losses,
         )
 
     def _ended_node(self, node: NodeReport) -> NodeReport:

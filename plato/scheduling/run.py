@@ -174,7 +174,8 @@ class Run:
             )
         if failure is None or failure.code not in MOVED:
             self.log.cancel_open()
-        report, stamp = self.log.report(self.journal.degraded), self.log.stamp
+        report = self.log.report(self.journal.degraded, self._services.losses)
+        stamp = self.log.stamp
         if failure is None:
             self.log.append(RunFinished(*stamp, report))
         else:

@@ -19,6 +19,7 @@ from plato.metrics.table import RUNS_TAKEN_OVER
 from plato.planning.protocol import Planner
 from plato.prompting.model_tools import ModelTools
 from plato.runs import BEFORE_ALL, EventId, RunError, RunEvents, RunFailed, RunRequest, RunState
+from plato.runs.token_rates import TokenRates
 from plato.scheduling.admission import Admission
 from plato.scheduling.kv_events import KVEventFollower
 from plato.scheduling.leases import LeaseKeeper
@@ -31,7 +32,6 @@ from plato.scheduling.placement import Placement, Policy
 from plato.scheduling.run import Run
 from plato.scheduling.services import Services
 from plato.scheduling.stats import SchedulerStats
-from plato.scheduling.token_rates import TokenRates
 from plato.settings import Settings
 from plato.tasks import end_task
 
@@ -58,8 +58,9 @@ class GraphScheduler:
         policy: Policy,
         name: str = "scheduler",
         recorder: Recorder = NO_METRICS,
+        losses: tuple[str, ...] = (),
     ) -> None:
-        """`close` closes neither `pool` nor `store`."""
+        """`losses` are those of the engines, for reports. `close` closes neither pool nor store."""
         self.fingerprint = model.fingerprint
         """Of the model whose runs it drives."""
         # A name alone would let a restarted scheduler keep its predecessor's sequences alive.
@@ -71,7 +72,7 @@ class GraphScheduler:
         """Chooses replicas for sequences."""
         leases = LeaseKeeper(pool, self._owner, settings.lease_ttl_s, silence_s=settings.silence_s)
         decoder = NodeDecoder(pool, self.placement, leases, settings, recorder)
-        self._services = Services(settings, model, planner, decoder, leases, recorder)
+        self._services = Services(settings, model, planner, decoder, leases, recorder, losses)
         self._kv_events = KVEventFollower(store, pool, self.placement.replicas)
         self._writes = WriteBehind()
         self._admission = Admission(

@@ -22,3 +22,5 @@ class Services:
     decoder: NodeDecoder
     leases: LeaseKeeper
     recorder: Recorder
+    losses: tuple[str, ...] = ()
+    """What is lost on the engines; see `plato.engine.losses`."""

@@ -12,6 +12,7 @@ import uvicorn
 
 from plato.api.app import new_app
 from plato.api.drain import Drain
+from plato.api.passthrough import Upstreams
 from plato.assembly import open_store, public_prompts
 from plato.engine.prefill import prefill_public
 from plato.logs import configure_logs
@@ -85,7 +86,8 @@ async def serve(options: ServeOptions, listener: socket.socket) -> None:
             ),
         ]
         drain = Drain()
-        app = new_app(runtime.service, settings, recorder, drain)
+        upstreams = Upstreams.of(settings)
+        app = new_app(runtime.service, settings, recorder, drain, upstreams)
         app.add_route("/metrics", metrics.show, methods=["GET"])
         config = uvicorn.Config(
             app,
@@ -107,6 +109,7 @@ async def serve(options: ServeOptions, listener: socket.socket) -> None:
             await runtime.scheduler.drain()
             for task in tasks:
                 await end_task(task)
+            await upstreams.close()
 
 
 async def _stop(drain: Drain, drain_s: float, server: uvicorn.Server) -> None:

@@ -84,6 +84,7 @@ async def test_a_server_says_what_it_is_and_allows(
     assert info["context_length"] == runtime.service.context_length
     assert info["limits"]["max_nodes"] == runtime.settings.max_nodes
     assert info["defaults"]["sampling"]["temperature"] == 0.0
+    assert info["losses"] == []
 
 
 async def test_a_runtime_is_alive_and_ready(http: httpx.AsyncClient) -> None:

@@ -40,7 +40,7 @@ def service(**methods: Any) -> ServeRunService:
     """A service over a scheduler with these methods."""
     remote = {name: SimpleNamespace(remote=method) for name, method in methods.items()}
     handle = SimpleNamespace(**remote, options=lambda stream: handle)
-    return ServeRunService(SETTINGS, handle, 2048, "model", SamplingParams())  # type: ignore[arg-type]
+    return ServeRunService(SETTINGS, handle, 2048, "model", SamplingParams(), False)  # type: ignore[arg-type]
 
 
 async def then_silence(*batches: RunEvents) -> AsyncGenerator[RunEvents]:

@@ -127,6 +127,28 @@ def test_a_template_that_changes_old_turns_is_not_continued(with_template: MakeT
         template.follow_up([], closed=True)
 
 
+@pytest.mark.parametrize(
+    ("ending", "thinks"),
+    [
+        ("", False),
+        ("<think>\\n", True),
+        ("<think>{% if not thinking|default(true) %}</think>{% endif %}", True),
+        ("{% if thinking %}<think>{% else %}</think>{% endif %}", False),
+    ],
+)
+def test_a_turn_is_never_opened_with_thinking(
+    with_template: MakeTokenizer, ending: str, thinks: bool
+) -> None:
+    opening = "{%- if add_generation_prompt -%}{{- '<|im_start|>assistant\\n' -}}"
+    markup = ending if ending.startswith("{") else f"{{{{- '{ending}' -}}}}"
+    family = f"{families.BARE}{opening}{markup}{{%- endif -%}}"
+    tokenizer = with_template(family, ("<think>", "</think>"))
+    template = ChatTemplate(tokenizer)
+    assert template.thinks is thinks
+    opened = tokenizer.decode(tokens(template.open(turns(tokenizer, TALK[1:2]))), special=True)
+    assert opened.count("<think>") <= opened.count("</think>")
+
+
 def test_old_thinking_is_taken_out_where_the_template_does_it(
     with_template: MakeTokenizer,
 ) -> None:

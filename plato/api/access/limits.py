@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 
 from plato.errors import RateLimitError, UnavailableError
 from plato.settings import Settings
@@ -62,6 +62,13 @@ class Limits:
         )
         by_tenant, by_run = settings.max_tenant_followers, settings.max_run_followers
         poll = "close one of them, or poll GET /v1/runs/{id}"
+        answers = settings.max_tenant_runs or settings.max_tenant_requests
+        self._passed = Slots(
+            most,
+            answers,
+            f"{answers} answers of this API key are in progress, as many as it may have; wait for "
+            "one of them to end",
+        )
         self._followers = Slots(
             most, by_tenant, f"{by_tenant} event streams of this API key are open; {poll}"
         )
@@ -74,6 +81,13 @@ class Limits:
         with ExitStack() as held:
             held.enter_context(self._requests.take(tenant))
             return held.pop_all()
+
+    def passed(self, tenant: str) -> AbstractContextManager[None]:
+        """Take the slot of an answer that an upstream gives, in addition to its request's.
+
+        Of these a tenant has as many as it may have runs.
+        """
+        return self._passed.take(tenant)
 
     def follower(self, tenant: str, run_id: str) -> ExitStack:
         """Take the slot of a run's event stream, until the result is closed."""

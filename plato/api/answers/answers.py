@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
 from contextlib import aclosing
 from typing import Protocol
 
@@ -20,6 +20,8 @@ from plato.metrics import Recorder
 from plato.metrics.recording import AnswerTimer
 from plato.runs import (
     Answer,
+    Mode,
+    ModeChosen,
     NodeOutput,
     RunError,
     RunEvent,
@@ -34,6 +36,10 @@ from plato.streams import with_heartbeat
 
 BEGINNINGS = NodeOutput, RunFinished, RunFailed
 """Events before which an answer has not begun, and its request can still turn out to be invalid."""
+
+DECISIONS = ModeChosen, RunFinished, RunFailed
+"""Events before which it is not known whether an answer is planned."""
+Responder = Callable[[], Awaitable[Response]]
 
 
 class AnswerFormat(StreamFormat, Protocol):
@@ -73,23 +79,31 @@ class Answers:
         answer_format: AnswerFormat,
         *,
         stream: bool,
+        unplanned: Responder | None = None,
     ) -> Response:
         """The response to a question; `received.slot` is kept until the end of a stream.
 
-        Raises the error of a run that failed, if it has not begun to answer.
+        `unplanned` responds in place of a run that turns out to have no plan. Raises the error of
+        a run that failed, if it has not begun to answer.
         """
         state = RunState(asked)
         batches = self._answer(state)
-        if stream:
+        begun: list[RunEvent] = []
+        if stream or unplanned is not None:
+            until = BEGINNINGS if unplanned is None else DECISIONS
             try:
                 async with while_connected(request):
-                    begun = await _begin(batches, self._settings.patience_s)
+                    begun = await _begin(batches, self._settings.patience_s, until)
+                if unplanned is not None and state.mode is Mode.SEQUENTIAL:
+                    await batches.aclose()
+                    return await unplanned()
                 if isinstance(state.ended, RunFailed):
                     # Not in the stream: clients handle the status of a response better.
                     raise RunError(state.ended)
             except BaseException:
                 await batches.aclose()
                 raise
+        if stream:
             # A client that disconnects closes this generator.
             events = write_events(
                 batches,
@@ -116,8 +130,10 @@ class Answers:
                 yield events
 
 
-async def _begin(batches: AsyncGenerator[RunEvents | None], patience_s: float) -> list[RunEvent]:
-    """The events until the answer begins, or until it was silent for longer than `patience_s`.
+async def _begin(
+    batches: AsyncGenerator[RunEvents | None], patience_s: float, until: tuple[type[RunEvent], ...]
+) -> list[RunEvent]:
+    """The events up to one of `until`, or until it was silent for longer than `patience_s`.
 
     A question that waits for admission is refused within that time.
     """
@@ -126,6 +142,6 @@ async def _begin(batches: AsyncGenerator[RunEvents | None], patience_s: float) -
     async for events in batches:
         begun += events or ()
         silent_s = silent_s + sse.PING_S if events is None else 0.0
-        if silent_s > patience_s or any(isinstance(event, BEGINNINGS) for event in events or ()):
+        if silent_s > patience_s or any(isinstance(event, until) for event in events or ()):
             break
     return begun

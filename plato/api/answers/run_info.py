@@ -117,6 +117,8 @@ class PlatoInfo(AnswerModel):
     usage: Work
     degraded: tuple[str, ...]
     """Services that were unavailable during the run."""
+    losses: tuple[str, ...] = ()
+    """What the engine cannot do, compared with the built-in one. Empty until the run has ended."""
     ignored: tuple[str, ...] = ()
     """Names of the request's parameters that had no effect; see `plato.api.questions.schemas`."""
 
@@ -138,6 +140,7 @@ class PlatoInfo(AnswerModel):
             sampling=Sampling.model_validate(report.sampling),
             usage=Work.of(report),
             degraded=report.degraded,
+            losses=report.losses,
             ignored=report.ignored,
         )
 

@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncGenerator
-from contextlib import AbstractContextManager, aclosing, suppress
+from contextlib import AbstractContextManager
 
-from starlette.requests import ClientDisconnect
-from starlette.responses import StreamingResponse
-from starlette.types import Message, Receive, Scope, Send
-
-from plato.api.answers.disconnect import until_client_leaves
+from plato.api.answers.held_stream import HeldStream
 
 MEDIA_TYPE = "text/event-stream"
 HEADERS = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
@@ -24,7 +19,7 @@ PING_S = 10.0
 """How long a stream is silent before a ping."""
 
 
-class EventStream(StreamingResponse):
+class EventStream(HeldStream):
     """A response of server-sent events."""
 
     def __init__(
@@ -33,32 +28,8 @@ class EventStream(StreamingResponse):
         slot: AbstractContextManager[object],
         write_deadline_s: float,
     ) -> None:
-        """Closes `events` and gives `slot` back at the end.
-
-        A client that reads nothing for `write_deadline_s` has left.
-        """
-        super().__init__(events, media_type=MEDIA_TYPE, headers=HEADERS)
-        self._events = events
-        self._slot = slot
-        self._write_deadline_s = write_deadline_s
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send the events until their end, or until the client leaves: not an error of ours."""
-
-        async def send_in_time(message: Message) -> None:
-            try:
-                async with asyncio.timeout(self._write_deadline_s):
-                    await send(message)
-            except TimeoutError as error:
-                raise ClientDisconnect from error
-
-        with self._slot, suppress(ClientDisconnect):
-            async with aclosing(self._events):
-                await super().__call__(scope, receive, send_in_time)
-
-    async def listen_for_disconnect(self, receive: Receive) -> None:
-        """Called by Starlette, which ends the stream when this returns."""
-        await until_client_leaves(receive)
+        """See `HeldStream`."""
+        super().__init__(events, slot, write_deadline_s, media_type=MEDIA_TYPE, headers=HEADERS)
 
 
 def event(data: str, *, name: str | None = None, id: str | None = None) -> bytes:  # noqa: A002

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import ClassVar, Literal
 
 from pydantic import BaseModel
@@ -17,6 +18,9 @@ from plato.api.chat.completion_format import CompletionFormat
 from plato.api.chat.completion_request import CompletionRequest
 from plato.api.errors import ErrorBody
 from plato.api.operation import ANSWERING, operation
+from plato.api.passthrough import PassThrough
+from plato.api.passthrough.decision import COMPLETIONS
+from plato.api.passthrough.outgoing import Passed
 from plato.api.questions.intake import Intake
 from plato.api.questions.messages import ChatMessage
 from plato.api.questions.requests import parse_body, validated
@@ -85,11 +89,19 @@ class CompletionResponse(CompletionFormat):
 class CompletionRoutes:
     """`/v1/completions`."""
 
-    def __init__(self, model: str, intake: Intake, answers: Answers, context_length: int) -> None:
+    def __init__(
+        self,
+        model: str,
+        intake: Intake,
+        answers: Answers,
+        passing: PassThrough,
+        context_length: int,
+    ) -> None:
         """`model` is the name of the model in responses."""
         self._model = model
         self._intake = intake
         self._answers = answers
+        self._passing = passing
         self._context_length = context_length
 
     @operation(
@@ -98,11 +110,18 @@ class CompletionRoutes:
         stream=TextCompletion | ErrorBody,
         ends_with=sse.END,
         errors=ANSWERING,
+        passed=True,
     )
     async def create(self, request: Request) -> Response:
         """Continue a text, streamed or not."""
         async with self._intake.receive(request) as received:
-            body = parse_body(CompletionRequest, received.body, self._context_length)
+            parse = partial(parse_body, CompletionRequest, received.body, self._context_length)
+            body = self._passing.read(request, received, COMPLETIONS, parse)
+            if isinstance(body, Passed):
+                passed = await self._passing.respond_if_able(request, received, body)
+                if passed is not None:
+                    return passed
+                body = parse()
             asked = self._intake.new_run(request, received, _as_chat(body), raw=True)
             response = CompletionResponse.of(asked, self._model, include_usage=body.include_usage)
             return await self._answers.respond(

@@ -10,6 +10,9 @@ from plato.api.answers.answers import Answers
 from plato.api.chat.response import ChatCompletion, ChatCompletionChunk, ChatResponse
 from plato.api.errors import ErrorBody
 from plato.api.operation import ANSWERING, FAILED, OF_A_RUN, operation
+from plato.api.passthrough import PassThrough
+from plato.api.passthrough.decision import CHAT
+from plato.api.passthrough.outgoing import Passed
 from plato.api.questions.intake import Intake
 from plato.api.questions.requests import parse_request
 from plato.api.questions.schemas import ChatCompletionRequest
@@ -27,6 +30,7 @@ class ChatRoutes:
         model: str,
         intake: Intake,
         answers: Answers,
+        passing: PassThrough,
         detached: DetachedRuns,
     ) -> None:
         """`model` is the name of the model in responses."""
@@ -34,6 +38,7 @@ class ChatRoutes:
         self._model = model
         self._intake = intake
         self._answers = answers
+        self._passing = passing
         self._detached = detached
 
     @operation(
@@ -42,11 +47,19 @@ class ChatRoutes:
         stream=ChatCompletionChunk | ErrorBody,
         ends_with=sse.END,
         errors=ANSWERING,
+        passed=True,
     )
     async def create(self, request: Request) -> Response:
         """Answer a question, streamed or not."""
         async with self._intake.receive(request) as received:
-            body = parse_request(received.body, context_length=self._service.context_length)
+            body = self._passing.read(
+                request,
+                received,
+                CHAT,
+                lambda: parse_request(received.body, context_length=self._service.context_length),
+            )
+            if isinstance(body, Passed):
+                return await self._passing.respond(request, received, body)
             asked = self._intake.new_run(request, received, body)
             response = ChatResponse.of(
                 asked,
@@ -57,7 +70,12 @@ class ChatRoutes:
                 function=asked.function,
             )
             return await self._answers.respond(
-                request, received, asked, response, stream=bool(body.stream)
+                request,
+                received,
+                asked,
+                response,
+                stream=bool(body.stream),
+                unplanned=self._passing.unplanned(request, received, CHAT),
             )
 
     @operation(ChatCompletion, errors=(*OF_A_RUN, *FAILED))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
+from functools import partial
 
 from pydantic import BaseModel, Field
 from starlette.requests import Request
@@ -10,6 +11,9 @@ from starlette.responses import Response
 
 from plato.api.answers.answers import Answers
 from plato.api.operation import ANSWERING, OF_A_RUN, operation
+from plato.api.passthrough import PassThrough
+from plato.api.passthrough.decision import RESPONSES
+from plato.api.passthrough.outgoing import Passed
 from plato.api.questions.intake import Intake, Received
 from plato.api.questions.requests import parse_body, parse_query
 from plato.api.responses.object import ResponseObject
@@ -41,6 +45,7 @@ class ResponseRoutes:
         model: str,
         intake: Intake,
         answers: Answers,
+        passing: PassThrough,
         detached: DetachedRuns,
     ) -> None:
         """`model` is the name of the model in responses."""
@@ -48,13 +53,27 @@ class ResponseRoutes:
         self._model = model
         self._intake = intake
         self._answers = answers
+        self._passing = passing
         self._detached = detached
 
-    @operation(ResponseObject, body=ResponsesRequest, stream=ResponseEvent, errors=ANSWERING)
+    @operation(
+        ResponseObject,
+        body=ResponsesRequest,
+        stream=ResponseEvent,
+        errors=ANSWERING,
+        passed=True,
+    )
     async def create(self, request: Request) -> Response:
         """Answer, streamed or not, or in the background."""
         async with self._intake.receive(request) as received:
-            body = parse_body(ResponsesRequest, received.body, self._service.context_length)
+            context_length = self._service.context_length
+            parse = partial(parse_body, ResponsesRequest, received.body, context_length)
+            body = self._passing.read(request, received, RESPONSES, parse)
+            if isinstance(body, Passed):
+                passed = await self._passing.respond_if_able(request, received, body)
+                if passed is not None:
+                    return passed
+                body = parse()
             with in_callers_names():
                 asked = self._intake.new_run(request, received, body.as_chat())
             stream = bool(body.stream)

@@ -1,4 +1,4 @@
-"""HTTP to one server: its key, deadlines, what its statuses mean, and a circuit breaker."""
+"""Calls to one server: deadlines, JSON, and what its statuses mean."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from typing import Any
 
 import httpx
 
-from plato.breaker import CircuitBreaker
 from plato.engine.errors import (
     EngineBusyError,
     EngineError,
@@ -20,6 +19,7 @@ from plato.engine.errors import (
 )
 from plato.engine.openai.config import UpstreamConfig
 from plato.engine.openai.sse import EventParser
+from plato.engine.openai.transport import UpstreamTransport
 
 CONTROL_CONNECTIONS = 4
 """Connections beside those of sequences, for health and the like."""
@@ -40,23 +40,27 @@ class UpstreamClient:
 
     def __init__(self, config: UpstreamConfig, clock: Callable[[], float] = time.monotonic) -> None:
         self._config = config
-        self._clock = clock
-        self._breaker = CircuitBreaker(clock=clock)
+        self._transport = UpstreamTransport(
+            config.url,
+            config.key,
+            max_connections=config.max_sequences + CONTROL_CONNECTIONS,
+            connect_s=config.connect_s,
+            silence_s=config.answer_s,
+            is_outage=_is_outage,
+            clock=clock,
+        )
         self.outages = 0
         """Calls that were not answered."""
-        self.heard_at = clock()
-        """When it last answered."""
-        self._http = httpx.AsyncClient(
-            base_url=config.url,
-            headers={"Authorization": f"Bearer {config.key}"} if config.key else {},
-            limits=httpx.Limits(max_connections=config.max_sequences + CONTROL_CONNECTIONS),
-            timeout=httpx.Timeout(config.answer_s, connect=config.connect_s),
-        )
 
     @property
     def available(self) -> bool:
         """Whether the last call was answered."""
-        return self._breaker.available
+        return self._transport.available
+
+    @property
+    def heard_at(self) -> float:
+        """When it last answered."""
+        return self._transport.heard_at
 
     async def ask(self, path: str, body: object = None, *, deadline_s: float | None = None) -> Any:
         """The JSON that the server answers; a GET without a body. `None` if there is none."""
@@ -95,7 +99,7 @@ class UpstreamClient:
                         raise UpstreamError("the answer ended within an event") from None
                     return
                 deadline_s = self._config.silence_s
-                self.heard_at = self._clock()
+                self._transport.note_heard()
                 for data in found:
                     if data == DONE:
                         return
@@ -103,7 +107,7 @@ class UpstreamClient:
 
     async def close(self) -> None:
         """Close all connections."""
-        await self._http.aclose()
+        await self._transport.close()
 
     @asynccontextmanager
     async def _answer(
@@ -130,29 +134,13 @@ class UpstreamClient:
             raise UpstreamError(f"{path}: the server is away: {reason}") from error
 
     async def _send(self, path: str, body: object, deadline_s: float) -> httpx.Response:
-        """The response, as soon as its status is there; tells the breaker."""
-        if not self._breaker.admit():
-            raise UpstreamError("the server is away; trying again in a moment")
+        """The response, as soon as its status is there."""
         method = "GET" if body is None else "POST"
-        request = self._http.build_request(method, path, json=body)
-        try:
-            async with asyncio.timeout(deadline_s):
-                response = await self._http.send(request, stream=True)
-        except (TimeoutError, httpx.TimeoutException):
-            self._breaker.failed(timed_out=True)
-            raise
-        except httpx.HTTPError:
-            self._breaker.failed()
-            raise
-        except BaseException:
-            self._breaker.abandoned()
-            raise
-        self.heard_at = self._clock()
-        if response.is_server_error and not _is_busy(response.status_code):
-            self._breaker.failed()
-        else:
-            self._breaker.succeeded()
-        return response
+        return await self._transport.send(method, path, deadline_s=deadline_s, json=body)
+
+
+def _is_outage(response: httpx.Response) -> bool:
+    return response.is_server_error and not _is_busy(response.status_code)
 
 
 def status_error(status: int, content: bytes | str) -> EngineError:

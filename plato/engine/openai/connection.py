@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import logging
 from collections.abc import AsyncGenerator, Iterator, Mapping
 from contextlib import aclosing, contextmanager
@@ -19,15 +18,15 @@ from plato.engine.errors import (
     UpstreamError,
 )
 from plato.engine.openai.client import UpstreamClient
-from plato.engine.openai.config import Notation, UpstreamConfig
+from plato.engine.openai.config import DialectName, Notation, UpstreamConfig
 from plato.engine.openai.dialects import DIALECTS, Delta, Dialect, Generation, ServerInfo
+from plato.engine.openai.tenancy import tenant_salt
 from plato.engine.protocol import GenerateRequest
 
 logger = logging.getLogger(__name__)
 
 RETRY_S = 1.0
 """Interval at which a server that is still starting is asked again."""
-SALT_BYTES = 16
 SAMPLE = 'Titles: "Überblick über 1234 Wörter", 東京 — don\'t\n\n  def main():\n'
 """Tokenised by the server and here: other models give other token ids."""
 
@@ -50,7 +49,7 @@ class Connection:
         return Generation(
             request,
             self.server.model,
-            salt=_salt(request.prompt.tenant, key) if self.capabilities.tenants else None,
+            salt=tenant_salt(request.prompt.tenant, key) if self.capabilities.tenants else None,
             grammar=grammar,
             priority=request.priority if self.capabilities.priority else None,
         )
@@ -91,9 +90,8 @@ async def connect(client: UpstreamClient, config: UpstreamConfig) -> Connection:
     Raises `UpstreamError` if it does not answer, `EngineError` if its dialect is unknown, and
     `OtherModelError` if it does not have the model.
     """
-    models = _models(await client.ask("/v1/models", deadline_s=config.start_s))
-    model = _choose(models, config.model)
-    dialect = _recognise(model, config)
+    models = await client.ask("/v1/models", deadline_s=config.start_s)
+    model, dialect = identify(models, config.model, config.dialect)
     try:
         server = await dialect.describe(client, model)
     except (KeyError, TypeError, AttributeError) as error:
@@ -131,12 +129,16 @@ async def connect_at_start(config: UpstreamConfig) -> Connection:
         await asyncio.sleep(RETRY_S)
 
 
-def _salt(tenant: str, key: str | None) -> str | None:
-    """Separates a tenant's cached prefixes; equal in all processes that share a server's key."""
-    if not tenant:
-        return None
-    secret = (key or "").encode()[: hashlib.blake2b.MAX_KEY_SIZE]
-    return hashlib.blake2b(tenant.encode(), key=secret, digest_size=SALT_BYTES).hexdigest()
+def identify(
+    models: Any, name: str | None, dialect: DialectName | None
+) -> tuple[Mapping[str, Any], Dialect]:
+    """The entry of the model `name`, else the first, in `GET /v1/models`; and the server's dialect.
+
+    Raises `UpstreamError` if `models` is no such answer, `OtherModelError` if it lacks the model,
+    and `EngineError` if `dialect` is not given and not recognised.
+    """
+    model = _choose(_models(models), name)
+    return model, _recognise(model, dialect)
 
 
 def _models(answer: Any) -> list[Mapping[str, Any]]:
@@ -160,10 +162,10 @@ def _choose(models: list[Mapping[str, Any]], name: str | None) -> Mapping[str, A
     return named[0]
 
 
-def _recognise(model: Mapping[str, Any], config: UpstreamConfig) -> Dialect:
-    """The configured dialect, or the one of whoever owns the model."""
-    if config.dialect is not None:
-        return DIALECTS[config.dialect]
+def _recognise(model: Mapping[str, Any], name: DialectName | None) -> Dialect:
+    """The dialect of this name, or the one of whoever owns the model."""
+    if name is not None:
+        return DIALECTS[name]
     owner = model.get("owned_by")
     for dialect in DIALECTS.values():
         if dialect.owner == owner:

@@ -24,6 +24,7 @@ from plato.engine.openai.connection import connect, connect_at_start
 from plato.engine.openai.live import LiveSequences, owned_by
 from plato.engine.openai.sequence import UpstreamSequence
 from plato.engine.openai.slots import Slots
+from plato.engine.openai.tenancy import SoleTenant
 from plato.engine.output import Output
 from plato.engine.prompt import Prompt
 from plato.engine.protocol import (
@@ -68,8 +69,7 @@ class UpstreamEngine:
         """Whether the last check of its health succeeded."""
         self._failure: EngineError | None = None
         self._live = LiveSequences()
-        self._tenants: set[str] = set()
-        """With private prompts; kept where the server cannot separate them, so at most one."""
+        self._sole_tenant = SoleTenant()
         slots = self._connection.server.slots or config.max_sequences
         self._places = min(config.max_sequences, slots)
         self._slots = Slots(self._places, config.max_waiting)
@@ -210,12 +210,7 @@ class UpstreamEngine:
         check_capabilities(request, self.capabilities)
         prompt = request.prompt
         if not self.capabilities.tenants and prompt.public_tokens < len(prompt):
-            if not self._tenants <= {prompt.tenant}:
-                raise RequestRefusedError(
-                    "the server cannot separate the cached prompts of several API keys, and "
-                    "already serves another one; use one key, or another kind of server"
-                )
-            self._tenants.add(prompt.tenant)
+            self._sole_tenant.require(prompt.tenant)
 
     def _new_sequence(self, request: GenerateRequest) -> UpstreamSequence:
         tokenizer = self._config.tokenizer

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from plato.errors import RateLimitError
-from plato.scheduling import token_rates
-from plato.scheduling.token_rates import TokenRates
+from plato.runs import token_rates
+from plato.runs.token_rates import TokenRates
 
 pytestmark = pytest.mark.hostile
 

@@ -1,0 +1,230 @@
+"""Passes requests on, and their answers back."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import AsyncExitStack, aclosing
+from functools import partial
+from typing import TypeVar, cast
+
+import httpx
+from starlette.requests import Request
+from starlette.responses import Response
+
+from plato.api.access.limits import Limits
+from plato.api.answers import sse
+from plato.api.answers.disconnect import while_connected
+from plato.api.answers.held_stream import HeldStream
+from plato.api.drain import Drain
+from plato.api.errors import ErrorReporter, error_text
+from plato.api.manners import request_id
+from plato.api.passthrough.decision import Endpoint, may_be_planned, wants_plato
+from plato.api.passthrough.outgoing import Passed, read_fields
+from plato.api.passthrough.record import PassRecord
+from plato.api.passthrough.upstreams import Upstreams
+from plato.api.questions.intake import Received
+from plato.errors import DeadlineError, InvalidRequestError, UnavailableError
+from plato.metrics import Recorder
+from plato.runs.token_rates import TokenRates
+from plato.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+Body = TypeVar("Body")
+T = TypeVar("T")
+Items = AsyncGenerator[httpx.Response | bytes]
+"""A response, and then the pieces of its body."""
+
+PASSED_HEADERS = frozenset(
+    {"content-type", "content-encoding", "content-length", "cache-control", "retry-after"}
+)
+PASSED_PREFIXES = ("openai-", "x-ratelimit-", "retry-after-")
+"""Other headers are about a connection, or tell what this server decides."""
+ABSENT = frozenset({httpx.codes.NOT_FOUND, httpx.codes.METHOD_NOT_ALLOWED})
+
+
+class PassThrough:
+    """Has upstreams answer what is not planned; with none, nothing is passed on."""
+
+    def __init__(
+        self,
+        upstreams: Upstreams,
+        settings: Settings,
+        errors: ErrorReporter,
+        recorder: Recorder,
+        limits: Limits,
+        drain: Drain,
+        *,
+        thinks: bool,
+    ) -> None:
+        """`thinks`: whether the model does, if Plato does not keep it from it."""
+        self._upstreams = upstreams
+        self._settings = settings
+        self._errors = errors
+        self._recorder = recorder
+        self._limits = limits
+        self._drain = drain
+        self._thinks = thinks
+        self._rates = TokenRates(settings.tenant_tokens_per_minute)
+
+    def read(
+        self,
+        request: Request,
+        received: Received,
+        endpoint: Endpoint,
+        parse: Callable[[], Body],
+    ) -> Body | Passed:
+        """The body as `parse` reads it, if the answer is Plato's; else the request to pass on.
+
+        Raises what `parse` raises, unless the upstream may accept it.
+        """
+        passed = self.passed(request, received) if self._upstreams else None
+        if passed is None or wants_plato(passed.fields, endpoint):
+            return parse()
+        if not may_be_planned(passed.fields, endpoint):
+            return passed
+        try:
+            return parse()
+        except InvalidRequestError:
+            return passed
+
+    def passed(self, request: Request, received: Received) -> Passed | None:
+        """The request as one to pass on; None if its body is no JSON object."""
+        fields = read_fields(received.body)
+        if fields is None:
+            return None
+        return Passed(request.url.path, fields, received.tenant, request_id(request.scope))
+
+    def unplanned(
+        self, request: Request, received: Received, endpoint: Endpoint
+    ) -> Callable[[], Awaitable[Response]] | None:
+        """Responds to a request that turned out to have no plan, where Plato would not do it well.
+
+        Runs do not think, and lose nothing else. `None` where they lose nothing at all, and where
+        the caller wants Plato's answer.
+        """
+        passed = self.passed(request, received) if self._upstreams and self._thinks else None
+        if passed is None or wants_plato(passed.fields, endpoint):
+            return None
+        return partial(self.respond, request, received, passed)
+
+    async def respond(self, request: Request, received: Received, passed: Passed) -> Response:
+        """The upstream's response; `received.slot` is kept until its end.
+
+        Raises a `PlatoError` if it does not answer, or the tenant has reached a limit.
+        """
+        return self._stream(received, *await self._open(request, received, passed))
+
+    async def respond_if_able(
+        self, request: Request, received: Received, passed: Passed
+    ) -> Response | None:
+        """See `respond`; `None` if the upstream has no such path."""
+        head, items = await self._open(request, received, passed)
+        if head.status_code in ABSENT:
+            await items.aclose()
+            return None
+        return self._stream(received, head, items)
+
+    async def _open(
+        self, request: Request, received: Received, passed: Passed
+    ) -> tuple[httpx.Response, Items]:
+        """The upstream's response, as soon as it begins, and what follows."""
+        self._drain.refuse_new()
+        self._rates.require(passed.tenant)
+        received.slot.enter_context(self._limits.passed(passed.tenant))
+        logger.info("request passed on", extra={"request": passed.request_id, "path": passed.path})
+        items = self._answer(passed)
+        try:
+            async with while_connected(request):
+                return cast(httpx.Response, await anext(items)), items
+        except BaseException:
+            await items.aclose()
+            raise
+
+    def _stream(self, received: Received, head: httpx.Response, items: Items) -> Response:
+        return HeldStream(
+            cast(AsyncGenerator[bytes], items),
+            received.slot.pop_all(),
+            self._settings.write_deadline_s,
+            status_code=head.status_code,
+            headers=_passed_back(head),
+        )
+
+    async def _answer(self, passed: Passed) -> Items:
+        """The upstream's response and, piece by piece, its body.
+
+        An error in the middle of a stream of events is its last event; of another body, it breaks
+        the connection, so that nobody takes the body for complete.
+        """
+        record = PassRecord(self._recorder, decodes=passed.decodes)
+        in_events = False
+        try:
+            async with aclosing(self._drain.watch(self._receive(passed))) as items:
+                async for item in items:
+                    if isinstance(item, bytes):
+                        record.feed(item)
+                    else:
+                        record.begin(item.status_code)
+                        in_events = _is_event_stream(item)
+                    yield item
+            record.complete()
+        except Exception as error:
+            record.outcome = "failed"
+            if not in_events:
+                raise
+            reported = self._errors.in_stream(error, passed.path, passed.request_id)
+            # The upstream may have broken off within an event.
+            yield b"\n\n" + sse.event(error_text(reported))
+        finally:
+            record.close()
+            self._rates.charge(passed.tenant, record.tokens)
+
+    async def _receive(self, passed: Passed) -> Items:
+        """See `_answer`; raises a `PlatoError`."""
+        deadline = asyncio.get_running_loop().time() + self._settings.run_deadline_s
+        async with AsyncExitStack() as opened:
+            opening = opened.enter_async_context(self._upstreams.open(passed))
+            response = await self._in_time(opening, deadline)
+            if response.status_code == httpx.codes.UNAUTHORIZED:
+                # What it says is about this server's key, and can have some of it.
+                logger.error("%s refuses the key; check upstream_api_key", response.url)
+                raise UnavailableError(
+                    "the upstream server refuses the key of this server; ask the operator to "
+                    "check upstream_api_key"
+                )
+            yield response
+            pieces = response.aiter_raw()
+            while piece := await self._in_time(anext(pieces, b""), deadline):
+                yield piece
+
+    async def _in_time(self, awaited: Awaitable[T], deadline: float) -> T:
+        try:
+            async with asyncio.timeout_at(deadline):
+                return await awaited
+        except TimeoutError as error:
+            raise DeadlineError(
+                f"the answer took longer than the deadline of {self._settings.run_deadline_s:g} s; "
+                "ask for fewer tokens"
+            ) from error
+        except httpx.HTTPError as error:
+            raise UnavailableError(
+                f"the upstream server broke off its answer ({str(error) or type(error).__name__}); "
+                "send the request again",
+                retry_after_s=1.0,
+            ) from error
+
+
+def _is_event_stream(response: httpx.Response) -> bool:
+    kind: str = response.headers.get("content-type", "")
+    return kind.startswith(sse.MEDIA_TYPE)
+
+
+def _passed_back(response: httpx.Response) -> dict[str, str]:
+    """The headers that reach the client."""
+    return {
+        name: value
+        for name, value in response.headers.items()
+        if name in PASSED_HEADERS or name.startswith(PASSED_PREFIXES)
+    }

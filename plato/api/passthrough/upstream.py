@@ -1,0 +1,151 @@
+"""One server that answers requests itself."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+import httpx
+
+from plato.api.manners import REQUEST_ID
+from plato.api.passthrough.outgoing import Passed
+from plato.engine import EngineError, RequestRefusedError
+from plato.engine.openai.connection import identify
+from plato.engine.openai.tenancy import SoleTenant, tenant_salt
+from plato.engine.openai.transport import UpstreamTransport
+from plato.errors import InvalidRequestError, UnavailableError
+from plato.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+CONTROL_CONNECTIONS = 4
+"""Connections beside those of requests, for health and the like."""
+CONNECT_S = 10.0
+"""Generous: a process that gets many requests at once is late itself."""
+CONTROL_DEADLINE_S = 5.0
+HEALTH_DEADLINE_S = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Server:
+    """What is known of a server."""
+
+    model: str
+    salts: bool
+    """Whether it separates the prefixes of tenants."""
+
+
+class Upstream:
+    """Passes requests to one server. Belongs to one event loop."""
+
+    def __init__(self, url: str, settings: Settings) -> None:
+        """Raises `SettingsError` if the key cannot be read."""
+        self.url = url
+        self.in_flight = 0
+        """Requests that it is answering."""
+        self._settings = settings
+        self._key = settings.upstream_key()
+        self._server: _Server | None = None
+        self._identifying = asyncio.Lock()
+        self._sole_tenant = SoleTenant()
+        self._transport = UpstreamTransport(
+            url,
+            self._key,
+            max_connections=settings.max_requests + CONTROL_CONNECTIONS,
+            connect_s=CONNECT_S,
+            silence_s=settings.run_deadline_s,
+        )
+
+    @property
+    def available(self) -> bool:
+        """Whether the last request was answered."""
+        return self._transport.available
+
+    @asynccontextmanager
+    async def open(self, passed: Passed) -> AsyncIterator[httpx.Response]:
+        """The answer, as soon as it begins; leaving the block cancels what is left of it.
+
+        Raises `UnavailableError` if the server is away, and `InvalidRequestError` if it cannot keep
+        the tenant's prompts apart from those of others.
+        """
+        self.in_flight += 1
+        try:
+            response = await self._send(passed)
+            try:
+                yield response
+            finally:
+                await response.aclose()
+        finally:
+            self.in_flight -= 1
+
+    async def check(self) -> None:
+        """Ask whether it is well; what it runs is asked again after an outage."""
+        try:
+            response = await self._transport.send("GET", "/health", deadline_s=HEALTH_DEADLINE_S)
+            await response.aclose()
+        except (EngineError, TimeoutError, httpx.HTTPError) as error:
+            logger.debug("%s is away: %r", self.url, error)
+            self._server = None
+
+    async def close(self) -> None:
+        """Close all connections."""
+        await self._transport.close()
+
+    async def _send(self, passed: Passed) -> httpx.Response:
+        try:
+            server, salt = await self._identified(), None
+            if passed.decodes:
+                if server.salts:
+                    salt = tenant_salt(passed.tenant, self._key)
+                else:
+                    self._sole_tenant.require(passed.tenant)
+            return await self._transport.send(
+                "POST",
+                passed.path,
+                # That of the whole answer is the caller's.
+                deadline_s=None,
+                content=passed.body(self._settings, server.model, salt),
+                headers={
+                    "Content-Type": "application/json",
+                    # As it is passed back.
+                    "Accept-Encoding": "identity",
+                    REQUEST_ID: passed.request_id,
+                },
+            )
+        except RequestRefusedError as error:
+            raise InvalidRequestError(str(error)) from error
+        except (EngineError, TimeoutError, httpx.HTTPError) as error:
+            raise self._away(error) from error
+
+    async def _identified(self) -> _Server:
+        """The server; asked once, however many requests wait for it."""
+        async with self._identifying:
+            if self._server is None:
+                self._server = await self._identify()
+            return self._server
+
+    async def _identify(self) -> _Server:
+        """Ask for its model and its kind."""
+        response = await self._transport.send("GET", "/v1/models", deadline_s=CONTROL_DEADLINE_S)
+        try:
+            async with asyncio.timeout(CONTROL_DEADLINE_S):
+                answer = json.loads(await response.aread())
+        except ValueError:
+            answer = None
+        finally:
+            await response.aclose()
+        settings = self._settings
+        model, dialect = identify(answer, settings.upstream_model, settings.upstream_dialect)
+        return _Server(model["id"], dialect.capabilities.tenants)
+
+    def _away(self, error: Exception) -> UnavailableError:
+        reason = str(error) or type(error).__name__
+        logger.warning("%s: %s", self.url, reason)
+        return UnavailableError(
+            f"the upstream server does not answer ({reason}); try again in a moment",
+            retry_after_s=1.0,
+        )

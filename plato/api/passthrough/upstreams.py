@@ -1,0 +1,88 @@
+"""Which of several servers answers a request."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import math
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+
+import httpx
+
+from plato.api.passthrough.outgoing import Passed
+from plato.api.passthrough.upstream import Upstream
+from plato.errors import UnavailableError
+from plato.settings import Settings
+from plato.tasks import end_task
+
+HEALTH_INTERVAL_S = 2.0
+LOAD_FACTOR = 1.25
+"""No server has more than this times its share of the requests, if it can be helped."""
+
+
+class Upstreams:
+    """The servers of the engine, or none if it is no server of others. `close` it at the end.
+
+    The turns of a conversation go to the same server, whose prefix cache has the earlier ones,
+    unless it is away or has more than its share: rendezvous hashing with bounded loads (Mirrokni et
+    al., "Consistent Hashing with Bounded Loads", 2018). Belongs to one event loop.
+    """
+
+    def __init__(self, upstreams: Sequence[Upstream]) -> None:
+        self._upstreams = upstreams
+        self._watching: asyncio.Task[None] | None = None
+        """Checks their health from the first request on; ended by `close`."""
+
+    @classmethod
+    def of(cls, settings: Settings) -> Upstreams:
+        """Those that the settings name. Raises `SettingsError` if their key cannot be read."""
+        return cls([Upstream(url, settings) for url in settings.upstreams])
+
+    def __bool__(self) -> bool:
+        return bool(self._upstreams)
+
+    @asynccontextmanager
+    async def open(self, passed: Passed) -> AsyncIterator[httpx.Response]:
+        """The answer of the first server that answers; see `Upstream.open`.
+
+        A server that is away has not begun to answer, so another one is asked.
+        """
+        self._watching = self._watching or asyncio.create_task(
+            self._watch(), name="watch-upstreams"
+        )
+        async with AsyncExitStack() as stack:
+            *others, last = self._ranked(passed.opening)
+            for upstream in others:
+                try:
+                    response = await stack.enter_async_context(upstream.open(passed))
+                    break
+                except UnavailableError:
+                    continue
+            else:
+                response = await stack.enter_async_context(last.open(passed))
+            yield response
+
+    async def close(self) -> None:
+        """Close all connections. Idempotent."""
+        if self._watching is not None:
+            await end_task(self._watching)
+        for upstream in self._upstreams:
+            await upstream.close()
+
+    def _ranked(self, opening: bytes) -> list[Upstream]:
+        """The servers for conversations of this opening, best first."""
+        total = sum(upstream.in_flight for upstream in self._upstreams)
+        share = math.ceil(LOAD_FACTOR * (total + 1) / len(self._upstreams))
+
+        def rank(upstream: Upstream) -> tuple[bool, bool, bytes]:
+            weight = hashlib.blake2b(opening + upstream.url.encode(), digest_size=8).digest()
+            return not upstream.available, upstream.in_flight >= share, weight
+
+        return sorted(self._upstreams, key=rank)
+
+    async def _watch(self) -> None:
+        """Check the health of all servers again and again, until cancelled."""
+        while True:
+            await asyncio.sleep(HEALTH_INTERVAL_S)
+            await asyncio.gather(*(upstream.check() for upstream in self._upstreams))

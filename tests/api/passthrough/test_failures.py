@@ -1,0 +1,222 @@
+"""Upstreams that are away, break off or are slow; clients that leave; limits; the end."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import Any
+
+import httpx
+import openai
+import pytest
+
+from plato.api.app import new_app
+from plato.api.drain import Drain
+from plato.api.passthrough import Upstreams
+from plato.metrics.table import PASSED_ON
+from tests.api.passthrough.fronts import (
+    MESSAGES,
+    NAME,
+    Front,
+    NoRuns,
+    passing_front,
+    settings_for,
+)
+from tests.engine.waiting import until
+
+CHAT = "/v1/chat/completions"
+STREAM: dict[str, Any] = {"messages": MESSAGES, "stream": True, "n": 1, "logprobs": True}
+WHOLE: dict[str, Any] = {"messages": MESSAGES, "n": 2}
+
+
+def asking(seed: int) -> dict[str, Any]:
+    """A question that differs from others, so that other upstreams may be chosen for it."""
+    return {"messages": [{"role": "user", "content": f"Why {seed}?"}], "n": 2}
+
+
+async def test_an_upstream_that_is_away_is_told_at_once(front: Front) -> None:
+    await front.upstream.http.stop()
+    async with front.http() as http:
+        for _ in range(5):
+            refused = await http.post(CHAT, json=WHOLE)
+            assert refused.status_code == httpx.codes.SERVICE_UNAVAILABLE
+            assert refused.headers["retry-after"] == "1"
+            assert refused.json()["error"]["code"] == "unavailable"
+            assert front.upstream.http.url not in refused.text
+        await front.upstream.http.start()
+        async with asyncio.timeout(10):
+            while not (await http.post(CHAT, json=WHOLE)).is_success:  # noqa: ASYNC110
+                await asyncio.sleep(0.1)
+    assert front.recorder.total(PASSED_ON, outcome="failed") >= 5
+    assert front.recorder.total(PASSED_ON, outcome="answered") == 1
+
+
+async def test_an_upstream_that_dies_in_mid_stream_is_an_error_and_no_end(front: Front) -> None:
+    front.upstream.hold.clear()
+    async with front.client() as client:
+        stream = await client.chat.completions.create(
+            model=NAME, messages=MESSAGES, stream=True, logprobs=True
+        )
+        await anext(stream)
+        await front.upstream.http.stop()
+        with pytest.raises(openai.APIError, match="broke off"):
+            _ = [chunk async for chunk in stream]
+    assert front.recorder.total(PASSED_ON, outcome="failed") == 1
+
+
+@pytest.mark.parametrize("body", [STREAM, WHOLE], ids=["stream", "whole"])
+async def test_a_client_that_leaves_cancels_the_upstreams_request(
+    front: Front, body: dict[str, Any]
+) -> None:
+    front.upstream.hold.clear()
+    async with front.http() as http:
+        asked = asyncio.create_task(http.post(CHAT, json=body))
+        await until(lambda: bool(front.upstream.passed))
+        await asyncio.sleep(0.1)
+        asked.cancel()
+        async with asyncio.timeout(5):
+            await front.upstream.left.wait()
+    await until(lambda: front.recorder.total(PASSED_ON, outcome="cancelled") == 1)
+
+
+async def test_an_answer_has_a_deadline() -> None:
+    async with passing_front(run_deadline_s=0.3) as front, front.http() as http:
+        front.upstream.hold.clear()
+        late = await http.post(CHAT, json=WHOLE)
+        assert late.status_code == httpx.codes.GATEWAY_TIMEOUT
+        streamed = await http.post(CHAT, json=STREAM)
+        *_, last = streamed.text.strip().split("\n\n")
+        error = json.loads(last.removeprefix("data: "))["error"]
+        assert error["code"] == "deadline_exceeded"
+
+
+async def test_a_tenant_has_as_many_answers_as_runs() -> None:
+    async with passing_front(max_tenant_runs=1) as front, front.http() as http:
+        front.upstream.hold.clear()
+        async with http.stream("POST", CHAT, json=STREAM):
+            refused = await http.post(CHAT, json=WHOLE)
+            other = {"Authorization": "Bearer another"}
+            async with http.stream("POST", CHAT, json=STREAM, headers=other) as begun:
+                assert begun.is_success
+        assert refused.status_code == httpx.codes.TOO_MANY_REQUESTS
+        assert refused.headers["retry-after"] == "1"
+        front.upstream.hold.set()
+        await until(lambda: front.recorder.total(PASSED_ON, outcome="cancelled") == 2)
+        assert (await http.post(CHAT, json=WHOLE)).is_success
+
+
+@pytest.mark.parametrize(
+    "body",
+    [WHOLE, STREAM, {**STREAM, "stream_options": {"include_usage": True}}],
+    ids=["whole", "stream", "stream with usage"],
+)
+async def test_a_tenant_has_so_many_tokens_a_minute(body: dict[str, Any]) -> None:
+    async with passing_front(tenant_tokens_per_minute=9) as front, front.http() as http:
+        assert (await http.post(CHAT, json=body)).is_success
+        refused = await http.post(CHAT, json=body)
+        assert refused.status_code == httpx.codes.TOO_MANY_REQUESTS
+        assert int(refused.headers["retry-after"]) > 1
+        other = {"Authorization": "Bearer another"}
+        assert (await http.post(CHAT, json=body, headers=other)).is_success
+
+
+async def test_bodies_are_bounded_and_must_be_json(front: Front) -> None:
+    async with front.http() as http:
+        large = await http.post(CHAT, json={**WHOLE, "padding": "x" * (5 << 20)})
+        assert large.status_code == httpx.codes.REQUEST_ENTITY_TOO_LARGE
+        for path in (CHAT, "/v1/embeddings"):
+            broken = await http.post(
+                path, content=b"[1]", headers={"Content-Type": "application/json"}
+            )
+            assert broken.status_code == httpx.codes.BAD_REQUEST
+        assert (await http.get("/v1/embeddings")).status_code == httpx.codes.METHOD_NOT_ALLOWED
+        assert (await http.post("/v1/files", json={})).status_code == httpx.codes.NOT_FOUND
+    assert not front.upstream.passed
+
+
+async def test_unknown_keys_reach_no_upstream() -> None:
+    keys = "somebody=a-key-of-sixteen-characters"
+    async with passing_front(api_keys=keys) as front, front.http() as http:
+        for path in (CHAT, "/v1/embeddings"):
+            refused = await http.post(path, json=WHOLE)
+            assert refused.status_code == httpx.codes.UNAUTHORIZED
+        assert not front.upstream.passed
+
+
+async def test_a_server_that_stops_takes_nothing_new_and_cuts_off_what_is_late(
+    front: Front,
+) -> None:
+    settings, drain = settings_for(front.upstreams), Drain()
+    passed = Upstreams.of(settings)
+    service: Any = NoRuns()
+    app = new_app(service, settings, drain=drain, upstreams=passed)
+    front.upstream.hold.clear()
+    transport = httpx.ASGITransport(app)
+    async with httpx.AsyncClient(transport=transport, base_url="http://plato") as http:
+        streaming = asyncio.create_task(http.post(CHAT, json=STREAM))
+        await until(lambda: bool(front.upstream.passed))
+        await asyncio.sleep(0.1)
+        stopping = asyncio.create_task(drain.finish(0.2))
+        await asyncio.sleep(0.05)
+        refused = await http.post(CHAT, json=WHOLE)
+        assert refused.status_code == httpx.codes.SERVICE_UNAVAILABLE
+        cut_off = await streaming
+        assert "the server stopped before the end of the answer" in cut_off.text
+        await stopping
+    await passed.close()
+
+
+class TestSeveral:
+    async def test_a_conversation_stays_where_it_began(self) -> None:
+        async with passing_front(3) as front, front.http() as http:
+            for seed in range(12):
+                body = asking(seed)
+                await http.post(CHAT, json=body)
+                body["messages"] += [
+                    {"role": "assistant", "content": "So."},
+                    {"role": "user", "content": "Why so?"},
+                ]
+                await http.post(CHAT, json=body)
+            passed = [[body["messages"][0] for _, body in up.passed] for up in front.upstreams]
+        assert sum(map(len, passed)) == 24
+        for first_messages in passed:
+            assert all(first_messages.count(message) == 2 for message in first_messages)
+        assert sum(map(bool, passed)) > 1
+
+    async def test_none_has_much_more_than_its_share(self) -> None:
+        async with passing_front(2) as front, front.http() as http:
+            for upstream in front.upstreams:
+                upstream.hold.clear()
+            asked = [asyncio.create_task(http.post(CHAT, json=STREAM)) for _ in range(8)]
+            await until(lambda: sum(len(up.passed) for up in front.upstreams) == 8)
+            loads = sorted(len(upstream.passed) for upstream in front.upstreams)
+            for upstream in front.upstreams:
+                upstream.hold.set()
+            await asyncio.gather(*asked)
+        assert loads[0] >= 3
+
+    async def test_another_answers_for_one_that_is_away_until_it_is_back(self) -> None:
+        async with passing_front(2) as front, front.http() as http:
+            away, other = front.upstreams
+            await away.http.stop()
+            for seed in range(8):
+                assert (await http.post(CHAT, json=asking(seed))).is_success
+            assert len(other.passed) == 8
+            await away.http.start()
+            async with asyncio.timeout(10):
+                seed = 8
+                while not away.passed:
+                    seed += 1
+                    assert (await http.post(CHAT, json=asking(seed))).is_success
+                    await asyncio.sleep(0.2)
+
+    async def test_without_salts_there_is_one_tenant(self, front: Front) -> None:
+        async with passing_front(upstream_dialect="llama") as one, one.http() as http:
+            assert (await http.post(CHAT, json=WHOLE)).is_success
+            other = {"Authorization": "Bearer another"}
+            refused = await http.post(CHAT, json=WHOLE, headers=other)
+            assert refused.status_code == httpx.codes.BAD_REQUEST
+            assert "use one key" in refused.json()["error"]["message"]
+            (_, passed), *others = one.upstream.passed
+        assert not others
+        assert "cache_salt" not in passed
