@@ -7,7 +7,8 @@
 #   make soak    the long tests that make test leaves out
 #   make lint    lint, format, types, import layers
 #   make bench   run the quick benchmarks (a quarter of an hour) and write benchmarks/results/REPORT.md
-#   make clean   remove .venv, build output and tool caches
+#   make engines the tests that every engine passes, against real vLLM and llama.cpp (half an hour)
+#   make clean   remove .venv, .engines, build output and tool caches
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -21,7 +22,7 @@ CLUSTERS := tests/end_to_end tests/server tests/k8s/test_deploying.py
 # One thread each: threads of OpenMP wait for each other where two processes share two cores.
 HALVES := @OMP_NUM_THREADS=1 $(MAKE) --no-print-directory -j2 --output-sync tests-first tests-second
 
-.PHONY: tests-first tests-second demo serve test quick soak lint bench clean
+.PHONY: tests-first tests-second demo serve test quick soak lint bench engines clean
 
 demo: $(INSTALLED)
 	@$(BIN)/python -m deployments.demo
@@ -70,11 +71,14 @@ bench: .venv/benchmarks-installed
 	done
 	$(BIN)/python -m benchmarks.publish $(RESULTS)
 
+engines: $(INSTALLED)
+	$(BIN)/python -m benchmarks.engines --only conformance --json $(RESULTS)/engines.json
+
 .venv/benchmarks-installed: $(INSTALLED)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[benchmark]'
 	@touch $@
 
 clean:
-	rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache \
+	rm -rf .venv .engines build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache \
 		.hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
