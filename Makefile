@@ -8,7 +8,8 @@
 #   make clients the examples, each with its client, against a server (installs the clients first)
 #   make lint    lint, format, types, import layers
 #   make bench   run the quick benchmarks (a quarter of an hour) and write benchmarks/results/REPORT.md
-#   make clean   remove .venv, build output and tool caches
+#   make engines the tests that every engine passes, against real vLLM and llama.cpp (half an hour)
+#   make clean   remove .venv, .clients, .engines, build output and tool caches
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -22,7 +23,7 @@ CLUSTERS := tests/end_to_end tests/server tests/k8s/test_deploying.py
 # One thread each: threads of OpenMP wait for each other where two processes share two cores.
 HALVES := @OMP_NUM_THREADS=1 $(MAKE) --no-print-directory -j2 --output-sync tests-first tests-second
 
-.PHONY: tests-first tests-second demo serve test quick soak lint bench clients clean
+.PHONY: tests-first tests-second demo serve test quick soak lint bench clients engines clean
 
 demo: $(INSTALLED)
 	@$(BIN)/python -m deployments.demo
@@ -74,11 +75,14 @@ bench: .venv/benchmarks-installed
 clients: $(INSTALLED)
 	$(BIN)/python -m benchmarks.clients --json $(RESULTS)/clients.json
 
+engines: $(INSTALLED)
+	$(BIN)/python -m benchmarks.engines --only conformance --json $(RESULTS)/engines.json
+
 .venv/benchmarks-installed: $(INSTALLED)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[benchmark]'
 	@touch $@
 
 clean:
-	rm -rf .venv .clients examples/node/node_modules build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache \
-		.hypothesis
+	rm -rf .venv .clients .engines examples/node/node_modules build dist *.egg-info .pytest_cache .mypy_cache \
+		.ruff_cache .import_linter_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

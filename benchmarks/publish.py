@@ -49,6 +49,7 @@ def report(found: dict[str, Any]) -> str:
         "worst_case": worst_case,
         "peers": peers,
         "engine": engine,
+        "engines": engines,
         "gpu": gpu,
         "routing": routing,
         "scaleout": scaleout,
@@ -314,6 +315,33 @@ def peers(one: dict[str, Any]) -> str:
 def engine(one: dict[str, Any]) -> str:
     """The engine's figures."""
     return _figures("The engine", one, "![tokens per second by width](engine.svg)")
+
+
+def engines(one: dict[str, Any]) -> str:
+    """In front of the engines of others."""
+    rows, metrics = one["rows"], one["metrics"]
+    by_part = {(row["part"], row["engine"]): row for row in rows}
+    figures = []
+    for name in dict.fromkeys(row["engine"] for row in rows):
+        tests = by_part.get(("conformance", name))
+        direct = by_part.get(("direct", name), {})
+        figures.append(
+            (
+                name,
+                f"{tests['passed']} passed, {tests['failed']} failed" if tests else "",
+                metrics.get(f"speedup_{name}", ""),
+                direct.get("width_gain", ""),
+                direct.get("sibling_prefill_ratio", ""),
+            )
+        )
+    columns = (
+        "engine",
+        "conformance tests",
+        "speed-up over its own endpoint, independent parts",
+        "tokens/s of eight sequences over one",
+        "prompt tokens computed for eight siblings, over the least possible",
+    )
+    return "\n\n".join((heading("In front of other engines", one), table(columns, figures)))
 
 
 def gpu(one: dict[str, Any]) -> str:

@@ -91,29 +91,6 @@ def upstream_config(
     )
 
 
-def check_upstreams(settings: Settings, folder: str) -> None:
-    """Wait until the configured servers answer, and compare them with the model in `folder`.
-
-    Raises `ModelError` for one that does not answer in time, wants another key, is of an unknown
-    kind or has another model, and `SettingsError` if the file of the key cannot be read.
-    """
-    from plato.engine.openai import connect_at_start
-
-    tokenizer = TokenizerConfig.load(folder)
-    configs = [
-        upstream_config(settings, folder, "check", tokenizer, index)
-        for index in range(len(settings.upstreams))
-    ]
-
-    async def connect_all() -> None:
-        await asyncio.gather(*map(connect_at_start, configs))
-
-    try:
-        asyncio.run(connect_all())
-    except EngineError as error:
-        raise ModelError(f"the model {settings.model}: {error}") from error
-
-
 def new_engine(
     settings: Settings,
     folder: str,
@@ -147,6 +124,29 @@ def _engine(
         return UpstreamEngine(upstream_config(settings, folder, name, tokenizer, index))
     factory: EngineFactory = _imported("engine", settings.engine, f"torch or {UPSTREAM_ENGINE}")
     return factory(settings, folder, name)
+
+
+def check_upstreams(settings: Settings, folder: str) -> None:
+    """Wait until the configured servers answer, and compare them with the model in `folder`.
+
+    Raises `ModelError` for one that does not answer in time, wants another key, is of an unknown
+    kind or has another model, and `SettingsError` if the file of the key cannot be read.
+    """
+    from plato.engine.openai import connect_at_start
+
+    tokenizer = TokenizerConfig.load(folder)
+    configs = [
+        upstream_config(settings, folder, "check", tokenizer, index)
+        for index in range(len(settings.upstreams))
+    ]
+
+    async def connect_all() -> None:
+        await asyncio.gather(*map(connect_at_start, configs))
+
+    try:
+        asyncio.run(connect_all())
+    except EngineError as error:
+        raise ModelError(f"the model {settings.model}: {error}") from error
 
 
 async def open_store(

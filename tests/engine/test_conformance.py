@@ -1,4 +1,7 @@
-"""What every engine does, by its capabilities: the built-in one, and servers behind HTTP."""
+"""What every engine does, by its capabilities: the built-in one, and servers behind HTTP.
+
+And a real server, where there is one; see `tests.engine.upstream.real`.
+"""
 
 from __future__ import annotations
 
@@ -36,6 +39,7 @@ from plato.planning.grammar import outline_grammar, outline_title
 from plato.planning.titles import title_of_words
 from tests.engine.conftest import TINY, tiny_config
 from tests.engine.helpers import Stream, ask, collect, some_tokens
+from tests.engine.upstream.real import REAL, REAL_SERVER
 from tests.engine.upstream.server import WireServer
 from tests.engine.upstream.wires import (
     IncrementalSglangServer,
@@ -51,17 +55,24 @@ SERVERS: dict[str, type[WireServer]] = {
     "sglang-incremental": IncrementalSglangServer,
     "llama": LlamaServer,
 }
+KINDS = ["torch", *SERVERS, *([] if REAL is None else [REAL_SERVER])]
 CONTEXT: int = TINY["max_position_embeddings"]
 LONG = 400
+ENDED = PrefixSharing.ENDED
 _seeds = itertools.count(10_000)
 
 
 @dataclass
 class Subject:
-    """An engine, and the built-in one that computes for it."""
+    """An engine, and others that tell what it does."""
 
     engine: Engine
-    backend: TorchEngine
+    backend: Engine
+    """Computes for it; itself if that cannot be seen from here."""
+    reference: Engine
+    """The built-in engine with the same model."""
+    tolerance: float = 1e-3
+    """By how much its log probabilities may differ from those of the reference."""
 
     @property
     def can(self) -> Capabilities:
@@ -76,14 +87,31 @@ class Subject:
         stats = self.backend.stats()
         return stats.prompt_tokens - stats.cached_tokens
 
+    async def assert_chosen(self, request: GenerateRequest, tokens: tuple[int, ...]) -> None:
+        """Every token is the model's choice after those before it, or nearly as likely."""
+        for index, token in enumerate(tokens):
+            prompt = request.prompt.extended(Segment(tokens[:index])) if index else request.prompt
+            one = replace(request, prompt=prompt, max_tokens=1)
+            (best,) = (await collect(self.reference, one)).tokens
+            chunks = (await collect(self.reference, replace(one, score=(best, token)))).chunks
+            likely, chosen = next(chunk.scores for chunk in chunks if chunk.scores)
+            assert likely - chosen < self.tolerance, f"token {index} is {token}, not {best}"
 
-@pytest.fixture(params=["torch", *SERVERS])
+
+@pytest.fixture(params=KINDS)
 async def subject(
     request: pytest.FixtureRequest, tiny_folder: str, shared_engine: TorchEngine
 ) -> AsyncIterator[Subject]:
     """Every test leaves it idle."""
     if request.param == "torch":
-        yield Subject(shared_engine, shared_engine)
+        yield Subject(shared_engine, shared_engine, shared_engine)
+    elif request.param == REAL_SERVER:
+        assert REAL is not None
+        folder = request.getfixturevalue("model_folder")
+        client = await REAL.engine(folder)
+        yield Subject(client, client, REAL.reference(folder), REAL.tolerance)
+        assert not list(client._live)
+        await client.close()
     else:
         tokenizer = TokenizerConfig.load(tiny_folder)
         server = SERVERS[request.param](shared_engine, tokenizer, CONTEXT)
@@ -91,10 +119,10 @@ async def subject(
         config = UpstreamConfig(
             server.http.url, tokenizer, name="upstream", priority=request.param != "llama"
         )
-        engine = await asyncio.to_thread(UpstreamEngine, config)
-        yield Subject(engine, shared_engine)
-        assert not list(engine._live)
-        await engine.close()
+        client = await asyncio.to_thread(UpstreamEngine, config)
+        yield Subject(client, shared_engine, shared_engine)
+        assert not list(client._live)
+        await client.close()
         await until(lambda: not shared_engine.stats().live)
         await server.http.stop()
     assert not shared_engine.stats().live
@@ -133,8 +161,9 @@ async def test_the_same_request_twice_gives_the_same_and_finds_its_prompt_cached
 async def test_output_is_that_of_the_model(subject: Subject) -> None:
     requests = [ask(fresh(10), max_tokens=20, stop=StopConditions()) for _ in range(3)]
     for request in requests:
-        expected = await collect(subject.backend, request)
         stream = await subject.decode(request)
+        await subject.assert_chosen(request, stream.tokens)
+        expected = await collect(subject.reference, replace(request, script=stream.tokens))
         assert (stream.tokens, stream.text) == (expected.tokens, expected.text)
         assert stream.finish == expected.finish
 
@@ -166,9 +195,11 @@ async def test_a_stop_string_over_token_boundaries_cuts_the_text(subject: Subjec
 
 
 async def test_a_sentence_ends_an_output_that_is_nearly_long_enough(subject: Subject) -> None:
-    request = ask(fresh(10), max_tokens=24, stop=StopConditions(False, (), 4))
-    expected = await collect(subject.backend, request)
-    stream = await subject.decode(request)
+    request = ask(fresh(10), max_tokens=24)
+    whole = await subject.decode(request)
+    ends = replace(request, stop=StopConditions(False, (), 4))
+    expected = await collect(subject.reference, replace(ends, script=whole.tokens))
+    stream = await subject.decode(ends)
     assert (stream.tokens, stream.text) == (expected.tokens, expected.text)
 
 
@@ -220,14 +251,17 @@ async def test_grammars_are_followed_to_their_end(subject: Subject) -> None:
 async def test_scores_rank_tokens_as_the_model_does(subject: Subject) -> None:
     named = tuple(range(300, 310))
     request = ask(fresh(10), max_tokens=1, score=named)
-    expected = next(c.scores for c in (await collect(subject.backend, request)).chunks if c.scores)
+    expected = next(
+        c.scores for c in (await collect(subject.reference, request)).chunks if c.scores
+    )
     scores = next(c.scores for c in (await subject.decode(request)).chunks if c.scores)
     shift = scores[0] - expected[0]
     assert all(
-        math.isclose(mine, theirs + shift, abs_tol=1e-3)
+        math.isclose(mine, theirs + shift, abs_tol=subject.tolerance)
         for mine, theirs in zip(scores, expected, strict=True)
     )
-    assert math.isclose(shift, 0.0, abs_tol=1e-3) is (subject.can.scores is not Scores.RELATIVE)
+    if subject.can.scores is not Scores.RELATIVE:
+        assert math.isclose(shift, 0.0, abs_tol=subject.tolerance)
 
 
 async def test_eight_siblings_compute_what_they_share_once(subject: Subject) -> None:
@@ -235,9 +269,10 @@ async def test_eight_siblings_compute_what_they_share_once(subject: Subject) -> 
     before = subject.computed()
     requests = [ask(shared, fresh(5), node=node, max_tokens=4) for node in range(8)]
     await asyncio.gather(*map(subject.decode, requests))
-    # The engine behind the servers shares whatever it is sent.
-    assert subject.computed() - before <= 200 + 8 * 5
-    if subject.can.prefix_sharing is not PrefixSharing.ENDED:
+    if subject.backend is not subject.engine or subject.can.prefix_sharing is not ENDED:
+        # The engine behind the servers of tests shares whatever it is sent.
+        assert subject.computed() - before <= 200 + 8 * (5 + subject.can.prefix_granularity - 1)
+    if subject.can.prefix_sharing is not ENDED:
         assert subject.engine.cached_prefix(requests[0].prompt) >= 200 - 200 % 16
 
 
@@ -334,13 +369,16 @@ async def test_kv_events_name_what_was_computed(subject: Subject) -> None:
     assert {stored.chain for stored in batch.stored} <= {s.chain for s in snapshot.stored}
 
 
-@pytest.mark.parametrize("kind", ["torch", *SERVERS])
+@pytest.mark.parametrize("kind", KINDS)
 async def test_close_ends_whoever_is_busy(
-    kind: str, tiny_folder: str, shared_engine: TorchEngine
+    kind: str, tiny_folder: str, shared_engine: TorchEngine, request: pytest.FixtureRequest
 ) -> None:
     server = None
     if kind == "torch":
         engine: Engine = await asyncio.to_thread(TorchEngine, tiny_config(tiny_folder))
+    elif kind == REAL_SERVER:
+        assert REAL is not None
+        engine = await REAL.engine(request.getfixturevalue("model_folder"))
     else:
         tokenizer = TokenizerConfig.load(tiny_folder)
         server = SERVERS[kind](shared_engine, tokenizer, CONTEXT)

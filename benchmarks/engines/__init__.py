@@ -1,0 +1,1 @@
+"""Plato on the engines that people already run."""
