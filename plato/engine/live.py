@@ -66,8 +66,10 @@ class LiveSequences(Generic[S]):
         sequence.prefill_tokens = 0
 
     def remove(self, sequence: S) -> None:
-        """A sequence has ended, or nobody reads it any more."""
-        self._sequences.discard(sequence)
+        """A sequence has ended, or nobody reads it any more. Idempotent."""
+        if sequence not in self._sequences:
+            return
+        self._sequences.remove(sequence)
         self._leases.retain({_owner(other.request) for other in self._sequences})
         self.prefill_tokens -= sequence.prefill_tokens
         self.held_tokens -= _budget(sequence.request)
