@@ -14,6 +14,7 @@ from deployments.autoscaling import decoder_scaling
 from deployments.decoder import Decoder
 from deployments.ingress import Ingress
 from deployments.planner import PlannerService
+from deployments.resources import actor_options, decoder_resources
 from deployments.routing import PlacedRouter
 from deployments.scheduler import SchedulerService
 from deployments.store import StoreOwner
@@ -31,16 +32,11 @@ def _deployment(kind: Any, **options: Any) -> Any:
     return kind.options(**HEALTH, **options)
 
 
-def _one_of(resource: str | None) -> dict[str, Any]:
-    """Actor options that take one unit of a custom resource."""
-    return {"resources": {resource: 1.0}} if resource else {}
-
-
 def build(settings: Settings) -> Application:
     """Assemble the application."""
     runs = (settings.max_runs + settings.max_waiting_runs) * settings.schedulers
     requests = 2 * settings.max_requests  # As many event streams, see `plato.api.access.limits`.
-    service = {"num_cpus": settings.service_cpus, **_one_of(settings.service_resource)}
+    service = actor_options(settings.service_cpus, settings.service_resource)
     placed = RequestRouterConfig(request_router_class=PlacedRouter)
     drained = {"graceful_shutdown_timeout_s": settings.drain_s}
     stores: list[Any] = []
@@ -50,11 +46,7 @@ def build(settings: Settings) -> Application:
         Decoder,
         **decoder_scaling(settings),
         max_ongoing_requests=settings.max_sequences + settings.max_waiting + CONTROL_CALLS,
-        ray_actor_options={
-            "num_cpus": settings.decoder_cpus,
-            "num_gpus": settings.decoder_gpus,
-            **_one_of(settings.decoder_resource),
-        },
+        **decoder_resources(settings),
         request_router_config=placed,
         **drained,
     ).bind(settings, *stores)

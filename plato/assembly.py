@@ -23,12 +23,13 @@ from plato.planning.protocol import Planner
 from plato.prompting.model_tools import ModelTools
 from plato.scheduling.placement import KVAware, Policy
 from plato.scheduling.scheduler import GraphScheduler
-from plato.settings import UPSTREAM_ENGINE, Settings
+from plato.settings import UPSTREAM_ENGINE, VLLM_ENGINE, Settings
 
 if TYPE_CHECKING:
     # Processes without an engine do not import torch (600 MB, seconds).
     from plato.engine.openai import UpstreamConfig
     from plato.engine.torch import TorchEngineConfig
+    from plato.engine.vllm import VllmConfig
 
 logger = logging.getLogger(__name__)
 
@@ -65,6 +66,29 @@ def engine_config(
         max_waiting=settings.max_waiting,
         prefill_chunk=settings.prefill_chunk,
         threads=engine_threads(settings),
+    )
+
+
+def vllm_config(
+    settings: Settings, folder: str, name: str, tokenizer: TokenizerConfig
+) -> VllmConfig:
+    """Configuration of one decoder's vLLM."""
+    from plato.engine.vllm import VllmConfig
+
+    adapter = find_adapter(settings)
+    return VllmConfig(
+        model_folder=folder,
+        tokenizer=tokenizer,
+        name=name,
+        fingerprint=fingerprint(folder, settings.dtype, adapter),
+        adapter=adapter,
+        dtype=settings.dtype,
+        tensor_parallel_size=settings.tensor_parallel_size,
+        gpu_memory_utilization=settings.gpu_memory_utilization,
+        options=settings.engine_options,
+        kv_budget_bytes=settings.kv_budget_mb << 20,
+        max_sequences=settings.max_sequences,
+        max_waiting=settings.max_waiting,
     )
 
 
@@ -117,12 +141,19 @@ def _engine(
         from plato.engine.torch import TorchEngine
 
         return TorchEngine(engine_config(settings, folder, name, tokenizer))
+    if settings.engine == VLLM_ENGINE:
+        from plato.engine.vllm import VllmEngine
+
+        tokenizer = tokenizer or TokenizerConfig.load(folder)
+        return VllmEngine(vllm_config(settings, folder, name, tokenizer))
     if settings.engine == UPSTREAM_ENGINE:
         from plato.engine.openai import UpstreamEngine
 
         tokenizer = tokenizer or TokenizerConfig.load(folder)
         return UpstreamEngine(upstream_config(settings, folder, name, tokenizer, index))
-    factory: EngineFactory = _imported("engine", settings.engine, f"torch or {UPSTREAM_ENGINE}")
+    factory: EngineFactory = _imported(
+        "engine", settings.engine, f"torch, {VLLM_ENGINE} or {UPSTREAM_ENGINE}"
+    )
     return factory(settings, folder, name)
 
 
@@ -176,8 +207,9 @@ async def open_store(
 def new_policy(settings: Settings) -> Policy:
     """The configured placement policy. Raises `SettingsError`."""
     if settings.placement == "kv_aware":
-        # Servers of others do not give their KV away.
-        return KVAware(None if settings.upstreams else settings.move_cost)
+        # vLLM and servers of others do not give their KV away.
+        keeps = settings.engine in (VLLM_ENGINE, UPSTREAM_ENGINE)
+        return KVAware(None if keeps else settings.move_cost)
     policy: Policy = _imported("placement", settings.placement, "kv_aware")()
     return policy
 

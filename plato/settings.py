@@ -36,6 +36,7 @@ MAX_PARAMETER = 10**9
 """Bound of the engine for sampling parameters; also of the inverse of a penalty."""
 
 
+VLLM_ENGINE = "vllm"
 UPSTREAM_ENGINE = "openai"
 
 
@@ -142,11 +143,25 @@ class Settings(SamplingFields, BaseSettings):
     # Engine
     engine: str = Field(
         default="torch",
-        description="`torch`, `openai` (the servers that `upstreams` names), or the import path "
-        "`package.module:factory` of another engine.",
+        description="`torch`, `vllm` (in each decoder), `openai` (the servers that `upstreams` "
+        "names), or the import path `package.module:factory` of another engine.",
     )
     engine_options: dict[str, Any] = Field(
-        default={}, description="Options for an engine given by its import path."
+        default={},
+        description="Options for an engine given by its import path; for `vllm` further arguments "
+        "of its `AsyncEngineArgs`, such as `quantization`.",
+    )
+    tensor_parallel_size: int = Field(
+        default=1,
+        ge=1,
+        description="GPUs that share the model in each decoder of the engine `vllm`.",
+    )
+    gpu_memory_utilization: float | None = Field(
+        default=None,
+        gt=0,
+        le=1,
+        description="Share of each GPU's memory that the engine `vllm` takes for weights and KV "
+        "cache; default: as vLLM chooses. On a CPU `kv_budget_mb` counts.",
     )
     upstreams: Annotated[tuple[Url, ...], NoDecode, BeforeValidator(_split)] = Field(
         default=(),
@@ -181,7 +196,9 @@ class Settings(SamplingFields, BaseSettings):
         description="Time that upstream servers have to answer when this server starts.",
     )
     kv_budget_mb: int = Field(
-        default=1024, ge=1, description="Size of the KV cache of each decoder, in MiB."
+        default=1024,
+        ge=1,
+        description="Size of the KV cache of each decoder, in MiB; see `gpu_memory_utilization`.",
     )
     max_sequences: int = Field(default=16, ge=1, description="Maximum batch size of a decoder.")
     prefill_chunk: int = Field(
@@ -207,7 +224,10 @@ class Settings(SamplingFields, BaseSettings):
         default=1.0, ge=0, description="CPUs that Ray reserves for each decoder."
     )
     decoder_gpus: float = Field(
-        default=0.0, ge=0, description="GPUs that Ray reserves for each decoder."
+        default=0.0,
+        ge=0,
+        description="GPUs that Ray reserves for each decoder; `tensor_parallel_size` GPUs if that "
+        "is more than 1.",
     )
     decoder_threads: int | None = Field(
         default=None,
@@ -456,6 +476,11 @@ class Settings(SamplingFields, BaseSettings):
         if self.max_decoders is not None and self.max_decoders < self.decoders:
             raise ValueError(
                 f"max_decoders is {self.max_decoders}, less than decoders ({self.decoders})"
+            )
+        if self.tensor_parallel_size > 1 and self.engine != VLLM_ENGINE:
+            raise ValueError(
+                f"only the engine {VLLM_ENGINE} shares a model among GPUs, and engine is "
+                f"{self.engine!r}; leave tensor_parallel_size out"
             )
         if self.engine == UPSTREAM_ENGINE and not self.upstreams:
             raise ValueError(

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+import logging
+from collections.abc import Awaitable, Callable
 from typing import ParamSpec, TypeVar
+
+logger = logging.getLogger(__name__)
 
 RETRY_S = 0.2
 SHORT_CHARS = 4000
@@ -39,3 +42,13 @@ async def end_task(task: asyncio.Task[T]) -> None:
     while not task.done():
         task.cancel()
         await asyncio.wait([task], timeout=RETRY_S)
+
+
+async def repeat(interval_s: float, check: Callable[[], Awaitable[None]]) -> None:
+    """Call `check` again and again, until cancelled; what it raises is logged."""
+    while True:
+        await asyncio.sleep(interval_s)
+        try:
+            await check()
+        except Exception:
+            logger.exception("a repeated check failed")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 from types import SimpleNamespace
 from unittest.mock import patch
@@ -12,10 +13,19 @@ import pytest
 from redis.asyncio import Redis
 
 from benchmarks.policies import ByRunName
-from plato.assembly import check_upstreams, new_engine, new_policy, open_store, upstream_config
-from plato.engine import Engine, Prompt, Segment, UpstreamError, fingerprint
+from plato.assembly import (
+    check_upstreams,
+    new_engine,
+    new_policy,
+    open_store,
+    upstream_config,
+    vllm_config,
+)
+from plato.engine import Engine, EngineError, Prompt, Segment, UpstreamError, fingerprint
 from plato.engine.capabilities import BUILT_IN
+from plato.engine.fingerprint import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 from plato.engine.tokenizer_config import TokenizerConfig
+from plato.engine.vllm import VllmConfig
 from plato.errors import ModelError, SettingsError
 from plato.scheduling.placement import KVAware, PlacementRequest, ReplicaView
 from plato.settings import Settings, read_settings
@@ -63,7 +73,6 @@ async def test_keys_begin_with_the_namespace_or_else_the_name_of_the_application
 @pytest.mark.parametrize(
     "engine",
     [
-        "vllm",
         "random",
         "",
         ":factory",
@@ -74,15 +83,64 @@ async def test_keys_begin_with_the_namespace_or_else_the_name_of_the_application
     ],
 )
 def test_an_engine_that_cannot_be_imported_is_refused(engine: str) -> None:
-    with pytest.raises(SettingsError, match=r"write torch or openai, or package\.module:name"):
+    with pytest.raises(
+        SettingsError, match=r"write torch, vllm or openai, or package\.module:name"
+    ):
         new_engine(Settings(engine=engine), "folder", "decoder-0")
 
 
-@pytest.mark.parametrize(("move_cost", "moves"), [(0.1, True), (None, False)])
-def test_the_built_in_policy_moves_kv_if_a_cost_is_set(
-    move_cost: float | None, moves: bool
+@pytest.mark.skipif(find_spec("vllm") is not None, reason="vLLM is installed")
+def test_without_vllm_its_engine_says_how_to_install_it(tiny_model_folder: str) -> None:
+    with pytest.raises(EngineError, match=r"pip install 'plato-serve\[vllm\]'"):
+        new_engine(Settings(engine="vllm"), tiny_model_folder, "decoder-0")
+
+
+def test_vllm_gets_the_model_its_adapter_and_the_limits(
+    tiny_model_folder: str, tmp_path: Path
 ) -> None:
-    policy = new_policy(Settings(move_cost=move_cost))
+    (tmp_path / ADAPTER_CONFIG).write_text('{"peft_type": "LORA", "r": 8}')
+    (tmp_path / ADAPTER_WEIGHTS).write_bytes(b"\2\0\0\0\0\0\0\0{}")
+    settings = Settings(
+        engine="vllm",
+        adapter=str(tmp_path),
+        dtype="bfloat16",
+        kv_budget_mb=2,
+        tensor_parallel_size=2,
+        gpu_memory_utilization=0.5,
+        engine_options={"quantization": "fp8"},
+        max_sequences=3,
+        max_waiting=4,
+    )
+    tokenizer = TokenizerConfig.load(tiny_model_folder)
+    assert vllm_config(settings, tiny_model_folder, "decoder-0", tokenizer) == VllmConfig(
+        tiny_model_folder,
+        tokenizer,
+        "decoder-0",
+        fingerprint(tiny_model_folder, "bfloat16", tmp_path),
+        adapter=tmp_path,
+        dtype="bfloat16",
+        tensor_parallel_size=2,
+        gpu_memory_utilization=0.5,
+        kv_budget_bytes=2 << 20,
+        max_sequences=3,
+        max_waiting=4,
+        options={"quantization": "fp8"},
+    )
+
+
+def test_only_vllm_shares_a_model_among_gpus() -> None:
+    with pytest.raises(SettingsError, match="leave tensor_parallel_size out"):
+        read_settings({"tensor_parallel_size": 2})
+
+
+@pytest.mark.parametrize(
+    ("engine", "move_cost", "moves"),
+    [("torch", 0.1, True), ("torch", None, False), ("vllm", 0.1, False)],
+)
+def test_the_built_in_policy_moves_kv_if_a_cost_is_set(
+    engine: str, move_cost: float | None, moves: bool
+) -> None:
+    policy = new_policy(Settings(engine=engine, move_cost=move_cost))
     assert isinstance(policy, KVAware)
     sequence = PlacementRequest("r", Prompt((Segment((1,) * 2000),)), 10)
     target, holder = ReplicaView("a"), ReplicaView("b", confirmed=1000)

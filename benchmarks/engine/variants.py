@@ -20,9 +20,9 @@ from plato.engine import (
     Segment,
 )
 from plato.engine.capabilities import BUILT_IN, Capabilities
+from plato.engine.sampling.matcher import Matcher
 from plato.engine.torch import TorchEngine
 from plato.engine.torch.core import EngineCore
-from plato.engine.torch.grammar import Matcher
 from plato.settings import Settings
 
 

@@ -64,6 +64,8 @@ class Capabilities:
     """Whether `GenerateRequest.priority` orders the sequences that it has accepted."""
     token_ids: bool
     """Whether it takes and gives token ids, so that prompts and outputs are exact."""
+    public_sharing: bool = True
+    """Whether tenants share what is public at the start of their prompts."""
 
 
 BUILT_IN = Capabilities(
@@ -127,6 +129,10 @@ def losses(capabilities: Capabilities) -> tuple[str, ...]:
         ),
         (not capabilities.scripts, "scripted outputs (for benchmarks) are refused"),
         (not capabilities.tenants, "only one tenant is served"),
+        (
+            not capabilities.public_sharing,
+            "the instructions before a question are computed for each API key anew",
+        ),
         (not capabilities.priority, "decisions and earlier runs are not preferred"),
         (not capabilities.token_ids, "prompts and outputs are exchanged as text"),
     )

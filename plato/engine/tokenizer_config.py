@@ -113,12 +113,22 @@ def context_length(folder: str) -> int:
         ) from error
 
 
-def _end_of_text(folder: Path, backend: Tokenizer) -> str | None:
-    """The token that ends a text by the model's configuration, if the tokenizer names none."""
+def end_tokens(folder: str, tokenizer: TokenizerConfig) -> frozenset[int]:
+    """Ids of the tokens that end the model's turn: by its configuration, and by its tokenizer."""
+    eos = tokenizer.token_id("eos_token")
+    return frozenset(_configured_ends(Path(folder))) | (frozenset() if eos is None else {eos})
+
+
+def _configured_ends(folder: Path) -> list[int]:
     config = _json(folder / "generation_config.json") or _json(folder / "config.json")
     ends = config.get("eos_token_id")
-    first = ends[0] if isinstance(ends, list) and ends else ends
-    return backend.id_to_token(first) if isinstance(first, int) else None
+    return [end for end in (ends if isinstance(ends, list) else [ends]) if isinstance(end, int)]
+
+
+def _end_of_text(folder: Path, backend: Tokenizer) -> str | None:
+    """The token that ends a text by the model's configuration, if the tokenizer names none."""
+    ends = _configured_ends(folder)
+    return backend.id_to_token(ends[0]) if ends else None
 
 
 def _template(folder: Path, config: Mapping[str, Any]) -> str | None:

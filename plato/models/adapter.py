@@ -12,11 +12,12 @@ from plato.engine.fingerprint import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 from plato.errors import ModelError
 from plato.models.folder import is_whole
 from plato.models.resolve import resolve_model
-from plato.settings import DEFAULT_MODEL, Settings
+from plato.settings import DEFAULT_MODEL, VLLM_ENGINE, Settings
 
 BUNDLED = Path(str(files("plato.models") / "adapters" / DEFAULT_MODEL.rpartition("/")[2]))
 """The adapter of the default model."""
 NONE = "none"
+ADAPTING_ENGINES = ("torch", VLLM_ENGINE)
 CONFIG, WEIGHTS = ADAPTER_CONFIG, ADAPTER_WEIGHTS
 
 
@@ -43,16 +44,17 @@ class ModelFiles:
 def find_adapter(settings: Settings) -> Path | None:
     """The folder of the configured adapter.
 
-    Raises `ModelError` if it is not an adapter, or the engine cannot merge it.
+    Raises `ModelError` if it is not an adapter, or the engine cannot use one.
     """
     if settings.adapter == NONE:
         return None
-    if settings.engine != "torch":
+    if settings.engine not in ADAPTING_ENGINES:
         if settings.adapter is None:
             return None
         raise ModelError(
-            f"adapter is {settings.adapter!r}, but only the engine `torch` merges adapters, and "
-            f"engine is {settings.engine!r}; merge it into the model's weights, or leave it out"
+            f"adapter is {settings.adapter!r}, but only the engines "
+            f"{' and '.join(ADAPTING_ENGINES)} use adapters, and engine is {settings.engine!r}; "
+            "merge it into the model's weights, or leave it out"
         )
     if settings.adapter is None:
         bundled = settings.model == DEFAULT_MODEL and (BUNDLED / CONFIG).is_file()

@@ -48,11 +48,8 @@ def tokenizer(model_folder: str) -> Any:
 @pytest.fixture(scope="session")
 def tiny_folder(tmp_path_factory: pytest.TempPathFactory, tokenizer: Any) -> str:
     """A random Llama of two layers whose greedy output varies, with the real tokenizer."""
-    torch.manual_seed(0)
-    config = LlamaConfig(vocab_size=len(tokenizer), bos_token_id=1, eos_token_id=2, **TINY)
     folder = str(tmp_path_factory.mktemp("tiny"))
-    LlamaForCausalLM(config).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
+    save_tiny(folder, tokenizer)
     return folder
 
 
@@ -107,6 +104,16 @@ async def engine(shared_engine: TorchEngine) -> AsyncIterator[TorchEngine]:
     yield shared_engine
     assert shared_engine.stats().live == ()
     await shared_engine.inspect(EngineCore.check_integrity)
+
+
+def save_tiny(folder: str, tokenizer: Any, **fields: Any) -> None:
+    """Write a random Llama into a folder; `fields` are of its configuration."""
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=len(tokenizer), bos_token_id=1, eos_token_id=2, **{**TINY, **fields}
+    )
+    LlamaForCausalLM(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
 
 
 def tiny_config(folder: str, **settings: Any) -> TorchEngineConfig:

@@ -44,8 +44,14 @@ def test_a_folder_is_used_for_any_model(adapter: Path, tiny_model_folder: str) -
     assert find_adapter(settings) == adapter
 
 
-def test_an_engine_that_does_not_merge_is_refused(adapter: Path) -> None:
-    with pytest.raises(ModelError, match=r"only the engine `torch` merges adapters"):
+def test_vllm_uses_the_same_ones(adapter: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "BUNDLED", adapter)
+    assert find_adapter(Settings(engine="vllm")) == adapter
+    assert find_adapter(Settings(engine="vllm", adapter=str(adapter))) == adapter
+
+
+def test_an_engine_that_uses_none_is_refused(adapter: Path) -> None:
+    with pytest.raises(ModelError, match=r"only the engines torch and vllm use adapters"):
         find_adapter(Settings(engine="package.module:name", adapter=str(adapter)))
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 
 from plato.engine.capabilities import Capabilities
@@ -17,11 +17,11 @@ from plato.engine.errors import (
     RequestRefusedError,
     UpstreamError,
 )
+from plato.engine.live import LiveSequences, owned_by
 from plato.engine.openai.cache import ServerCache
 from plato.engine.openai.client import UpstreamClient
 from plato.engine.openai.config import UpstreamConfig
 from plato.engine.openai.connection import connect, connect_at_start
-from plato.engine.openai.live import LiveSequences, owned_by
 from plato.engine.openai.sequence import UpstreamSequence
 from plato.engine.openai.slots import Slots
 from plato.engine.openai.tenancy import SoleTenant
@@ -35,7 +35,7 @@ from plato.engine.protocol import (
     KVPiece,
     Load,
 )
-from plato.tasks import end_task
+from plato.tasks import end_task, repeat
 
 logger = logging.getLogger(__name__)
 
@@ -68,7 +68,7 @@ class UpstreamEngine:
         self._well = True
         """Whether the last check of its health succeeded."""
         self._failure: EngineError | None = None
-        self._live = LiveSequences()
+        self._live = LiveSequences[UpstreamSequence]()
         self._sole_tenant = SoleTenant()
         slots = self._connection.server.slots or config.max_sequences
         self._places = min(config.max_sequences, slots)
@@ -190,7 +190,7 @@ class UpstreamEngine:
             self._client = UpstreamClient(self._config)
             checks = {LEASE_INTERVAL_S: self._check_leases, HEALTH_INTERVAL_S: self._check_health}
             self._watchers = [
-                asyncio.create_task(_every(interval_s, check), name="upstream-watch")
+                asyncio.create_task(repeat(interval_s, check), name="upstream-watch")
                 for interval_s, check in checks.items()
             ]
         return self._client
@@ -327,13 +327,3 @@ class UpstreamEngine:
             # It came back as another server.
             logger.error("%s: %s", self._config.url, error)
             self._fail(error)
-
-
-async def _every(interval_s: float, check: Callable[[], Awaitable[None]]) -> None:
-    """Call `check` again and again, until cancelled."""
-    while True:
-        await asyncio.sleep(interval_s)
-        try:
-            await check()
-        except Exception:
-            logger.exception("a check of the engine failed")

@@ -11,9 +11,9 @@ import numpy as np
 
 from plato.engine.output import Output
 from plato.engine.protocol import Chunk, FinishReason
-from plato.engine.torch.grammar import Matcher
+from plato.engine.sampling.matcher import Matcher
+from plato.engine.sampling.sampler import Choice, Draw
 from plato.engine.torch.node import TreeNode
-from plato.engine.torch.sampling import Choice, Draw
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

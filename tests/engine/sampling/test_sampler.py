@@ -12,8 +12,8 @@ import pytest
 import torch
 
 from plato.engine import RequestRefusedError, SamplingParams
-from plato.engine.torch.distribution import filtered, masses, sample
-from plato.engine.torch.sampling import Choice, Draw, choose, log_probabilities, uniform
+from plato.engine.sampling.distribution import filtered, masses, sample
+from plato.engine.sampling.sampler import Choice, Draw, choose, log_probabilities, uniform
 from tests.engine.conftest import MakeCore
 from tests.engine.helpers import ask, run_alone, run_together, some_tokens
 

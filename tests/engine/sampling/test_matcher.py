@@ -18,10 +18,10 @@ from plato.engine import (
     SamplingParams,
     StopConditions,
 )
+from plato.engine.sampling.matcher import GrammarCompiler, Mask, Matcher
 from plato.engine.tokenizer_config import TokenizerConfig
 from plato.engine.torch import TorchEngine, TorchEngineConfig
 from plato.engine.torch.core import EngineCore
-from plato.engine.torch.grammar import GrammarCompiler, Mask, Matcher
 from plato.engine.torch.model import LanguageModel
 from plato.planning.grammar import outline_grammar
 from plato.planning.titles import title_of_words

@@ -17,8 +17,8 @@ import torch
 
 from plato.engine.errors import RequestRefusedError
 from plato.engine.protocol import SamplingParams
-from plato.engine.torch.distribution import sample, take_rows
-from plato.engine.torch.grammar import Mask
+from plato.engine.sampling.distribution import sample, take_rows
+from plato.engine.sampling.matcher import Mask
 
 
 @dataclass(frozen=True, slots=True)

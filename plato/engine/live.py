@@ -3,45 +3,73 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from typing import Generic, Protocol, TypeVar
 
 from plato.engine.errors import EngineClosedError
 from plato.engine.leases import Leases
-from plato.engine.openai.sequence import UpstreamSequence
+from plato.engine.mailbox import Mailbox
+from plato.engine.output import Output
 from plato.engine.protocol import FinishReason, GenerateRequest
 
 
-class LiveSequences:
+class LiveSequence(Protocol):
+    """A sequence that is computed elsewhere."""
+
+    output: Output
+    mailbox: Mailbox
+    prefill_tokens: int
+    """Prompt tokens that should still have to be computed."""
+
+    @property
+    def request(self) -> GenerateRequest:
+        """What was asked for."""
+        ...
+
+    def stop(self) -> None:
+        """Have nothing more computed."""
+        ...
+
+
+S = TypeVar("S", bound=LiveSequence)
+
+
+class LiveSequences(Generic[S]):
     """From `add` to `remove`; whoever adds a sequence removes it.
 
-    Bounded by the slots: a sequence that finds no place is removed at once.
+    Bounded by the engine: a sequence that finds no place is removed at once.
     """
 
     def __init__(self) -> None:
-        self._sequences: set[UpstreamSequence] = set()
+        self._sequences: set[S] = set()
         self._leases = Leases()
         self.prefill_tokens = 0
-        """Prompt tokens that the server should still have to compute."""
+        """Prompt tokens that should still have to be computed."""
         self.held_tokens = 0
         """Prompt tokens and token budgets."""
 
-    def __iter__(self) -> Iterator[UpstreamSequence]:
+    def __iter__(self) -> Iterator[S]:
         return iter(tuple(self._sequences))
 
-    def add(self, sequence: UpstreamSequence) -> None:
+    def __len__(self) -> int:
+        return len(self._sequences)
+
+    def add(self, sequence: S) -> None:
         """A sequence arrives."""
         self._sequences.add(sequence)
         self._leases.grant(sequence.request.lease)
         self.prefill_tokens += sequence.prefill_tokens
         self.held_tokens += _budget(sequence.request)
 
-    def note_prefilled(self, sequence: UpstreamSequence) -> None:
-        """The server has computed the prompt of a sequence."""
+    def note_prefilled(self, sequence: S) -> None:
+        """The prompt of a sequence has been computed."""
         self.prefill_tokens -= sequence.prefill_tokens
         sequence.prefill_tokens = 0
 
-    def remove(self, sequence: UpstreamSequence) -> None:
-        """A sequence has ended, or nobody reads it any more."""
-        self._sequences.discard(sequence)
+    def remove(self, sequence: S) -> None:
+        """A sequence has ended, or nobody reads it any more. Idempotent."""
+        if sequence not in self._sequences:
+            return
+        self._sequences.remove(sequence)
         self._leases.retain({_owner(other.request) for other in self._sequences})
         self.prefill_tokens -= sequence.prefill_tokens
         self.held_tokens -= _budget(sequence.request)
@@ -54,7 +82,7 @@ class LiveSequences:
         """See `Leases.take_expired`."""
         return self._leases.take_expired()
 
-    def cancel(self, match: Callable[[GenerateRequest], bool]) -> list[UpstreamSequence]:
+    def cancel(self, match: Callable[[GenerateRequest], bool]) -> list[S]:
         """Cancel sequences; returns those that have yet to tell their consumers."""
         cancelled = [s for s in self if s.output.finish is None and match(s.request)]
         for sequence in cancelled:
