@@ -12,6 +12,7 @@ import httpx
 import pytest
 import schemathesis
 from hypothesis import HealthCheck, Phase, settings
+from jsonschema import Draft202012Validator
 from pydantic import SecretStr
 from schemathesis.checks import not_a_server_error
 from schemathesis.openapi import from_url
@@ -101,6 +102,8 @@ document = schemathesis.pytest.from_fixture("api")
 
 def test_the_document_is_valid_and_names_every_error(api: Any) -> None:
     api.validate()
+    for schema in api.raw_schema["components"]["schemas"].values():
+        Draft202012Validator.check_schema(schema)
     for path, methods in api.raw_schema["paths"].items():
         for operation in methods.values():
             assert operation["summary"]

@@ -168,14 +168,16 @@ class TestNodes:
         state.feed(planned(1, "Answer"))
         state.feed(output(1, "answer"))
         state.feed(chosen(Mode.SEQUENTIAL, reason="the planner failed"))
-        assert [(node.title, node.text) for node in state.nodes.values()] == [("Answer", "answer")]
+        assert [(node.node.title, node.text) for node in state.nodes.values()] == [
+            ("Answer", "answer")
+        ]
 
     def test_are_reported_by_the_latest_event_that_says_more(self) -> None:
         line = NodePlanned(RUN, 0.1, Node(1, "Sun", length=Length.LONG))
         state = state_of(line)
         node = state.node(1)
         assert node.report.length is Length.LONG
-        assert (node.title, node.report.title) == ("Sun", "Sun")
+        assert (node.node.title, node.report.title) == ("Sun", "Sun")
         assert (node.report.state, node.report.planned_s) == (NodeState.PLANNED, 0.1)
         state.feed(started(1, prompt_tokens=50))
         assert node.report == report(1, attempts=1, prompt_tokens=50)
