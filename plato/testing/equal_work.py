@@ -11,6 +11,7 @@ from plato.planning.decider import PlanContext
 from plato.planning.grammar import outline_grammar, outline_line
 from plato.planning.planner import ModelPlanner
 from plato.planning.protocol import PlanEvent, PlanLine, PlanRequest
+from plato.planning.readers import PlanForm
 from plato.planning.rules import Characters, Repeat, Rule
 from plato.settings import MAX_TITLE_CHARS
 
@@ -30,9 +31,9 @@ class ScriptedPlanner(ModelPlanner):
             return super().grammar(request)
         return outline_grammar(len(request.script), _TITLE)
 
-    def generate_request(self, plan: PlanContext) -> GenerateRequest:
+    def generate_request(self, plan: PlanContext, form: PlanForm) -> GenerateRequest:
         """The request that decodes the plan, with the script as forced tokens."""
-        generate = super().generate_request(plan)
+        generate = super().generate_request(plan, form)
         if not plan.request.script:
             return generate
         lines = (outline_line(node.number, node.title) for node in plan.request.script)
