@@ -29,7 +29,7 @@ from plato.runs import (
     RunRequest,
 )
 
-VERSION = 6
+VERSION = 7
 
 
 @dataclass(frozen=True, slots=True)

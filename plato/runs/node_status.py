@@ -102,6 +102,14 @@ class NodeStatus:
         self.attempts = max(self.attempts, output.attempt + 1)
         self.finish = output.finish
 
+    def drop_output(self) -> None:
+        """Forget the output, because the node begins again."""
+        self.tokens.clear()
+        self.text = ""
+        self.last = self.finish = self.first_token_s = self.visible_s = None
+        self._pieces.clear()
+        self._firsts.clear()
+
     def _cut(self, offset: int) -> bool:
         """Forget the output from `offset` on, if a piece begins there; returns whether one did."""
         index = bisect_left(self._pieces, offset, key=itemgetter(0))

@@ -79,6 +79,8 @@ class RunState:
                 self._plan = _without_text(event)
             case NodeStarted():
                 node = self.node(event.number)
+                if event.restarts and event.attempt >= node.attempts:
+                    node.drop_output()
                 if event.attempt + 1 >= node.attempts:
                     node.started, node.attempts = _without_text(event), event.attempt + 1
             case NodeOutput():

@@ -32,6 +32,7 @@ class NodeTask:
             status,
             on_output=self._output,
             on_retry=self._begin,
+            on_restart=self._restart,
             attempt=status.attempts,
             replica=report.replica,
             epoch=report.epoch,
@@ -57,10 +58,21 @@ class NodeTask:
             self._log.append(replace(status.output, at_s=self._log.at_s))
             self._finish()
 
-    def _begin(self, reason: str | None) -> None:
+    def _begin(self, reason: str | None, *, restarts: bool = False) -> None:
         report = self._report(NodeState.RUNNING)
+        if restarts:
+            report = replace(report, tokens=0, cached_tokens=0, first_token_s=None)
         attempt = self.decoding.attempt
-        self._log.append(NodeStarted(*self._log.stamp, report.number, attempt, report, reason))
+        self._log.append(
+            NodeStarted(*self._log.stamp, report.number, attempt, report, reason, restarts)
+        )
+
+    def _restart(self, reason: str) -> bool:
+        """Begin again from the first token, unless text of the node was released."""
+        if self._log.composer.shows(self.decoding.request.node):
+            return False
+        self._begin(reason, restarts=True)
+        return True
 
     def _output(self, chunk: Chunk) -> None:
         if chunk.text:
