@@ -16,7 +16,7 @@ from deployments.metrics import replica_recorder, start_sampling
 from deployments.replica import start_replica
 from plato.api.app import new_app
 from plato.api.drain import Drain
-from plato.engine import SamplingParams
+from plato.engine import ReplicaState, SamplingParams
 from plato.engine.tokenizer_config import context_length
 from plato.models.adapter import ModelFiles
 from plato.models.sampling import default_sampling
@@ -100,6 +100,11 @@ class ServeRunService:
         """The readiness of the schedulers."""
         state: dict[str, object] = await ask(self._scheduler.ready.remote)
         return state
+
+    async def decoders(self) -> tuple[ReplicaState, ...]:
+        """The decoders, as a scheduler sees them."""
+        states: tuple[ReplicaState, ...] = await ask(self._scheduler.decoders.remote)
+        return states
 
     def _drive(self, request: RunRequest, received: RunEvents | None) -> AsyncGenerator[RunEvents]:
         return stream(

@@ -7,6 +7,7 @@ from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 from typing import Any, Self
 
+from plato.api.health import readiness
 from plato.api.requests import to_run_request, validate_request
 from plato.assembly import new_engine, new_planner, new_scheduler
 from plato.context import ContextStore, MemoryContextStore
@@ -19,6 +20,8 @@ from plato.engine import (
     GenerateRequest,
     KVEventBatch,
     Replica,
+    ReplicaState,
+    replica_state,
 )
 from plato.errors import ModelError, UnavailableError
 from plato.kv_transfer import KVTransfer
@@ -132,13 +135,19 @@ class LocalRunService:
             )
 
     async def ready(self) -> dict[str, object]:
-        """The state of the engines and the scheduler."""
-        stats = [engine.stats() for engine in self._engines.values()]
-        return {
-            "decoders": [each.epoch for each in stats],
-            "dtype": stats[0].dtype,
-            "runs": len(self._scheduler.runs),
-        }
+        """The state of the engines and the scheduler. Raises if no engine decodes."""
+        states = await self.decoders()
+        return {**readiness(states), "runs": len(self._scheduler.runs)}
+
+    async def decoders(self) -> tuple[ReplicaState, ...]:
+        """The engines."""
+        states = []
+        for name, engine in self._engines.items():
+            try:
+                states.append(replica_state(name, engine.stats()))
+            except EngineClosedError as error:
+                states.append(replica_state(name, error))
+        return tuple(states)
 
 
 class Runtime:

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
-
 from starlette.applications import Starlette
-from starlette.requests import Request
-from starlette.responses import JSONResponse
 
 from plato.api.answers import Answers
 from plato.api.chat import ChatRoutes
 from plato.api.completions import CompletionRoutes
 from plato.api.drain import Drain
 from plato.api.errors import ErrorReporter
+from plato.api.health import HealthRoutes
 from plato.api.info import InfoRoutes
 from plato.api.intake import Intake
 from plato.api.limits import Limits
@@ -26,8 +23,6 @@ from plato.api.service import RunService
 from plato.api.tenants import Tenants
 from plato.metrics import NO_METRICS, Recorder
 from plato.settings import Settings
-
-READY_DEADLINE_S = 5.0
 
 
 def new_app(
@@ -75,26 +70,3 @@ def new_app(
     )
     app.router.redirect_slashes = False
     return app
-
-
-class HealthRoutes:
-    """For load balancers and operators."""
-
-    def __init__(self, service: RunService, drain: Drain) -> None:
-        self._service = service
-        self._drain = drain
-
-    async def alive(self, request: Request) -> JSONResponse:
-        """Whether this process runs."""
-        return JSONResponse({"status": "ok"})
-
-    async def ready(self, request: Request) -> JSONResponse:
-        """200 if a question would be answered now, else 503 with the reason."""
-        try:
-            self._drain.refuse_new()
-            async with asyncio.timeout(READY_DEADLINE_S):
-                state = await self._service.ready()
-        except Exception as error:
-            reason = str(error) or "no response in time"
-            return JSONResponse({"status": "not ready", "reason": reason}, 503)
-        return JSONResponse({"status": "ready", **state})

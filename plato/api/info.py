@@ -11,6 +11,7 @@ from plato.api.body import MAX_BODY_BYTES
 from plato.api.models import model_names
 from plato.api.run_info import Sampling
 from plato.api.service import RunService
+from plato.engine import ReplicaHealth
 from plato.engine.grammar import MAX_SCHEMA_CHARS
 from plato.runs import Mode
 from plato.settings import Settings
@@ -40,6 +41,13 @@ class Defaults(BaseModel):
     sampling: Sampling
 
 
+class DecoderInfo(BaseModel):
+    """A decoder: an engine, or a server of others."""
+
+    name: str
+    state: ReplicaHealth
+
+
 class Info(BaseModel):
     """The server."""
 
@@ -51,6 +59,7 @@ class Info(BaseModel):
     """Tokens of a prompt and its answer."""
     modes: tuple[Mode, ...]
     engine: str
+    decoders: tuple[DecoderInfo, ...] = ()
     retention_s: int
     """How long a run can be fetched after its last change."""
     limits: Bounds
@@ -61,6 +70,7 @@ class InfoRoutes:
     """`/v1/info`."""
 
     def __init__(self, service: RunService, settings: Settings) -> None:
+        self._service = service
         self._info = Info(
             version=__version__,
             model=settings.model_name,
@@ -88,5 +98,10 @@ class InfoRoutes:
         )
 
     async def get(self, request: Request) -> Response:
-        """The server, its limits and its defaults."""
-        return Response(self._info.model_dump_json(), media_type="application/json")
+        """The server, its decoders, its limits and its defaults."""
+        decoders = tuple(
+            DecoderInfo(name=state.name, state=state.health)
+            for state in await self._service.decoders()
+        )
+        info = self._info.model_copy(update={"decoders": decoders})
+        return Response(info.model_dump_json(), media_type="application/json")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator
 from typing import Protocol
 
-from plato.engine import SamplingParams
+from plato.engine import ReplicaState, SamplingParams
 from plato.runs import RunEvents, RunOverview, RunRequest, RunSnapshot, RunState
 
 
@@ -57,4 +57,8 @@ class RunService(Protocol):
 
     async def ready(self) -> dict[str, object]:
         """The state of the service. Raises if a question would not be answered now."""
+        ...
+
+    async def decoders(self) -> tuple[ReplicaState, ...]:
+        """The decoders, and whether they decode."""
         ...
