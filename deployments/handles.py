@@ -13,13 +13,23 @@ from ray.serve.handle import DeploymentHandle, DeploymentResponse, DeploymentRes
 
 from deployments.membership import known_replicas
 from deployments.raised import Raised, unwrap
-from plato.engine import Chunk, GenerateRequest, KVEventBatch, Replica
+from plato.engine import (
+    Chunk,
+    GenerateRequest,
+    KVEventBatch,
+    Replica,
+    ReplicaStatus,
+    replica_status,
+)
 from plato.errors import UnavailableError
 from plato.patience import Patience
 from plato.planning.protocol import PlanEvent, PlanRequest
 from plato.streams import with_heartbeat
 
 T = TypeVar("T")
+
+STATUS_DEADLINE_S = 2.0
+"""For a decoder to say how it is."""
 
 
 def detached(call: Callable[[], T]) -> T:
@@ -145,6 +155,15 @@ class ServeDecoderPool:
         if answered != replica:
             raise UnavailableError(f"decoder {replica} does not respond")
         return epoch, snapshot
+
+    async def status(self, replica: str) -> ReplicaStatus:
+        """Whether one replica decodes."""
+        try:
+            async with asyncio.timeout(STATUS_DEADLINE_S):
+                stats = await ask(lambda: self._handle.stats.remote(replica=replica))
+        except Exception as error:
+            return replica_status(replica, error)
+        return replica_status(replica, stats)
 
     async def release(self, run_id: str, replica: str) -> None:
         """Drop the pins of a run at one replica."""

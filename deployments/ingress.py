@@ -17,7 +17,7 @@ from deployments.replica import start_replica
 from plato.api.app import new_app
 from plato.api.drain import Drain
 from plato.api.passthrough import Upstreams
-from plato.engine import SamplingParams
+from plato.engine import ReplicaStatus, SamplingParams
 from plato.engine.tokenizer_config import context_length
 from plato.models.adapter import ModelFiles
 from plato.models.sampling import default_sampling
@@ -100,15 +100,15 @@ class ServeRunService:
         deadline_s = self._settings.failover_s + CALL_DEADLINE_S
         await self._call(lambda: self._scheduler.cancel.remote(tenant, run_id), run_id, deadline_s)
 
-    async def losses(self) -> tuple[str, ...]:
-        """What is lost on the decoders' engine, as a scheduler knows it."""
-        lost: tuple[str, ...] = await self._call(self._scheduler.losses.remote, "")
-        return lost
-
     async def ready(self) -> dict[str, object]:
         """The readiness of the schedulers."""
         state: dict[str, object] = await ask(self._scheduler.ready.remote)
         return state
+
+    async def decoders(self) -> tuple[ReplicaStatus, ...]:
+        """The decoders, as a scheduler sees them."""
+        found: tuple[ReplicaStatus, ...] = await self._call(self._scheduler.decoders.remote, "")
+        return found
 
     def _drive(self, request: RunRequest, received: RunEvents | None) -> AsyncGenerator[RunEvents]:
         return stream(

@@ -19,8 +19,9 @@ from deployments.replica import (
     own_deployment,
     start_replica,
 )
+from plato.api.health import readiness
 from plato.assembly import new_scheduler
-from plato.engine import losses
+from plato.engine import ReplicaStatus, losses
 from plato.errors import RunNotFoundError, UnavailableError
 from plato.metrics.recording import StoreSampler
 from plato.prompting.model_tools import ModelTools
@@ -52,13 +53,13 @@ class SchedulerService:
         self._heartbeat_s = settings.silence_s / HEARTBEATS
         self._cancel_deadline_s = settings.failover_s
         self._store = await open_replica_store(settings, tools.fingerprint, store)
-        self._decoder = decoder
+        self._pool = ServeDecoderPool(decoder)
         recorder = replica_recorder()
         self._scheduler = new_scheduler(
             settings,
             tools,
             planner=ServePlanner(planner, settings.silence_s),
-            pool=ServeDecoderPool(decoder),
+            pool=self._pool,
             store=self._store,
             name=name,
             recorder=recorder,
@@ -137,19 +138,18 @@ class SchedulerService:
         """Hand the runs without followers over; see `GraphScheduler.drain`."""
         await self._scheduler.drain()
 
-    async def losses(self) -> tuple[str, ...]:
-        """What is lost on the decoders' engine."""
-        return self._losses
-
     async def ready(self) -> dict[str, object]:
-        """Readiness of the decoders and the store. Raises if no decoder responds."""
-        stats = await self._decoder.stats.remote()
+        """Readiness of the decoders and the store. Raises if no decoder decodes."""
         return {
-            "decoder": stats.epoch,
-            "dtype": stats.dtype,
+            **readiness(await self.decoders()),
             "context_store": "ok" if self._store.available else "away",
             "runs": len(self._scheduler.runs),
         }
+
+    async def decoders(self) -> tuple[ReplicaStatus, ...]:
+        """The decoders, and whether they decode."""
+        names = [replica.name for replica in self._pool.replicas()]
+        return tuple(await asyncio.gather(*map(self._pool.status, names)))
 
     async def _cancel_at(self, owner: str, tenant: str, run_id: str) -> bool:
         peers = own_deployment()

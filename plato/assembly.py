@@ -14,11 +14,12 @@ from plato.context.cluster import refuse_cluster
 from plato.context.keys import Keys
 from plato.context.redis import RedisContextStore
 from plato.engine import DecoderPool, Engine, EngineError, Prompt, fingerprint, losses
-from plato.engine.tokenizer_config import TokenizerConfig
+from plato.engine.tokenizer_config import TokenizerConfig, context_length
 from plato.errors import ModelError, SettingsError
 from plato.metrics import NO_METRICS, Recorder
 from plato.models.adapter import find_adapter
-from plato.planning.planner import ModelPlanner, PlanningPrompts
+from plato.planning.planner import ModelPlanner
+from plato.planning.prompt import PlanningPrompts
 from plato.planning.protocol import Planner
 from plato.prompting.model_tools import ModelTools
 from plato.scheduling.placement import KVAware, Policy
@@ -102,9 +103,10 @@ def upstream_config(
         url=settings.upstreams[index % len(settings.upstreams)],
         tokenizer=tokenizer,
         name=name,
-        fingerprint=fingerprint(folder, settings.dtype, find_adapter(settings)),
+        fingerprint=fingerprint(folder, settings.dtype, find_adapter(settings), weights=False),
         dialect=settings.upstream_dialect,
         model=settings.upstream_model,
+        context_length=context_length(folder),
         key=settings.upstream_key(),
         grammar=settings.upstream_grammar,
         priority=settings.upstream_priority,

@@ -7,6 +7,7 @@ from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 from contextlib import aclosing
 from typing import Any, Self
 
+from plato.api.health import readiness
 from plato.api.questions.requests import to_run_request, validate_request
 from plato.assembly import new_engine, new_planner, new_scheduler
 from plato.context import ContextStore, MemoryContextStore
@@ -19,7 +20,9 @@ from plato.engine import (
     GenerateRequest,
     KVEventBatch,
     Replica,
+    ReplicaStatus,
     losses,
+    replica_status,
 )
 from plato.errors import ModelError, UnavailableError
 from plato.kv_transfer import KVTransfer
@@ -139,18 +142,19 @@ class LocalRunService:
                 f"another server ({owner}) on the same store drives run {run_id}; cancel it there"
             )
 
-    async def losses(self) -> tuple[str, ...]:
-        """What is lost on any of the engines."""
-        return losses_of(self._engines.values())
-
     async def ready(self) -> dict[str, object]:
-        """The state of the engines and the scheduler."""
-        stats = [engine.stats() for engine in self._engines.values()]
-        return {
-            "decoders": [each.epoch for each in stats],
-            "dtype": stats[0].dtype,
-            "runs": len(self._scheduler.runs),
-        }
+        """The state of the engines and the scheduler. Raises if no engine decodes."""
+        return {**readiness(await self.decoders()), "runs": len(self._scheduler.runs)}
+
+    async def decoders(self) -> tuple[ReplicaStatus, ...]:
+        """The engines."""
+        found = []
+        for name, engine in self._engines.items():
+            try:
+                found.append(replica_status(name, engine.stats()))
+            except EngineClosedError as error:
+                found.append(replica_status(name, error))
+        return tuple(found)
 
 
 class Runtime:

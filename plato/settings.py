@@ -114,7 +114,8 @@ class Settings(SamplingFields, BaseSettings):
     model: str = Field(
         default=DEFAULT_MODEL,
         min_length=1,
-        description="Name on the Hugging Face hub, or a local folder.",
+        description="Name on the Hugging Face hub, or a local folder. With upstreams only its "
+        "tokenizer and chat template are needed.",
     )
     served_model_name: str | None = Field(
         default=None,
@@ -166,10 +167,13 @@ class Settings(SamplingFields, BaseSettings):
     upstreams: Annotated[tuple[Url, ...], NoDecode, BeforeValidator(_split)] = Field(
         default=(),
         description="URLs of the servers of the engine `openai`, separated by commas: vLLM, SGLang "
-        "or llama.cpp, each with the configured model. Each is a decoder.",
+        "or llama.cpp, each with the configured model, or any server with chat completions. Each "
+        "is a decoder.",
     )
-    upstream_dialect: Literal["vllm", "sglang", "llama"] | None = Field(
-        default=None, description="Kind of the upstream servers; default: they are asked."
+    upstream_dialect: Literal["vllm", "sglang", "llama", "chat"] | None = Field(
+        default=None,
+        description="Kind of the upstream servers; `chat`: any with chat completions; default: "
+        "they are asked.",
     )
     upstream_model: str | None = Field(
         default=None,
@@ -178,8 +182,8 @@ class Settings(SamplingFields, BaseSettings):
     )
     upstream_grammar: Literal["gbnf", "lark", "none"] | None = Field(
         default=None,
-        description="Notation of the grammars that upstream servers get: `lark` for vLLM's and "
-        "SGLang's guidance backends, `none` for servers without grammars; default: `gbnf`.",
+        description="Notation of the grammars that upstream servers get, besides JSON schemas; "
+        "`none`: they get neither; default: they are asked.",
     )
     upstream_priority: bool = Field(
         default=False, description="Whether the upstream servers schedule by priority."

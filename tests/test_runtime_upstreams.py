@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 import pytest
 
+from plato.engine import OtherModelError
+from plato.engine.openai import UpstreamEngine
 from plato.engine.torch import TorchEngine, TorchEngineConfig
-from plato.errors import ModelError
+from plato.errors import ModelError, UnavailableError
 from plato.runs import NodeState
 from plato.runtime import Runtime
 from plato.settings import Settings
+from tests.engine.upstream.chat_wire import ChatServer, PlainChatServer, PlatoServer
 from tests.engine.upstream.server import WireServer
 from tests.engine.upstream.wires import LlamaServer, SglangServer, VllmServer
 
@@ -42,17 +45,19 @@ def backend(tiny_model_folder: str) -> TorchEngine:
 @pytest.fixture
 async def servers(request: pytest.FixtureRequest, backend: TorchEngine) -> AsyncIterator[Any]:
     """Of the kinds that the test names, over one model."""
-    kinds: tuple[type[WireServer], ...] = request.param
+    kinds: tuple[type[WireServer | PlatoServer], ...] = request.param
     tokenizer = backend._model.tokenizer
     servers = [kind(backend, tokenizer, CONTEXT) for kind in kinds]
     for server in servers:
         await server.http.start()
     yield servers
     for server in servers:
-        await server.http.stop()
+        await server.stop()
 
 
-def settings_for(servers: list[WireServer], folder: str, **fields: Any) -> Settings:
+def settings_for(
+    servers: Sequence[WireServer | PlatoServer], folder: str, **fields: Any
+) -> Settings:
     urls = tuple(server.http.url for server in servers)
     return Settings(
         model=folder,
@@ -86,6 +91,67 @@ async def test_a_plan_is_written_or_given_and_answered(
         auto = await runtime.ask(QUESTION, max_completion_tokens=200)
         assert auto.report.plan.one_probability is not None
     assert servers[0].bodies
+
+
+@pytest.mark.parametrize(
+    "servers", [(ChatServer,), (PlainChatServer,), (PlatoServer,)], indirect=True, ids=lambda k: ""
+)
+async def test_chat_completions_are_enough(
+    servers: list[WireServer | PlatoServer], tiny_model_folder: str
+) -> None:
+    settings = settings_for(servers, tiny_model_folder, upstream_model=servers[0].model_name)
+    async with await Runtime.open(settings) as runtime:
+        given = await runtime.ask(QUESTION, plato=GIVEN)
+        assert [node.state for node in given.report.nodes] == [NodeState.DONE] * 4
+        assert given.text
+        written = await runtime.ask(
+            QUESTION, plato={"mode": "plato", "max_nodes": 2}, max_completion_tokens=60
+        )
+        # Random weights write no plan, and the answer says so.
+        assert written.report.plan.source == "model"
+        assert written.text
+        assert written.report.reason
+        auto = await runtime.ask(QUESTION, max_completion_tokens=200)
+        assert auto.report.mode == "sequential"
+        assert auto.report.reason
+        states = await runtime.service.decoders()
+        assert [state.health for state in states] == ["ready"]
+
+
+@pytest.mark.parametrize("servers", [(PlainChatServer,)], indirect=True, ids=["chat"])
+async def test_without_log_probabilities_auto_answers_in_one_piece_and_says_why(
+    servers: list[WireServer], tiny_model_folder: str
+) -> None:
+    async with await Runtime.open(settings_for(servers, tiny_model_folder)) as runtime:
+        auto = await runtime.ask(QUESTION, max_completion_tokens=200)
+    assert auto.report.reason == "not split: the engine reports no log probabilities"
+
+
+@pytest.mark.parametrize("servers", [(VllmServer, VllmServer)], indirect=True, ids=["vllm"])
+async def test_one_server_that_is_gone_for_good_leaves_the_others_ready(
+    servers: list[WireServer], tiny_model_folder: str
+) -> None:
+    async with await Runtime.open(settings_for(servers, tiny_model_folder)) as runtime:
+        gone, well = runtime.engines.values()
+        assert isinstance(gone, UpstreamEngine)
+        gone._fail(OtherModelError("it has another model"))
+        ready = await runtime.service.ready()
+        assert ready["decoders"] == {"local-0": "failed", "local-1": "ready"}
+        assert (await runtime.ask(QUESTION, plato=GIVEN)).text
+        await well.close()
+        with pytest.raises(UnavailableError, match=r"it has another model; .*shutting down"):
+            await runtime.service.ready()
+
+
+@pytest.mark.parametrize("servers", [(VllmServer, VllmServer)], indirect=True, ids=["vllm"])
+async def test_a_server_that_answers_nonsense_is_left_for_another(
+    servers: list[WireServer], tiny_model_folder: str
+) -> None:
+    async with await Runtime.open(settings_for(servers, tiny_model_folder)) as runtime:
+        whole = await runtime.ask(QUESTION, plato=GIVEN)
+        servers[0].broken = True
+        answer = await runtime.ask(QUESTION, plato=GIVEN)
+    assert answer.text == whole.text
 
 
 @pytest.mark.parametrize("servers", [(VllmServer, VllmServer)], indirect=True, ids=["vllm"])

@@ -274,6 +274,7 @@ ROWS: tuple[tuple[str, tuple[Panel, ...]], ...] = (
                 "Decoder failures and snapshots",
                 "short",
                 (
+                    ("engines that answer", gauge("engine_available")),
                     ("avoided now", gauge("decoders_avoided", "max")),
                     ("silences/s", rate("decoder_silences")),
                     ("snapshots/s", rate("kv_snapshots")),

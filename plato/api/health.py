@@ -1,8 +1,9 @@
-"""Health, for load balancers and operators."""
+"""`/healthz` and `/readyz`: for load balancers and operators."""
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from typing import Literal
 
 from pydantic import ConfigDict
@@ -13,6 +14,8 @@ from plato.api.drain import Drain
 from plato.api.operation import operation
 from plato.api.service import RunService
 from plato.api.wire import AnswerModel
+from plato.engine import ReplicaHealth, ReplicaStatus
+from plato.errors import UnavailableError
 
 READY_DEADLINE_S = 5.0
 
@@ -38,8 +41,20 @@ class NotReady(AnswerModel):
     reason: str
 
 
+def readiness(decoders: Sequence[ReplicaStatus]) -> dict[str, object]:
+    """What `/readyz` says of decoders. Raises `UnavailableError` unless one of them decodes."""
+    ready = [each for each in decoders if each.health is ReplicaHealth.READY]
+    if not ready:
+        reasons = dict.fromkeys(each.reason for each in decoders)
+        raise UnavailableError("; ".join(reasons) or "there is no decoder yet")
+    return {
+        "decoders": {each.name: str(each.health) for each in decoders},
+        "dtype": ready[0].dtype,
+    }
+
+
 class HealthRoutes:
-    """`/healthz` and `/readyz`."""
+    """Whether this process runs, and whether a question would be answered."""
 
     def __init__(self, service: RunService, drain: Drain) -> None:
         self._service = service

@@ -14,7 +14,9 @@ from plato.api.operation import operation
 from plato.api.questions.body import MAX_BODY_BYTES
 from plato.api.service import RunService
 from plato.api.wire import AnswerModel
+from plato.engine import ReplicaHealth
 from plato.engine.grammar import MAX_SCHEMA_CHARS
+from plato.errors import UnavailableError
 from plato.runs import Mode
 from plato.settings import Settings
 
@@ -43,6 +45,13 @@ class Defaults(AnswerModel):
     sampling: Sampling
 
 
+class DecoderInfo(AnswerModel):
+    """A decoder: an engine, or a server of others."""
+
+    name: str
+    state: ReplicaHealth
+
+
 class Info(AnswerModel):
     """The server."""
 
@@ -56,6 +65,7 @@ class Info(AnswerModel):
     engine: str
     losses: tuple[str, ...]
     """What the engine cannot do, compared with the built-in one."""
+    decoders: tuple[DecoderInfo, ...]
     retention_s: int
     """How long a run can be fetched after its last change."""
     limits: Bounds
@@ -94,7 +104,12 @@ class InfoRoutes:
             ),
         )
 
-    @operation(Info)
+    @operation(Info, errors=(UnavailableError,))
     async def get(self, request: Request) -> Response:
-        """The server, its limits and its defaults."""
-        return self._info(losses=await self._service.losses()).as_response()
+        """The server, its decoders, its limits and its defaults."""
+        decoders = await self._service.decoders()
+        lost = dict.fromkeys(clause for each in decoders for clause in each.losses)
+        return self._info(
+            losses=tuple(lost),
+            decoders=tuple(DecoderInfo(name=each.name, state=each.health) for each in decoders),
+        ).as_response()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator
 from typing import Protocol
 
-from plato.engine import SamplingParams
+from plato.engine import ReplicaStatus, SamplingParams
 from plato.runs import RunEvents, RunOverview, RunRequest, RunSnapshot, RunState
 
 
@@ -57,10 +57,10 @@ class RunService(Protocol):
         """Cancel a run, unless it has ended. Raises `RunNotFoundError`."""
         ...
 
-    async def losses(self) -> tuple[str, ...]:
-        """What is lost on the engine; see `plato.engine.losses`."""
-        ...
-
     async def ready(self) -> dict[str, object]:
         """The state of the service. Raises if a question would not be answered now."""
+        ...
+
+    async def decoders(self) -> tuple[ReplicaStatus, ...]:
+        """The decoders, and whether they decode. Raises `UnavailableError` if nobody knows."""
         ...

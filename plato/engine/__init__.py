@@ -12,10 +12,17 @@ from plato.engine.errors import (
     ModelNotSupportedError,
     OtherModelError,
     RequestRefusedError,
+    ResumptionRefusedError,
     UpstreamError,
 )
 from plato.engine.fingerprint import fingerprint
-from plato.engine.pool import DecoderPool, Replica
+from plato.engine.pool import (
+    DecoderPool,
+    Replica,
+    ReplicaHealth,
+    ReplicaStatus,
+    replica_status,
+)
 from plato.engine.prompt import Prompt, Segment, chain_hash
 from plato.engine.protocol import (
     Chunk,
@@ -56,7 +63,10 @@ __all__ = [
     "PrefixSharing",
     "Prompt",
     "Replica",
+    "ReplicaHealth",
+    "ReplicaStatus",
     "RequestRefusedError",
+    "ResumptionRefusedError",
     "SamplingParams",
     "Scores",
     "Segment",
@@ -67,5 +77,6 @@ __all__ = [
     "chain_hash",
     "fingerprint",
     "losses",
+    "replica_status",
     "without_unfinished",
 ]

@@ -63,9 +63,13 @@ class Capabilities:
     priority: bool
     """Whether `GenerateRequest.priority` orders the sequences that it has accepted."""
     token_ids: bool
-    """Whether it takes and gives token ids, so that prompts and outputs are exact."""
+    """Whether it takes and gives token ids, so that prompts and outputs are exact. Otherwise it
+    takes chat messages (`Prompt.messages`) and gives text."""
     public_sharing: bool = True
     """Whether tenants share what is public at the start of their prompts."""
+    resumption: bool = True
+    """Whether it goes on after `GenerateRequest.emitted`, or after an answer that the prompt
+    begins. Otherwise such requests are refused."""
 
 
 BUILT_IN = Capabilities(
@@ -91,6 +95,7 @@ BUILT_IN = Capabilities(
 def losses(capabilities: Capabilities) -> tuple[str, ...]:
     """What is lost compared with the built-in engine, one clause each, for people."""
     granularity = capabilities.prefix_granularity
+    outlines = not capabilities.grammars <= {"json_schema"}
     rules = (
         (granularity == 0, "no prefix is reused: every prompt is computed from its start"),
         (granularity > 1, f"prefixes are reused in blocks of {granularity} tokens"),
@@ -108,7 +113,11 @@ def losses(capabilities: Capabilities) -> tuple[str, ...]:
         ),
         (not capabilities.kv_transfer, "KV is not transferred between decoders"),
         (not capabilities.pins, "KV that a run needs again may be evicted"),
-        (not capabilities.grammars, "plans are not decoded under a grammar"),
+        (
+            not outlines,
+            "plans are not decoded under a grammar"
+            + (" but under a JSON schema" if capabilities.grammars else ""),
+        ),
         (
             bool(capabilities.grammars) and not capabilities.grammar_resumption,
             "a plan that is interrupted is not resumed",
@@ -120,7 +129,8 @@ def losses(capabilities: Capabilities) -> tuple[str, ...]:
         ),
         (
             capabilities.scores is Scores.NONE,
-            "no decisions by probabilities: `auto` never splits, and plans have no dependencies",
+            "no decisions by probabilities: `auto` never splits"
+            + (", and plans have no dependencies" if outlines else ""),
         ),
         (not capabilities.keyed_seeds, "a seed does not give the same text again after a retry"),
         (
@@ -134,6 +144,13 @@ def losses(capabilities: Capabilities) -> tuple[str, ...]:
             "the instructions before a question are computed for each API key anew",
         ),
         (not capabilities.priority, "decisions and earlier runs are not preferred"),
-        (not capabilities.token_ids, "prompts and outputs are exchanged as text"),
+        (
+            not capabilities.token_ids,
+            "prompts are sent as chat messages, and the tokens of their answers are counted here",
+        ),
+        (
+            not capabilities.resumption,
+            "a part that is interrupted begins again, and fails if its text was shown already",
+        ),
     )
     return tuple(clause for lost, clause in rules if lost)

@@ -5,7 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from plato.engine.capabilities import Capabilities, Scores
-from plato.engine.errors import OtherModelError, RequestRefusedError
+from plato.engine.errors import (
+    OtherModelError,
+    RequestRefusedError,
+    ResumptionRefusedError,
+)
 from plato.engine.protocol import GenerateRequest, SamplingParams
 
 _HUGE = 1e9
@@ -65,10 +69,27 @@ def check_capabilities(request: GenerateRequest, can: Capabilities) -> None:
         raise RequestRefusedError("the engine cannot decode under this grammar", "grammar")
     if request.grammar is not None and request.emitted and not can.grammar_resumption:
         raise RequestRefusedError("the engine cannot resume within a grammar", "grammar")
+    if request.emitted and not can.resumption:
+        raise ResumptionRefusedError("the engine cannot go on where an earlier attempt stopped")
+    if not can.token_ids:
+        _check_messages(request, can)
     if request.score and can.scores is Scores.NONE:
         raise RequestRefusedError("the engine reports no log probabilities", "score")
     if request.script and not can.scripts:
         raise RequestRefusedError("the engine decodes no scripts", "script")
+
+
+def _check_messages(request: GenerateRequest, can: Capabilities) -> None:
+    """Raise `RequestRefusedError` unless the prompt can be sent as chat messages."""
+    roles = [role for role, _ in request.prompt.messages]
+    if not roles:
+        raise RequestRefusedError(
+            "the engine takes chat messages only and cannot continue a plain text; use "
+            "/v1/chat/completions",
+            "prompt",
+        )
+    if roles[-1] == "assistant" and not can.resumption:
+        raise RequestRefusedError("the engine cannot continue an answer that is begun", "prompt")
 
 
 def check_sampling(params: SamplingParams, vocabulary: int) -> None:

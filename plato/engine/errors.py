@@ -20,6 +20,10 @@ class RequestRefusedError(EngineError):
         return type(self), (str(self), self.param)
 
 
+class ResumptionRefusedError(RequestRefusedError):
+    """The engine cannot go on where an earlier attempt stopped; begin again."""
+
+
 class OtherModelError(EngineError):
     """The request is for another model than the engine's; another replica may have it."""
 

@@ -24,22 +24,25 @@ SAMPLES = 1024
 SAMPLE_BYTES = 64
 
 
-def fingerprint(folder: str | Path, dtype: str, adapter: Path | None = None) -> str:
+def fingerprint(
+    folder: str | Path, dtype: str, adapter: Path | None = None, *, weights: bool = True
+) -> str:
     """Fingerprint of the model in `folder` with the adapter in another, computed in `dtype`.
 
     Covers all of its small files, the headers of its weights, and 64 bytes from the middle of each
     of up to `SAMPLES` tensors: models that were trained further have equal headers. The same files
-    in another folder or on another machine have the same fingerprint.
+    in another folder or on another machine have the same fingerprint. Without `weights`, those are
+    left out, whether they are in the folder or not.
 
     Raises `ValueError` if a file of weights is broken, and `OSError`.
     """
     digest = hashlib.blake2b(dtype.encode(), digest_size=FINGERPRINT_BYTES)
     files = model_files(Path(folder), adapter)
-    weights = sum(file.suffix == WEIGHTS for file in files)
+    if not weights:
+        files = [file for file in files if WEIGHTS not in file.name]  # Nor their index.
+    count = sum(file.suffix == WEIGHTS for file in files)
     for file in files:
-        parts = (
-            _sampled(file, SAMPLES // weights) if file.suffix == WEIGHTS else [file.read_bytes()]
-        )
+        parts = _sampled(file, SAMPLES // count) if file.suffix == WEIGHTS else [file.read_bytes()]
         for part in (file.name.encode(), *parts):
             # The length prefix separates the parts.
             digest.update(len(part).to_bytes(8, "little") + part)

@@ -12,6 +12,7 @@ from typing import Any
 
 from plato.engine.closed_schema import closed
 from plato.engine.errors import RequestRefusedError
+from plato.engine.protocol import Grammar
 
 MAX_SCHEMA_CHARS = 32 << 10
 """Of a JSON schema; within `parser_limits` it is compiled in 50 ms."""
@@ -31,6 +32,13 @@ def parser_limits() -> Any:
         max_lexer_states=20_000,
         verbose_errors=False,
     )
+
+
+def answer_grammar(text: str) -> Grammar:
+    """What `json_grammar` has written, in all notations."""
+    schema = json.loads(text)["grammars"][0]["json_schema"]
+    plain = {key: value for key, value in schema.items() if key != "x-guidance"}
+    return Grammar(lark=text, json_schema=json.dumps(plain))
 
 
 def json_grammar(schema: Mapping[str, Any]) -> str:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Protocol
 
-from plato.engine.protocol import Chunk, GenerateRequest, KVEventBatch
+from plato.engine.capabilities import losses
+from plato.engine.errors import EngineClosedError
+from plato.engine.protocol import Chunk, EngineStats, GenerateRequest, KVEventBatch
 
 
 @dataclass(frozen=True, slots=True)
@@ -14,6 +17,42 @@ class Replica:
     """A decoder replica that can be chosen."""
 
     name: str
+
+
+class ReplicaHealth(StrEnum):
+    """Whether a replica decodes."""
+
+    READY = "ready"
+    AWAY = "away"
+    """It, or the server behind it, does not answer now."""
+    FAILED = "failed"
+    """Its engine has stopped for good."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReplicaStatus:
+    """A replica, and whether it decodes."""
+
+    name: str
+    health: ReplicaHealth
+    dtype: str = ""
+    """Of its engine, if that answers."""
+    reason: str = ""
+    """Why it does not decode."""
+    losses: tuple[str, ...] = ()
+    """What its engine cannot do; see `plato.engine.losses`."""
+
+
+def replica_status(name: str, stats: EngineStats | Exception) -> ReplicaStatus:
+    """From what a replica says of itself, or how the call failed."""
+    if isinstance(stats, EngineStats):
+        health, reason = ReplicaHealth.READY, ""
+        if not stats.available:
+            health, reason = ReplicaHealth.AWAY, "its server does not answer"
+        return ReplicaStatus(name, health, stats.dtype, reason, losses(stats.capabilities))
+    failed = isinstance(stats, EngineClosedError)
+    health = ReplicaHealth.FAILED if failed else ReplicaHealth.AWAY
+    return ReplicaStatus(name, health, reason=str(stats) or type(stats).__name__)
 
 
 class DecoderPool(Protocol):

@@ -21,6 +21,8 @@ async def prefill_public(engine: Engine, prompts: Iterable[Prompt]) -> None:
 
     Does not raise `EngineError`: a prompt that fails here is computed with the first request.
     """
+    if not engine.capabilities.token_ids:
+        return  # The beginning of a conversation is no conversation.
     for number, prompt in enumerate(prompts):
         request = GenerateRequest(PREFILL_RUN, number, prompt, max_tokens=1)
         try:

@@ -11,6 +11,8 @@ from array import array
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import groupby
+from operator import attrgetter
 
 HASH_BYTES = 16
 ROOT_HASH = bytes(HASH_BYTES)
@@ -52,6 +54,9 @@ class Segment:
 
     tokens: tuple[int, ...]
     public: bool = False
+    role: str = ""
+    """Of the chat message (`system`, `user` or `assistant`) whose content this is; empty: markup of
+    the chat template, or text outside of any message."""
 
 
 @dataclass(frozen=True)
@@ -70,6 +75,18 @@ class Prompt:
     def tokens(self) -> tuple[int, ...]:
         """All token ids in order."""
         return tuple(token for segment in self.segments for token in segment.tokens)
+
+    @property
+    def messages(self) -> tuple[tuple[str, tuple[int, ...]], ...]:
+        """(role, token ids of the content) of each chat message, without the template's markup.
+
+        If the last one is the assistant's, its text is to be continued.
+        """
+        return tuple(
+            (role, tuple(token for segment in segments for token in segment.tokens))
+            for role, segments in groupby(self.segments, key=attrgetter("role"))
+            if role
+        )
 
     @cached_property
     def public_tokens(self) -> int:

@@ -101,6 +101,8 @@ class Grammar:
     """llguidance's dialect of Lark, or its JSON form."""
     gbnf: str = ""
     """GBNF of llama.cpp, which xgrammar reads as EBNF; empty: it is not known in this notation."""
+    json_schema: str = ""
+    """JSON schema; empty: it is no language of JSON texts."""
 
 
 @dataclass(frozen=True, slots=True)

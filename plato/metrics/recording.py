@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from plato.engine import EngineStats
+from plato.engine import EngineClosedError, EngineStats
 from plato.metrics import table
 from plato.metrics.recorder import Metric, Recorder, Totals
 from plato.runs import (
@@ -92,7 +92,12 @@ class EngineSampler:
 
     def __call__(self) -> None:
         """Record the current state. Raises what `stats` raises."""
-        stats = self._stats()
+        try:
+            stats = self._stats()
+        except EngineClosedError:
+            self._recorder.set(table.ENGINE_AVAILABLE, 0.0)
+            raise
+        self._recorder.set(table.ENGINE_AVAILABLE, float(stats.available))
         load, totals, size = stats.load, self._totals, stats.kv_bytes_per_token
         totals.record(table.DECODED_TOKENS, stats.output_tokens)
         totals.record(table.PROMPT_TOKENS, stats.cached_tokens, kv="cached")

@@ -289,6 +289,11 @@ STORE_WRITES_DROPPED = _counter(
 )
 
 # Engines.
+ENGINE_AVAILABLE = _gauge(
+    "engine_available",
+    "1 if the engine, or the server behind it, answered its last call, 0 if not.",
+    Role.DECODER,
+)
 DECODED_TOKENS = _counter(
     "decoded_tokens", "Output tokens of the engine, including plans.", Role.DECODER
 )

@@ -12,7 +12,7 @@ from plato.engine.fingerprint import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 from plato.errors import ModelError
 from plato.models.folder import is_whole
 from plato.models.resolve import resolve_model
-from plato.settings import DEFAULT_MODEL, VLLM_ENGINE, Settings
+from plato.settings import DEFAULT_MODEL, UPSTREAM_ENGINE, VLLM_ENGINE, Settings
 
 BUNDLED = Path(str(files("plato.models") / "adapters" / DEFAULT_MODEL.rpartition("/")[2]))
 """The adapter of the default model."""
@@ -27,18 +27,23 @@ class ModelFiles:
 
     folder: Path
     adapter: Path | None
+    weights: bool = True
+    """Whether the weights in the folder are used: not with upstreams, which have their own."""
 
     @classmethod
     def resolve(cls, settings: Settings) -> ModelFiles:
         """Those of the configured model, downloaded if necessary. Raises `ModelError`."""
         # First, because it takes no time, and a download minutes.
         adapter = find_adapter(settings)
-        folder = resolve_model(settings.model, settings.cache_dir, settings.model_revision)
-        return cls(folder, adapter)
+        weights = settings.engine != UPSTREAM_ENGINE
+        folder = resolve_model(
+            settings.model, settings.cache_dir, settings.model_revision, weights=weights
+        )
+        return cls(folder, adapter, weights)
 
     def fingerprint(self, dtype: str) -> str:
         """See `plato.engine.fingerprint`."""
-        return fingerprint(self.folder, dtype, self.adapter)
+        return fingerprint(self.folder, dtype, self.adapter, weights=self.weights)
 
 
 def find_adapter(settings: Settings) -> Path | None:

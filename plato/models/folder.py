@@ -8,24 +8,28 @@ from pathlib import Path
 from plato.engine.fingerprint import read_header
 from plato.errors import ModelError
 
+TOKENIZER = "config.json, tokenizer.json and tokenizer_config.json"
 CONTENTS = "config.json, tokenizer.json and safetensors weights"
 _TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json")
 
 
-def check_model_folder(folder: Path) -> None:
-    """Raise `ModelError` if something in `folder` is missing or invalid."""
-    problem = find_problem(folder)
+def check_model_folder(folder: Path, *, weights: bool = True) -> None:
+    """Raise `ModelError` if something in `folder` is missing or invalid.
+
+    Without `weights`, only its configuration and tokenizer have to be there.
+    """
+    problem = find_problem(folder, weights=weights)
     if problem is not None:
         raise ModelError(f"the model folder {folder} {problem}")
 
 
-def find_problem(folder: Path) -> str | None:
+def find_problem(folder: Path, *, weights: bool = True) -> str | None:
     """The first problem that prevents `folder` from being loaded, and its solution.
 
     Reads only file headers, so it takes milliseconds for any size of model.
     """
-    weights = any(folder.glob("*.safetensors"))
-    if not weights and any(folder.glob("*.gguf")):
+    found = any(folder.glob("*.safetensors"))
+    if weights and not found and any(folder.glob("*.gguf")):
         return f"contains a GGUF file, which is not supported; use a folder with {CONTENTS}"
     try:
         json.loads((folder / "config.json").read_bytes())["model_type"]
@@ -36,6 +40,8 @@ def find_problem(folder: Path) -> str | None:
     if not any((folder / file).is_file() for file in _TOKENIZERS):
         return "has no tokenizer; add tokenizer.json and tokenizer_config.json"
     if not weights:
+        return None
+    if not found:
         return "has no *.safetensors; download them, or create them with save_pretrained"
     try:
         wanted = _weight_files(folder)

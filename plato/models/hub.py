@@ -16,7 +16,8 @@ TIMEOUT_S = 5.0
 
 # The files of a causal language model. Subfolders of a repository have other formats, and
 # `consolidated` files have the same weights under other names.
-_WANTED = ["*.safetensors", "*.json", "*.jinja", "*.model", "*.txt"]
+_SMALL = ["*.json", "*.jinja", "*.model", "*.txt"]
+_WEIGHTS = ["*.safetensors"]
 _UNWANTED = ["*/*", "consolidated*"]
 
 
@@ -24,8 +25,8 @@ class HubError(Exception):
     """The model cannot be downloaded; the message says why, and what to change."""
 
 
-def find_cached(name: str, revision: str | None = None) -> Path | None:
-    """The model in the hub's cache on this machine, if it is complete.
+def find_cached(name: str, revision: str | None = None, *, weights: bool = True) -> Path | None:
+    """The model in the hub's cache on this machine, if it is complete, or all but its weights.
 
     Its folder is named after the commit. By default the commit that was newest when it was
     downloaded.
@@ -40,7 +41,7 @@ def find_cached(name: str, revision: str | None = None) -> Path | None:
             name,
             revision=revision,
             local_files_only=True,
-            allow_patterns=_WANTED,
+            allow_patterns=_wanted(weights),
             ignore_patterns=_UNWANTED,
         )
     except HFValidationError as error:
@@ -49,11 +50,15 @@ def find_cached(name: str, revision: str | None = None) -> Path | None:
         ) from error
     except OSError:
         return None
-    return Path(folder) if find_problem(Path(folder)) is None else None
+    return Path(folder) if find_problem(Path(folder), weights=weights) is None else None
 
 
-def download(name: str, report: Progress, revision: str | None = None) -> Path:
+def download(
+    name: str, report: Progress, revision: str | None = None, *, weights: bool = True
+) -> Path:
     """Download a model into the hub's cache, at one commit; by default the newest.
+
+    Without `weights`, only its configuration and tokenizer.
 
     Raises `HubError` if the download fails, `ModelError` if the model cannot be used.
     """
@@ -73,7 +78,7 @@ def download(name: str, report: Progress, revision: str | None = None) -> Path:
             name,
             revision=revision,
             etag_timeout=TIMEOUT_S,
-            allow_patterns=_WANTED,
+            allow_patterns=_wanted(weights),
             ignore_patterns=_UNWANTED,
             tqdm_class=_bar_class(what, report),
         )
@@ -96,8 +101,12 @@ def download(name: str, report: Progress, revision: str | None = None) -> Path:
             f"{name!r} is not cached on this machine, and the Hugging Face hub cannot be reached "
             f"({type(error).__name__}: {reason}); allow access to it"
         ) from error
-    check_model_folder(Path(folder))
+    check_model_folder(Path(folder), weights=weights)
     return Path(folder)
+
+
+def _wanted(weights: bool) -> list[str]:
+    return [*_SMALL, *(_WEIGHTS if weights else ())]
 
 
 def _bar_class(what: str, report: Progress) -> type[Any]:

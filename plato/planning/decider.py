@@ -6,7 +6,14 @@ from collections.abc import Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 
-from plato.engine import Chunk, DecoderPool, GenerateRequest, Prompt, Segment
+from plato.engine import (
+    Chunk,
+    DecoderPool,
+    GenerateRequest,
+    Prompt,
+    RequestRefusedError,
+    Segment,
+)
 from plato.errors import UnavailableError
 from plato.planning.decision import DependencyDecision, SplitDecision, dependency_lines
 from plato.planning.prompt import PlanningPrompt
@@ -66,7 +73,12 @@ class Decider:
         lines = dependency_lines(nodes, title)
         prompt = self._dependency_prompt.build(plan.question, plan.request.tenant, lines=lines)
         candidates = self._dependencies.candidates(len(nodes))
-        return self._dependencies.choose(await self._scores(plan, -number, prompt, candidates))
+        try:
+            scores = await self._scores(plan, -number, prompt, candidates)
+        except RequestRefusedError:
+            # The engine has none, or not within an answer; the split decision reports that.
+            return ()
+        return self._dependencies.choose(scores)
 
     async def _scores(
         self, plan: PlanContext, node: int, prompt: Prompt, tokens: tuple[int, ...]

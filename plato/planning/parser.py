@@ -60,7 +60,7 @@ def parse_plan(text: str, max_nodes: int) -> tuple[Node, ...]:
                 break
             if number == len(lines):
                 raise InvalidPlanError(f"the plan is incomplete; end it with the line {END}")
-            _add(graph, line, max_nodes)
+            add_line(graph, line, max_nodes)
         except InvalidPlanError as error:
             raise InvalidPlanError(
                 f"plan, line {number}: {error.message}", param="plato.plan"
@@ -78,8 +78,8 @@ def _check_end(line: str, rest: list[str], parts: int) -> None:
         raise InvalidPlanError("unexpected text after the end of the plan; remove it")
 
 
-def _add(graph: PlanGraph, line: str, max_nodes: int) -> None:
-    """Add the node of a line."""
+def add_line(graph: PlanGraph, line: str, max_nodes: int) -> None:
+    """Add the node of a line. Raises `InvalidPlanError`."""
     number, *values = line.split(" | ")
     if len(values) not in (2, 3) or not _NUMBER.fullmatch(number):
         raise _malformed(line)

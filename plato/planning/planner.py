@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from plato.engine import (
     Chunk,
@@ -18,7 +18,7 @@ from plato.engine import (
     FinishReason,
     GenerateRequest,
     Grammar,
-    Prompt,
+    RequestRefusedError,
     SamplingParams,
     without_unfinished,
 )
@@ -28,19 +28,21 @@ from plato.planning import wording
 from plato.planning.decider import Decider, PlanContext
 from plato.planning.decision import DependencyDecision, SplitDecision
 from plato.planning.grammar import TITLE_END, outline_grammar, outline_token_budget
+from plato.planning.parser import title_problem
 from plato.planning.progress import PlanProgress
-from plato.planning.prompt import PlanningPrompt, shown_question
+from plato.planning.prompt import PlanningPrompts, shown_question
 from plato.planning.protocol import (
     PlanEvent,
     PlanLine,
     PlanRequest,
     PlanStarted,
 )
+from plato.planning.readers import Draft, PlanForm, json_plan
 from plato.planning.titles import refusal, title_of_words
 from plato.planning.vocabulary import structure_tokens
-from plato.planning.wording import Wording
 from plato.prompting import ChatTemplate, Tokenizer
 from plato.runs import Node, chars_of
+from plato.settings import MAX_TITLE_CHARS
 from plato.tasks import end_task, in_thread_if_long
 
 PLAN_NODE = 0
@@ -52,40 +54,6 @@ TITLE_END_BIAS = 2.0
 questions and 60 tasks: 4 % at 0, 3 % at 1, 0.7 % at 2 and 3."""
 GROUP_S = 0.1
 """Tokens are grouped over this time; the end of a line, which starts a node, is sent at once."""
-
-
-@dataclass(frozen=True, slots=True)
-class PlanningPrompts:
-    """The prompts of a planner."""
-
-    outline: PlanningPrompt
-    split: PlanningPrompt
-    dependencies: PlanningPrompt
-
-    @classmethod
-    def of(
-        cls,
-        tokenizer: Tokenizer,
-        template: ChatTemplate,
-        fingerprint: str = "",
-        *,
-        examples: bool = True,
-    ) -> PlanningPrompts:
-        """Those for the model whose tokenizer, template and fingerprint these are.
-
-        `examples`: see `Calibration`.
-        """
-
-        def prompt(asks: Wording) -> PlanningPrompt:
-            asks = asks if examples else replace(asks, examples=())
-            return PlanningPrompt(asks, tokenizer, template, fingerprint)
-
-        return cls(*map(prompt, (wording.OUTLINE, wording.SPLIT, wording.DEPENDENCIES)))
-
-    @property
-    def public(self) -> tuple[Prompt, ...]:
-        """Prefixes that all tenants share."""
-        return self.outline.public, self.split.public, self.dependencies.public
 
 
 class ModelPlanner:
@@ -147,16 +115,24 @@ class ModelPlanner:
         question = await in_thread_if_long(
             chars_of(request.messages), shown_question, self.tokenizer, request.messages
         )
-        progress = PlanProgress(request.emitted, self.refusal)
-        plan = PlanContext(request, question, progress.spend)
-        stream = self._pool.generate(self.generate_request(plan))
-        async with (
-            aclosing(stream),
-            aclosing(self._follow(plan, stream, progress, deadline)) as events,
-        ):
-            async for event in events:
-                yield event
-        yield progress.summary()
+        for form in PlanForm:
+            progress = PlanProgress(request.emitted, form.reader(request.parts), self.refusal)
+            plan = PlanContext(request, question, progress.spend)
+            stream = self._pool.generate(self.generate_request(plan, form))
+            try:
+                async with (
+                    aclosing(stream),
+                    aclosing(self._follow(plan, stream, progress, deadline)) as events,
+                ):
+                    async for event in events:
+                        yield event
+            except RequestRefusedError as error:
+                # Nothing is sent yet. A plan is resumed in the form in which it was begun.
+                if error.param != "grammar" or request.emitted or form is PlanForm.LINES:
+                    raise
+            else:
+                yield progress.summary()
+                return
 
     async def _follow(
         self,
@@ -191,13 +167,13 @@ class ModelPlanner:
                             text = begun + text
                             if request.decide and not request.known:
                                 deciding = asyncio.create_task(self.decider.split(plan))
-                        titles = progress.take(chunk, text)
-                        if titles and deciding is not None:
+                        drafts = progress.take(chunk, text)
+                        if drafts and deciding is not None:
                             # The first chunk already has a line, which would commit to the plan.
-                            titles = titles if await self._settle(deciding, progress) else []
+                            drafts = drafts if await self._settle(deciding, progress) else []
                             deciding = None
-                        for title in titles:
-                            line = await self._line(plan, title, progress)
+                        for draft in drafts:
+                            line = await self._line(plan, draft, progress)
                             events.append(line)
                 except TimeoutError:
                     if not timer.expired():
@@ -214,7 +190,11 @@ class ModelPlanner:
         self, deciding: asyncio.Task[tuple[float, bool]], progress: PlanProgress
     ) -> bool:
         """Wait for the split decision; whether the answer is split."""
-        probability, split = await deciding
+        try:
+            probability, split = await deciding
+        except RequestRefusedError as error:
+            progress.decide(None, split=False, reason=str(error))
+            return False
         progress.decide(probability, split=split)
         return split
 
@@ -227,7 +207,7 @@ class ModelPlanner:
             raise UnavailableError("tokens of the plan are missing")
         return chunk
 
-    async def _line(self, plan: PlanContext, title: str, progress: PlanProgress) -> PlanLine:
+    async def _line(self, plan: PlanContext, draft: Draft, progress: PlanProgress) -> PlanLine:
         """The line of the next node, with its dependencies."""
         earlier = progress.nodes
         if len(earlier) < len(plan.request.known):
@@ -235,31 +215,43 @@ class ModelPlanner:
         else:
             needed: tuple[int, ...] = ()
             if plan.request.dependencies:
-                needed = await self.decider.dependencies(plan, earlier, title)
-            node = Node(len(earlier) + 1, title, needed)
+                needed = draft.needs or ()
+                if draft.needs is None:
+                    needed = await self.decider.dependencies(plan, earlier, draft.title)
+            node = Node(len(earlier) + 1, draft.title, needed)
         progress.add(node)
         return PlanLine(node, progress.usage(), progress.emitted)
 
     def refusal(self, title: str, earlier: Sequence[str]) -> str | None:
         """Why a title is not taken; see `plato.planning.titles.refusal`."""
-        return refusal(title, earlier, self._max_title_words)
+        problem = title_problem(title, MAX_TITLE_CHARS)
+        return problem or refusal(title, earlier, self._max_title_words)
 
     def grammar(self, request: PlanRequest) -> Grammar:
         """The grammar of the titles."""
         return outline_grammar(request.parts, title_of_words(self._max_title_words + 1))
 
-    def generate_request(self, plan: PlanContext) -> GenerateRequest:
-        """The engine request that decodes the titles."""
+    def generate_request(self, plan: PlanContext, form: PlanForm) -> GenerateRequest:
+        """The engine request that decodes the plan."""
         request = plan.request
+        # Penalties and biases are for the tokens of an outline.
+        sampling, grammar = SamplingParams(), None
+        match form:
+            case PlanForm.OUTLINE:
+                ask, sampling = wording.points(request.parts), self._sampling
+                grammar = self.grammar(request)
+            case PlanForm.JSON:
+                ask = wording.json_parts(request.parts)
+                grammar = Grammar(lark="", json_schema=json_plan(request.parts))
+            case PlanForm.LINES:
+                ask = wording.lines(request.parts)
         return GenerateRequest(
             run_id=request.run_id,
             node=PLAN_NODE,
-            prompt=self._outline_prompt.build(
-                plan.question, request.tenant, ask=wording.points(request.parts)
-            ),
+            prompt=self._outline_prompt.build(plan.question, request.tenant, ask=ask),
             max_tokens=outline_token_budget(request.parts, self._max_title_words),
-            sampling=self._sampling,
-            grammar=self.grammar(request),
+            sampling=sampling,
+            grammar=grammar,
             run_began_unix_s=request.run_began_unix_s,
             lease=request.lease,
             group_s=GROUP_S,

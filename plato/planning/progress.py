@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from plato.engine import Chunk, FinishReason
-from plato.planning.grammar import outline_title
 from plato.planning.protocol import PlanEnded, PlanUsage
+from plato.planning.readers import Draft, EndOfPlan, PlanReader
 from plato.runs import Node
 
 Refusal = Callable[[str, Sequence[str]], str | None]
@@ -17,12 +17,11 @@ Refusal = Callable[[str, Sequence[str]], str | None]
 class PlanProgress:
     """What is decoded and decided of a plan so far, and why it ended."""
 
-    def __init__(self, emitted: Sequence[int], refusal: Refusal) -> None:
+    def __init__(self, emitted: Sequence[int], reader: PlanReader, refusal: Refusal) -> None:
         """`emitted` are the output tokens of an earlier attempt."""
         self._emitted = list(emitted)
+        self._reader = reader
         self._refusal = refusal
-        self._text = ""
-        """The line that is not complete yet; the token budget bounds it."""
         self._titles: list[str] = []
         self._usage = PlanUsage()
         """Of the titles."""
@@ -54,11 +53,14 @@ class PlanProgress:
         """End the plan here."""
         self.over, self._reason = True, reason
 
-    def decide(self, probability: float, *, split: bool) -> None:
-        """Take the split decision; if the answer is not split, the plan ends here."""
+    def decide(self, probability: float | None, *, split: bool, reason: str | None = None) -> None:
+        """Take the split decision; if the answer is not split, the plan ends here.
+
+        `reason` says why, if the model did not decide it.
+        """
         self._probability, self._split = probability, split
         if not split:
-            self.stop(None)
+            self.stop(reason)
 
     def spend(self, decision: Chunk) -> None:
         """Count a decision."""
@@ -71,26 +73,28 @@ class PlanProgress:
             cached_tokens=spent.cached_tokens + decision.cached_tokens,
         )
 
-    def take(self, chunk: Chunk, text: str) -> list[str]:
-        """Add `chunk` with its `text`; returns the titles that it completed.
+    def take(self, chunk: Chunk, text: str) -> list[Draft]:
+        """Add `chunk` with its `text`; returns the parts that it completed.
 
         A title that is refused ends the plan: small models loop when they run out of topics.
         """
         if self.over:
             return []
         self._count(chunk)
-        *lines, self._text = (self._text + text).split("\n")
-        known = len(self._titles)
-        for line in lines:
-            self._read(line)
-            if self.over:
-                break
+        taken: list[Draft] = []
+        try:
+            for draft in self._reader.feed(text, ended=chunk.finish is FinishReason.STOP):
+                self._check(draft.title)
+                self._titles.append(draft.title)
+                taken.append(draft)
+        except EndOfPlan as end:
+            self.stop(end.reason)
         else:
             if chunk.finish is FinishReason.LENGTH:
                 self.stop("the plan used up its token budget")
             elif chunk.finish is not None:
                 self.stop(None)
-        return self._titles[known:]
+        return taken
 
     def usage(self) -> PlanUsage:
         """Resources used by the plan so far, with its decisions."""
@@ -107,17 +111,13 @@ class PlanProgress:
         """The last event of the plan."""
         return PlanEnded(self._split, self.usage(), reason=self._reason, refused=self._refused)
 
-    def _read(self, line: str) -> None:
-        title, number = outline_title(line), len(self._titles) + 1
-        if title is None:
-            self.stop(f"line {number} of the plan, {line[:60]!r}, is no title")
-            return
+    def _check(self, title: str) -> None:
+        """Raise `EndOfPlan` for a title that is refused."""
         why = self._refusal(title, self._titles)
         if why is not None:
             self._refused = title
-            self.stop(f"the plan ended before its line {number}, {title!r} ({why})")
-            return
-        self._titles.append(title)
+            number = len(self._titles) + 1
+            raise EndOfPlan(f"the plan ended before its line {number}, {title!r} ({why})")
 
     def _count(self, chunk: Chunk) -> None:
         self._emitted.extend(chunk.tokens)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 from plato.engine import Prompt, Segment
 from plato.planning import wording
@@ -21,8 +22,8 @@ HISTORY_TOKENS = 128
 class PlanningPrompt:
     """Builds the prompts of one wording.
 
-    Everything that is the same for all requests is one public segment, so its KV is computed once
-    per replica.
+    What is the same for all requests leads them and is public, so its KV is computed once per
+    replica.
     """
 
     def __init__(
@@ -38,15 +39,13 @@ class PlanningPrompt:
         turns = [turn("system", asks.instruction)] if asks.instruction else []
         for question, answer in asks.examples:
             turns += (turn("user", question), turn("assistant", answer))
-        asked = Segment(tokenizer.text("?"))
+        asked = Segment(tokenizer.text("?"), role="user")
         segments = template.open([*turns, Turn("user", (asked,))])
         # The markup around the question does not depend on it, so it is rendered once.
         place = segments.index(asked)
-        self.public = Prompt(
-            (Segment(_joined(segments[:place]), public=True),), fingerprint=fingerprint
-        )
+        self.public = Prompt(segments[:place], fingerprint=fingerprint)
         """The common prefix of all prompts."""
-        self._after = Segment(_joined(segments[place + 1 :]))
+        self._after = segments[place + 1 :]
 
     def build(
         self, question: Segment, tenant: str, *, ask: str = "", lines: Sequence[str] = ()
@@ -55,10 +54,44 @@ class PlanningPrompt:
 
         Each line is tokenised on its own, so prompts with more lines continue those with fewer.
         """
-        asked = (Segment(self._tokenizer.text(ask)),) if ask else ()
-        begun = (Segment(self._tokenizer.text(line)) for line in lines)
-        segments = (*self.public.segments, question, *asked, self._after, *begun)
+        asked = (Segment(self._tokenizer.text(ask), role="user"),) if ask else ()
+        begun = (Segment(self._tokenizer.text(line), role="assistant") for line in lines)
+        segments = (*self.public.segments, question, *asked, *self._after, *begun)
         return Prompt(segments, tenant, self._fingerprint)
+
+
+@dataclass(frozen=True, slots=True)
+class PlanningPrompts:
+    """The prompts of a planner."""
+
+    outline: PlanningPrompt
+    split: PlanningPrompt
+    dependencies: PlanningPrompt
+
+    @classmethod
+    def of(
+        cls,
+        tokenizer: Tokenizer,
+        template: ChatTemplate,
+        fingerprint: str = "",
+        *,
+        examples: bool = True,
+    ) -> PlanningPrompts:
+        """Those for the model whose tokenizer, template and fingerprint these are.
+
+        `examples`: see `Calibration`.
+        """
+
+        def prompt(asks: Wording) -> PlanningPrompt:
+            asks = asks if examples else replace(asks, examples=())
+            return PlanningPrompt(asks, tokenizer, template, fingerprint)
+
+        return cls(*map(prompt, (wording.OUTLINE, wording.SPLIT, wording.DEPENDENCIES)))
+
+    @property
+    def public(self) -> tuple[Prompt, ...]:
+        """Prefixes that all tenants share."""
+        return self.outline.public, self.split.public, self.dependencies.public
 
 
 def shown_question(tokenizer: Tokenizer, messages: Sequence[Message]) -> Segment:
@@ -68,7 +101,8 @@ def shown_question(tokenizer: Tokenizer, messages: Sequence[Message]) -> Segment
     the split decision.
     """
     *earlier, question = messages
-    return Segment((*_conversation(tokenizer, earlier), *_question(tokenizer, question.content)))
+    shown = (*_conversation(tokenizer, earlier), *_question(tokenizer, question.content))
+    return Segment(shown, role="user")
 
 
 def _question(tokenizer: Tokenizer, text: str) -> tuple[int, ...]:
@@ -92,7 +126,3 @@ def _conversation(tokenizer: Tokenizer, messages: Sequence[Message]) -> tuple[in
     if not tokens:
         return ()
     return (*tokenizer.text(wording.HISTORY), *tokens, *tokenizer.text(wording.QUESTION))
-
-
-def _joined(segments: Sequence[Segment]) -> tuple[int, ...]:
-    return tuple(token for segment in segments for token in segment.tokens)

@@ -126,8 +126,38 @@ _IN_WORDS = ("two", "three", "four", "five", "six", "seven", "eight", "nine", "t
 
 def points(count: int) -> str:
     """Asks for the titles of an answer, behind the question; `count` is at least 2."""
-    words = dict(enumerate(_IN_WORDS, start=2))
-    return f"\n\nAnswer with a list of the {words.get(count, count)} most important points."
+    return f"\n\nAnswer with a list of the {_in_words(count)} most important points."
+
+
+def lines(count: int) -> str:
+    """Asks for a plan in the plan language, behind the question; `count` is at least 2.
+
+    For engines without grammars, so it has to say what must not be written.
+    """
+    return (
+        f"\n\nDo not answer yet, but plan the answer: its {_in_words(count)} most important parts, "
+        "one line each: number | title | numbers of the earlier parts whose text it needs, or -. "
+        "Then write [END], and nothing else. For example:\n"
+        "1 | Cost of solar power | -\n"
+        "2 | Cost of wind power | -\n"
+        "3 | The better choice | 1,2\n"
+        "[END]"
+    )
+
+
+def json_parts(count: int) -> str:
+    """Asks for a plan as JSON, behind the question; `count` is at least 2."""
+    return (
+        f"\n\nDo not answer yet, but plan the answer: its {_in_words(count)} most important parts, "
+        "as JSON, each with a short title, and the numbers of the earlier parts whose text it "
+        'needs. For example: {"parts": [{"title": "Cost of solar power", "needs": []}, '
+        '{"title": "Cost of wind power", "needs": []}, '
+        '{"title": "The better choice", "needs": [1, 2]}]}'
+    )
+
+
+def _in_words(count: int) -> str:
+    return dict(enumerate(_IN_WORDS, start=2)).get(count, str(count))
 
 
 CUT = " [...] "

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import IntEnum
 from functools import lru_cache
@@ -104,7 +104,7 @@ class ChatTemplate:
             ) from error
         segments: list[Segment] = []
         for piece, turn in zip(pieces, turns, strict=False):
-            segments += (self._markup(piece), *turn.parts)
+            segments += (self._markup(piece), *_of(turn.role, turn.parts))
         segments.append(self._markup(pieces[-1]))
         return _scoped(segments)
 
@@ -115,7 +115,8 @@ class ChatTemplate:
         """
         if not self.continues:
             raise ModelError("the chat template of this model cannot continue a decoded answer")
-        return _scoped([self._asks_closed if closed else self._asks, *parts, self._answers], False)
+        asked = _of("user", parts)
+        return _scoped([self._asks_closed if closed else self._asks, *asked, self._answers], False)
 
     def content(self, role: str, text: str) -> str:
         """`text` as the template writes it: some trim it, some remove old thinking."""
@@ -179,5 +180,10 @@ def _scoped(segments: Iterable[Segment], public: bool = True) -> tuple[Segment, 
     for segment in segments:
         if segment.tokens:
             public = public and segment.public
-            scoped.append(segment if segment.public == public else Segment(segment.tokens, public))
+            scoped.append(replace(segment, public=public))
     return tuple(scoped)
+
+
+def _of(role: str, parts: Iterable[Segment]) -> tuple[Segment, ...]:
+    """The parts of a message of this role."""
+    return tuple(replace(part, role=role) for part in parts)

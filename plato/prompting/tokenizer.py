@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import copy
-import json
 from collections.abc import Sequence
 from datetime import datetime
 from itertools import pairwise
-from typing import Any
 
-import tokenizers
-
+from plato.engine.plain_text import edgeless, text_encoder
 from plato.engine.tokenizer_config import TokenizerConfig
 from plato.prompting.rendering import Renderer, RenderError, adds_bos
 
@@ -25,9 +21,8 @@ class Tokenizer:
     def __init__(self, config: TokenizerConfig) -> None:
         """Raises `ModelError` if the chat template is ambiguous."""
         self.config = config
-        self._markup = _edgeless(config.backend)
-        self._text = copy.deepcopy(self._markup)
-        self._text.encode_special_tokens = True
+        self._markup = edgeless(config.backend)
+        self._text = text_encoder(self._markup)
         self.size = config.backend.get_vocab_size()
         """Number of tokens, added ones included."""
         added = config.backend.get_added_tokens_decoder()
@@ -103,36 +98,3 @@ class Tokenizer:
             return None
         tokens = self.markup(pieces[2].lstrip())
         return tokens[0] if tokens and tokens[0] in self._control else None
-
-
-def _edgeless(backend: tokenizers.Tokenizer) -> tokenizers.Tokenizer:
-    """A tokenizer that adds no leading space and does not truncate; `backend` if it is one."""
-    steps = {name: _state(getattr(backend, name)) for name in ("normalizer", "pre_tokenizer")}
-    changed = [_remove_leading_space(step) for step in steps.values()]
-    if not any(changed) and backend.truncation is None and backend.padding is None:
-        return backend
-    spec = json.loads(backend.to_str()) | steps | {"truncation": None, "padding": None}
-    return tokenizers.Tokenizer.from_str(json.dumps(spec))
-
-
-def _state(step: Any) -> dict[str, Any] | None:
-    """The specification of a step or a sequence of steps; the whole tokenizer's takes 20 MB."""
-    state: dict[str, Any] | None = None if step is None else json.loads(step.__getstate__())
-    return state
-
-
-def _remove_leading_space(step: dict[str, Any] | None) -> bool:
-    """Change a step in place; returns whether that was necessary."""
-    if step is None:
-        return False
-    changed = False
-    for part in step.get("pretokenizers") or step.get("normalizers") or [step]:
-        for kind, name, value in (
-            ("Metaspace", "prepend_scheme", "never"),
-            ("ByteLevel", "add_prefix_space", False),
-            ("Prepend", "prepend", ""),
-        ):
-            if part["type"] == kind and part[name] != value:
-                part[name] = value
-                changed = True
-    return changed

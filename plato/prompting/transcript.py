@@ -232,7 +232,9 @@ class TranscriptConversation:
         quotes = [self._quote(graph, finished[other]) for other in sorted(others)]
         asked = (*quotes, instruction)
         turn = self._template.follow_up(asked, closed=closed)
-        prompt = earlier.prompt.extended(*([Segment(decoded)] if decoded else []), *turn)
+        prompt = earlier.prompt.extended(
+            *([Segment(decoded, role="assistant")] if decoded else []), *turn
+        )
         new = sum(len(segment.tokens) for segment in turn)
         sees = tuple(sorted(seen.union(others)))
         shortened = tuple(cut for cut in earlier.shortened if cut not in others)

@@ -97,6 +97,10 @@ class Composer:
             return "max_tokens" if self._exhausted else None
         return None if self._state.nodes[number].finish is FinishReason.STOP else "budget"
 
+    def shows(self, number: int) -> bool:
+        """Whether text of a node may have been released."""
+        return number < self._current or (number == self._current and self._shown > 0)
+
     def advance(self) -> str:
         """The text that has become visible since the last call, often none."""
         released: list[str] = []

@@ -100,6 +100,9 @@ class NodeQueued(Event):
     report: NodeReport
     reason: str | None = None
     """Why it is retried, if it is."""
+    restarts: bool = False
+    """Whether its output so far is dropped, because its decoder cannot resume it. No text of it was
+    released."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -84,6 +84,8 @@ class NodeStatus:
     def begin(self, event: NodeQueued | NodeStarted) -> None:
         """Note an attempt; repetitions and earlier attempts change nothing."""
         if isinstance(event, NodeQueued):
+            if event.restarts and event.attempt >= self.attempts:
+                self.drop_output()
             if self.queued is None or event.attempt > self.queued.attempt:
                 self.queued, self.aborted = event, None
                 if self.started is not None and self.started.attempt < event.attempt:
@@ -122,6 +124,14 @@ class NodeStatus:
         self.last = output
         self.attempts = max(self.attempts, output.attempt + 1)
         self.finish = output.finish
+
+    def drop_output(self) -> None:
+        """Forget the output, because the node begins again."""
+        self.tokens.clear()
+        self.text = ""
+        self.last = self.finish = self.first_token_s = self.visible_s = None
+        self._pieces.clear()
+        self._firsts.clear()
 
     def _cut(self, offset: int) -> bool:
         """Forget the output from `offset` on, if a piece begins there; returns whether one did."""

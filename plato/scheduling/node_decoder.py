@@ -10,7 +10,14 @@ from contextlib import ExitStack, aclosing
 from dataclasses import dataclass, replace
 from functools import partial
 
-from plato.engine import Chunk, DecoderPool, FinishReason, GenerateRequest, Segment
+from plato.engine import (
+    Chunk,
+    DecoderPool,
+    FinishReason,
+    GenerateRequest,
+    ResumptionRefusedError,
+    Segment,
+)
 from plato.errors import DeadlineError, NodeFailedError
 from plato.metrics import NO_METRICS, Recorder
 from plato.metrics.table import (
@@ -52,6 +59,9 @@ class NodeDecoding:
     """Called for every chunk with tokens or a finish reason."""
     on_queue: Callable[[str], None]
     """Called with the reason before every further attempt."""
+    on_restart: Callable[[str], bool]
+    """Called instead with the reason if the output so far has to be dropped; returns whether it
+    was. Not if its text was shown."""
     on_start: Callable[[], None]
     """Called in every attempt when a replica, which is noted here, has taken it."""
     attempt: int = 0
@@ -114,6 +124,9 @@ class NodeDecoder:
             known = len(decoding.status.tokens)
             try:
                 await self._attempt(decoding, suspect=fruitless >= SUSPECT_AFTER)
+            except ResumptionRefusedError as error:
+                self._restart(decoding, error)
+                continue
             except (Exception, asyncio.CancelledError) as error:
                 if being_cancelled():
                     raise
@@ -132,6 +145,15 @@ class NodeDecoder:
             await asyncio.sleep(_backoff_s(fruitless))
             decoding.attempt += 1
             decoding.on_queue(failure.error.message)
+
+    def _restart(self, decoding: NodeDecoding, refused: ResumptionRefusedError) -> None:
+        """Begin again where a decoder cannot resume. Raises `NodeFailedError`."""
+        decoding.attempt += 1
+        if not decoding.on_restart(str(refused)):
+            raise NodeFailedError(
+                f"{decoding.name} was interrupted, and cannot begin again because its text was "
+                f"shown in part ({refused}); ask again"
+            ) from refused
 
     def _note(self, failure: AttemptFailure, decoding: NodeDecoding) -> None:
         if failure.blames_replica and decoding.replica:

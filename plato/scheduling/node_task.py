@@ -42,6 +42,7 @@ class NodeTask:
             status,
             on_output=self._output,
             on_queue=self._queue,
+            on_restart=self._restart,
             on_start=self._start,
             attempt=status.attempts,
             replica=report.replica,
@@ -69,10 +70,19 @@ class NodeTask:
             self._log.append(replace(status.output, at_s=self._log.at_s))
             self._finish()
 
-    def _queue(self, reason: str | None) -> None:
+    def _queue(self, reason: str | None, *, restarts: bool = False) -> None:
         report = replace(self._report(NodeState.QUEUED), replica="", epoch="")
-        attempt = self.decoding.attempt
-        self._log.append(NodeQueued(*self._log.stamp, report.number, attempt, report, reason))
+        if restarts:
+            report = replace(report, tokens=0, cached_tokens=0, first_token_s=None)
+        number, attempt = report.number, self.decoding.attempt
+        self._log.append(NodeQueued(*self._log.stamp, number, attempt, report, reason, restarts))
+
+    def _restart(self, reason: str) -> bool:
+        """Begin again from the first token, unless text of the node was released."""
+        if self._log.composer.shows(self.decoding.request.node):
+            return False
+        self._queue(reason, restarts=True)
+        return True
 
     def _start(self) -> None:
         report, attempt = self._report(NodeState.RUNNING), self.decoding.attempt

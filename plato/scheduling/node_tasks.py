@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 from dataclasses import replace
 
-from plato.engine import GenerateRequest, Grammar, Prompt, SamplingParams, StopConditions
+from plato.engine import GenerateRequest, Prompt, SamplingParams, StopConditions
+from plato.engine.grammar import answer_grammar
 from plato.planning.grammar import outline_token_budget
 from plato.prompting import NodePrompt, NodeText, TranscriptConversation
 from plato.runs import Mode, Node, NodePlanned, PlanGraph, PlanReport, chars_of
@@ -156,7 +157,7 @@ class NodeTasks:
             max_tokens=budget,
             sampling=self._sampling(prompt, exempt),
             stop=self._stop(budget),
-            grammar=None if grammar is None else Grammar(grammar),
+            grammar=None if grammar is None else answer_grammar(grammar),
             run_began_unix_s=self._request.admitted_unix_s,
             priority=height,
             lease=self._services.leases.lease,

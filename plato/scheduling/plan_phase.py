@@ -135,7 +135,7 @@ class PlanPhase:
                 f"{reason or 'the plan ended early'}; cut short to two parts",
             )
         elif not follower.split:
-            await self._fall_back("not_split", _not_split(report.one_probability), report)
+            await self._fall_back("not_split", _not_split(report.one_probability, reason), report)
         else:
             label = "planner_failed" if follower.failed else "too_few_parts"
             await self._fall_back(label, reason or TOO_FEW_PARTS, report)
@@ -179,7 +179,10 @@ class PlanPhase:
         self._nodes.start_sequential(prompt, budget, exempt)
 
 
-def _not_split(probability: float | None) -> str:
+def _not_split(probability: float | None, why: str | None) -> str:
+    """Why the answer is not split; `why`, if the model did not decide it."""
+    if why is not None:
+        return f"not split: {why}"
     reason = "not split: the model prefers to answer in one piece"
     if probability is not None:
         reason += f" (its probability of [ONE], {probability:.2g}, is too high)"

@@ -11,6 +11,7 @@ from plato.planning.decider import PlanContext
 from plato.planning.grammar import outline_grammar, outline_line
 from plato.planning.planner import ModelPlanner
 from plato.planning.protocol import PlanEvent, PlanLine, PlanRequest
+from plato.planning.readers import PlanForm
 from plato.planning.rules import START, Characters, Repeat, Rule, gbnf, lark, sequence
 from plato.settings import MAX_TITLE_CHARS
 
@@ -30,9 +31,9 @@ class ScriptedPlanner(ModelPlanner):
             return super().grammar(request)
         return outline_grammar(len(request.script), _TITLE)
 
-    def generate_request(self, plan: PlanContext) -> GenerateRequest:
+    def generate_request(self, plan: PlanContext, form: PlanForm) -> GenerateRequest:
         """The request that decodes the plan, with the script as forced tokens."""
-        generate = super().generate_request(plan)
+        generate = super().generate_request(plan, form)
         if not plan.request.script:
             return generate
         script = self.tokenizer.text(_outline(plan.request))
@@ -60,9 +61,9 @@ class SpelledPlanner(ScriptedPlanner):
         rules = {START: sequence(_outline(request))}
         return Grammar(lark=lark(rules), gbnf=gbnf(rules))
 
-    def generate_request(self, plan: PlanContext) -> GenerateRequest:
+    def generate_request(self, plan: PlanContext, form: PlanForm) -> GenerateRequest:
         """The request that decodes the plan under that grammar."""
-        return ModelPlanner.generate_request(self, plan)
+        return ModelPlanner.generate_request(self, plan, form)
 
 
 def _outline(request: PlanRequest) -> str:

@@ -17,8 +17,7 @@ from plato.models.calibration import Calibration
 from plato.planning import wording
 from plato.planning.decision import DependencyDecision, SplitDecision, dependency_lines
 from plato.planning.grammar import outline_line
-from plato.planning.planner import PlanningPrompts
-from plato.planning.prompt import shown_question
+from plato.planning.prompt import PlanningPrompts, shown_question
 from plato.prompting import ChatTemplate, NodeText, Tokenizer
 from plato.prompting.transcript import TranscriptLayout
 from plato.runs import Message, Node, PlanGraph

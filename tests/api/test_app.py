@@ -14,7 +14,7 @@ import httpx
 import pytest
 
 from plato import __version__
-from plato.api import app as app_module
+from plato.api import health as health_module
 from plato.api.answers import sse
 from plato.api.app import new_app
 from plato.api.questions.body import MAX_BODY_BYTES
@@ -85,6 +85,7 @@ async def test_a_server_says_what_it_is_and_allows(
     assert info["limits"]["max_nodes"] == runtime.settings.max_nodes
     assert info["defaults"]["sampling"]["temperature"] == 0.0
     assert info["losses"] == []
+    assert info["decoders"] == [{"name": name, "state": "ready"} for name in runtime.engines]
 
 
 async def test_a_runtime_is_alive_and_ready(http: httpx.AsyncClient) -> None:
@@ -122,7 +123,7 @@ async def test_a_scheduler_of_another_model_is_not_asked(
 async def test_a_service_that_does_not_answer_is_not_ready(
     runtime: Runtime, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(app_module, "READY_DEADLINE_S", 0.01)
+    monkeypatch.setattr(health_module, "READY_DEADLINE_S", 0.01)
     monkeypatch.setattr(runtime.service, "ready", lambda: asyncio.sleep(5))
     async with connect(runtime.service, runtime.settings) as http:
         refused = await http.get("/readyz")

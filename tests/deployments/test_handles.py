@@ -6,11 +6,15 @@ import asyncio
 import time
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from ray.exceptions import RayTaskError
 
-from deployments.handles import stream
+from deployments import handles
+from deployments.handles import ServeDecoderPool, stream
+from plato.engine import EngineClosedError
 from plato.errors import OverloadedError, UnavailableError
 from plato.patience import Patience
 from tests.deployments.calls import Response
@@ -118,3 +122,27 @@ async def test_a_call_that_was_silent_is_cancelled_at_once_or_later() -> None:
     assert not response.cancelled
     await asyncio.sleep(0.4)
     assert response.cancelled
+
+
+@pytest.mark.parametrize(
+    ("cause", "health", "reason"),
+    [
+        (EngineClosedError("it has another model"), "failed", "it has another model"),
+        (None, "away", "TimeoutError"),
+    ],
+)
+async def test_a_decoder_that_has_failed_or_is_silent_is_known(
+    monkeypatch: pytest.MonkeyPatch, cause: Exception | None, health: str, reason: str
+) -> None:
+    monkeypatch.setattr(handles, "STATE_DEADLINE_S", 0.05)
+
+    async def stats(*, replica: str) -> None:
+        assert replica == "r1"
+        if cause is None:
+            await asyncio.sleep(30)
+        raise RayTaskError("stats", "a traceback", cause).as_instanceof_cause()
+
+    handle: Any = SimpleNamespace(stats=SimpleNamespace(remote=stats))
+    handle.options = lambda **_: handle
+    state = await ServeDecoderPool(handle).state("r1")
+    assert (state.name, state.health, state.reason) == ("r1", health, reason)

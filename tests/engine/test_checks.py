@@ -12,11 +12,13 @@ from plato.engine import (
     OtherModelError,
     Prompt,
     RequestRefusedError,
+    ResumptionRefusedError,
     SamplingParams,
     Segment,
     StopConditions,
 )
-from plato.engine.checks import check_request, check_sampling
+from plato.engine.capabilities import BUILT_IN
+from plato.engine.checks import check_capabilities, check_request, check_sampling
 from tests.engine.helpers import ask
 
 LIMITS: dict[str, Any] = {"fingerprint": "model", "context_length": 20, "vocabulary": 100}
@@ -52,6 +54,24 @@ def test_a_prompt_for_another_model_is_for_another_engine() -> None:
     request = replace(ask(range(3)), prompt=Prompt((Segment((1,)),), fingerprint="other"))
     with pytest.raises(OtherModelError, match="other"):
         check_request(request, **LIMITS)
+
+
+class TestMessages:
+    CHAT = replace(BUILT_IN, token_ids=False)
+
+    def test_a_plain_text_is_no_message(self) -> None:
+        with pytest.raises(RequestRefusedError, match="use /v1/chat/completions"):
+            check_capabilities(ask(range(5)), self.CHAT)
+        check_capabilities(ask(Segment((1, 2), role="user")), self.CHAT)
+
+    def test_without_resumption_no_answer_is_continued(self) -> None:
+        question, begun = Segment((1,), role="user"), Segment((2,), role="assistant")
+        check_capabilities(ask(question, begun), self.CHAT)
+        can = replace(self.CHAT, resumption=False)
+        with pytest.raises(RequestRefusedError, match="an answer that is begun"):
+            check_capabilities(ask(question, begun), can)
+        with pytest.raises(ResumptionRefusedError):
+            check_capabilities(ask(question, emitted=(2,)), can)
 
 
 class TestSampling:

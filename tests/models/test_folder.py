@@ -48,6 +48,14 @@ def test_a_missing_piece_is_named(folder: Path, file: str, message: str) -> None
         check_model_folder(folder)
 
 
+def test_without_weights_the_rest_has_to_be_there(folder: Path) -> None:
+    (folder / "model.safetensors").unlink()
+    check_model_folder(folder, weights=False)
+    (folder / "tokenizer.json").unlink()
+    with pytest.raises(ModelError, match="has no tokenizer"):
+        check_model_folder(folder, weights=False)
+
+
 def test_a_missing_shard_is_named(folder: Path) -> None:
     shard(folder, "model-00001.safetensors", "model-00002.safetensors")
     with pytest.raises(ModelError, match=r"has no model-00002\.safetensors"):

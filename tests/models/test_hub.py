@@ -31,14 +31,20 @@ hub.TIMEOUT_S = 0.5
 logging.basicConfig(level="INFO", handlers=[logging.StreamHandler(sys.stdout)] * bool(sys.argv[2]))
 try:
     progress = lambda what, share: print(f"{what} {share:.2f}")
-    print(resolve_model(sys.argv[1], None, sys.argv[2] or None, progress))
+    whole = {"weights": sys.argv[3] == "weights"}
+    print(resolve_model(sys.argv[1], None, sys.argv[2] or None, progress, **whole))
 except ModelError as error:
     print("error:", error)
 """
 
 
 def ask(
-    name: str, endpoint: str, home: Path, offline: bool = False, revision: str = ""
+    name: str,
+    endpoint: str,
+    home: Path,
+    offline: bool = False,
+    revision: str = "",
+    weights: bool = True,
 ) -> list[str]:
     """Resolve `name` in a new process; returns what it printed, with its log for a revision."""
     environment = {
@@ -49,7 +55,7 @@ def ask(
         "HF_HUB_DISABLE_XET": "1",
     }
     done = subprocess.run(
-        [sys.executable, "-c", ASK, name, revision],
+        [sys.executable, "-c", ASK, name, revision, "weights" if weights else "tokenizer"],
         env=environment,
         capture_output=True,
         text=True,
@@ -146,6 +152,27 @@ def test_a_model_is_downloaded_once_and_then_found_without_the_hub(
     assert weights.read_bytes() == (Path(tiny_model_folder) / weights.name).read_bytes()
     assert ask("some/model", endpoint, tmp_path) == [folder]
     assert ask("some/model", endpoint, tmp_path, offline=True) == [folder]
+
+
+@pytest.mark.slow
+def test_without_weights_only_the_small_files_are_downloaded(
+    tiny_model_folder: str, tmp_path: Path
+) -> None:
+    with serving(Path(tiny_model_folder)) as endpoint:
+        folder = ask("some/model", endpoint, tmp_path, weights=False)[-1]
+        assert (Path(folder) / "tokenizer.json").is_file()
+        assert not list(Path(folder).glob("*.safetensors"))
+        assert ask("some/model", endpoint, tmp_path, offline=True, weights=False) == [folder]
+        # Whoever needs the weights gets them later.
+        assert ask("some/model", endpoint, tmp_path)[-1] == folder
+    assert list(Path(folder).glob("*.safetensors"))
+
+
+@pytest.mark.slow
+def test_the_default_model_is_not_converted_for_its_tokenizer(tmp_path: Path) -> None:
+    asked = DEFAULT_MODEL, "http://127.0.0.1:9", tmp_path
+    answer = ask(*asked, offline=True, weights=False)[-1]
+    assert "local folder with config.json, tokenizer.json" in answer or Path(answer).is_dir()
 
 
 @pytest.mark.slow

@@ -2,16 +2,37 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
 
 from plato.errors import ModelError
 from plato.models import resolve_model
+from plato.models.adapter import ModelFiles
+from plato.settings import Settings
 
 
 def test_a_local_folder_is_used_as_it_is(tiny_model_folder: str) -> None:
     assert resolve_model(tiny_model_folder) == Path(tiny_model_folder)
+
+
+def test_a_folder_without_weights_is_enough_in_front_of_other_servers(
+    tiny_model_folder: str, tmp_path: Path
+) -> None:
+    folder = Path(shutil.copytree(tiny_model_folder, tmp_path / "model"))
+    whole = ModelFiles.resolve(upstream(folder))
+    (folder / "model.safetensors").unlink()
+    files = ModelFiles.resolve(upstream(folder))
+    assert files.folder == folder
+    # Processes with and without the weights on their disks have the same model.
+    assert files.fingerprint("auto") == whole.fingerprint("auto")
+    with pytest.raises(ModelError, match=r"no \*\.safetensors"):
+        ModelFiles.resolve(Settings(model=str(folder), adapter="none"))
+
+
+def upstream(folder: Path) -> Settings:
+    return Settings(model=str(folder), engine="openai", upstreams=("http://127.0.0.1:9",))
 
 
 def test_a_relative_folder_becomes_absolute(

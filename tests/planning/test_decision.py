@@ -125,6 +125,17 @@ class TestDependencies:
         assert dependency_answer((26, 27)) == f" {LETTERS[-1]}\n"
 
 
+def test_only_differences_between_scores_count(
+    tokenizer: Tokenizer, needs: DependencyDecision
+) -> None:
+    """Servers may report log probabilities among the named tokens alone, or raw logits."""
+    split = SplitDecision(tokenizer, Calibration(0.5))
+    for shift in (-30.0, 12.5):
+        scores = [score + shift for score in (-4.0, -1.0, -2.5)]
+        assert needs.choose(scores) == needs.choose((-4.0, -1.0, -2.5)) == (1, 2)
+        assert split.probability(scores[:2]) == pytest.approx(split.probability((-4.0, -1.0)))
+
+
 def test_structure_is_exempt_from_the_penalty_and_words_are_not(tokenizer: Tokenizer) -> None:
     structure = structure_tokens(tokenizer)
     title = tokenizer.text("Which one to choose")

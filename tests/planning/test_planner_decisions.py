@@ -7,7 +7,7 @@ import math
 
 import pytest
 
-from plato.engine import Lease
+from plato.engine import Lease, SamplingParams
 from plato.errors import UnavailableError
 from plato.planning.decider import PlanContext
 from plato.planning.prompt import shown_question
@@ -41,6 +41,8 @@ async def test_a_decision_is_one_token_for_the_scores_at_the_replica_of_the_plan
     for request, replicas in script.decisions:
         assert (request.run_id, request.prompt.tenant) == ("run", "tenant")
         assert (request.max_tokens, request.grammar, request.lease) == (1, None, lease)
+        # So they are of the model itself, also where a server reports them after sampling.
+        assert request.sampling == SamplingParams()
         # Parts wait for decisions.
         assert request.priority > script.requests[0].priority
         assert request.run_began_unix_s == 7.0

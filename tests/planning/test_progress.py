@@ -12,6 +12,7 @@ from plato.engine import Chunk, FinishReason
 from plato.planning.grammar import outline_line
 from plato.planning.progress import PlanProgress
 from plato.planning.protocol import PlanUsage
+from plato.planning.readers import OutlineReader
 from plato.planning.titles import refusal
 from tests.planning.pieces import cut
 
@@ -27,12 +28,12 @@ def read(
     pieces: Sequence[str], finish: FinishReason | None = FinishReason.STOP
 ) -> tuple[tuple[str, ...], PlanProgress]:
     """The titles of an outline in these pieces, of one token each."""
-    progress = PlanProgress((), refused)
+    progress = PlanProgress((), OutlineReader(), refused)
     titles: list[str] = []
     for place, piece in enumerate(pieces):
         last = place == len(pieces) - 1
         chunk = Chunk("run", 0, 0, place, (place,), piece, finish if last else None)
-        titles += progress.take(chunk, piece)
+        titles += [draft.title for draft in progress.take(chunk, piece)]
     return tuple(titles), progress
 
 
@@ -131,7 +132,7 @@ def test_what_follows_the_end_is_not_read() -> None:
 
 
 def test_an_answer_that_is_not_split_ends_the_plan_without_a_reason() -> None:
-    progress = PlanProgress((), refused)
+    progress = PlanProgress((), OutlineReader(), refused)
     progress.decide(0.3, split=False)
     assert reason(progress) is None
     assert not progress.summary().split
@@ -139,7 +140,7 @@ def test_an_answer_that_is_not_split_ends_the_plan_without_a_reason() -> None:
 
 
 def test_usage_is_of_the_outline_and_its_decisions() -> None:
-    progress = PlanProgress((7, 8), refused)
+    progress = PlanProgress((7, 8), OutlineReader(), refused)
     for offset, steps in ((2, 1), (3, 2)):
         chunk = Chunk(
             "run", 0, 1, offset, (9,), "", prompt_tokens=30, cached_tokens=20, steps=steps

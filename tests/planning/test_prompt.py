@@ -99,6 +99,9 @@ def test_lines_open_the_answer_and_more_lines_continue_fewer(
     assert one[: len(plain)] == plain
     assert three[: len(one)] == one
     assert tokenizer.decode(three[len(plain) :]) == "".join(lines)
+    messages = planning.build(asked, "", lines=lines).messages
+    assert [role for role, _ in messages[-2:]] == ["user", "assistant"]
+    assert tokenizer.decode(messages[-1][1]) == "".join(lines)
 
 
 def test_everything_before_the_question_is_public_and_equal_for_all_tenants(
@@ -108,7 +111,8 @@ def test_everything_before_the_question_is_public_and_equal_for_all_tenants(
     blue = shown_question(tokenizer, [Message("user", "Why is the sky blue?")])
     other = planning.build(blue, "other")
 
-    assert mine.hashes[0] == other.hashes[0] == planning.public.hashes[0]
+    public = len(planning.public.segments)
+    assert mine.hashes[:public] == other.hashes[:public] == planning.public.hashes
     assert mine.public_tokens == other.public_tokens == len(planning.public)
     assert QUESTION.content not in tokenizer.decode(planning.public.tokens)
 
@@ -118,7 +122,9 @@ def test_the_same_question_of_another_tenant_is_another_prefix(
 ) -> None:
     mine, other = (planning.build(asked, tenant) for tenant in ("mine", "other"))
     assert mine.tokens == other.tokens
-    assert mine.hashes[1] != other.hashes[1]
+    public = len(planning.public.segments)
+    assert mine.hashes[:public] == other.hashes[:public] == planning.public.hashes
+    assert mine.hashes[public] != other.hashes[public]
 
 
 def shown(tokenizer: Tokenizer, *messages: Message) -> tuple[tuple[int, ...], str]:

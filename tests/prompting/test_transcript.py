@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import pytest
 
+from plato.engine import Prompt
 from plato.prompting import ChatTemplate, NodePrompt, NodeText, Tokenizer, TranscriptLayout
 from plato.runs import Length, Message, Node, PlanGraph
 from tests.prompting import families
@@ -67,6 +68,32 @@ def test_a_node_prompt_reads_as_a_conversation(
         "Write one short paragraph about: The verdict.<|im_end|>\n"
         "<|im_start|>assistant\n"
     )
+
+
+def messages_of(tokenizer: Tokenizer, prompt: Prompt) -> list[tuple[str, str]]:
+    return [(role, tokenizer.decode(content)) for role, content in prompt.messages]
+
+
+def test_prompts_know_the_messages_that_they_are_made_of(
+    tokenizer: Tokenizer, layout: TranscriptLayout, texts: dict[int, NodeText]
+) -> None:
+    """For servers that take nothing else."""
+    asked = [(message.role, message.content) for message in TALK]
+    assert messages_of(tokenizer, layout.sequential(TALK, "t")) == asked
+    made = prompts(layout.start(TALK, "t"), DIAMOND, texts)
+    assert messages_of(tokenizer, made[4].prompt) == [
+        *asked[:-1],
+        ("user", "How does a heat pump work?\n\nWrite one short paragraph about: The cycle."),
+        ("assistant", "What is to be said about number 1."),
+        ("user", "Write one short paragraph about: The cost."),
+        ("assistant", "What is to be said about number 2."),
+        (
+            "user",
+            "The noise:\nWhat is to be said about number 3.\n\n"
+            "Write one short paragraph about: The verdict.",
+        ),
+    ]
+    assert messages_of(tokenizer, layout.raw(QUESTION, "t")) == []
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ import pytest
 from plato.engine import (
     EngineBusyError,
     EngineClosedError,
+    EngineStats,
     GenerateRequest,
     Prompt,
     Segment,
@@ -269,6 +270,16 @@ async def test_an_engine_s_totals_are_those_of_its_runs(
     assert recorder.values(table.KV_CAPACITY) == [stats.kv_capacity * size]
     assert 15 << 20 < stats.kv_capacity * size <= 16 << 20
     assert recorder.values(table.KV_USED) == [stats.kv_used * size]
+    assert recorder.values(table.ENGINE_AVAILABLE) == [1.0]
+
+
+def test_an_engine_that_has_failed_is_not_available(recorder: MemoryRecorder) -> None:
+    def stats() -> EngineStats:
+        raise EngineClosedError("it came back with another model")
+
+    with pytest.raises(EngineClosedError):
+        EngineSampler(recorder, stats)()
+    assert recorder.values(table.ENGINE_AVAILABLE) == [0.0]
 
 
 async def test_what_comes_of_getting_kv_from_another_engine_is_recorded(

@@ -7,7 +7,8 @@ from dataclasses import replace
 
 import pytest
 
-from plato.engine import EngineBusyError, Grammar, SamplingParams
+from plato.engine import EngineBusyError, SamplingParams
+from plato.engine.grammar import answer_grammar, json_grammar
 from plato.errors import UnavailableError
 from plato.planning.protocol import PlanEnded
 from plato.prompting.model_tools import ModelTools
@@ -37,6 +38,8 @@ from tests.scheduling.helpers import (
     texts,
     watching,
 )
+
+ANY_JSON = json_grammar({"type": "object"})
 
 
 def answered_sequentially(events: list[RunEvent]) -> RunReport:
@@ -77,13 +80,12 @@ async def test_an_answer_under_a_grammar_is_not_planned(
 ) -> None:
     pool, planner = ScriptedPool(tools), ScriptedPlanner(*parts((), ()))
     sampling = SamplingParams(repetition_penalty=1.2)
-    grammar = "start: /.*/"
-    asked = question(Mode.AUTO, grammar=grammar, function=function, sampling=sampling)
+    asked = question(Mode.AUTO, grammar=ANY_JSON, function=function, sampling=sampling)
     report = answered_sequentially(await collect(make_scheduler(pool, planner=planner), asked))
     assert report.reason == reason
     assert planner.requests == []
     (request,) = pool.requests
-    assert request.grammar == Grammar("start: /.*/")
+    assert request.grammar == answer_grammar(ANY_JSON)
     # Its punctuation is not penalised: texts and lists could not end otherwise.
     exempt = {tools.tokenizer.decode((token,)) for token in request.sampling.penalty_exempt}
     assert {'"', "}", '",', "]"} <= exempt

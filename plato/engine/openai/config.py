@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, get_args
 
 from plato.engine.tokenizer_config import TokenizerConfig
 
-DialectName = Literal["vllm", "sglang", "llama"]
-Notation = Literal["lark", "gbnf"]
+DialectName = Literal["vllm", "sglang", "llama", "chat"]
+Notation = Literal["json_schema", "gbnf", "lark"]
+NOTATIONS: tuple[Notation, ...] = get_args(Notation)
+"""The preferred one first."""
+Configured = Literal["gbnf", "lark", "none"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,10 +32,12 @@ class UpstreamConfig:
     """Name of the model at the server; `None`: the first that it serves."""
     key: str | None = field(default=None, repr=False)
     """Sent as bearer token."""
-    grammar: Notation | Literal["none"] | None = None
-    """Notation of grammars that the server is sent; `None`: as usual for its dialect."""
+    grammar: Configured | None = None
+    """Notation of grammars that the server is sent, besides JSON schemas; `None`: it is asked."""
     priority: bool = False
     """Whether the server was started with priority scheduling."""
+    context_length: int = 4096
+    """Longest sequence of the model, in tokens, if the server does not say its own."""
     max_sequences: int = 16
     """Sequences at the server at the same time."""
     max_waiting: int = 256

@@ -18,10 +18,12 @@ from plato.engine.errors import (
     UpstreamError,
 )
 from plato.engine.openai.client import UpstreamClient
-from plato.engine.openai.config import DialectName, Notation, UpstreamConfig
+from plato.engine.openai.config import NOTATIONS, DialectName, Notation, UpstreamConfig
 from plato.engine.openai.dialects import DIALECTS, Delta, Dialect, Generation, ServerInfo
+from plato.engine.openai.probe import find_notations
 from plato.engine.openai.tenancy import tenant_salt
-from plato.engine.protocol import GenerateRequest
+from plato.engine.openai.text_codec import TextCodec
+from plato.engine.protocol import GenerateRequest, Grammar
 
 logger = logging.getLogger(__name__)
 
@@ -37,21 +39,28 @@ class Connection:
 
     dialect: Dialect
     server: ServerInfo
-    notation: Notation | None
-    """Of grammars; `None`: it is sent none."""
     capabilities: Capabilities
+    codec: TextCodec | None
+    """For servers that exchange text."""
 
     def generation(self, request: GenerateRequest, key: str | None) -> Generation:
         """The request as this server gets it; `key` is the server's, not the caller's."""
-        grammar = None
-        if request.grammar is not None and self.notation is not None:
-            grammar = getattr(request.grammar, self.notation)
+        codec = self.codec
         return Generation(
             request,
             self.server.model,
             salt=tenant_salt(request.prompt.tenant, key) if self.capabilities.tenants else None,
-            grammar=grammar,
+            grammar=self._grammar(request.grammar) if request.grammar is not None else None,
             priority=request.priority if self.capabilities.priority else None,
+            messages=codec.messages(request) if codec else (),
+            scored=tuple(codec.text((token,)) for token in request.score) if codec else (),
+        )
+
+    def _grammar(self, grammar: Grammar) -> tuple[Notation, str]:
+        """The grammar in a notation that the server reads, of which it has one."""
+        written = ((name, getattr(grammar, name)) for name in NOTATIONS)
+        return next(
+            (name, text) for name, text in written if text and name in self.capabilities.grammars
         )
 
     async def deltas(self, client: UpstreamClient, generation: Generation) -> AsyncGenerator[Delta]:
@@ -62,6 +71,8 @@ class Connection:
             async for event in events:
                 with self._expecting():
                     delta = read(event)
+                    if self.codec and delta.text:
+                        delta = replace(delta, tokens=self.codec.tokens(delta.text))
                 yield delta
 
     async def scores(self, client: UpstreamClient, generation: Generation) -> tuple[float, ...]:
@@ -85,27 +96,41 @@ class Connection:
 
 
 async def connect(client: UpstreamClient, config: UpstreamConfig) -> Connection:
-    """Ask a server what it is.
+    """Ask a server what it is, and what it can do.
 
-    Raises `UpstreamError` if it does not answer, `EngineError` if its dialect is unknown, and
+    Raises `UpstreamError` if it does not answer, `EngineError` if it is of no known kind, and
     `OtherModelError` if it does not have the model.
     """
     models = await client.ask("/v1/models", deadline_s=config.start_s)
     model, dialect = identify(models, config.model, config.dialect)
-    try:
-        server = await dialect.describe(client, model)
-    except (KeyError, TypeError, AttributeError) as error:
-        raise UpstreamError(f"it does not answer like {dialect.name}: {error!r}") from error
-    await _check_tokenizer(client, config, dialect, server.model)
-    notation = None if config.grammar == "none" else config.grammar or dialect.notation
-    if notation is not None and notation not in dialect.capabilities.grammars:
-        raise EngineError(f"{dialect.name} reads no grammars in {notation}; leave it out")
-    capabilities = replace(
-        dialect.capabilities,
-        grammars=frozenset({notation} if notation else ()),
-        priority=dialect.capabilities.priority and config.priority,
+    server = await _describe(client, dialect, model)
+    capabilities = server.capabilities or dialect.capabilities
+    if capabilities.token_ids:
+        await _check_tokenizer(client, config, dialect, model)
+    capabilities = replace(capabilities, priority=capabilities.priority and config.priority)
+    codec = None if capabilities.token_ids else TextCodec(config.tokenizer.backend)
+    connection = Connection(dialect, server, capabilities, codec)
+    grammars = await find_notations(
+        capabilities.grammars,
+        config.grammar,
+        config.tokenizer.backend,
+        lambda request: connection.deltas(client, connection.generation(request, config.key)),
     )
-    return Connection(dialect, server, notation, capabilities)
+    return replace(connection, capabilities=replace(capabilities, grammars=grammars))
+
+
+async def _describe(
+    client: UpstreamClient, dialect: Dialect, model: Mapping[str, Any]
+) -> ServerInfo:
+    try:
+        return await dialect.describe(client, model)
+    except RequestRefusedError as error:
+        raise EngineError(
+            f"it does not answer like {dialect.name} ({error}); set upstream_dialect to the kind "
+            f"of server that it is ({', '.join(DIALECTS)})"
+        ) from error
+    except (LookupError, TypeError, AttributeError) as error:
+        raise UpstreamError(f"it does not answer like {dialect.name}: {error!r}") from error
 
 
 async def connect_at_start(config: UpstreamConfig) -> Connection:
@@ -134,8 +159,7 @@ def identify(
 ) -> tuple[Mapping[str, Any], Dialect]:
     """The entry of the model `name`, else the first, in `GET /v1/models`; and the server's dialect.
 
-    Raises `UpstreamError` if `models` is no such answer, `OtherModelError` if it lacks the model,
-    and `EngineError` if `dialect` is not given and not recognised.
+    Raises `UpstreamError` if `models` is no such answer, `OtherModelError` if it lacks the model.
     """
     model = _choose(_models(models), name)
     return model, _recognise(model, dialect)
@@ -167,22 +191,18 @@ def _recognise(model: Mapping[str, Any], name: DialectName | None) -> Dialect:
     if name is not None:
         return DIALECTS[name]
     owner = model.get("owned_by")
-    for dialect in DIALECTS.values():
-        if dialect.owner == owner:
-            return dialect
-    raise EngineError(
-        f"the server is of an unknown kind (its models are owned by {owner!r}); set "
-        f"upstream_dialect to one of {', '.join(DIALECTS)} if it speaks like it"
-    )
+    known = (dialect for dialect in DIALECTS.values() if dialect.owner == owner)
+    return next(known, DIALECTS["chat"])
 
 
 async def _check_tokenizer(
-    client: UpstreamClient, config: UpstreamConfig, dialect: Dialect, model: str
+    client: UpstreamClient, config: UpstreamConfig, dialect: Dialect, model: Mapping[str, Any]
 ) -> None:
     """Raise `OtherModelError` if the server's token ids are not those of prompts."""
+    name = model["id"]
     own: list[int] = config.tokenizer.backend.encode(SAMPLE, add_special_tokens=False).ids
     try:
-        found = await dialect.tokenize(client, model, SAMPLE)
+        found = await dialect.tokenize(client, name, SAMPLE)
     except (RequestRefusedError, KeyError, TypeError) as error:
         logger.warning(
             "the tokenizer of %s cannot be compared with that of the model: %s", config.url, error
@@ -190,6 +210,6 @@ async def _check_tokenizer(
         return
     if found != own:
         raise OtherModelError(
-            f"the server's model {model} has another tokenizer than the configured model; give "
-            "both the same model"
+            f"the server's model {name} has another tokenizer than the configured model; set "
+            f"model to {model.get('root') or 'the one that the server was started with'}"
         )

@@ -26,6 +26,8 @@ class UpstreamSequence:
         self.prefill_tokens = prefill_tokens
         self.cached_tokens = 0
         """As reported by the server."""
+        self.usage: tuple[int, int] | None = None
+        """See `Delta.usage`."""
         self.begun = False
         """Whether the server has decoded a token."""
         self.server_finish: FinishReason | None = None
@@ -61,6 +63,7 @@ class UpstreamSequence:
         self.cached_tokens = min(
             max(self.cached_tokens, delta.cached_tokens), len(self.request.prompt)
         )
+        self.usage = delta.usage or self.usage
         if delta.scores:
             self.output.scores = delta.scores
         text = self._append(delta.tokens)

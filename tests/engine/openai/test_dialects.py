@@ -19,7 +19,7 @@ from plato.engine import (
 from plato.engine.openai.dialects import DIALECTS, Delta, Generation
 from tests.engine.upstream.scripted import PROMPT, request
 
-EVERY = pytest.mark.parametrize("name", DIALECTS)
+EVERY = pytest.mark.parametrize("name", ["vllm", "sglang", "llama"])
 
 
 def generation(**fields: Any) -> Generation:
@@ -63,13 +63,26 @@ def test_servers_know_no_stop_strings(name: str) -> None:
 
 @EVERY
 def test_a_grammar_is_sent_where_the_server_looks_for_it(name: str) -> None:
-    body = flat(DIALECTS[name].body(generation(grammar="root ::= [a]")))
+    body = flat(DIALECTS[name].body(generation(grammar=("gbnf", "root ::= [a]"))))
     sent = {
-        "vllm": body.get("structured_outputs", {}).get("grammar"),
+        "vllm": body.get("structured_outputs"),
         "sglang": body.get("ebnf"),
         "llama": body.get("grammar"),
     }
-    assert sent == {key: "root ::= [a]" if key == name else None for key in sent}
+    text: Any = {"grammar": "root ::= [a]"} if name == "vllm" else "root ::= [a]"
+    assert sent == {key: text if key == name else None for key in sent}
+
+
+@EVERY
+def test_a_schema_is_sent_as_one(name: str) -> None:
+    body = flat(DIALECTS[name].body(generation(grammar=("json_schema", '{"type": "object"}'))))
+    sent = {
+        "vllm": body.get("structured_outputs", {}).get("json"),
+        "sglang": body.get("json_schema"),
+        "llama": body.get("json_schema"),
+    }
+    assert sent[name] in ('{"type": "object"}', {"type": "object"})
+    assert not {"ebnf", "grammar"} & body.keys()
 
 
 @EVERY

@@ -210,8 +210,21 @@ async def test_grammars_are_sent_in_the_notation_of_the_server(
     grammar = Grammar(lark="start: /a/", gbnf="root ::= [a]")
     for notation in (None, "lark"):
         await ask(await make_engine(grammar=notation), request(grammar=grammar))
+    server.reads = frozenset({"lark"})
+    await ask(await make_engine(), request(grammar=grammar))
     sent = [body["structured_outputs"]["grammar"] for body in server.bodies]
-    assert sent == [grammar.gbnf, grammar.lark]
+    assert sent == [grammar.gbnf, grammar.lark, grammar.lark]
+
+
+async def test_json_is_a_schema_wherever_the_server_reads_one(
+    make_engine: MakeEngine, server: ScriptedServer
+) -> None:
+    grammar = Grammar(lark="start: /a/", json_schema="{}")
+    await ask(await make_engine(), request(grammar=grammar))
+    assert server.bodies[0]["structured_outputs"] == {"json": "{}"}
+    server.reads = frozenset({"gbnf"})
+    with pytest.raises(RequestRefusedError, match="cannot decode under this grammar"):
+        await ask(await make_engine(), request(grammar=grammar))
 
 
 async def test_what_a_server_cannot_do_is_refused(make_engine: MakeEngine) -> None:

@@ -58,7 +58,7 @@ class TestStart:
         ("models", "error", "message"),
         [
             ({"data": []}, OtherModelError, "has no model"),
-            ({"data": [{"id": "m", "owned_by": "acme"}]}, EngineError, "unknown kind .*'acme'"),
+            ({"data": [{"id": "m", "owned_by": "acme"}]}, EngineError, "set upstream_dialect"),
             ({"models": "none"}, UpstreamError, "no list of models"),
             ([1, 2], UpstreamError, "no list of models"),
             ({"data": [{"id": 7}]}, UpstreamError, "no list of models"),
@@ -80,7 +80,8 @@ class TestStart:
         self, make_engine: MakeEngine, server: ScriptedServer
     ) -> None:
         server.shift = 1
-        with pytest.raises(OtherModelError, match="another tokenizer"):
+        server.models["data"][0]["root"] = "owner/model"
+        with pytest.raises(OtherModelError, match=r"another tokenizer .*set model to owner/model"):
             await make_engine()
 
     async def test_a_model_that_the_server_lacks_is_named_with_those_that_it_has(

@@ -16,6 +16,8 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 from plato.engine import Chunk, FinishReason, GenerateRequest, Prompt, Segment
 from plato.engine.openai import UpstreamConfig, UpstreamEngine
+from plato.engine.openai.config import NOTATIONS
+from plato.engine.openai.probe import PROBE
 from plato.engine.tokenizer_config import TokenizerConfig
 from tests.engine.upstream.http import HttpServer
 
@@ -80,6 +82,12 @@ def says(text: str, finish: str = "stop") -> Response:
     return stream(*(event([token]) for token in tokens), event([last], finish), usage(3), DONE)
 
 
+def probed(body: dict[str, Any]) -> str | None:
+    """The notation that a request is to try; `None` for other requests."""
+    sent = {*body.get("structured_outputs", {}).values()}
+    return next((name for name in NOTATIONS if getattr(PROBE, name) in sent), None)
+
+
 @dataclass
 class ScriptedServer:
     """Answers sequences with `reply`."""
@@ -92,6 +100,9 @@ class ScriptedServer:
     )
     shift: int = 0
     """Added to the ids of tokens, as another tokenizer would."""
+    reads: frozenset[str] = frozenset({"json_schema", "gbnf"})
+    """Notations of grammars; others are refused."""
+    probe_reply: Callable[[], Response] = field(default=lambda: says('{"sky":"blue"}'))
     healthy: bool = True
     key: str | None = None
     """Without it nobody is told of the models."""
@@ -138,6 +149,9 @@ class ScriptedServer:
     async def _complete(self, request: Request) -> Response:
         self.keys.add(request.headers.get("authorization"))
         body = await request.json()
+        if (notation := probed(body)) is not None:
+            known = notation in self.reads
+            return self.probe_reply() if known else Response("no such grammar", 400)
         self.bodies.append(body)
         self.arrived.set()
         return self.reply(body)

@@ -29,6 +29,7 @@ from plato.engine import (
     Segment,
     StopConditions,
 )
+from plato.engine.grammar import json_grammar
 from plato.engine.tokenizer_config import TokenizerConfig
 from tests.engine.upstream.http import HttpServer
 from tests.gbnf import to_lark
@@ -40,6 +41,7 @@ Body = dict[str, Any]
 class WireServer(ABC):
     """One model behind one wire format."""
 
+    model_name: ClassVar[str] = MODEL
     owner: ClassVar[str]
     path: ClassVar[str]
 
@@ -49,6 +51,8 @@ class WireServer(ABC):
         self.context_length = context_length
         self.bodies: list[Body] = []
         """What sequences were asked for with."""
+        self.broken = False
+        """Whether it breaks off within the first event of each stream."""
         self._requests = 0
         self.http = HttpServer(
             Starlette(
@@ -61,6 +65,9 @@ class WireServer(ABC):
                 ]
             )
         )
+
+    async def stop(self) -> None:
+        await self.http.stop()
 
     def more_routes(self) -> list[Route]:
         return []
@@ -126,6 +133,9 @@ class WireServer(ABC):
 
     async def _stream(self, body: Body, chunks: AsyncGenerator[Chunk]) -> AsyncIterator[str]:
         async with aclosing(chunks):
+            if self.broken:
+                yield 'data: {"choices": ['
+                return
             async for event in self.events(body, chunks):
                 yield f"data: {event if isinstance(event, str) else json.dumps(event)}\n\n"
 
@@ -137,8 +147,11 @@ async def _with_first(first: Chunk, rest: AsyncGenerator[Chunk]) -> AsyncGenerat
             yield chunk
 
 
-def as_grammar(gbnf: str | None) -> Grammar | None:
-    return None if gbnf is None else Grammar(lark=to_lark(gbnf), gbnf=gbnf)
+def as_grammar(gbnf: str | None = None, schema: str | None = None) -> Grammar | None:
+    """What a server was sent, as our engine is asked."""
+    if schema is not None:
+        return Grammar(json_grammar(json.loads(schema)))
+    return None if gbnf is None else Grammar(to_lark(gbnf))
 
 
 def as_bias(pairs: dict[str, float] | None) -> tuple[tuple[int, float], ...]:

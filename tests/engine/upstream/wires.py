@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import AsyncIterator
 from typing import Any
@@ -38,6 +39,7 @@ class VllmServer(WireServer):
         assert body["model"] == MODEL
         assert body["return_token_ids"]
         assert "logprob_token_ids" not in body or body["return_tokens_as_token_ids"]
+        structured = body.get("structured_outputs", {})
         sampling = sampling_of(
             body,
             top_k=body["top_k"],
@@ -52,7 +54,7 @@ class VllmServer(WireServer):
             ignore_eos=body["ignore_eos"],
             salt=body.get("cache_salt"),
             priority=-body.get("priority", 0),
-            grammar=as_grammar(body.get("structured_outputs", {}).get("grammar")),
+            grammar=as_grammar(structured.get("grammar"), structured.get("json")),
             score=tuple(body.get("logprob_token_ids", ())),
         )
 
@@ -101,7 +103,7 @@ class SglangServer(WireServer):
             ignore_eos=params["ignore_eos"],
             salt=body.get("cache_salt"),
             priority=body.get("priority", 0),
-            grammar=as_grammar(params.get("ebnf")),
+            grammar=as_grammar(params.get("ebnf"), params.get("json_schema")),
             score=tuple(body.get("token_ids_logprob", ())),
         )
 
@@ -158,6 +160,7 @@ class LlamaServer(WireServer):
         return text
 
     def read(self, body: Body) -> GenerateRequest:
+        schema = body.get("json_schema")
         bias = tuple((token, value) for token, value in body["logit_bias"])
         if not body.get("stream"):
             assert body["samplers"] == []
@@ -181,7 +184,7 @@ class LlamaServer(WireServer):
             body["n_predict"],
             sampling,
             ignore_eos=body["ignore_eos"],
-            grammar=as_grammar(body.get("grammar")),
+            grammar=as_grammar(body.get("grammar"), schema and json.dumps(schema)),
         )
 
     async def events(self, body: Body, chunks: AsyncIterator[Chunk]) -> AsyncIterator[Body | str]:

@@ -9,10 +9,15 @@ from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 from plato.engine.capabilities import Capabilities
+from plato.engine.errors import UpstreamError
 from plato.engine.openai.client import UpstreamClient
-from plato.engine.openai.config import Notation
+from plato.engine.openai.config import DialectName, Notation
 from plato.engine.protocol import FinishReason, GenerateRequest, SamplingParams
 
+ChatMessage = dict[str, str]
+"""Role and content."""
+FINISHES = {"stop": FinishReason.STOP, "length": FinishReason.LENGTH}
+"""By OpenAI's names."""
 LOWEST = -9999.0
 """Servers write this or less for minus infinity, which JSON does not have."""
 
@@ -26,6 +31,8 @@ class ServerInfo:
     """Longest sequence, in tokens; `None`: not known."""
     slots: int | None = None
     """Sequences that it decodes at the same time; `None`: not known."""
+    capabilities: Capabilities | None = None
+    """Of this server; `None`: those of its kind."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,9 +44,15 @@ class Generation:
     """Name of the model at the server."""
     salt: str | None = None
     """Separates the cached prefixes of a tenant; `None`: shared with everybody."""
-    grammar: str | None = None
+    grammar: tuple[Notation, str] | None = None
+    """Notation and text."""
     priority: int | None = None
     """`GenerateRequest.priority`; `None`: the server would refuse it."""
+    messages: tuple[ChatMessage, ...] = ()
+    """What the server answers, or goes on with if the last one is the assistant's; for servers that
+    take no token ids."""
+    scored: tuple[str, ...] = ()
+    """Texts of the tokens in `GenerateRequest.score`, for these servers."""
 
     @property
     def tokens(self) -> list[int]:
@@ -77,33 +90,40 @@ class Delta:
     """What one event of a stream says."""
 
     tokens: tuple[int, ...] = ()
+    text: str = ""
+    """What was decoded, of servers that give no token ids."""
     finish: FinishReason | None = None
     """Why the server ended the sequence."""
     scores: tuple[float, ...] = ()
     """Log probabilities of `GenerateRequest.score`, in the first event with tokens."""
     cached_tokens: int = 0
     """Of the prompt; 0: none, or not known yet."""
+    usage: tuple[int, int] | None = None
+    """Tokens of the prompt and of the output as the server counts them, where it gives no ids."""
 
 
 class Dialect(ABC):
     """A kind of server. Stateless: what a stream needs is in its reader."""
 
-    name: ClassVar[str]
+    name: ClassVar[DialectName]
     owner: ClassVar[str]
     """`owned_by` of its models in `GET /v1/models`."""
     path: ClassVar[str]
     """Where sequences are decoded."""
-    notation: ClassVar[Notation]
-    """Usual notation of its grammars."""
+    health: ClassVar[str] = "/health"
+    """What a server that is well answers."""
     capabilities: ClassVar[Capabilities]
+    """With all notations of grammars that some server of this kind reads."""
 
-    @abstractmethod
     async def describe(self, client: UpstreamClient, model: Mapping[str, Any]) -> ServerInfo:
         """What the server says of itself; `model` is the entry in `GET /v1/models`."""
+        return ServerInfo(model["id"], model.get("max_model_len"))
 
-    @abstractmethod
     async def tokenize(self, client: UpstreamClient, model: str, text: str) -> list[int]:
         """Token ids of `text`, without special tokens around it."""
+        body = {"model": model, "prompt": text, "add_special_tokens": False}
+        tokens: list[int] = (await client.ask("/tokenize", body))["tokens"]
+        return tokens
 
     @abstractmethod
     def body(self, generation: Generation) -> dict[str, Any]:
@@ -124,6 +144,13 @@ class Dialect(ABC):
     def scores(self, generation: Generation, answer: Mapping[str, Any]) -> tuple[float, ...]:
         """The scores in the answer to `score_body`."""
         raise NotImplementedError
+
+
+def finish_of(reason: str | None) -> FinishReason | None:
+    """A finish reason by its OpenAI name. Raises `UpstreamError` for one that should not occur."""
+    if reason is not None and reason not in FINISHES:
+        raise UpstreamError(f"it ended the sequence with {reason!r}")
+    return None if reason is None else FINISHES[reason]
 
 
 def from_server(log_probability: float) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -31,14 +32,13 @@ class LlamaDialect(Dialect):
     name = "llama"
     owner = "llamacpp"
     path = "/completion"
-    notation = "gbnf"
     capabilities = Capabilities(
         prefix_granularity=1,
         prefix_sharing=PrefixSharing.ENDED,
         kv_events=False,
         kv_transfer=False,
         pins=False,
-        grammars=frozenset({"gbnf"}),
+        grammars=frozenset({"gbnf", "json_schema"}),
         grammar_resumption=False,
         forced_tokens=False,
         scores=Scores.RELATIVE,
@@ -86,7 +86,11 @@ class LlamaDialect(Dialect):
             "logit_bias": [list(pair) for pair in sampling.logit_bias],
         }
         if generation.grammar is not None:
-            body["grammar"] = generation.grammar
+            notation, text = generation.grammar
+            if notation == "json_schema":
+                body["json_schema"] = json.loads(text)
+            else:
+                body["grammar"] = text
         return body
 
     def reader(self, generation: Generation) -> Callable[[Mapping[str, Any]], Delta]:
@@ -103,7 +107,8 @@ class LlamaDialect(Dialect):
                 # The last event has no tokens; at most the end of the turn may be missing.
                 raise UpstreamError("it returns no token ids (`return_tokens`); update llama.cpp")
             cached = (event.get("timings") or {}).get("cache_n") or 0
-            return Delta(tokens, _FINISHES[event["stop_type"]], cached_tokens=cached)
+            finish = _FINISHES[event["stop_type"]]
+            return Delta(tokens, finish=finish, cached_tokens=cached)
 
         return read
 

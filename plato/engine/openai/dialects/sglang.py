@@ -7,17 +7,15 @@ from typing import Any
 
 from plato.engine.capabilities import Capabilities, PrefixSharing, Scores
 from plato.engine.errors import UpstreamError
-from plato.engine.openai.client import UpstreamClient, status_error
+from plato.engine.openai.client import status_error
 from plato.engine.openai.dialects.dialect import (
     Delta,
     Dialect,
     Generation,
-    ServerInfo,
+    finish_of,
     from_server,
 )
 from plato.engine.protocol import FinishReason
-
-_FINISHES = {"stop": FinishReason.STOP, "length": FinishReason.LENGTH}
 
 
 class SglangDialect(Dialect):
@@ -29,7 +27,6 @@ class SglangDialect(Dialect):
     name = "sglang"
     owner = "sglang"
     path = "/generate"
-    notation = "gbnf"
     capabilities = Capabilities(
         prefix_granularity=1,
         # Also with its policy FCFS; with LPM it makes siblings wait itself.
@@ -37,7 +34,7 @@ class SglangDialect(Dialect):
         kv_events=False,
         kv_transfer=False,
         pins=False,
-        grammars=frozenset({"gbnf", "lark"}),
+        grammars=frozenset({"gbnf", "lark", "json_schema"}),
         grammar_resumption=False,
         forced_tokens=False,
         scores=Scores.LOG_PROBABILITIES,
@@ -48,16 +45,6 @@ class SglangDialect(Dialect):
         priority=True,
         token_ids=True,
     )
-
-    async def describe(self, client: UpstreamClient, model: Mapping[str, Any]) -> ServerInfo:
-        """See `Dialect.describe`."""
-        return ServerInfo(model["id"], model.get("max_model_len"))
-
-    async def tokenize(self, client: UpstreamClient, model: str, text: str) -> list[int]:
-        """See `Dialect.tokenize`."""
-        body = {"model": model, "prompt": text, "add_special_tokens": False}
-        tokens: list[int] = (await client.ask("/tokenize", body))["tokens"]
-        return tokens
 
     def body(self, generation: Generation) -> dict[str, Any]:
         """See `Dialect.body`."""
@@ -77,7 +64,8 @@ class SglangDialect(Dialect):
         if sampling.logit_bias:
             params["logit_bias"] = {str(token): value for token, value in sampling.logit_bias}
         if generation.grammar is not None:
-            params["ebnf"] = generation.grammar
+            notation, text = generation.grammar
+            params["json_schema" if notation == "json_schema" else "ebnf"] = text
         body: dict[str, Any] = {
             "input_ids": generation.tokens,
             "sampling_params": params,
@@ -110,7 +98,8 @@ class SglangDialect(Dialect):
             scores = _scores(about, score) if score and new and received == 0 else ()
             received += new
             finish = _finish(about.get("finish_reason"))
-            return Delta(tokens, finish, scores, about.get("cached_tokens") or 0)
+            cached = about.get("cached_tokens") or 0
+            return Delta(tokens, finish=finish, scores=scores, cached_tokens=cached)
 
         return read
 
@@ -120,9 +109,7 @@ def _finish(reason: Mapping[str, Any] | None) -> FinishReason | None:
         return None
     if reason["type"] == "abort":
         raise status_error(reason.get("status_code") or 500, reason.get("message") or "aborted")
-    if reason["type"] not in _FINISHES:
-        raise UpstreamError(f"it ended the sequence with {reason['type']!r}")
-    return _FINISHES[reason["type"]]
+    return finish_of(reason["type"])
 
 
 def _scores(about: Mapping[str, Any], tokens: tuple[int, ...]) -> tuple[float, ...]:

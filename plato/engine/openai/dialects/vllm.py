@@ -7,39 +7,36 @@ from typing import Any
 
 from plato.engine.capabilities import Capabilities, PrefixSharing, Scores
 from plato.engine.errors import UpstreamError
-from plato.engine.openai.client import UpstreamClient
 from plato.engine.openai.dialects.dialect import (
     Delta,
     Dialect,
     Generation,
-    ServerInfo,
+    finish_of,
     from_server,
 )
-from plato.engine.protocol import FinishReason
 
 BLOCK_TOKENS = 16
 """Default of `--block-size`."""
-_FINISHES = {"stop": FinishReason.STOP, "length": FinishReason.LENGTH}
 
 
 class VllmDialect(Dialect):
     """`POST /v1/completions` with token ids.
 
-    Start it with `--enable-prompt-tokens-details`, or cached tokens are reported as 0. Under the
-    guidance backend for structured outputs, grammars have to be sent as Lark.
+    Start it with `--enable-prompt-tokens-details`, or cached tokens are reported as 0. Its guidance
+    backend for structured outputs reads Lark, its others GBNF. Scores are comparable in all of its
+    `--logprobs-mode`s: they are differences, of requests without penalties at temperature 0.
     """
 
     name = "vllm"
     owner = "vllm"
     path = "/v1/completions"
-    notation = "gbnf"
     capabilities = Capabilities(
         prefix_granularity=BLOCK_TOKENS,
         prefix_sharing=PrefixSharing.COMPUTING,
         kv_events=False,
         kv_transfer=False,
         pins=False,
-        grammars=frozenset({"gbnf", "lark"}),
+        grammars=frozenset({"gbnf", "lark", "json_schema"}),
         grammar_resumption=False,
         forced_tokens=False,
         scores=Scores.LOG_PROBABILITIES,
@@ -50,16 +47,6 @@ class VllmDialect(Dialect):
         priority=True,
         token_ids=True,
     )
-
-    async def describe(self, client: UpstreamClient, model: Mapping[str, Any]) -> ServerInfo:
-        """See `Dialect.describe`."""
-        return ServerInfo(model["id"], model.get("max_model_len"))
-
-    async def tokenize(self, client: UpstreamClient, model: str, text: str) -> list[int]:
-        """See `Dialect.tokenize`."""
-        body = {"model": model, "prompt": text, "add_special_tokens": False}
-        tokens: list[int] = (await client.ask("/tokenize", body))["tokens"]
-        return tokens
 
     def body(self, generation: Generation) -> dict[str, Any]:
         """See `Dialect.body`."""
@@ -85,7 +72,9 @@ class VllmDialect(Dialect):
         if sampling.logit_bias:
             body["logit_bias"] = {str(token): value for token, value in sampling.logit_bias}
         if generation.grammar is not None:
-            body["structured_outputs"] = {"grammar": generation.grammar}
+            notation, text = generation.grammar
+            kind = "json" if notation == "json_schema" else "grammar"
+            body["structured_outputs"] = {kind: text}
         if generation.salt is not None:
             body["cache_salt"] = generation.salt
         if generation.priority is not None:
@@ -113,18 +102,12 @@ class VllmDialect(Dialect):
             tokens = tuple(choice["token_ids"])
             return Delta(
                 tokens,
-                _finish(choice.get("finish_reason")),
-                _scores(choice.get("logprobs"), score) if tokens and score else (),
-                cached,
+                finish=finish_of(choice.get("finish_reason")),
+                scores=_scores(choice.get("logprobs"), score) if tokens and score else (),
+                cached_tokens=cached,
             )
 
         return read
-
-
-def _finish(reason: str | None) -> FinishReason | None:
-    if reason is not None and reason not in _FINISHES:
-        raise UpstreamError(f"it ended the sequence with {reason!r}")
-    return None if reason is None else _FINISHES[reason]
 
 
 def _scores(logprobs: Mapping[str, Any] | None, tokens: tuple[int, ...]) -> tuple[float, ...]:

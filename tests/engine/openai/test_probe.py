@@ -1,0 +1,52 @@
+"""What a server does with grammars is found out by asking it."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+
+import pytest
+
+from plato.engine import EngineError, GenerateRequest
+from plato.engine.openai.dialects import Delta
+from plato.engine.openai.probe import find_notations
+from tests.engine.openai.conftest import MakeEngine
+from tests.engine.upstream.scripted import ScriptedServer, byte_tokenizer, says
+
+
+@pytest.mark.parametrize(
+    ("reads", "configured", "known"),
+    [
+        ({"json_schema", "gbnf", "lark"}, None, {"json_schema", "gbnf"}),
+        ({"json_schema", "lark"}, None, {"json_schema", "lark"}),
+        ({"lark"}, None, {"lark"}),
+        (set(), None, set()),
+        ({"json_schema", "gbnf"}, "lark", {"json_schema", "lark"}),
+        ({"json_schema", "gbnf"}, "none", set()),
+    ],
+)
+async def test_a_server_is_sent_what_it_reads_unless_it_is_configured(
+    make_engine: MakeEngine,
+    server: ScriptedServer,
+    reads: set[str],
+    configured: str | None,
+    known: set[str],
+) -> None:
+    server.reads = frozenset(reads)
+    engine = await make_engine(grammar=configured)
+    assert engine.capabilities.grammars == known
+    assert not server.bodies
+
+
+async def test_a_server_that_ignores_grammars_reads_none(
+    make_engine: MakeEngine, server: ScriptedServer
+) -> None:
+    server.probe_reply = lambda: says("Yes, it is blue.")
+    assert (await make_engine()).capabilities.grammars == frozenset()
+
+
+async def test_a_notation_that_no_such_server_reads_is_refused() -> None:
+    def decode(request: GenerateRequest) -> AsyncGenerator[Delta]:
+        raise AssertionError("nobody is asked")
+
+    with pytest.raises(EngineError, match="no grammars in lark"):
+        await find_notations(frozenset({"gbnf"}), "lark", byte_tokenizer().backend, decode)
