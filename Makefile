@@ -79,6 +79,6 @@ clients: $(INSTALLED)
 	@touch $@
 
 clean:
-	rm -rf .venv .clients examples/node/node_modules build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache \
-		.hypothesis
+	rm -rf .venv .clients examples/node/node_modules build dist *.egg-info .pytest_cache .mypy_cache \
+		.ruff_cache .import_linter_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

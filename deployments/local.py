@@ -30,6 +30,10 @@ if "ray" not in sys.modules:
     os.environ.setdefault("RAY_worker_niceness", "0")
     # A proxy that died is replaced after three checks; the default is one in 10 s.
     os.environ.setdefault("RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S", "0.5")
+    # By default a response has two ids, of its run and of Serve's request.
+    os.environ.setdefault(
+        "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH", "deployments.proxy.middleware"
+    )
     if os.environ.setdefault("RAY_AUTH_MODE", "token") == "token":
         os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
 

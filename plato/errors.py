@@ -8,7 +8,7 @@ from __future__ import annotations
 
 
 class PlatoError(Exception):
-    """Base class of the errors that clients receive."""
+    """Something failed in the server: the base class of all errors that clients receive."""
 
     status = 500
     type = "server_error"
@@ -99,6 +99,13 @@ class RunNotFoundError(InvalidRequestError):
     code = "run_not_found"
 
 
+class ModelNotFoundError(InvalidRequestError):
+    """The request names a model that this deployment does not serve."""
+
+    status = 404
+    code = "model_not_found"
+
+
 class OverloadedError(PlatoError):
     """More runs than the settings allow."""
 
@@ -150,6 +157,13 @@ class DeadlineError(PlatoError):
     status = 504
     type = "server_error"
     code = "deadline_exceeded"
+
+
+class RunCancelledError(PlatoError):
+    """The run was cancelled."""
+
+    status = 499  # What proxies log when a client closes its request.
+    code = "cancelled"
 
 
 class NodeFailedError(PlatoError):

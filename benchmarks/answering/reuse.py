@@ -14,7 +14,7 @@ from plato.runs import (
     NodeFinished,
     NodeOutput,
     NodePlanned,
-    NodeStarted,
+    NodeQueued,
     PlanGraph,
     RunEvent,
     RunRequest,
@@ -66,7 +66,7 @@ def _moments(
         at = began + event.at_s
         if isinstance(event, NodePlanned):
             nodes[event.node.number] = event.node
-        elif isinstance(event, NodeStarted) and event.attempt == 0:
+        elif isinstance(event, NodeQueued) and event.attempt == 0:
             if request.mode is Mode.SEQUENTIAL:
                 prompt = layout.sequential(request.messages, request.tenant)
             else:

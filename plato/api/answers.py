@@ -13,9 +13,9 @@ from plato.api import sse
 from plato.api.disconnect import while_connected
 from plato.api.drain import Drain
 from plato.api.errors import ErrorReporter
+from plato.api.event_stream import StreamFormat, write_events
 from plato.api.intake import Received
 from plato.api.service import RunService
-from plato.errors import PlatoError
 from plato.metrics import Recorder
 from plato.metrics.recording import AnswerTimer
 from plato.runs import (
@@ -36,27 +36,15 @@ BEGINNINGS = NodeOutput, RunFinished, RunFailed
 """Events before which an answer has not begun, and its request can still turn out to be invalid."""
 
 
-class AnswerFormat(Protocol):
-    """How an endpoint writes answers; those that stream are server-sent events."""
+class AnswerFormat(StreamFormat, Protocol):
+    """How an endpoint writes answers, whole or streamed."""
 
     def whole(self, answer: Answer) -> str:
         """The body of a response that is not streamed."""
         ...
 
-    def begin(self) -> Iterator[bytes]:
-        """The beginning of a stream."""
-        ...
-
-    def follow(self, event: RunEvent) -> Iterator[bytes]:
-        """What an event adds to it."""
-        ...
-
     def end(self, answer: Answer) -> Iterator[bytes]:
         """The end of a stream that went well."""
-        ...
-
-    def fail(self, error: PlatoError) -> bytes:
-        """The end of one that did not."""
         ...
 
 
@@ -102,7 +90,14 @@ class Answers:
             except BaseException:
                 await batches.aclose()
                 raise
-            events = self._stream(request.url.path, state, begun, batches, answer_format)
+            # A client that disconnects closes this generator.
+            events = write_events(
+                batches,
+                answer_format,
+                begun=begun,
+                end=lambda: answer_format.end(state.answer()),
+                note=lambda error: self._errors.in_stream(error, request.url.path, asked.run_id),
+            )
             slot = received.slot.pop_all()
             return sse.EventStream(events, slot, self._settings.write_deadline_s)
         async with while_connected(request), aclosing(batches):
@@ -119,35 +114,6 @@ class Answers:
                 if events is not None:
                     timer.observe(events)
                 yield events
-
-    async def _stream(
-        self,
-        path: str,
-        state: RunState,
-        begun: list[RunEvent],
-        batches: AsyncGenerator[RunEvents | None],
-        answer_format: AnswerFormat,
-    ) -> AsyncGenerator[bytes]:
-        """The answer as server-sent events; a client that disconnects closes this generator."""
-        try:
-            async with aclosing(batches):
-                for data in answer_format.begin():
-                    yield data
-                for event in begun:
-                    for data in answer_format.follow(event):
-                        yield data
-                async for events in batches:
-                    if events is None:
-                        yield sse.PING
-                    for event in events or ():
-                        for data in answer_format.follow(event):
-                            yield data
-            answer = state.answer()
-        except Exception as error:
-            yield answer_format.fail(self._errors.in_stream(error, path, state.request.run_id))
-            return
-        for data in answer_format.end(answer):
-            yield data
 
 
 async def _begin(batches: AsyncGenerator[RunEvents | None], patience_s: float) -> list[RunEvent]:

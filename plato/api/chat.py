@@ -5,30 +5,44 @@ from __future__ import annotations
 from starlette.requests import Request
 from starlette.responses import Response
 
+from plato.api import sse
 from plato.api.answers import Answers
-from plato.api.chat_response import ChatResponse
+from plato.api.chat_response import ChatCompletion, ChatCompletionChunk, ChatResponse
+from plato.api.detached import DetachedRuns
+from plato.api.errors import ErrorBody
 from plato.api.intake import Intake
-from plato.api.limits import Limits
-from plato.api.requests import parse_request, run_id_of
+from plato.api.operation import ANSWERING, FAILED, OF_A_RUN, operation
+from plato.api.requests import parse_request
+from plato.api.schemas import ChatCompletionRequest
 from plato.api.service import RunService
-from plato.api.tenants import tenant_of
 from plato.errors import RunNotFoundError
-from plato.runs import RunState
 
 
 class ChatRoutes:
     """`/v1/chat/completions`."""
 
     def __init__(
-        self, service: RunService, model: str, limits: Limits, intake: Intake, answers: Answers
+        self,
+        service: RunService,
+        model: str,
+        intake: Intake,
+        answers: Answers,
+        detached: DetachedRuns,
     ) -> None:
         """`model` is the name of the model in responses."""
         self._service = service
         self._model = model
-        self._limits = limits
         self._intake = intake
         self._answers = answers
+        self._detached = detached
 
+    @operation(
+        ChatCompletion,
+        body=ChatCompletionRequest,
+        stream=ChatCompletionChunk | ErrorBody,
+        ends_with=sse.END,
+        errors=ANSWERING,
+    )
     async def create(self, request: Request) -> Response:
         """Answer a question, streamed or not."""
         async with self._intake.receive(request) as received:
@@ -37,6 +51,7 @@ class ChatRoutes:
             response = ChatResponse.of(
                 asked,
                 self._model,
+                function=asked.function,
                 include_usage=body.include_usage,
                 with_events=body.options.events,
                 with_plan=body.options.reasoning,
@@ -45,15 +60,14 @@ class ChatRoutes:
                 request, received, asked, response, stream=bool(body.stream)
             )
 
+    @operation(ChatCompletion, errors=(*OF_A_RUN, *FAILED))
     async def get(self, request: Request) -> Response:
         """A completion by its id, once it is complete."""
-        tenant, run_id = tenant_of(request), run_id_of(request)
-        with self._limits.request(tenant):
-            snapshot = await self._service.snapshot(tenant, run_id)
-        state = RunState(snapshot.request, snapshot.events)
+        state = await self._detached.get(request)
         if state.ended is None:
+            run_id = state.request.run_id
             raise RunNotFoundError(
                 f"the completion of run {run_id} is not complete; see /v1/runs/{run_id}"
             )
-        response = ChatResponse.of(state.request, self._model)
+        response = ChatResponse.of(state.request, self._model, function=state.request.function)
         return Response(response.whole(state.answer()), media_type="application/json")

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import json
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import ClassVar, Literal
 
-from pydantic import BaseModel, SerializerFunctionWrapHandler, model_serializer
+from pydantic import BaseModel
 
 from plato.api import sse
-from plato.api.errors import error_body
+from plato.api.completion_format import CompletionFormat
 from plato.api.events import describe_event
 from plato.api.run_info import PlatoEvent, PlatoInfo, Usage
 from plato.api.tool_calls import (
@@ -21,32 +19,24 @@ from plato.api.tool_calls import (
     ToolCallDelta,
     call_id,
 )
-from plato.errors import PlatoError
-from plato.runs import Answer, AnswerFinish, Event, NodePlanned, RunEvent, RunRequest
+from plato.api.wire import OMITTED, AnswerModel
+from plato.runs import Answer, AnswerFinish, Event, NodePlanned, RunEvent
 
 ChatFinish = AnswerFinish | Literal["tool_calls"]
 
 
-class AnswerMessage(BaseModel):
+class AnswerMessage(AnswerModel):
     """The answer: a text, or a tool call."""
 
     role: Literal["assistant"] = "assistant"
     content: str | None
-    reasoning_content: str | None = None
+    reasoning_content: str | None = OMITTED
     """The plan, if it was asked for."""
-    tool_calls: tuple[ToolCall, ...] | None = None
+    tool_calls: tuple[ToolCall, ...] | None = OMITTED
     refusal: None = None
 
-    @model_serializer(mode="wrap")
-    def _asked_for(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        fields: dict[str, Any] = dump(self)
-        for name in ("reasoning_content", "tool_calls"):
-            if fields[name] is None:
-                del fields[name]
-        return fields
 
-
-class Choice(BaseModel):
+class Choice(AnswerModel):
     """The only choice of a completion."""
 
     index: Literal[0] = 0
@@ -55,7 +45,7 @@ class Choice(BaseModel):
     finish_reason: ChatFinish
 
 
-class ChatCompletion(BaseModel):
+class ChatCompletion(AnswerModel):
     """A response that is not streamed."""
 
     id: str
@@ -68,29 +58,17 @@ class ChatCompletion(BaseModel):
     plato: PlatoInfo
 
 
-class Delta(BaseModel):
+class Delta(AnswerModel):
     """What a chunk adds to the message."""
 
-    role: Literal["assistant"] | None = None
-    content: str | None = None
-    reasoning_content: str | None = None
+    role: Literal["assistant"] | None = OMITTED
+    content: str | None = OMITTED
+    reasoning_content: str | None = OMITTED
     """A line of the plan, if it was asked for."""
-    tool_calls: tuple[ToolCallDelta, ...] | None = None
-
-    @model_serializer
-    def _given(self) -> dict[str, Any]:
-        """Omits fields without a value, as OpenAI does."""
-        fields = {
-            "role": self.role,
-            "content": self.content,
-            "reasoning_content": self.reasoning_content,
-            "tool_calls": [call.model_dump(exclude_none=True) for call in self.tool_calls or ()]
-            or None,
-        }
-        return {name: value for name, value in fields.items() if value is not None}
+    tool_calls: tuple[ToolCallDelta, ...] | None = OMITTED
 
 
-class ChunkChoice(BaseModel):
+class ChunkChoice(AnswerModel):
     """The only choice of a chunk."""
 
     index: Literal[0] = 0
@@ -99,7 +77,7 @@ class ChunkChoice(BaseModel):
     finish_reason: ChatFinish | None = None
 
 
-class ChatCompletionChunk(BaseModel):
+class ChatCompletionChunk(AnswerModel):
     """A piece of a streamed response."""
 
     id: str
@@ -115,25 +93,13 @@ def _plan_line(number: int, title: str) -> str:
     return f"{number}. {title}\n"
 
 
-def _now() -> int:
-    return int(time.time())
-
-
 @dataclass(slots=True)
-class ChatResponse:
-    """Builds the bodies of one response, as JSON text; an `AnswerFormat`.
+class ChatResponse(CompletionFormat):
+    """An `AnswerFormat`; a stream begins with `opening`, and any `text` and `event` follow."""
 
-    A stream is `opening`, any `text` and `event`, `closing`, `usage` if requested, `sse.DONE`.
-    """
+    prefix: ClassVar[str] = "chatcmpl-"
+    piece: ClassVar[type[BaseModel]] = ChatCompletionChunk
 
-    run: str
-    model: str
-    include_usage: bool = False
-    """Whether chunks contain `"usage": null`, because a usage chunk follows."""
-    created: int = field(default_factory=_now)
-    """Unix time in seconds."""
-    metadata: dict[str, str] | None = None
-    """The caller's own."""
     with_events: bool = False
     """Whether chunks also report events."""
     with_plan: bool = False
@@ -143,39 +109,12 @@ class ChatResponse:
     """Name of the function that the answer calls; None if it is text."""
     _text_begun: bool = field(default=False, init=False)
 
-    @classmethod
-    def of(
-        cls,
-        request: RunRequest,
-        model: str,
-        *,
-        include_usage: bool = False,
-        with_events: bool = False,
-        with_plan: bool = False,
-    ) -> ChatResponse:
-        """For the run of `request`, by the model of this name in the API."""
-        return cls(
-            request.run_id,
-            model,
-            include_usage,
-            int(request.created_unix_s),
-            dict(request.metadata) or None,
-            with_events,
-            with_plan,
-            request.function,
-        )
-
-    @property
-    def id(self) -> str:
-        """The id of the completion."""
-        return f"chatcmpl-{self.run}"
-
     def begin(self) -> Iterator[bytes]:
-        """See `AnswerFormat`."""
+        """See `StreamFormat`."""
         yield sse.event(self.opening())
 
     def follow(self, event: RunEvent) -> Iterator[bytes]:
-        """See `AnswerFormat`."""
+        """See `StreamFormat`."""
         # Pages show reasoning in front of the answer, so what comes later is left out.
         shows_plan = self.with_plan and not self._text_begun
         if shows_plan and isinstance(event, NodePlanned) and event.plan is not None:
@@ -187,35 +126,20 @@ class ChatResponse:
             self._text_begun = True
             yield sse.event(self.text(event.text))
 
-    def end(self, answer: Answer) -> Iterator[bytes]:
-        """See `AnswerFormat`."""
-        yield sse.event(self.closing(answer))
-        if self.include_usage:
-            yield sse.event(self.usage(answer))
-        yield sse.DONE
-
-    def fail(self, error: PlatoError) -> bytes:
-        """See `AnswerFormat`."""
-        return sse.event(json.dumps(error_body(error)))
-
     def whole(self, answer: Answer) -> str:
-        """The response that is not streamed."""
+        """See `AnswerFormat`."""
         report = answer.report
         planned = self.with_plan and report.plan.source == "model" and report.plan.nodes > 1
         plan = "".join(_plan_line(node.number, node.title) for node in report.nodes)
+        message = self._message(answer.text, plan if planned else None)
         return ChatCompletion(
             id=self.id,
             created=self.created,
             model=self.model,
-            choices=(
-                Choice(
-                    message=self._message(answer.text, plan if planned else None),
-                    finish_reason=self._finish(answer),
-                ),
-            ),
-            usage=Usage.of(answer.report),
+            choices=(Choice(message=message, finish_reason=self._finish(answer)),),
+            usage=Usage.of(report),
             metadata=self.metadata,
-            plato=PlatoInfo.of(answer.report),
+            plato=PlatoInfo.of(report),
         ).model_dump_json()
 
     def opening(self) -> str:
@@ -225,7 +149,7 @@ class ChatResponse:
             called = CalledFunctionDelta(name=self.function)
             call = ToolCallDelta(id=call_id(self.run), type="function", function=called)
             delta = Delta(role="assistant", tool_calls=(call,))
-        return self._chunk(ChunkChoice(delta=delta))
+        return self._piece(ChunkChoice(delta=delta))
 
     def text(self, text: str) -> str:
         """A chunk of the answer, or of the arguments of its call."""
@@ -233,49 +157,32 @@ class ChatResponse:
         if self.function is not None:
             call = ToolCallDelta(function=CalledFunctionDelta(arguments=text))
             delta = Delta(tool_calls=(call,))
-        return self._chunk(ChunkChoice(delta=delta))
+        return self._piece(ChunkChoice(delta=delta))
 
     def reasoning(self, number: int, title: str) -> str:
         """A chunk of a line of the plan."""
         delta = Delta(reasoning_content=_plan_line(number, title))
-        return self._chunk(ChunkChoice(delta=delta))
+        return self._piece(ChunkChoice(delta=delta))
 
     def event(self, event: Event) -> str | None:
         """A chunk that reports an event; None where `describe_event` returns None."""
         described = describe_event(event)
         if described is None:
             return None
-        return self._chunk(ChunkChoice(delta=Delta()), PlatoEvent(event=described))
+        return self._piece(ChunkChoice(delta=Delta()), PlatoEvent(event=described))
 
     def closing(self, answer: Answer) -> str:
-        """The last chunk with a choice: why the answer ended, and the run."""
-        return self._chunk(
-            ChunkChoice(delta=Delta(), finish_reason=self._finish(answer)),
-            PlatoInfo.of(answer.report),
-        )
-
-    def usage(self, answer: Answer) -> str:
-        """The chunk after `closing`, for clients that set `include_usage`."""
-        return self._dump({"plato"}, choices=(), usage=Usage.of(answer.report))
+        """See `CompletionFormat`."""
+        choice = ChunkChoice(delta=Delta(), finish_reason=self._finish(answer))
+        return self._piece(choice, PlatoInfo.of(answer.report))
 
     def _message(self, text: str, plan: str | None) -> AnswerMessage:
         if self.function is None:
             return AnswerMessage(content=text, reasoning_content=plan)
         called = CalledFunction(name=self.function, arguments=text)
-        return AnswerMessage(
-            content=None, tool_calls=(ToolCall(id=call_id(self.run), function=called),)
-        )
+        call = ToolCall(id=call_id(self.run), function=called)
+        return AnswerMessage(content=None, tool_calls=(call,))
 
     def _finish(self, answer: Answer) -> ChatFinish:
         called = self.function is not None and answer.finish_reason == "stop"
         return "tool_calls" if called else answer.finish_reason
-
-    def _chunk(self, choice: ChunkChoice, plato: PlatoInfo | PlatoEvent | None = None) -> str:
-        absent = set() if self.include_usage else {"usage"}
-        if plato is None:
-            absent.add("plato")
-        return self._dump(absent, choices=(choice,), plato=plato)
-
-    def _dump(self, absent: set[str], **fields: Any) -> str:
-        chunk = ChatCompletionChunk(id=self.id, created=self.created, model=self.model, **fields)
-        return chunk.model_dump_json(exclude=absent)

@@ -27,7 +27,10 @@ class CompletionRequest(AnswerFields):
     """`POST /v1/completions`: the model continues `prompt`, sequentially."""
 
     prompt: Annotated[str, BeforeValidator(_only_text, json_schema_input_type=str | list[str])] = (
-        Field(description="The text to continue, without a chat template.")
+        Field(
+            description="The text to continue, without a chat template.",
+            examples=["The sea is salty because"],
+        )
     )
     max_tokens: int | None = Field(
         default=None,

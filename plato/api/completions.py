@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import ClassVar, Literal
 
 from pydantic import BaseModel
 from starlette.requests import Request
@@ -13,27 +12,29 @@ from starlette.responses import Response
 
 from plato.api import sse
 from plato.api.answers import Answers
+from plato.api.completion_format import CompletionFormat
 from plato.api.completion_request import CompletionRequest
-from plato.api.errors import error_body
+from plato.api.errors import ErrorBody
 from plato.api.intake import Intake
 from plato.api.messages import ChatMessage
+from plato.api.operation import ANSWERING, operation
 from plato.api.requests import parse_body, validated
 from plato.api.run_info import PlatoInfo, Usage
 from plato.api.schemas import ChatCompletionRequest, as_chat
-from plato.errors import PlatoError
-from plato.runs import Answer, AnswerFinish, Mode, RunEvent, RunRequest
+from plato.api.wire import OMITTED, AnswerModel
+from plato.runs import Answer, AnswerFinish, Mode, RunEvent
 
 
-class TextChoice(BaseModel):
+class TextChoice(AnswerModel):
     """The only choice of a completion, or a piece of it."""
 
     index: Literal[0] = 0
     text: str
     logprobs: None = None
-    finish_reason: AnswerFinish | None
+    finish_reason: AnswerFinish | None = None
 
 
-class TextCompletion(BaseModel):
+class TextCompletion(AnswerModel):
     """A response, or a piece of a streamed one."""
 
     id: str
@@ -42,58 +43,43 @@ class TextCompletion(BaseModel):
     model: str
     choices: tuple[TextChoice, ...]
     usage: Usage | None = None
+    metadata: dict[str, str] | None = OMITTED
     plato: PlatoInfo | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class CompletionResponse:
-    """Builds the bodies of one response; an `AnswerFormat`."""
+@dataclass(slots=True)
+class CompletionResponse(CompletionFormat):
+    """An `AnswerFormat`."""
 
-    asked: RunRequest
-    model: str
-    include_usage: bool
+    prefix: ClassVar[str] = "cmpl-"
+    piece: ClassVar[type[BaseModel]] = TextCompletion
 
     def whole(self, answer: Answer) -> str:
         """See `AnswerFormat`."""
-        return self._dump(
-            answer.text,
-            answer.finish_reason,
-            usage=Usage.of(answer.report),
-            plato=PlatoInfo.of(answer.report),
-        )
+        report = answer.report
+        return TextCompletion(
+            id=self.id,
+            created=self.created,
+            model=self.model,
+            choices=(TextChoice(text=answer.text, finish_reason=answer.finish_reason),),
+            usage=Usage.of(report),
+            metadata=self.metadata,
+            plato=PlatoInfo.of(report),
+        ).model_dump_json()
 
     def begin(self) -> Iterator[bytes]:
-        """See `AnswerFormat`."""
+        """See `StreamFormat`."""
         return iter(())
 
     def follow(self, event: RunEvent) -> Iterator[bytes]:
-        """See `AnswerFormat`."""
+        """See `StreamFormat`."""
         if event.text:
-            yield sse.event(self._dump(event.text))
+            yield sse.event(self._piece(TextChoice(text=event.text)))
 
-    def end(self, answer: Answer) -> Iterator[bytes]:
-        """See `AnswerFormat`."""
-        info = PlatoInfo.of(answer.report)
-        yield sse.event(self._dump("", answer.finish_reason, plato=info))
-        if self.include_usage:
-            yield sse.event(self._dump(None, usage=Usage.of(answer.report)))
-        yield sse.DONE
-
-    def fail(self, error: PlatoError) -> bytes:
-        """See `AnswerFormat`."""
-        return sse.event(json.dumps(error_body(error)))
-
-    def _dump(self, text: str | None, finish: AnswerFinish | None = None, **fields: Any) -> str:
-        choices = () if text is None else (TextChoice(text=text, finish_reason=finish),)
-        completion = TextCompletion(
-            id=f"cmpl-{self.asked.run_id}",
-            created=int(self.asked.created_unix_s),
-            model=self.model,
-            choices=choices,
-            **fields,
-        )
-        absent = {name for name in ("usage", "plato") if name not in fields}
-        return completion.model_dump_json(exclude=absent)
+    def closing(self, answer: Answer) -> str:
+        """See `CompletionFormat`."""
+        choice = TextChoice(text="", finish_reason=answer.finish_reason)
+        return self._piece(choice, PlatoInfo.of(answer.report))
 
 
 class CompletionRoutes:
@@ -106,12 +92,19 @@ class CompletionRoutes:
         self._answers = answers
         self._context_length = context_length
 
+    @operation(
+        TextCompletion,
+        body=CompletionRequest,
+        stream=TextCompletion | ErrorBody,
+        ends_with=sse.END,
+        errors=ANSWERING,
+    )
     async def create(self, request: Request) -> Response:
         """Continue a text, streamed or not."""
         async with self._intake.receive(request) as received:
             body = parse_body(CompletionRequest, received.body, self._context_length)
             asked = self._intake.new_run(request, received, _as_chat(body), raw=True)
-            response = CompletionResponse(asked, self._model, body.include_usage)
+            response = CompletionResponse.of(asked, self._model, include_usage=body.include_usage)
             return await self._answers.respond(
                 request, received, asked, response, stream=bool(body.stream)
             )

@@ -11,9 +11,10 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 
 from plato.api.manners import REQUEST_ID, request_id
+from plato.api.wire import AnswerModel
 from plato.errors import AuthenticationError, BodyTimeoutError, InvalidRequestError, PlatoError
 from plato.metrics import Recorder
 from plato.metrics.table import REQUEST_ERRORS_TOTAL
@@ -23,6 +24,8 @@ logger = logging.getLogger(__name__)
 _OWN_TYPES = frozenset({"invalid_type", "invalid_value", "unknown_parameter", "unsupported_value"})
 """Error types that `schemas` raises itself; their names are OpenAI's codes."""
 _INPUT_SHOULD = "Input should "
+_JSON_NAMES = {"model_type": "an object", "dict_type": "an object", "list_type": "an array"}
+"""What those who write JSON call these types of Python."""
 _ROUTER_CODES = {404: "not_found", 405: "method_not_allowed"}
 MAX_OTHERS = 10
 MAX_PARAM_CHARS = 100
@@ -52,16 +55,35 @@ def as_plato_error(error: BaseException) -> PlatoError:
     return PlatoError("internal error; see the server's log")
 
 
-def error_body(error: PlatoError) -> dict[str, dict[str, str | None]]:
-    """The JSON body that reports `error` in a response or an event."""
-    return {
-        "error": {
-            "message": error.message,
-            "type": error.type,
-            "param": error.param,
-            "code": error.code,
-        }
-    }
+class ErrorInfo(AnswerModel):
+    """An error, as OpenAI's clients read it."""
+
+    message: str
+    type: str
+    param: str | None
+    """The parameter to change."""
+    code: str | None
+
+    @classmethod
+    def of(cls, error: PlatoError) -> ErrorInfo:
+        """Describe `error`."""
+        return cls(message=error.message, type=error.type, param=error.param, code=error.code)
+
+
+class ErrorBody(AnswerModel):
+    """The body of a response, or the data of an event, that reports an error."""
+
+    error: ErrorInfo
+
+    @classmethod
+    def of(cls, error: PlatoError) -> ErrorBody:
+        """The body that reports `error`."""
+        return cls(error=ErrorInfo.of(error))
+
+
+def error_text(error: PlatoError) -> str:
+    """The `ErrorBody` of `error`, as JSON."""
+    return ErrorBody.of(error).model_dump_json()
 
 
 def error_headers(error: PlatoError) -> dict[str, str]:
@@ -103,12 +125,12 @@ class ErrorReporter:
 
     async def _respond(
         self, request: Request, error: PlatoError, headers: Mapping[str, str] | None = None
-    ) -> JSONResponse:
+    ) -> Response:
         self._note(error, request.url.path, getattr(request.state, "run", None))
         headers = {**error_headers(error), **(headers or {})}
-        return JSONResponse(error_body(error), error.status, headers)
+        return ErrorBody.of(error).as_response(error.status, headers)
 
-    async def _respond_http(self, request: Request, error: HTTPException) -> JSONResponse:
+    async def _respond_http(self, request: Request, error: HTTPException) -> Response:
         """Errors of the router: an unknown path or a wrong method."""
         reason = error.detail
         if error.status_code == NOT_FOUND:
@@ -125,7 +147,7 @@ class ErrorReporter:
         """The client left before it had sent its body; not an error of the server."""
         return Response(status_code=CLIENT_LEFT)
 
-    async def _respond_unexpected(self, request: Request, error: Exception) -> JSONResponse:
+    async def _respond_unexpected(self, request: Request, error: Exception) -> Response:
         extra = {"path": request.url.path, "run": getattr(request.state, "run", None)}
         logger.error("request failed", exc_info=error, extra=extra)
         # This response passes no middleware.
@@ -141,9 +163,6 @@ class ErrorReporter:
 
 def _describe(error: ErrorDetails) -> InvalidRequestError:
     kind, message, context = error["type"], error["msg"], error.get("ctx") or {}
-    if kind == "json_invalid":
-        reason = context.get("error", message)
-        return InvalidRequestError(f"the body is not valid JSON: {reason}", code="invalid_json")
     param = str(context.get("param") or ".".join(map(str, error["loc"])))
     if not param:
         return InvalidRequestError("the body must be a JSON object", code="invalid_type")
@@ -152,6 +171,8 @@ def _describe(error: ErrorDetails) -> InvalidRequestError:
         message, code = "is missing; add it", "missing_required_parameter"
     elif kind == "extra_forbidden":
         message, code = "is not a known parameter; remove it", "unknown_parameter"
+    elif kind in _JSON_NAMES:
+        message = f"should be {_JSON_NAMES[kind]}"
     elif message.startswith(_INPUT_SHOULD):
         message = message.removeprefix("Input ")
     elif kind not in _OWN_TYPES:

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel
 from starlette.requests import Request
 from starlette.responses import Response
 
 from plato import __version__
 from plato.api.body import MAX_BODY_BYTES
 from plato.api.models import model_names
+from plato.api.operation import operation
 from plato.api.run_info import Sampling
 from plato.api.service import RunService
+from plato.api.wire import AnswerModel
 from plato.engine.grammar import MAX_SCHEMA_CHARS
 from plato.runs import Mode
 from plato.settings import Settings
 
 
-class Bounds(BaseModel):
+class Bounds(AnswerModel):
     """The largest values that requests may have."""
 
     max_nodes: int
@@ -30,7 +31,7 @@ class Bounds(BaseModel):
     tenant_tokens_per_minute: int | None
 
 
-class Defaults(BaseModel):
+class Defaults(AnswerModel):
     """What a request gets that does not say."""
 
     mode: Mode
@@ -40,7 +41,7 @@ class Defaults(BaseModel):
     sampling: Sampling
 
 
-class Info(BaseModel):
+class Info(AnswerModel):
     """The server."""
 
     version: str
@@ -87,6 +88,7 @@ class InfoRoutes:
             ),
         )
 
+    @operation(Info)
     async def get(self, request: Request) -> Response:
         """The server, its limits and its defaults."""
-        return Response(self._info.model_dump_json(), media_type="application/json")
+        return self._info.as_response()

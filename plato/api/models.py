@@ -7,24 +7,20 @@ nothing but the name of a model.
 from __future__ import annotations
 
 import time
+from typing import Literal
 
 from starlette.requests import Request
-from starlette.responses import JSONResponse
+from starlette.responses import Response
 
-from plato.errors import InvalidRequestError
+from plato.api.operation import operation
+from plato.api.wire import AnswerModel
+from plato.errors import ModelNotFoundError
 from plato.runs import Mode
 from plato.settings import Settings
 
 SEPARATOR = ":"
 NAMED_MODES = (Mode.PLATO, Mode.SKELETON, Mode.SEQUENTIAL)
 """`auto` is the mode of the plain name."""
-
-
-class ModelNotFoundError(InvalidRequestError):
-    """The request names a model that this deployment does not serve."""
-
-    status = 404
-    code = "model_not_found"
 
 
 def split_name(name: str) -> tuple[str, Mode | None]:
@@ -47,23 +43,38 @@ def require_model(name: str | None, settings: Settings) -> None:
         )
 
 
+class Model(AnswerModel):
+    """A name of the model."""
+
+    id: str
+    object: Literal["model"] = "model"
+    created: int
+    owned_by: Literal["plato"] = "plato"
+
+
+class ModelList(AnswerModel):
+    """All names of the model."""
+
+    object: Literal["list"] = "list"
+    data: tuple[Model, ...]
+
+
 class ModelRoutes:
     """`/v1/models`: the served model by each of its names."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         created = int(time.time())
-        self._models = {
-            name: {"id": name, "object": "model", "created": created, "owned_by": "plato"}
-            for name in model_names(settings)
-        }
+        self._models = {name: Model(id=name, created=created) for name in model_names(settings)}
 
-    async def list(self, request: Request) -> JSONResponse:
-        """All names."""
-        return JSONResponse({"object": "list", "data": list(self._models.values())})
+    @operation(ModelList)
+    async def list(self, request: Request) -> Response:
+        """The names of the model; those with a mode choose it."""
+        return ModelList(data=tuple(self._models.values())).as_response()
 
-    async def get(self, request: Request) -> JSONResponse:
-        """One name."""
+    @operation(Model, errors=(ModelNotFoundError,))
+    async def get(self, request: Request) -> Response:
+        """One name of the model."""
         name = request.path_params["name"]
         require_model(name, self._settings)
-        return JSONResponse(self._models[name])
+        return self._models[name].as_response()

@@ -79,10 +79,22 @@ def parse_request(
 
 def parse_body(kind: type[Body], body: bytes | str, context_length: int | None = None) -> Body:
     """Read a body of this kind; see `parse_request`. Raises `InvalidRequestError`."""
+    try:
+        values = from_json(body)
+    except ValueError as error:
+        raise InvalidRequestError(
+            f"the body is not valid JSON: {error}", code="invalid_json"
+        ) from error
     if len(body) > SHORT_BODY:
-        _refuse_many_items(body, context_length)
+        _refuse_many_items(values, context_length)
     with validated():
-        return kind.model_validate_json(body)
+        return kind.model_validate(values)
+
+
+def parse_query(kind: type[Body], request: Request) -> Body:
+    """Read the query of a request. Raises `InvalidRequestError`."""
+    with validated():
+        return kind.model_validate(dict(request.query_params))
 
 
 @contextmanager
@@ -94,20 +106,16 @@ def validated() -> Iterator[None]:
         raise invalid_request(error) from error
 
 
-def _refuse_many_items(body: bytes | str, context_length: int | None) -> None:
+def _refuse_many_items(body: Any, context_length: int | None) -> None:
     """Refuse too many messages, and objects with more members than any valid one has.
 
     Each member would be an error of its own.
     """
-    try:
-        values = [from_json(body)]
-    except ValueError:
-        # Told by the validation.
-        return
     for name in ("messages", "input"):
-        messages = values[0].get(name) if isinstance(values[0], dict) else None
+        messages = body.get(name) if isinstance(body, dict) else None
         if isinstance(messages, list) and context_length is not None:
             _refuse_many_messages(len(messages), context_length)
+    values = [body]
     while values:
         value = values.pop()
         if isinstance(value, dict):

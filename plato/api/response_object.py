@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import BaseModel
-
 from plato.api.run_info import PlatoInfo, Usage
 from plato.api.tool_calls import call_id
+from plato.api.wire import AnswerModel
 from plato.errors import PlatoError
 from plato.runs import Answer, RunError, RunFailed, RunReport, RunRequest, RunState
 
@@ -23,21 +22,21 @@ _ITEM_STATUS: dict[ResponseStatus, ItemStatus] = {
 TOO_MANY_REQUESTS = 429
 
 
-class InputTokensDetails(BaseModel):
+class InputTokensDetails(AnswerModel):
     """Details of the input tokens."""
 
     cached_tokens: int
     cache_write_tokens: Literal[0] = 0
 
 
-class OutputTokensDetails(BaseModel):
+class OutputTokensDetails(AnswerModel):
     """Details of the output tokens."""
 
     reasoning_tokens: int
     """Tokens of the plan."""
 
 
-class ResponseUsage(BaseModel):
+class ResponseUsage(AnswerModel):
     """The same as `Usage`, by other names."""
 
     input_tokens: int
@@ -63,7 +62,7 @@ class ResponseUsage(BaseModel):
         )
 
 
-class OutputText(BaseModel):
+class OutputText(AnswerModel):
     """The text of the answer."""
 
     type: Literal["output_text"] = "output_text"
@@ -72,7 +71,7 @@ class OutputText(BaseModel):
     logprobs: tuple[()] = ()
 
 
-class OutputMessage(BaseModel):
+class OutputMessage(AnswerModel):
     """The only output item of an answer in text."""
 
     id: str
@@ -82,7 +81,7 @@ class OutputMessage(BaseModel):
     content: tuple[OutputText, ...]
 
 
-class FunctionCall(BaseModel):
+class FunctionCall(AnswerModel):
     """The only output item of an answer that calls a function."""
 
     id: str
@@ -94,7 +93,7 @@ class FunctionCall(BaseModel):
     status: ItemStatus
 
 
-class ResponseObject(BaseModel):
+class ResponseObject(AnswerModel):
     """A run that is being answered, or has been.
 
     What is not stored of a request, and so could not be told later, is null.

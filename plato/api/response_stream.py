@@ -2,22 +2,41 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from typing import Any
 
 from plato.api import sse
 from plato.api.response_object import (
     FunctionCall,
+    OutputMessage,
     OutputText,
     ResponseObject,
     item_id,
     output_item,
 )
+from plato.api.wire import OMITTED, AnswerModel
 from plato.errors import PlatoError
 from plato.runs import Answer, RunEvent, RunRequest
 
 FROM_START = -1
+
+
+class ResponseEvent(AnswerModel):
+    """An event of a stream; which fields it has depends on its type, as at OpenAI."""
+
+    type: str
+    sequence_number: int
+    response: ResponseObject | None = OMITTED
+    item_id: str | None = OMITTED
+    output_index: int | None = OMITTED
+    content_index: int | None = OMITTED
+    item: OutputMessage | FunctionCall | None = OMITTED
+    part: OutputText | None = OMITTED
+    delta: str | None = OMITTED
+    text: str | None = OMITTED
+    name: str | None = OMITTED
+    arguments: str | None = OMITTED
+    logprobs: tuple[()] | None = OMITTED
 
 
 class ResponseStream:
@@ -43,34 +62,29 @@ class ResponseStream:
 
     def begin(self) -> Iterator[bytes]:
         """See `AnswerFormat`."""
-        response = _plain(ResponseObject.begun(self._asked, self._model))
-        item = _plain(output_item(self._asked, "in_progress", None))
+        response = ResponseObject.begun(self._asked, self._model)
+        item = output_item(self._asked, "in_progress", None)
         yield from self._event("response.created", response=response)
         yield from self._event("response.in_progress", response=response)
         yield from self._event("response.output_item.added", output_index=0, item=item)
         if self._asked.function is None:
-            part = _plain(OutputText(text=""))
+            part = OutputText(text="")
             yield from self._event("response.content_part.added", **self._place, part=part)
 
     def follow(self, event: RunEvent) -> Iterator[bytes]:
         """See `AnswerFormat`."""
-        return self.add(event.text)
-
-    def add(self, text: str) -> Iterator[bytes]:
-        """The event for new text of the answer."""
+        text = event.text
         if not text:
             return
         # The number of a delta is that of its last character.
         known = max(0, self._after + 1 - self._number)
         self._pieces.append(text)
         self._number += len(text) - 1
-        delta = text[known:]
-        if self._asked.function is None:
-            kind = "response.output_text.delta"
-            yield from self._event(kind, **self._place, delta=delta, logprobs=[])
+        delta = {**self._place, "delta": text[known:]}
+        if self._asked.function is not None:
+            yield from self._event("response.function_call_arguments.delta", **delta)
         else:
-            kind = "response.function_call_arguments.delta"
-            yield from self._event(kind, **self._place, delta=delta)
+            yield from self._event("response.output_text.delta", **delta, logprobs=())
 
     def end(self, answer: Answer) -> Iterator[bytes]:
         """See `AnswerFormat`."""
@@ -81,17 +95,17 @@ class ResponseStream:
             yield from self._event("response.function_call_arguments.done", **done)
         else:
             (part,) = item.content
-            done = {**self._place, "text": part.text, "logprobs": []}
+            done = {**self._place, "text": part.text, "logprobs": ()}
             yield from self._event("response.output_text.done", **done)
-            yield from self._event("response.content_part.done", **self._place, part=_plain(part))
-        yield from self._event("response.output_item.done", output_index=0, item=_plain(item))
-        yield from self._event(f"response.{response.status}", response=_plain(response))
+            yield from self._event("response.content_part.done", **self._place, part=part)
+        yield from self._event("response.output_item.done", output_index=0, item=item)
+        yield from self._event(f"response.{response.status}", response=response)
 
     def fail(self, error: PlatoError) -> bytes:
         """See `AnswerFormat`."""
         text = "".join(self._pieces)
         response = ResponseObject.failed(self._asked, self._model, text, error)
-        return b"".join(self._event("response.failed", response=_plain(response)))
+        return b"".join(self._event("response.failed", response=response))
 
     @property
     def _place(self) -> dict[str, Any]:
@@ -101,10 +115,5 @@ class ResponseStream:
     def _event(self, kind: str, **fields: Any) -> Iterator[bytes]:
         number, self._number = self._number, self._number + 1
         if number > self._after:
-            data = {"type": kind, "sequence_number": number, **fields}
-            yield sse.event(json.dumps(data), name=kind)
-
-
-def _plain(model: Any) -> dict[str, Any]:
-    plain: dict[str, Any] = model.model_dump(mode="json")
-    return plain
+            event = ResponseEvent(type=kind, sequence_number=number, **fields)
+            yield sse.event(event.model_dump_json(), name=kind)

@@ -2,30 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
-from contextlib import ExitStack, aclosing
+from contextlib import ExitStack
 
+from pydantic import BaseModel, Field
 from starlette.requests import Request
 from starlette.responses import Response
 
-from plato.api import sse
 from plato.api.answers import Answers
-from plato.api.drain import Drain
-from plato.api.errors import ErrorReporter
+from plato.api.detached import DetachedRuns
 from plato.api.intake import Intake, Received
-from plato.api.limits import Limits
-from plato.api.requests import parse_body, run_id_of
+from plato.api.operation import ANSWERING, OF_A_RUN, operation
+from plato.api.requests import parse_body, parse_query
 from plato.api.response_object import ResponseObject
-from plato.api.response_stream import FROM_START, ResponseStream
+from plato.api.response_stream import FROM_START, ResponseEvent, ResponseStream
 from plato.api.responses_request import ResponsesRequest, in_callers_names
 from plato.api.service import RunService
-from plato.api.tenants import tenant_of
 from plato.errors import InvalidRequestError
 from plato.runs import RunRequest, RunState
-from plato.settings import Settings
-from plato.streams import with_heartbeat
 
 PATH = "/v1/responses"
+
+
+class ResponseQuery(BaseModel):
+    """The query of a response."""
+
+    stream: bool = False
+    starting_after: int = Field(
+        default=FROM_START, ge=FROM_START, description="Sequence number: only later events."
+    )
 
 
 class ResponseRoutes:
@@ -34,22 +38,19 @@ class ResponseRoutes:
     def __init__(
         self,
         service: RunService,
-        settings: Settings,
-        errors: ErrorReporter,
-        limits: Limits,
+        model: str,
         intake: Intake,
         answers: Answers,
-        drain: Drain,
+        detached: DetachedRuns,
     ) -> None:
+        """`model` is the name of the model in responses."""
         self._service = service
-        self._settings = settings
-        self._model = settings.model_name
-        self._errors = errors
-        self._limits = limits
+        self._model = model
         self._intake = intake
         self._answers = answers
-        self._drain = drain
+        self._detached = detached
 
+    @operation(ResponseObject, body=ResponsesRequest, stream=ResponseEvent, errors=ANSWERING)
     async def create(self, request: Request) -> Response:
         """Answer, streamed or not, or in the background."""
         async with self._intake.receive(request) as received:
@@ -62,23 +63,24 @@ class ResponseRoutes:
             response = ResponseStream(asked, self._model)
             return await self._answers.respond(request, received, asked, response, stream=stream)
 
+    @operation(
+        ResponseObject,
+        stream=ResponseEvent,
+        query=ResponseQuery,
+        errors=(*OF_A_RUN, InvalidRequestError),
+    )
     async def get(self, request: Request) -> Response:
         """A response as it is now; with `stream=true` its events, after `starting_after`."""
-        tenant, run_id = tenant_of(request), run_id_of(request)
-        if request.query_params.get("stream", "").lower() == "true":
-            after = _starting_after(request)
-            with self._limits.follower(tenant, run_id) as slot:
-                snapshot = await self._service.snapshot(tenant, run_id)
-                return self._follow(snapshot.request, slot, after)
-        with self._limits.request(tenant):
-            return await self._show(tenant, run_id)
+        query = parse_query(ResponseQuery, request)
+        if query.stream:
+            async with self._detached.followed(request) as (state, slot):
+                return self._follow(state.request, slot, query.starting_after)
+        return self._response(await self._detached.get(request))
 
+    @operation(ResponseObject, errors=OF_A_RUN)
     async def cancel(self, request: Request) -> Response:
         """Cancel a response, unless it has ended; then what there is of it."""
-        tenant, run_id = tenant_of(request), run_id_of(request)
-        with self._limits.request(tenant):
-            await self._service.cancel(tenant, run_id)
-            return await self._show(tenant, run_id)
+        return self._response(await self._detached.cancel(request))
 
     async def _open(self, asked: RunRequest, received: Received, *, stream: bool) -> Response:
         await self._service.open(asked)
@@ -86,49 +88,13 @@ class ResponseRoutes:
             return self._follow(asked, received.slot)
         return self._response(RunState(asked))
 
-    async def _show(self, tenant: str, run_id: str) -> Response:
-        snapshot = await self._service.snapshot(tenant, run_id)
-        return self._response(RunState(snapshot.request, snapshot.events))
-
     def _response(self, state: RunState) -> Response:
-        text = ResponseObject.of(state, self._model).model_dump_json()
-        return Response(text, media_type="application/json")
+        return ResponseObject.of(state, self._model).as_response()
 
     def _follow(
         self, asked: RunRequest, slot: ExitStack, starting_after: int = FROM_START
     ) -> Response:
         """The events of a run that goes on without this client; `slot` is kept until their end."""
-        events = self._events(asked, ResponseStream(asked, self._model, starting_after))
-        return sse.EventStream(events, slot.pop_all(), self._settings.write_deadline_s)
-
-    async def _events(self, asked: RunRequest, stream: ResponseStream) -> AsyncGenerator[bytes]:
-        # Always from the start, so that the numbers of the events are known.
-        state = RunState(asked)
-        try:
-            events = with_heartbeat(self._service.events(asked), sse.PING_S)
-            async with aclosing(self._drain.watch(events)) as batches:
-                for data in stream.begin():
-                    yield data
-                async for batch in batches:
-                    if batch is None:
-                        yield sse.PING
-                    for event in batch or ():
-                        for data in stream.add(state.feed(event)):
-                            yield data
-            answer = state.answer()
-        except Exception as error:
-            yield stream.fail(self._errors.in_stream(error, f"{PATH}/{{response}}", asked.run_id))
-            return
-        for data in stream.end(answer):
-            yield data
-
-
-def _starting_after(request: Request) -> int:
-    given = request.query_params.get("starting_after")
-    if given is None:
-        return FROM_START
-    if not (given.isascii() and given.isdecimal() and len(given) < 10):
-        raise InvalidRequestError(
-            "'starting_after' must be the sequence number of an event", param="starting_after"
-        )
-    return int(given)
+        state, stream = RunState(asked), ResponseStream(asked, self._model, starting_after)
+        path = f"{PATH}/{{response}}"
+        return self._detached.follow(state, slot, path, stream, lambda: stream.end(state.answer()))

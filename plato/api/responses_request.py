@@ -92,7 +92,11 @@ class ResponsesRequest(AnswerFields):
     input: Annotated[
         Annotated[list[ChatMessage], FAIL_FAST],
         BeforeValidator(_as_messages, json_schema_input_type=str | list[dict[str, Any]]),
-    ] = Field(min_length=1, description="The question, or the items of a conversation.")
+    ] = Field(
+        min_length=1,
+        description="The question, or the items of a conversation.",
+        examples=["Why is the sea salty?"],
+    )
     instructions: str | None = Field(default=None, description="The system message.")
     max_output_tokens: int | None = Field(
         default=None,

@@ -13,22 +13,25 @@ from plato.api.tenants import Tenants
 Handler = Callable[[Request], Awaitable[Response]]
 
 
-def resource(path: str, tenants: Tenants | None = None, **handlers: Handler) -> Route:
-    """The route of `path`, with a handler by each method (`GET=...`).
+class Resource(Route):
+    """A path, with a handler by each method (`GET=...`).
 
     With `tenants`, handlers are called only for requests that are of one (`tenant_of`). HEAD is
     answered like GET, else with the methods that there are, as OPTIONS is.
     """
-    methods = sorted({*handlers, "HEAD", "OPTIONS"})
 
-    async def handle(request: Request) -> Response:
-        handler = handlers.get(request.method)
+    def __init__(self, path: str, tenants: Tenants | None = None, **handlers: Handler) -> None:
+        self.handlers = handlers
+        self.tenants = tenants
+        self._allowed = sorted({*handlers, "HEAD", "OPTIONS"})
+        super().__init__(path, self._handle, methods=self._allowed)
+
+    async def _handle(self, request: Request) -> Response:
+        handler = self.handlers.get(request.method)
         if handler is None and request.method == "HEAD":
-            handler = handlers.get("GET")
+            handler = self.handlers.get("GET")
         if handler is None:
-            return Response(status_code=204, headers={"Allow": ", ".join(methods)})
-        if tenants is not None:
-            request.state.tenant = tenants.of(request)
+            return Response(status_code=204, headers={"Allow": ", ".join(self._allowed)})
+        if self.tenants is not None:
+            request.state.tenant = self.tenants.of(request)
         return await handler(request)
-
-    return Route(path, handle, methods=methods)

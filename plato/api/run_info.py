@@ -4,25 +4,24 @@ from __future__ import annotations
 
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict
-
+from plato.api.wire import AnswerModel
 from plato.runs import Mode, NodeReport, PlanReport, RunReport
 
 
-class PromptTokensDetails(BaseModel):
+class PromptTokensDetails(AnswerModel):
     """Details of the prompt tokens."""
 
     cached_tokens: int
 
 
-class CompletionTokensDetails(BaseModel):
+class CompletionTokensDetails(AnswerModel):
     """Details of the completion tokens."""
 
     reasoning_tokens: int
     """Tokens of the plan."""
 
 
-class Usage(BaseModel):
+class Usage(AnswerModel):
     """What a caller is billed: the tokens of an ordinary answer, and those of the plan.
 
     The prompt is the caller's own conversation. Plan tokens count as completion tokens, as
@@ -50,7 +49,7 @@ class Usage(BaseModel):
         )
 
 
-class Work(BaseModel):
+class Work(AnswerModel):
     """Tokens that engines have processed for an answer, of the plan and all parts."""
 
     prompt_tokens: int
@@ -71,13 +70,13 @@ class Work(BaseModel):
         )
 
 
-class Graph(BaseModel):
+class Graph(AnswerModel):
     """The plan graph and the state of every node."""
 
     nodes: tuple[NodeReport, ...]
 
 
-class Timings(BaseModel):
+class Timings(AnswerModel):
     """Seconds."""
 
     duration_s: float
@@ -87,13 +86,11 @@ class Timings(BaseModel):
     """Decoding of the plan, its prompt included."""
 
 
-class Sampling(BaseModel):
+class Sampling(AnswerModel):
     """How the answer was sampled: the request's parameters, else the deployment's.
 
     Sent as a request's fields, they give the same text again.
     """
-
-    model_config = ConfigDict(from_attributes=True)
 
     temperature: float
     top_p: float
@@ -105,7 +102,7 @@ class Sampling(BaseModel):
     seed: int
 
 
-class PlatoInfo(BaseModel):
+class PlatoInfo(AnswerModel):
     """The `plato` object of a response."""
 
     run: str
@@ -145,7 +142,7 @@ class PlatoInfo(BaseModel):
         )
 
 
-class PlatoEvent(BaseModel):
+class PlatoEvent(AnswerModel):
     """The `plato` object of a chunk that reports an event."""
 
     event: dict[str, Any]

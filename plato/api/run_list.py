@@ -9,11 +9,12 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from plato.api.limits import Limits
-from plato.api.requests import plain_run_id, validated
+from plato.api.operation import LIMITED, operation
+from plato.api.requests import parse_query, plain_run_id
 from plato.api.service import RunService
 from plato.api.tenants import tenant_of
-from plato.api.wire import MAX_NAME_CHARS
-from plato.errors import AuthenticationError
+from plato.api.wire import MAX_NAME_CHARS, AnswerModel
+from plato.errors import AuthenticationError, InvalidRequestError
 from plato.runs import Mode, RunOverview
 
 RunStatus = Literal["running", "done", "failed", "cancelled"]
@@ -23,7 +24,7 @@ MAX_RUNS = 100
 class ListQuery(BaseModel):
     """The query of a list."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
 
     limit: Annotated[int, Field(ge=1, le=MAX_RUNS)] = 20
     before: Annotated[str, Field(max_length=MAX_NAME_CHARS)] | None = None
@@ -31,7 +32,7 @@ class ListQuery(BaseModel):
     status: RunStatus | None = None
 
 
-class ListedRun(BaseModel):
+class ListedRun(AnswerModel):
     """A run without its answer, which is at `/v1/runs/{id}`."""
 
     id: str
@@ -58,7 +59,7 @@ class ListedRun(BaseModel):
         )
 
 
-class RunList(BaseModel):
+class RunList(AnswerModel):
     """A page of a list, as at OpenAI."""
 
     object: Literal["list"] = "list"
@@ -76,10 +77,10 @@ class RunListRoutes:
         self._model = model
         self._limits = limits
 
+    @operation(RunList, query=ListQuery, errors=(*LIMITED, InvalidRequestError))
     async def list(self, request: Request) -> Response:
         """The runs of the caller; those of nobody in particular are not told to anybody."""
-        with validated():
-            query = ListQuery.model_validate(dict(request.query_params))
+        query = parse_query(ListQuery, request)
         tenant = tenant_of(request)
         if not tenant:
             raise AuthenticationError(
@@ -91,4 +92,4 @@ class RunListRoutes:
             found = await self._service.overviews(tenant, before, query.limit + 1, query.status)
         shown = tuple(ListedRun.of(run, self._model) for run in found[: query.limit])
         runs = RunList(data=shown, has_more=len(found) > query.limit)
-        return Response(runs.model_dump_json(), media_type="application/json")
+        return runs.as_response()

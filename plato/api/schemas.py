@@ -25,7 +25,9 @@ class ChatCompletionRequest(AnswerFields):
     """`POST /v1/chat/completions`, as the `openai` client sends it."""
 
     messages: Annotated[list[ChatMessage], FAIL_FAST] = Field(
-        min_length=1, description="The last message is the user's question."
+        min_length=1,
+        description="The last message is the user's question.",
+        examples=[[{"role": "user", "content": "Why is the sea salty?"}]],
     )
     max_completion_tokens: int | None = Field(
         default=None,

@@ -15,7 +15,8 @@ from plato.api.disconnect import until_client_leaves
 MEDIA_TYPE = "text/event-stream"
 HEADERS = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
 """Keep proxies from holding a stream back."""
-DONE = b"data: [DONE]\n\n"
+END = "[DONE]"
+DONE = f"data: {END}\n\n".encode()
 """Ends a successful stream of chat completion chunks."""
 PING = b": ping\n\n"
 """A comment; keeps proxies from closing an idle stream."""

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import BaseModel
+from plato.api.wire import OMITTED, AnswerModel
 
 
-class CalledFunction(BaseModel):
+class CalledFunction(AnswerModel):
     """The function that is called."""
 
     name: str
@@ -15,7 +15,7 @@ class CalledFunction(BaseModel):
     """JSON, which `max_tokens` can cut."""
 
 
-class ToolCall(BaseModel):
+class ToolCall(AnswerModel):
     """The only call of an answer."""
 
     id: str
@@ -23,20 +23,20 @@ class ToolCall(BaseModel):
     function: CalledFunction
 
 
-class CalledFunctionDelta(BaseModel):
+class CalledFunctionDelta(AnswerModel):
     """What a chunk adds to it."""
 
-    name: str | None = None
+    name: str | None = OMITTED
     """Only in the first chunk."""
     arguments: str = ""
 
 
-class ToolCallDelta(BaseModel):
+class ToolCallDelta(AnswerModel):
     """What a chunk adds to the only call; its id and type are only in the first chunk."""
 
     index: Literal[0] = 0
-    id: str | None = None
-    type: Literal["function"] | None = None
+    id: str | None = OMITTED
+    type: Literal["function"] | None = OMITTED
     function: CalledFunctionDelta
 
 

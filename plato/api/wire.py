@@ -1,12 +1,20 @@
-"""What all request schemas share: strictness, and how refusals are worded."""
+"""What the schemas share: the strictness of requests and how refusals are worded; responses."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, FailFast, Field
-from pydantic_core import PydanticCustomError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    FailFast,
+    Field,
+    GetCoreSchemaHandler,
+    GetJsonSchemaHandler,
+)
+from pydantic_core import PydanticCustomError, core_schema
+from starlette.responses import Response
 
 MAX_SHOWN_CHARS = 50
 MAX_NAME_CHARS = 512
@@ -17,6 +25,20 @@ TOKEN_COUNT = 2**31
 """Bound of every number of tokens: above all contexts, and within what is stored."""
 
 Name = Annotated[str, Field(max_length=MAX_NAME_CHARS)]
+
+
+OMITTED: Any = Field(default=None, exclude_if=lambda value: value is None)
+"""A field of a response that is left out where it has no value."""
+
+
+class AnswerModel(BaseModel):
+    """Base of what responses consist of; the docstrings of its fields describe them in OpenAPI."""
+
+    model_config = ConfigDict(use_attribute_docstrings=True, from_attributes=True)
+
+    def as_response(self, status: int = 200, headers: dict[str, str] | None = None) -> Response:
+        """The response with this body."""
+        return Response(self.model_dump_json(), status, headers, "application/json")
 
 
 class WireModel(BaseModel):
@@ -48,15 +70,37 @@ class _FailFast(FailFast):
 FAIL_FAST = _FailFast()
 
 
-def neutral(*values: object, hint: str) -> BeforeValidator:
-    """Accept null and the neutral `values`; reject everything else with `hint`."""
+class _Neutral:
+    """Accepts null and some values; rejects everything else with a hint."""
 
-    def check(value: Any) -> Any:
-        if value is None or value in values:
+    def __init__(self, values: tuple[object, ...], hint: str) -> None:
+        self._values = values
+        self._hint = hint
+
+    def __get_pydantic_core_schema__(
+        self, source: Any, handler: GetCoreSchemaHandler
+    ) -> core_schema.CoreSchema:
+        return core_schema.no_info_before_validator_function(self._check, handler(source))
+
+    def __get_pydantic_json_schema__(
+        self, schema: core_schema.CoreSchema, handler: GetJsonSchemaHandler
+    ) -> dict[str, Any]:
+        return {
+            "enum": [None, *self._values],
+            "description": f"Anything else is refused: {self._hint}.",
+        }
+
+    def _check(self, value: Any) -> Any:
+        if value is None or value in self._values:
             return value
-        raise PydanticCustomError("unsupported_value", "is not supported; {hint}", {"hint": hint})
+        raise PydanticCustomError(
+            "unsupported_value", "is not supported; {hint}", {"hint": self._hint}
+        )
 
-    return BeforeValidator(check)
+
+def neutral(*values: object, hint: str) -> _Neutral:
+    """Accept null and the neutral `values`; reject everything else with `hint`."""
+    return _Neutral(values, hint)
 
 
 def shown(value: object) -> str:

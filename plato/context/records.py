@@ -18,9 +18,12 @@ from plato.engine import KVEventBatch
 from plato.runs import (
     Event,
     ModeChosen,
+    NodeCancelled,
+    NodeFailed,
     NodeFinished,
     NodeOutput,
     NodePlanned,
+    NodeQueued,
     NodeStarted,
     PlanFinished,
     RunEvent,
@@ -29,7 +32,7 @@ from plato.runs import (
     RunRequest,
 )
 
-VERSION = 6
+VERSION = 7
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,9 +57,12 @@ _EVENT_KINDS: dict[str, type[Event]] = {
         ModeChosen,
         NodePlanned,
         PlanFinished,
+        NodeQueued,
         NodeStarted,
         NodeOutput,
         NodeFinished,
+        NodeFailed,
+        NodeCancelled,
         RunFinished,
         RunFailed,
     )

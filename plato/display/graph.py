@@ -18,7 +18,12 @@ GAP = 2
 BAR_WIDTH = 32
 MIN_WIDTH = 64
 """Narrower terminals show no bars."""
-_STYLES = {NodeState.PLANNED: "dim", NodeState.RUNNING: "bold cyan", NodeState.DONE: "green"}
+_STYLES = {
+    NodeState.PLANNED: "dim",
+    NodeState.QUEUED: "dim",
+    NodeState.RUNNING: "bold cyan",
+    NodeState.DONE: "green",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,8 +51,10 @@ class _Signs:
         return [(self.first, self.more), *inner, (self.last, " ")]
 
 
-_BOXES = _Signs("─", "┌", "├", "└", "│", "▼", "·", "█", dict(zip(NodeState, "·▸✓✗✗", strict=True)))
-_ASCII = _Signs("-", "/", "|", "\\", "|", "v", ".", "#", dict(zip(NodeState, ".>+xx", strict=True)))
+_BOXES = _Signs("─", "┌", "├", "└", "│", "▼", "·", "█", dict(zip(NodeState, "·▹▸✓✗✗", strict=True)))
+_ASCII = _Signs(
+    "-", "/", "|", "\\", "|", "v", ".", "#", dict(zip(NodeState, ".:>+xx", strict=True))
+)
 
 
 class GraphDrawing:

@@ -65,7 +65,11 @@ class Composer:
 
     @property
     def finish_reason(self) -> AnswerFinish | None:
-        """`length` if text that should be visible was cut, else `stop`; `None` until `done`."""
+        """`length` if the caller's limits, or those of a sequential answer, cut visible text.
+
+        Else `stop`, also if a part used up the budget that the deployment gives it: the answer goes
+        on behind it, and raising `max_tokens` would not help. `None` until `done`.
+        """
         return self._finish_reason
 
     @property
@@ -153,8 +157,9 @@ class Composer:
     def _lead(self, node: NodeStatus) -> str:
         """The separator and heading before the first text of `node`."""
         lead = SEPARATOR if self._composed_any else ""
-        if self._headings and node.title and self._state.mode is not Mode.SEQUENTIAL:
-            lead += f"## {node.title}{SEPARATOR}"
+        title = node.node.title
+        if self._headings and title and self._state.mode is not Mode.SEQUENTIAL:
+            lead += f"## {title}{SEPARATOR}"
         return lead
 
     def _end(self) -> str:
@@ -162,4 +167,9 @@ class Composer:
         return self._stop.flush()
 
     def _reason(self) -> AnswerFinish:
-        return "length" if any(map(self.cut, self._state.nodes)) else "stop"
+        return "length" if any(map(self._cut_by_limit, self._state.nodes.values())) else "stop"
+
+    def _cut_by_limit(self, node: NodeStatus) -> bool:
+        cut = self.cut(node.number)
+        whole = self._state.mode is Mode.SEQUENTIAL
+        return cut == "max_tokens" or (cut == "budget" and (whole or node.report.bounded_by_caller))

@@ -92,14 +92,23 @@ class PlanFinished(Event):
 
 
 @dataclass(frozen=True, slots=True)
-class NodeStarted(Event):
-    """A node was dispatched, for the first time or again."""
+class NodeQueued(Event):
+    """A node was dispatched, for the first time or again, and waits for a decoder to take it."""
 
     number: int
     attempt: int
     report: NodeReport
     reason: str | None = None
     """Why it is retried, if it is."""
+
+
+@dataclass(frozen=True, slots=True)
+class NodeStarted(Event):
+    """A decoder has taken a node; `report.replica` names it."""
+
+    number: int
+    attempt: int
+    report: NodeReport
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,10 +130,27 @@ class NodeOutput(Event):
 
 @dataclass(frozen=True, slots=True)
 class NodeFinished(Event):
-    """A node ended."""
+    """A node ended with all of its output."""
 
     number: int
     finish: FinishReason
+    report: NodeReport
+
+
+@dataclass(frozen=True, slots=True)
+class NodeFailed(Event):
+    """A node could not be decoded; the run ends with the same error."""
+
+    number: int
+    report: NodeReport
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class NodeCancelled(Event):
+    """A node is not decoded to its end: the run ends without it, or its plan is abandoned."""
+
+    number: int
     report: NodeReport
 
 
@@ -169,9 +195,12 @@ RunEvent = (
     ModeChosen
     | NodePlanned
     | PlanFinished
+    | NodeQueued
     | NodeStarted
     | NodeOutput
     | NodeFinished
+    | NodeFailed
+    | NodeCancelled
     | RunFinished
     | RunFailed
 )

@@ -7,7 +7,15 @@ from dataclasses import dataclass, field, replace
 from operator import itemgetter
 
 from plato.engine import FinishReason
-from plato.runs.events import NodeFinished, NodeOutput, NodePlanned, NodeStarted
+from plato.runs.events import (
+    NodeCancelled,
+    NodeFailed,
+    NodeFinished,
+    NodeOutput,
+    NodePlanned,
+    NodeQueued,
+    NodeStarted,
+)
 from plato.runs.graph import Node
 from plato.runs.report import NodeReport, NodeState
 
@@ -18,11 +26,13 @@ class NodeStatus:
 
     number: int
     planned: NodePlanned | None = None
+    queued: NodeQueued | None = None
     started: NodeStarted | None = None
+    """Of the last attempt, once a decoder has taken it."""
     last: NodeOutput | None = None
     finished: NodeFinished | None = None
-    failed: NodeReport | None = None
-    """Set by the scheduler: a failed node ends the run, so it has no event of its own."""
+    aborted: NodeFailed | NodeCancelled | None = None
+    """How it ended without all of its output, if it did; until it is queued again."""
     attempts: int = 0
     tokens: list[int] = field(default_factory=list)
     text: str = ""
@@ -38,18 +48,18 @@ class NodeStatus:
     """The outputs that set these times, with the number of tokens and characters up to each."""
 
     @property
-    def title(self) -> str:
-        """The title; empty until the node is planned."""
-        return self.planned.node.title if self.planned is not None else ""
+    def node(self) -> Node:
+        """The node of the plan; without a title until it is planned."""
+        return self.planned.node if self.planned is not None else Node(self.number, "")
 
     @property
     def report(self) -> NodeReport:
         """The node's current state."""
-        if self.failed is not None:
-            return self.failed
-        if self.finished is not None:
-            return self.finished.report
-        report = self.started.report if self.started is not None else self._planned_report()
+        ended = self.aborted or self.finished
+        if ended is not None:
+            return ended.report
+        begun = self.started or self.queued
+        report = begun.report if begun is not None else self._planned_report()
         if self.tokens and self.last is not None:
             first_token_s = report.first_token_s
             report = replace(
@@ -61,7 +71,7 @@ class NodeStatus:
         return report
 
     def _planned_report(self) -> NodeReport:
-        node = self.planned.node if self.planned is not None else Node(self.number, "")
+        node = self.node
         return NodeReport(
             node.number,
             node.title,
@@ -70,6 +80,17 @@ class NodeStatus:
             node.length,
             planned_s=self.planned.at_s if self.planned is not None else 0.0,
         )
+
+    def begin(self, event: NodeQueued | NodeStarted) -> None:
+        """Note an attempt; repetitions and earlier attempts change nothing."""
+        if isinstance(event, NodeQueued):
+            if self.queued is None or event.attempt > self.queued.attempt:
+                self.queued, self.aborted = event, None
+                if self.started is not None and self.started.attempt < event.attempt:
+                    self.started = None
+        elif event.attempt + 1 >= self.attempts:
+            self.started = event
+        self.attempts = max(self.attempts, event.attempt + 1)
 
     def take(self, output: NodeOutput) -> None:
         """Add output. Known tokens are dropped; output that would leave a gap is ignored.

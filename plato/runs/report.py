@@ -20,10 +20,18 @@ class NodeState(StrEnum):
     """Lifecycle of a node."""
 
     PLANNED = "planned"
+    """Waits for its dependencies."""
+    QUEUED = "queued"
+    """Dispatched; waits for a decoder to take it."""
     RUNNING = "running"
     DONE = "done"
     FAILED = "failed"
     CANCELLED = "cancelled"
+
+    @property
+    def open(self) -> bool:
+        """Whether it can still change."""
+        return self in (NodeState.PLANNED, NodeState.QUEUED, NodeState.RUNNING)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +87,9 @@ class NodeReport:
     cut: Cut | None = None
     """Why the answer lacks some or all of its text, if it does; set when the run ends. Text after a
     stop string is not missing."""
+    bounded_by_caller: bool = False
+    """Whether the caller has set its token budget: its own `max_tokens`, or its share of the
+    answer's."""
     attempts: int = 0
     finish: FinishReason | None = None
     replica: str = ""
@@ -112,7 +123,7 @@ class RunReport:
     answer_tokens: int = 0
     """Tokens of the visible answer, of all nodes; `output_tokens` also counts what was cut."""
     finish_reason: AnswerFinish | None = None
-    """Set when the answer is complete: `length` if some of it was cut, else `stop`."""
+    """Set when the answer is complete; see `Composer.finish_reason`."""
     degraded: tuple[str, ...] = ()
     """Services that were unavailable during the run (the context store, for example)."""
     ignored: tuple[str, ...] = ()
@@ -148,7 +159,7 @@ class Answer:
 
     @property
     def finish_reason(self) -> AnswerFinish:
-        """`length` if text that should be visible was cut, else `stop`."""
+        """See `Composer.finish_reason`."""
         return self.report.finish_reason or "stop"
 
     @property

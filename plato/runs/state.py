@@ -16,9 +16,12 @@ from plato.runs.events import (
     BEFORE_ALL,
     Event,
     ModeChosen,
+    NodeCancelled,
+    NodeFailed,
     NodeFinished,
     NodeOutput,
     NodePlanned,
+    NodeQueued,
     NodeStarted,
     PlanFinished,
     RunError,
@@ -77,16 +80,16 @@ class RunState:
                 self.node(event.node.number).planned = _without_text(event)
             case PlanFinished():
                 self._plan = _without_text(event)
-            case NodeStarted():
-                node = self.node(event.number)
-                if event.attempt + 1 >= node.attempts:
-                    node.started, node.attempts = _without_text(event), event.attempt + 1
+            case NodeQueued() | NodeStarted():
+                self.node(event.number).begin(_without_text(event))
             case NodeOutput():
                 self.node(event.number).take(_without_text(event))
             case NodeFinished():
                 node = self.node(event.number)
                 if event.report.tokens == len(node.tokens):
                     node.finished, node.finish = _without_text(event), event.finish
+            case NodeFailed() | NodeCancelled():
+                self.node(event.number).aborted = _without_text(event)
             case RunFinished() | RunFailed():
                 self.ended = _without_text(event)
         return self.release(event.text, event.text_offset)
@@ -207,7 +210,7 @@ class RunState:
         """
         events: list[RunEvent | None] = [self._mode, *self._planned(), self._plan]
         for _, node in sorted(self.nodes.items()):
-            events += [node.started, *node.outputs, node.finished]
+            events += [node.queued, node.started, *node.outputs, node.finished, node.aborted]
         events.append(self.ended)
         condensed = sorted((e for e in events if e is not None), key=attrgetter("id"))
         if condensed:

@@ -28,6 +28,14 @@ def node_budget(request: RunRequest, node: Node, settings: Settings) -> int:
     return min(settings.node_max_tokens, -(-request.max_tokens * _share(node) // shares))
 
 
+def bounded_by_caller(request: RunRequest, node: Node, settings: Settings) -> bool:
+    """Whether the caller has set the budget of a node: its own, or its share of `max_tokens`."""
+    if node.max_tokens is not None:
+        return True
+    shared = request.max_tokens is not None
+    return shared and node_budget(request, node, settings) < settings.node_max_tokens
+
+
 def planned_parts(request: RunRequest, settings: Settings) -> int:
     """The number of parts that the model is asked for, at least 2.
 

@@ -12,6 +12,7 @@ from plato.runs import (
     EventId,
     Mode,
     ModeChosen,
+    NodeCancelled,
     NodeReport,
     NodeState,
     RunEvent,
@@ -111,13 +112,20 @@ class EventLog:
         if self.composer.done and not self.ended and not self.state.settled:
             self.on_complete()
 
+    def cancel_open(self) -> None:
+        """Report all nodes that have not ended as cancelled."""
+        for number, node in sorted(self.state.nodes.items()):
+            if node.report.state.open:
+                report = replace(node.report, state=NodeState.CANCELLED)
+                self.append(NodeCancelled(*self.stamp, number, report))
+
     def compose(self) -> None:
         """Compose newly visible text for the next event to carry; released text is not repeated."""
         begins = self.composer.released_bytes
         self._unsent += self.state.release(self.composer.advance(), begins)
 
     def report(self, degraded: tuple[str, ...]) -> RunReport:
-        """The report of a run that ends now: unfinished nodes are cancelled."""
+        """The report of a run that ends now."""
         report = self.state.report()
         return replace(
             report,
@@ -130,10 +138,8 @@ class EventLog:
         )
 
     def _ended_node(self, node: NodeReport) -> NodeReport:
-        unfinished = node.state in (NodeState.PLANNED, NodeState.RUNNING)
         return replace(
             node,
-            state=NodeState.CANCELLED if unfinished else node.state,
             answer_tokens=self.composer.node_tokens(node.number),
             cut=self.composer.cut(node.number),
         )

@@ -50,8 +50,10 @@ class NodeDecoding:
     """The output so far, from which an attempt resumes; `on_output` must feed it."""
     on_output: Callable[[Chunk], None]
     """Called for every chunk with tokens or a finish reason."""
-    on_retry: Callable[[str], None]
+    on_queue: Callable[[str], None]
     """Called with the reason before every further attempt."""
+    on_start: Callable[[], None]
+    """Called in every attempt when a replica, which is noted here, has taken it."""
     attempt: int = 0
     predicted_tokens: int = 0
     """Cache hit predicted by placement."""
@@ -129,7 +131,7 @@ class NodeDecoder:
             self._note(failure, decoding)
             await asyncio.sleep(_backoff_s(fruitless))
             decoding.attempt += 1
-            decoding.on_retry(failure.error.message)
+            decoding.on_queue(failure.error.message)
 
     def _note(self, failure: AttemptFailure, decoding: NodeDecoding) -> None:
         if failure.blames_replica and decoding.replica:
@@ -183,7 +185,7 @@ class NodeDecoder:
     ) -> None:
         """Receive one attempt's chunks; `silence` is expired when the replica counts as lost."""
         lost = partial(expire, silence)
-        stream, answered = self._pool.generate(request, ranked), False
+        stream, started, answered = self._pool.generate(request, ranked), False, False
         with ExitStack() as held:
             if decoding.replica:
                 # Also before its first chunk: it may hang already.
@@ -202,6 +204,9 @@ class NodeDecoder:
                         held.enter_context(self._leases.holding(chunk.replica, lost))
                     decoding.replica, decoding.epoch = chunk.replica, chunk.epoch
                     self._placement.replicas.observe(chunk.replica, chunk.epoch, chunk.load)
+                    if not started:
+                        started = True
+                        decoding.on_start()
                     if not chunk.tokens and chunk.finish is None:
                         continue
                     booking.prefilled()

@@ -7,7 +7,16 @@ from dataclasses import replace
 from plato.engine import Chunk, GenerateRequest
 from plato.errors import PlatoError
 from plato.prompting import NodePrompt
-from plato.runs import NodeFinished, NodeOutput, NodeReport, NodeStarted, NodeState
+from plato.runs import (
+    NodeFailed,
+    NodeFinished,
+    NodeOutput,
+    NodeQueued,
+    NodeReport,
+    NodeStarted,
+    NodeState,
+)
+from plato.scheduling.budget import bounded_by_caller
 from plato.scheduling.event_log import EventLog
 from plato.scheduling.node_decoder import NodeDecoding
 from plato.scheduling.services import Services
@@ -24,6 +33,7 @@ class NodeTask:
         self._log = log
         self._services = services
         self._prompt = prompt
+        self._bounded = bounded_by_caller(log.state.request, status.node, services.settings)
         self._text: str | None = None
         if log.state.request.include_prompts:
             self._text = services.model.prompt_text(prompt.prompt.tokens)
@@ -31,7 +41,8 @@ class NodeTask:
             request,
             status,
             on_output=self._output,
-            on_retry=self._begin,
+            on_queue=self._queue,
+            on_start=self._start,
             attempt=status.attempts,
             replica=report.replica,
             epoch=report.epoch,
@@ -39,11 +50,12 @@ class NodeTask:
 
     async def decode(self) -> None:
         """Decode the node, or the rest of it after a takeover. Raises a `PlatoError`."""
-        self._begin(None)
+        self._queue(None)
         try:
             await self._services.decoder.decode(self.decoding)
-        except PlatoError:
-            self.decoding.status.failed = self._report(NodeState.FAILED)
+        except PlatoError as error:
+            report = self._report(NodeState.FAILED)
+            self._log.append(NodeFailed(*self._log.stamp, report.number, report, error.message))
             raise
         self._services.decoder.finished(self.decoding)
         self._finish()
@@ -57,10 +69,14 @@ class NodeTask:
             self._log.append(replace(status.output, at_s=self._log.at_s))
             self._finish()
 
-    def _begin(self, reason: str | None) -> None:
-        report = self._report(NodeState.RUNNING)
+    def _queue(self, reason: str | None) -> None:
+        report = replace(self._report(NodeState.QUEUED), replica="", epoch="")
         attempt = self.decoding.attempt
-        self._log.append(NodeStarted(*self._log.stamp, report.number, attempt, report, reason))
+        self._log.append(NodeQueued(*self._log.stamp, report.number, attempt, report, reason))
+
+    def _start(self) -> None:
+        report, attempt = self._report(NodeState.RUNNING), self.decoding.attempt
+        self._log.append(NodeStarted(*self._log.stamp, report.number, attempt, report))
 
     def _output(self, chunk: Chunk) -> None:
         if chunk.text:
@@ -93,6 +109,7 @@ class NodeTask:
             continues=prompt.continues,
             sees=prompt.sees,
             shortened=prompt.shortened,
+            bounded_by_caller=self._bounded,
             prompt_tokens=len(prompt.prompt),
             predicted_cached_tokens=decoding.predicted_tokens,
             attempts=decoding.attempt + 1,

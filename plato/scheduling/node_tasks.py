@@ -112,6 +112,7 @@ class NodeTasks:
             task.cancel()
         if self._started:
             await asyncio.wait(self._started.values())
+        self._log.cancel_open()
         self._started.clear()
         self._texts.clear()
         self.graph = PlanGraph()

@@ -7,7 +7,7 @@ import logging
 import time
 from collections.abc import Callable, Iterator
 
-from plato.errors import DeadlineError, NodeFailedError, PlatoError
+from plato.errors import DeadlineError, NodeFailedError, PlatoError, RunCancelledError
 from plato.patience import loop_clock
 from plato.runs import BEFORE_ALL, MOVED, RunFailed, RunFinished, RunState
 from plato.scheduling.event_log import EventLog
@@ -24,13 +24,6 @@ ALONE_S = 3.0
 """The longest time that a run without a caller goes on, if this process was late."""
 MAX_TAKEOVERS = 8
 """A run whose schedulers fail more often may be what they fail of."""
-
-
-class RunCancelledError(PlatoError):
-    """The run was cancelled."""
-
-    status = 499  # What proxies log when a client closes its request.
-    code = "cancelled"
 
 
 class Run:
@@ -179,6 +172,8 @@ class Run:
                 f"the run ended without all of part {self.log.composer.current}; send the "
                 "question again"
             )
+        if failure is None or failure.code not in MOVED:
+            self.log.cancel_open()
         report, stamp = self.log.report(self.journal.degraded), self.log.stamp
         if failure is None:
             self.log.append(RunFinished(*stamp, report))

@@ -58,6 +58,27 @@ async def test_a_parsed_answer_is_streamed(client: AsyncOpenAI) -> None:
     assert isinstance(final.choices[0].message.parsed, Sea)
 
 
+async def test_parts_that_the_deployment_cuts_are_no_error(client: AsyncOpenAI) -> None:
+    plan = {"mode": "plato", "plan": [{"title": "Salt"}, {"title": "Depth"}]}
+    # The client looks for cuts where there may be something to parse.
+    tool: Any = {"type": "function", "function": {**TOOLS[0]["function"], "strict": True}}
+    asked = client.chat.completions.stream(
+        model="tiny", messages=MESSAGES, tools=[tool], extra_body={"plato": plan}
+    )
+    async with asked as stream:
+        final: Any = await stream.get_final_completion()
+    assert final.choices[0].finish_reason == "stop"
+
+
+async def test_an_answer_that_the_caller_cuts_is_one(client: AsyncOpenAI) -> None:
+    asked = client.chat.completions.stream(
+        model="tiny", messages=MESSAGES, max_tokens=2, response_format=Sea
+    )
+    async with asked as stream:
+        with pytest.raises(openai.LengthFinishReasonError):
+            await stream.get_final_completion()
+
+
 async def test_a_response_is_parsed(client: AsyncOpenAI) -> None:
     response = await client.responses.parse(model="tiny", input="Which sea?", text_format=Sea)
     assert isinstance(response.output_parsed, Sea)

@@ -12,7 +12,7 @@ import pytest
 
 from plato.context import MemoryContextStore
 from plato.runtime import Runtime
-from tests.api.asking import CHAT, RUNS, chunks_of, long, server_sent, short, text_of
+from tests.api.asking import CHAT, QUESTION, RUNS, chunks_of, long, server_sent, short, text_of
 from tests.serving import connect
 
 # One event loop for all tests of the API: the model is loaded once.
@@ -117,6 +117,25 @@ async def test_a_run_is_cancelled_and_stays_so(http: httpx.AsyncClient, runtime:
         assert (run["status"], run["error"]["code"]) == ("cancelled", "cancelled")
     assert run["id"] not in runtime.scheduler.runs
     assert server_sent(await http.get(f"{location}/events"))[-1]["event"] == "run_failed"
+
+
+async def test_parts_are_open_until_the_run_ends(http: httpx.AsyncClient) -> None:
+    def states(run: dict[str, Any]) -> list[str]:
+        return [node["state"] for node in run["plato"]["graph"]["nodes"]]
+
+    plan = [
+        {"title": "Salt", "max_tokens": 1000},
+        {"title": "Depth", "max_tokens": 5, "dependencies": [1]},
+    ]
+    body = {"model": "tiny", "messages": QUESTION, "plato": {"plan": plan, "exact_lengths": True}}
+    location = await open_run(http, body)
+    async with asyncio.timeout(30):
+        while states(run := (await http.get(location)).json()) != ["running", "planned"]:
+            assert set(states(run)) <= {"planned", "queued"}
+    assert states((await http.delete(location)).json()) == ["cancelled", "cancelled"]
+    kinds = [event["event"] for event in server_sent(await http.get(f"{location}/events"))]
+    assert kinds.index("node_queued") < kinds.index("node_started")
+    assert kinds[-3:] == ["node_cancelled", "node_cancelled", "run_failed"]
 
 
 async def test_a_run_that_has_ended_is_not_cancelled(http: httpx.AsyncClient) -> None:

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from plato.api.requests import parse_request
-from plato.api.runs import RunObject, event_data
+from plato.api.run_object import RunObject
+from plato.api.run_stream import event_data
 from plato.engine import FinishReason, SamplingParams
 from plato.errors import InvalidRequestError
 from plato.runs import (
@@ -142,7 +143,7 @@ def test_a_run_that_ended_badly_says_why_and_keeps_what_there_was(code: str, sta
     run = run_after(*whole()[:9], end)
     assert (run.status, run.answer) == (status, "fi")
     assert run.error is not None
-    assert (run.error["code"], run.error["message"]) == (code, "because")
+    assert (run.error.code, run.error.message) == (code, "because")
     assert len(run.plato.graph.nodes) == 2
 
 

@@ -23,6 +23,7 @@ from plato.runs import (
     NodeFinished,
     NodeOutput,
     NodePlanned,
+    NodeQueued,
     NodeReport,
     NodeStarted,
     NodeState,
@@ -80,6 +81,11 @@ def report(number: int, **fields: Any) -> NodeReport:
     return replace(running, **fields)
 
 
+def queued(number: int, attempt: int = 0, at_s: float = 0.2, **fields: Any) -> NodeQueued:
+    waiting = report(number, attempts=attempt + 1, state=NodeState.QUEUED, **fields)
+    return NodeQueued(RUN, at_s, number, attempt, waiting)
+
+
 def started(number: int, attempt: int = 0, at_s: float = 0.2, **fields: Any) -> NodeStarted:
     begun = report(number, attempts=attempt + 1, **fields)
     return NodeStarted(RUN, at_s, number, attempt, begun)
@@ -93,7 +99,7 @@ def output(
 
 
 def finished(
-    number: int, text: str, finish: FinishReason = STOP, at_s: float = 2.0
+    number: int, text: str, finish: FinishReason = STOP, at_s: float = 2.0, **fields: Any
 ) -> NodeFinished:
     """The end of a node whose whole output is `text`."""
     done = report(
@@ -102,6 +108,7 @@ def finished(
         finished_s=at_s,
         tokens=len(encode(text)),
         finish=finish,
+        **fields,
     )
     return NodeFinished(RUN, at_s, number, finish, done)
 
@@ -145,7 +152,10 @@ def node_events(
     if status.finished is not None:
         return []
     ids, known, sent = encode(text), len(status.tokens), status.text
-    events: list[RunEvent] = [started(number, status.attempts)]
+    bounded = state.request.max_tokens is not None
+    events: list[RunEvent] = [
+        begin(number, status.attempts, bounded_by_caller=bounded) for begin in (queued, started)
+    ]
     cuts = sorted({known, len(ids), *(rng.randint(known, len(ids)) for _ in range(4))})
     chunks: list[NodeOutput] = []
     for start, end in pairwise(cuts):
@@ -171,7 +181,7 @@ def node_events(
         events.append(chunk)
         if rng.random() < 0.2:
             events.append(chunk)
-    return [*events, finished(number, text, finish)]
+    return [*events, finished(number, text, finish, bounded_by_caller=bounded)]
 
 
 def missing_events(state: RunState, parts: Parts, rng: random.Random) -> list[RunEvent]:

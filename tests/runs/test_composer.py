@@ -28,6 +28,7 @@ from tests.runs.examples import (
     request,
     requests,
     run_events,
+    started,
 )
 
 
@@ -179,12 +180,22 @@ def test_what_was_shown_stays_when_the_tokenizer_disagrees() -> None:
     assert answer.finish_reason == "length"
 
 
-def test_a_node_that_used_up_its_own_budget_makes_the_answer_cut() -> None:
+@pytest.mark.parametrize(("by_caller", "reason"), [(True, "length"), (False, "stop")])
+def test_a_part_that_used_up_its_budget_cuts_the_answer_if_the_caller_has_set_it(
+    by_caller: bool, reason: str
+) -> None:
     answer = planned_answer(2)
-    answer.feed(output(1, "one"), finished(1, "one", LENGTH))
+    answer.feed(started(1, bounded_by_caller=by_caller), output(1, "one", finish=LENGTH))
     answer.feed(output(2, "two"), finished(2, "two"))
-    assert answer.finish_reason == "length"
+    assert answer.finish_reason == reason
     assert [answer.composer.cut(number) for number in (1, 2)] == ["budget", None]
+
+
+def test_a_sequential_answer_that_used_up_its_budget_is_cut() -> None:
+    answer = Composed()
+    answer.feed(chosen(Mode.SEQUENTIAL), planned(1), plan_finished())
+    answer.feed(output(1, "one", finish=LENGTH))
+    assert answer.finish_reason == "length"
 
 
 def test_a_code_block_that_a_cut_leaves_open_is_closed_before_the_next_part() -> None:
@@ -264,7 +275,7 @@ def compose(parts: Parts, asked: RunRequest) -> tuple[str, str]:
             answer += "\n\n" if answer else ""
             answer += f"## Part {number}\n\n" if asked.headings else ""
             answer += text.strip()
-        if over or finish is not STOP:
+        if over or (finish is not STOP and asked.max_tokens is not None):
             cuts.append(len(answer))
         if over:
             break

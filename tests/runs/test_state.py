@@ -17,6 +17,7 @@ from plato.runs import (
     Length,
     Mode,
     Node,
+    NodeFailed,
     NodePlanned,
     NodeState,
     NodeStatus,
@@ -41,6 +42,7 @@ from tests.runs.examples import (
     parts_strategy,
     plan_finished,
     planned,
+    queued,
     report,
     request,
     requests,
@@ -66,7 +68,7 @@ def facts(state: RunState) -> dict[str, object]:
         "plan": (state.plan, state.plan_complete, state.plan_tokens, state.planned_nodes),
         "nodes": {
             number: (
-                node.title,
+                node.node,
                 tuple(node.tokens),
                 node.text,
                 node.finish,
@@ -188,10 +190,14 @@ class TestNodes:
         node = node_of(started(1), started(1, attempt=1), started(1))
         assert (node.attempts, node.report.attempts) == (2, 2)
 
-    def test_that_failed_stay_failed(self) -> None:
-        state = state_of(planned(1), started(1))
-        state.node(1).failed = report(1, state=NodeState.FAILED)
-        assert state.report().nodes[0].state is NodeState.FAILED
+    def test_that_failed_stay_so_until_they_are_queued_again(self) -> None:
+        failure = NodeFailed(RUN, 0.3, 1, report(1, state=NodeState.FAILED), "lost")
+        known = planned(1), queued(1), started(1), failure
+        assert state_of(*known, queued(1), started(1)).report().nodes[0].state is NodeState.FAILED
+        again = state_of(*known, queued(1, attempt=1))
+        assert again.report().nodes[0].state is NodeState.QUEUED
+        again.feed(started(1, attempt=1))
+        assert again.report().nodes[0].state is NodeState.RUNNING
 
 
 class TestReport:

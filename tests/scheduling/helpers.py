@@ -32,8 +32,8 @@ from plato.runs import (
     Mode,
     Node,
     NodeOutput,
+    NodeQueued,
     NodeReport,
-    NodeStarted,
     RunEvent,
     RunFailed,
     RunFinished,
@@ -263,7 +263,7 @@ class Watched:
     @property
     def started(self) -> list[int]:
         """The parts that were dispatched."""
-        return [event.number for event in self.of(NodeStarted)]
+        return [event.number for event in self.of(NodeQueued)]
 
     @property
     def report(self) -> RunReport:

@@ -15,7 +15,7 @@ from dataclasses import replace
 
 import pytest
 
-from plato.runs import NodeOutput, NodeStarted, RunRequest, RunState
+from plato.runs import NodeOutput, NodeQueued, RunRequest, RunState
 from plato.runs.failover import follow_with_failover
 from tests.scheduling.cluster import DEADLINE_S, Cluster
 from tests.scheduling.helpers import DIAMOND, parts, question, until
@@ -44,7 +44,7 @@ async def answer(cluster: Cluster, request: RunRequest, seen: Counter[str]) -> s
             seen["longest silence in ms"] = max(seen["longest silence in ms"], silence_ms)
             quiet_since = now
             for event in batch:
-                seen["attempts"] += isinstance(event, NodeStarted) and event.attempt > 0
+                seen["attempts"] += isinstance(event, NodeQueued) and event.attempt > 0
                 seen["tokens"] += len(event.tokens) if isinstance(event, NodeOutput) else 0
                 released.append(event.text)
     assert "".join(released) == state.answer().text

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from plato.runs import NodeState, RunRequest, RunState
+from plato.runs import NodeCancelled, NodeState, RunRequest, RunState
 from tests.runs.examples import (
     Parts,
     chances,
@@ -89,6 +89,9 @@ async def test_parts_that_have_not_ended_are_reported_as_cancelled() -> None:
     log = await event_log(request())
     for event in (planned(1), planned(2), started(1), output(1, "abcd", at_s=0.4)):
         log.append(event)
+    log.cancel_open()
+    events = await emitted(log)
+    assert [event.number for event in events if isinstance(event, NodeCancelled)] == [1, 2]
     report = log.report(("context store",))
     first, second = report.nodes
     assert (first.state, first.tokens, first.first_token_s) == (NodeState.CANCELLED, 4, 0.4)

@@ -10,7 +10,7 @@ import pytest
 from plato.engine.torch import TorchEngine
 from plato.engine.torch.core import EngineCore
 from plato.prompting.model_tools import ModelTools
-from plato.runs import NodeOutput, NodeStarted, RunEvent
+from plato.runs import NodeOutput, NodeQueued, RunEvent
 from plato.scheduling.scheduler import GraphScheduler
 from tests.faults import FaultyEngines
 from tests.scheduling.conftest import MakeScheduler
@@ -94,7 +94,7 @@ async def test_a_fault_in_mid_stream_changes_no_text(
             getattr(engines, fault)(name)
     assert texts(run.events) == undisturbed
     assert repeated(run.events) == 0
-    again = [event for event in run.of(NodeStarted) if event.attempt]
+    again = [event for event in run.of(NodeQueued) if event.attempt]
     assert again
     assert all(event.reason for event in again)
     assert max(node.attempts for node in run.report.nodes) == 2

@@ -21,6 +21,7 @@ from plato.runs import (
     NodeFinished,
     NodeOutput,
     NodePlanned,
+    NodeQueued,
     NodeStarted,
     NodeState,
     PlanFinished,
@@ -60,10 +61,17 @@ def assert_in_order(events: list[RunEvent]) -> None:
     assert len(of(PlanFinished, events)) == 1
     for planned in of(NodePlanned, events):
         number = planned.node.number
+        (queued,) = (event for event in of(NodeQueued, events) if event.number == number)
         (started,) = (event for event in of(NodeStarted, events) if event.number == number)
         (ended,) = (event for event in of(NodeFinished, events) if event.number == number)
         output = [event for event in of(NodeOutput, events) if event.number == number]
-        chain = [planned, started, *output, ended]
+        assert (queued.report.state, queued.report.replica) == (NodeState.QUEUED, "")
+        assert (started.report.state, started.report.replica) == (
+            NodeState.RUNNING,
+            ended.report.replica,
+        )
+        assert started.report.replica
+        chain = [planned, queued, started, *output, ended]
         assert [position[id(event)] for event in chain] == sorted(
             position[id(event)] for event in chain
         )
@@ -74,7 +82,7 @@ def assert_in_order(events: list[RunEvent]) -> None:
         assert offset == ended.report.tokens
         for other in planned.node.dependencies:
             (needed,) = (event for event in of(NodeFinished, events) if event.number == other)
-            assert position[id(needed)] < position[id(started)]
+            assert position[id(needed)] < position[id(queued)]
 
 
 @pytest.mark.parametrize("mode", [Mode.PLATO, Mode.SKELETON, Mode.SEQUENTIAL])

@@ -10,7 +10,7 @@ import pytest
 from plato.engine import EngineBusyError, EngineClosedError
 from plato.engine.torch import TorchEngine
 from plato.prompting.model_tools import ModelTools
-from plato.runs import Message, Mode, NodeState
+from plato.runs import Message, Mode, NodeCancelled, NodeFailed, NodeState
 from plato.runtime import LocalPool
 from plato.scheduling.scheduler import GraphScheduler
 from tests.scheduling.conftest import MakeScheduler
@@ -20,6 +20,7 @@ from tests.scheduling.helpers import (
     collect,
     failed,
     node,
+    of,
     parts,
     question,
     until,
@@ -49,8 +50,12 @@ async def test_a_failing_node_ends_the_run_and_names_the_part(
     scheduler = make_scheduler(FaultyPool(pool, {2: error}))
     plan = parts((), (), (), max_tokens=LONG)
     request = question(plan=plan, exact_lengths=True)
-    end = failed(await collect(scheduler, request))
+    events = await collect(scheduler, request)
+    end = failed(events)
     assert (end.status, end.code) == (status, code)
+    (part,) = of(NodeFailed, events)
+    assert (part.number, part.message) == (2, end.message)
+    assert {event.number for event in of(NodeCancelled, events)} == {1, 3}
     assert "part 2" in end.message
     assert "10.0.0.1" not in end.message
     assert (end.retry_after_s is not None) is (status in (429, 503))
