@@ -17,7 +17,7 @@ from deployments.planner import PlannerService
 from deployments.routing import PlacedRouter
 from deployments.scheduler import SchedulerService
 from deployments.store import StoreOwner
-from plato.api.body import MAX_UPLOADS
+from plato.api.questions.body import MAX_UPLOADS
 from plato.settings import Settings
 
 CONTROL_CALLS = 64
@@ -39,7 +39,7 @@ def _one_of(resource: str | None) -> dict[str, Any]:
 def build(settings: Settings) -> Application:
     """Assemble the application."""
     runs = (settings.max_runs + settings.max_waiting_runs) * settings.schedulers
-    requests = 2 * settings.max_requests  # As many event streams, see `plato.api.limits`.
+    requests = 2 * settings.max_requests  # As many event streams, see `plato.api.access.limits`.
     service = {"num_cpus": settings.service_cpus, **_one_of(settings.service_resource)}
     placed = RequestRouterConfig(request_router_class=PlacedRouter)
     drained = {"graceful_shutdown_timeout_s": settings.drain_s}

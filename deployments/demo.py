@@ -16,7 +16,7 @@ from rich.rule import Rule
 from rich.table import Table
 
 from deployments.local import LocalApp
-from plato.api.run_info import PlatoInfo
+from plato.api.answers.run_info import PlatoInfo
 from plato.client import HttpClient
 from plato.display import RunView, notes, summary
 from plato.errors import PlatoError

@@ -166,7 +166,7 @@ def tune(
 def key(tenant: str) -> None:
     """Make an API key; prints the key, and the line for the server's key file."""
     with _errors_to_stderr():
-        from plato.api.keys import hash_key, new_key, read_entry
+        from plato.api.access.keys import hash_key, new_key, read_entry
 
         made = new_key()
         hashed, name = read_entry(f"{tenant}={hash_key(made)}", plain=False)

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import httpx
 
-from plato.api.events import read_event
-from plato.api.requests import to_run_request, validate_request
-from plato.api.run_info import PlatoInfo
+from plato.api.answers.run_info import PlatoInfo
+from plato.api.questions.requests import to_run_request, validate_request
+from plato.api.runs.events import read_event
 from plato.errors import PlatoError, UnavailableError
 from plato.runs import RunEvent, RunFailed, RunFinished, RunState
 

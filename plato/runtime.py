@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 from typing import Any, Self
 
-from plato.api.requests import to_run_request, validate_request
+from plato.api.questions.requests import to_run_request, validate_request
 from plato.assembly import new_engine, new_planner, new_scheduler
 from plato.context import ContextStore, MemoryContextStore
 from plato.engine import (

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Self
 
-from plato.api.events import describe_event
+from plato.api.runs.events import describe_event
 from plato.runs import Event
 
 DONE = b"data: [DONE]\n\n"

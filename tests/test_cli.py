@@ -17,8 +17,8 @@ import pytest
 from click.testing import Result
 from typer.testing import CliRunner
 
-from plato.api.keys import hash_key, read_keys
-from plato.api.run_info import PlatoInfo
+from plato.api.access.keys import hash_key, read_keys
+from plato.api.answers.run_info import PlatoInfo
 from plato.cli import app, read_plan
 from plato.errors import InvalidPlanError
 from plato.runs import (

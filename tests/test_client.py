@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from plato.api.run_info import PlatoInfo
+from plato.api.answers.run_info import PlatoInfo
 from plato.client import Client, HttpClient, Update
 from plato.errors import PlatoError, UnavailableError
 from plato.ports import free_port

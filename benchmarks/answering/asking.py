@@ -12,9 +12,9 @@ from typing import Any, Protocol
 import httpx
 
 from benchmarks.common.workload import FixedGraph, fresh_tenant
-from plato.api.events import read_event
-from plato.api.requests import parse_request, to_run_request
-from plato.api.run_info import PlatoInfo, Usage
+from plato.api.answers.run_info import PlatoInfo, Usage
+from plato.api.questions.requests import parse_request, to_run_request
+from plato.api.runs.events import read_event
 from plato.runs import Mode, Node, RunEvent, RunRequest, RunState
 from plato.runtime import Runtime
 from plato.settings import Settings

@@ -10,7 +10,7 @@ from contextlib import aclosing
 from typing import Any
 
 from benchmarks.ground_truth.tasks import Task
-from plato.api.run_info import PlatoInfo
+from plato.api.answers.run_info import PlatoInfo
 from plato.client import Client
 from plato.runs import Mode, NodeOutput
 

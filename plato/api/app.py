@@ -4,25 +4,25 @@ from __future__ import annotations
 
 from starlette.applications import Starlette
 
-from plato.api.answers import Answers
-from plato.api.chat import ChatRoutes
-from plato.api.completions import CompletionRoutes
-from plato.api.detached import DetachedRuns
+from plato.api.access.limits import Limits
+from plato.api.access.tenants import Tenants
+from plato.api.answers.answers import Answers
+from plato.api.chat.completions import CompletionRoutes
+from plato.api.chat.routes import ChatRoutes
 from plato.api.drain import Drain
 from plato.api.errors import ErrorReporter
 from plato.api.health import HealthRoutes
 from plato.api.info import InfoRoutes
-from plato.api.intake import Intake
-from plato.api.limits import Limits
 from plato.api.manners import middleware
 from plato.api.models import ModelRoutes
 from plato.api.openapi import OpenApiRoutes
-from plato.api.responses import ResponseRoutes
+from plato.api.questions.intake import Intake
+from plato.api.responses.routes import ResponseRoutes
 from plato.api.routing import Resource
-from plato.api.run_list import RunListRoutes
-from plato.api.runs import RunRoutes
+from plato.api.runs.detached import DetachedRuns
+from plato.api.runs.list import RunListRoutes
+from plato.api.runs.routes import RunRoutes
 from plato.api.service import RunService
-from plato.api.tenants import Tenants
 from plato.metrics import NO_METRICS, Recorder
 from plato.settings import Settings
 

@@ -6,10 +6,10 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from plato import __version__
-from plato.api.body import MAX_BODY_BYTES
+from plato.api.answers.run_info import Sampling
 from plato.api.models import model_names
 from plato.api.operation import operation
-from plato.api.run_info import Sampling
+from plato.api.questions.body import MAX_BODY_BYTES
 from plato.api.service import RunService
 from plato.api.wire import AnswerModel
 from plato.engine.grammar import MAX_SCHEMA_CHARS

@@ -14,12 +14,12 @@ from starlette.responses import JSONResponse
 from starlette.routing import BaseRoute
 
 from plato import __version__
-from plato.api.body import JSON
+from plato.api.answers.sse import MEDIA_TYPE
 from plato.api.errors import ErrorBody
 from plato.api.manners import REQUEST_ID
 from plato.api.operation import Operation, operation, operation_of
+from plato.api.questions.body import JSON
 from plato.api.routing import Resource
-from plato.api.sse import MEDIA_TYPE
 from plato.errors import AuthenticationError, PlatoError
 from plato.settings import Settings
 

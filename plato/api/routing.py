@@ -8,7 +8,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from plato.api.tenants import Tenants
+from plato.api.access.tenants import Tenants
 
 Handler = Callable[[Request], Awaitable[Response]]
 

@@ -8,7 +8,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from plato.api.run_info import PlatoInfo
+from plato.api.answers.run_info import PlatoInfo
 from plato.display.graph import GraphDrawing
 from plato.display.notes import notes
 from plato.display.numbers import listed

@@ -42,7 +42,7 @@ def chars_of(messages: Iterable[Message]) -> int:
 
 @dataclass(frozen=True, slots=True)
 class RunRequest:
-    """A question for a scheduler: validated and complete; made by `plato.api.requests`."""
+    """A question for a scheduler: validated and complete; see `plato.api.questions`."""
 
     run_id: str
     messages: tuple[Message, ...]

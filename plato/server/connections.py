@@ -24,7 +24,7 @@ def bounded_protocol(write_deadline_s: float) -> type[HTTPProtocol]:
     The headers of a request must be complete within `HEADERS_DEADLINE_S`, counted from the
     connection or from the first byte after the last response, and have at most `MAX_HEADER_BYTES`.
     A response must be read within `write_deadline_s` whenever so much of it waits that nothing more
-    is sent. Bodies are bounded by `plato.api.body`.
+    is sent. Bodies are bounded by `plato.api.questions.body`.
     """
 
     class BoundedProtocol(HTTPProtocol):

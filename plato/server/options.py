@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from ipaddress import ip_address
 from types import FrameType
 
-from plato.api.tenants import Tenants
+from plato.api.access.tenants import Tenants
 from plato.errors import PlatoError, SettingsError
 from plato.settings import Settings, read_settings
 

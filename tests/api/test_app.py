@@ -15,9 +15,9 @@ import pytest
 
 from plato import __version__
 from plato.api import app as app_module
-from plato.api import sse
+from plato.api.answers import sse
 from plato.api.app import new_app
-from plato.api.body import MAX_BODY_BYTES
+from plato.api.questions.body import MAX_BODY_BYTES
 from plato.api.service import RunService
 from plato.errors import InvalidRequestError, NodeFailedError, OverloadedError
 from plato.metrics.table import IGNORED_PARAMETERS, REQUEST_ERRORS_TOTAL

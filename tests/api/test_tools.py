@@ -11,8 +11,8 @@ import pytest
 from openai.types.responses.response_stream_event import ResponseStreamEvent
 from pydantic import TypeAdapter
 
-from plato.api.requests import parse_request
-from plato.api.tools import NO_ARGUMENTS
+from plato.api.questions.requests import parse_request
+from plato.api.questions.tools import NO_ARGUMENTS
 from plato.errors import InvalidRequestError
 from plato.scheduling.plan_phase import CALL
 from tests.api.asking import CHAT, QUESTION, chunks_of, server_sent

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from plato.api.run_info import PlatoInfo
+from plato.api.answers.run_info import PlatoInfo
 from plato.display import summary
 from plato.engine import SamplingParams
 from plato.runs import Mode, NodeReport, NodeState, PlanReport, RunReport

@@ -14,7 +14,7 @@ from deployments.local import APP_NAME, LocalApp  # isort: skip
 from openai import OpenAI
 from ray import serve
 
-from plato.api.tenants import hashed_tenant
+from plato.api.access.tenants import hashed_tenant
 from plato.context.redis import RedisContextStore
 from plato.ports import free_port
 from plato.settings import Settings

@@ -1,0 +1,73 @@
+"""Whose a request is: by its API key, or by a header that a trusted gateway sets."""
+
+from __future__ import annotations
+
+import hashlib
+
+from starlette.requests import Request
+
+from plato.api.access.keys import TENANT_NAME, KeyFile, Keys, hash_key, read_keys
+from plato.errors import AuthenticationError
+from plato.settings import Settings
+
+
+class Tenants:
+    """Tells the tenants of requests; prefixes and runs are shared only within a tenant.
+
+    Without keys and gateway, every key that a client makes up is a tenant of its own.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        """Raises `SettingsError` if the configured keys are not valid."""
+        self._header = settings.tenant_header
+        self._open = not settings.protected
+        secret = settings.api_keys
+        entries = [] if secret is None else secret.get_secret_value().split(",")
+        self._keys: Keys = read_keys(entries, plain=True)
+        self._file = KeyFile(settings.api_keys_file) if settings.api_keys_file else None
+
+    def of(self, request: Request) -> str:
+        """The tenant of a request. Raises `AuthenticationError`."""
+        if self._header is not None:
+            return _named(request.headers.get(self._header, ""), self._header)
+        key = _key(request)
+        if self._open:
+            return hashed_tenant(key)
+        if not key:
+            raise AuthenticationError(
+                "no API key was sent; send the header Authorization: Bearer KEY"
+            )
+        hashed = hash_key(key)
+        tenant = self._keys.get(hashed)
+        if tenant is None and self._file is not None:
+            tenant = self._file.keys().get(hashed)
+        if tenant is None:
+            raise AuthenticationError("the API key is not valid; ask the operator for another")
+        return tenant
+
+
+def tenant_of(request: Request) -> str:
+    """The tenant of a request that was admitted; see `plato.api.routing`."""
+    tenant: str = request.state.tenant
+    return tenant
+
+
+def hashed_tenant(key: str) -> str:
+    """The tenant of a key that nobody has checked; empty without a key."""
+    return hashlib.blake2b(key.encode(), digest_size=8).hexdigest() if key else ""
+
+
+def _key(request: Request) -> str:
+    header = request.headers.get("authorization", "").strip()
+    scheme, _, key = header.partition(" ")
+    # The names of schemes are case-insensitive (RFC 9110, section 11.1).
+    return key.strip() if scheme.lower() == "bearer" else header
+
+
+def _named(name: str, header: str) -> str:
+    if not TENANT_NAME.fullmatch(name):
+        raise AuthenticationError(
+            f"the header {header} does not name a tenant; requests come through the gateway, which "
+            "sets it"
+        )
+    return name

@@ -1,0 +1,1 @@
+"""What the endpoints for answers share: responses, streams, and what they say of a run."""

@@ -1,0 +1,55 @@
+"""The schema of requests to continue a text."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator, Field, model_validator
+from pydantic_core import PydanticCustomError
+
+from plato.api.questions.answer_fields import AnswerFields
+from plato.api.wire import TOKEN_COUNT, error_at, neutral
+from plato.runs import Mode
+
+
+def _only_text(prompt: Any) -> Any:
+    """The prompt as one text."""
+    if isinstance(prompt, list) and len(prompt) == 1:
+        (prompt,) = prompt
+    if isinstance(prompt, list):
+        raise PydanticCustomError(
+            "unsupported_value", "must be one text; send one request for each, and no token ids"
+        )
+    return prompt
+
+
+class CompletionRequest(AnswerFields):
+    """`POST /v1/completions`: the model continues `prompt`, sequentially."""
+
+    prompt: Annotated[str, BeforeValidator(_only_text, json_schema_input_type=str | list[str])] = (
+        Field(
+            description="The text to continue, without a chat template.",
+            examples=["The sea is salty because"],
+        )
+    )
+    max_tokens: int | None = Field(
+        default=None,
+        ge=1,
+        lt=TOKEN_COUNT,
+        description="Maximum number of tokens; default: the deployment's.",
+    )
+
+    # Accepted only with neutral values.
+    suffix: Annotated[str | None, neutral("", hint="leave it out")] = None
+    echo: Annotated[bool | None, neutral(False, hint="put the prompt in front yourself")] = None
+    logprobs: Annotated[int | None, neutral(hint="leave it out")] = None  # type: ignore[assignment]
+
+    @model_validator(mode="after")
+    def _sequential(self) -> CompletionRequest:
+        if not self.prompt.strip():
+            raise error_at("prompt", "must contain text")
+        if self.mode not in (Mode.AUTO, Mode.SEQUENTIAL) or self.options.plan is not None:
+            raise error_at(
+                "plato.mode", "must be 'sequential'; /v1/chat/completions plans its answers"
+            )
+        return self

@@ -1,0 +1,1 @@
+"""`/v1/runs`: runs as objects, their events, and lists."""
