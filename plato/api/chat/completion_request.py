@@ -40,6 +40,9 @@ class CompletionRequest(AnswerFields):
     )
 
     # Accepted only with neutral values.
+    tool_choice: Annotated[
+        str | None, neutral("none", "auto", hint="use /v1/chat/completions for calls of tools")
+    ] = None
     suffix: Annotated[str | None, neutral("", hint="leave it out")] = None
     echo: Annotated[bool | None, neutral(False, hint="put the prompt in front yourself")] = None
     logprobs: Annotated[int | None, neutral(hint="leave it out")] = None  # type: ignore[assignment]
