@@ -4,7 +4,7 @@ import os
 from typing import Literal
 
 import instructor
-from instructor.core import InstructorRetryException
+from instructor.core import InstructorError
 from openai import OpenAI
 from pydantic import BaseModel, Field
 
@@ -39,5 +39,5 @@ try:
         model=MODEL, messages=MESSAGES, response_model=Bicycle, max_retries=1, max_tokens=100
     )
     print(repr(bicycle))
-except InstructorRetryException as error:
+except InstructorError as error:
     print("the model did not obey:", error)

@@ -52,6 +52,14 @@ def _closed(schema: Any) -> Any:
             result[name] = [_closed(inner) for inner in value]
         elif name in _NAMED_SCHEMAS and isinstance(value, Mapping):
             result[name] = {key: _closed(inner) for key, inner in value.items()}
-    if "properties" in schema and "patternProperties" not in schema:
+    if _names_all(schema):
         result.setdefault("additionalProperties", False)
     return result
+
+
+def _names_all(schema: Mapping[str, Any]) -> bool:
+    """Whether it names properties, and nothing hints at others."""
+    named, required = schema.get("properties"), schema.get("required", [])
+    if not isinstance(named, Mapping) or "patternProperties" in schema:
+        return False
+    return isinstance(required, list) and set(map(str, required)) <= named.keys()

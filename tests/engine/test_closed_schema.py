@@ -37,7 +37,10 @@ def test_an_object_is_closed_wherever_it_is(inside: Any) -> None:
         {**NAMED, "additionalProperties": {"type": "integer"}},
         {**NAMED, "patternProperties": {"^x": {"type": "integer"}}},
         {"enum": [NAMED]},
-        {"properties": 5, "additionalProperties": False},
+        {**NAMED, "required": ["b"]},
+        {**NAMED, "required": 5},
+        {**NAMED, "required": [["a"]]},
+        {"properties": 5},
     ],
 )
 def test_what_a_schema_says_is_kept(schema: dict[str, Any]) -> None:

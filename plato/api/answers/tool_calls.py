@@ -1,4 +1,4 @@
-"""Tool calls in completions and chunks; `plato.api.questions.tools` says when there is one."""
+"""Tool calls in chat completions and responses; `questions.tools` says when there is one."""
 
 from __future__ import annotations
 

@@ -43,7 +43,7 @@ class CompletionFormat:
 
     @classmethod
     def of(cls, asked: RunRequest, model: str, **fields: Any) -> Self:
-        """For the run of `asked`, by the model of this name; `fields` are more of the class."""
+        """For the run of `asked`, by the model of this name; `fields` are others of the class."""
         created, metadata = int(asked.created_unix_s), dict(asked.metadata) or None
         return cls(asked.run_id, model, created=created, metadata=metadata, **fields)
 

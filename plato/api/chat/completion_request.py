@@ -43,7 +43,7 @@ class CompletionRequest(AnswerFields):
     suffix: Annotated[str | None, neutral("", hint="leave it out")] = None
     tool_choice: Annotated[
         str | dict[str, Any] | None,
-        neutral("none", "auto", hint="/v1/chat/completions can call tools"),
+        neutral("none", "auto", hint="use /v1/chat/completions for calls of tools"),
     ] = None
     echo: Annotated[bool | None, neutral(False, hint="put the prompt in front yourself")] = None
     logprobs: Annotated[int | None, neutral(hint="leave it out")] = None  # type: ignore[assignment]

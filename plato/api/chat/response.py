@@ -180,9 +180,8 @@ class ChatResponse(CompletionFormat):
         if self.function is None:
             return AnswerMessage(content=text, reasoning_content=plan)
         called = CalledFunction(name=self.function, arguments=text)
-        return AnswerMessage(
-            content=None, tool_calls=(ToolCall(id=call_id(self.run), function=called),)
-        )
+        call = ToolCall(id=call_id(self.run), function=called)
+        return AnswerMessage(content=None, tool_calls=(call,))
 
     def _finish(self, answer: Answer) -> ChatFinish:
         called = self.function is not None and answer.finish_reason == "stop"

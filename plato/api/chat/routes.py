@@ -64,10 +64,10 @@ class ChatRoutes:
             response = ChatResponse.of(
                 asked,
                 self._model,
+                function=asked.function,
                 include_usage=body.include_usage,
                 with_events=body.options.events,
                 with_plan=body.options.reasoning,
-                function=asked.function,
             )
             return await self._answers.respond(
                 request,

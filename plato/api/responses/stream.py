@@ -81,13 +81,11 @@ class ResponseStream:
         known = max(0, self._after + 1 - self._number)
         self._pieces.append(text)
         self._number += len(text) - 1
-        delta = text[known:]
-        if self._asked.function is None:
-            kind = "response.output_text.delta"
-            yield from self._event(kind, **self._place, delta=delta, logprobs=())
+        delta = {**self._place, "delta": text[known:]}
+        if self._asked.function is not None:
+            yield from self._event("response.function_call_arguments.delta", **delta)
         else:
-            kind = "response.function_call_arguments.delta"
-            yield from self._event(kind, **self._place, delta=delta)
+            yield from self._event("response.output_text.delta", **delta, logprobs=())
 
     def end(self, answer: Answer) -> Iterator[bytes]:
         """See `AnswerFormat`."""

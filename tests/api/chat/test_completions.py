@@ -88,6 +88,7 @@ async def test_an_answer_in_json_is_continued_under_a_grammar(http: httpx.AsyncC
         ({"prompt": [1, 2]}, "prompt"),
         ({"suffix": "end"}, "suffix"),
         ({"echo": True}, "echo"),
+        ({"tool_choice": "required"}, "tool_choice"),
         ({"logprobs": 0}, "logprobs"),
         ({"n": 2}, "n"),
         ({"best_of": 2}, "best_of"),
