@@ -31,8 +31,8 @@ class ResponseQuery(BaseModel):
     """The query of a response."""
 
     stream: bool = False
-    starting_after: int = Field(
-        default=FROM_START, ge=FROM_START, description="Sequence number: only later events."
+    starting_after: int | None = Field(
+        default=None, ge=0, lt=10**9, description="Sequence number: only later events."
     )
 
 
@@ -93,7 +93,8 @@ class ResponseRoutes:
         query = parse_query(ResponseQuery, request)
         if query.stream:
             async with self._detached.followed(request) as (state, slot):
-                return self._follow(state.request, slot, query.starting_after)
+                after = FROM_START if query.starting_after is None else query.starting_after
+                return self._follow(state.request, slot, after)
         return self._response(await self._detached.get(request))
 
     @operation(ResponseObject, errors=OF_A_RUN)
