@@ -49,7 +49,6 @@ class SchedulerService:
         async with asyncio.timeout(START_DEADLINE_S):
             # The router learns about the replicas on its first call.
             stats = await decoder.stats.remote()
-        self._losses = losses(stats.capabilities)
         self._heartbeat_s = settings.silence_s / HEARTBEATS
         self._cancel_deadline_s = settings.failover_s
         self._store = await open_replica_store(settings, tools.fingerprint, store)
@@ -63,7 +62,7 @@ class SchedulerService:
             store=self._store,
             name=name,
             recorder=recorder,
-            losses=self._losses,
+            losses=losses(stats.capabilities),
         )
         self._scheduler.start()
         self._sampling = start_sampling(
