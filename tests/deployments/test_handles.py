@@ -134,7 +134,7 @@ async def test_a_call_that_was_silent_is_cancelled_at_once_or_later() -> None:
 async def test_a_decoder_that_has_failed_or_is_silent_is_known(
     monkeypatch: pytest.MonkeyPatch, cause: Exception | None, health: str, reason: str
 ) -> None:
-    monkeypatch.setattr(handles, "STATE_DEADLINE_S", 0.05)
+    monkeypatch.setattr(handles, "STATUS_DEADLINE_S", 0.05)
 
     async def stats(*, replica: str) -> None:
         assert replica == "r1"
@@ -144,5 +144,5 @@ async def test_a_decoder_that_has_failed_or_is_silent_is_known(
 
     handle: Any = SimpleNamespace(stats=SimpleNamespace(remote=stats))
     handle.options = lambda **_: handle
-    state = await ServeDecoderPool(handle).state("r1")
-    assert (state.name, state.health, state.reason) == ("r1", health, reason)
+    status = await ServeDecoderPool(handle).status("r1")
+    assert (status.name, status.health, status.reason) == ("r1", health, reason)
