@@ -122,7 +122,9 @@ def metrics(rows: list[dict[str, Any]]) -> dict[str, float]:
     """The figures, by width."""
 
     def of(way: str, width: int, name: str) -> float:
-        return median(row[name] for row in rows if (row["way"], row["width"]) == (way, width))
+        return float(
+            median(row[name] for row in rows if (row["way"], row["width"]) == (way, width))
+        )
 
     figures: dict[str, float] = {}
     for width in WIDTHS:

@@ -22,6 +22,8 @@ SIZE = Size(context=2048, sequences=16)
 WARM_UP = Question(
     "warm-up", "", "What is a lighthouse?", (Node(1, "Its light", (), 8), Node(2, "Its use", (), 8))
 )
+KEY = "one"
+"""llama.cpp cannot separate the cached prompts of several keys."""
 OWN = {"ignore_eos": True, "temperature": 0.0}
 """Fields of requests to the engine's own endpoint, for answers of the same length as Plato's."""
 
@@ -58,9 +60,9 @@ async def _in_turn(
     rows = []
     async with AsyncExitStack() as stack:
         directly = await stack.enter_async_context(
-            http_asker(own.url, DEFAULT_MODEL, plato=False, api_key="none", extra=OWN)
+            http_asker(own.url, DEFAULT_MODEL, plato=False, api_key=KEY, extra=OWN)
         )
-        planned = await stack.enter_async_context(http_asker(plato.url, DEFAULT_MODEL))
+        planned = await stack.enter_async_context(http_asker(plato.url, DEFAULT_MODEL, api_key=KEY))
         for question in (WARM_UP, *(q for _ in range(repeats) for q in questions)):
             with plato.suspended():
                 theirs = await directly.ask(question, SEQUENTIAL)

@@ -70,7 +70,7 @@ PRIORITY = {"vllm", "sglang", "sglang-incremental"}
 IN_PROCESS, EMULATED = "vllm-in-process", "vllm-emulated"
 KINDS = ["torch", *SERVERS, EMULATED, *([] if REAL is None else [REAL_SERVER])]
 if os.environ.get("PLATO_TEST_VLLM"):
-    KINDS.append(pytest.param(IN_PROCESS, marks=pytest.mark.timeout(1200)))  # type: ignore[arg-type]
+    KINDS.append(pytest.param(IN_PROCESS, marks=pytest.mark.timeout(1200)))
 VLLM_FIXTURES = {
     IN_PROCESS: ("vllm_engine", "vllm_reference"),
     EMULATED: ("emulated_engine", "shared_engine"),

@@ -15,7 +15,7 @@ from tokenizers import Tokenizer as Backend
 from tokenizers import models, pre_tokenizers
 from transformers import AutoTokenizer
 
-from plato.engine.tokenizer_config import context_length
+from plato.engine.tokenizer_config import TokenizerConfig, context_length, end_tokens
 from plato.errors import ModelError
 from plato.prompting import Tokenizer
 
@@ -99,6 +99,17 @@ def test_without_a_name_the_models_configuration_says_what_ends_a_text(tmp_path:
     folder = folder_of(tmp_path)
     (folder / "generation_config.json").write_text('{"eos_token_id": [257, 256]}')
     assert Tokenizer.load(str(folder)).end_tokens == {257}
+
+
+@pytest.mark.parametrize(
+    ("configured", "ends"), [(None, {257}), (3, {3, 257}), ([3, 4], {3, 4, 257}), ([257], {257})]
+)
+def test_a_turn_ends_at_the_tokens_of_the_model_and_of_the_tokenizer(
+    tmp_path: Path, configured: object, ends: set[int]
+) -> None:
+    folder = folder_of(tmp_path, eos_token="</s>")
+    (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": configured}))
+    assert end_tokens(str(folder), TokenizerConfig.load(str(folder))) == ends
 
 
 def test_several_templates_without_a_default_are_refused(tmp_path: Path) -> None:

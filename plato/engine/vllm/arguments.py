@@ -68,7 +68,7 @@ def engine_arguments(config: VllmConfig, *, cpu: bool) -> dict[str, Any]:
             f"engine_options has {', '.join(sorted(taken))}, which Plato sets by itself; leave "
             "that out"
         )
-    return arguments | config.options
+    return {**arguments, **config.options}
 
 
 def sampling_arguments(request: GenerateRequest, end_tokens: frozenset[int]) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from plato.engine.checks import check_capabilities, check_request
 from plato.engine.errors import EngineBusyError, EngineClosedError, EngineError, RequestRefusedError
 from plato.engine.live import LiveSequences, owned_by
 from plato.engine.prompt import Prompt, Segment
-from plato.engine.protocol import Chunk, GenerateRequest, Load
+from plato.engine.protocol import Chunk, GenerateRequest, Grammar, Load
 from plato.engine.sampling.matcher import GrammarCompiler
 from plato.engine.tokenizer_config import end_tokens
 from plato.engine.vllm.blocks import BlockIndex
@@ -24,6 +24,7 @@ from plato.tasks import end_task, repeat
 logger = logging.getLogger(__name__)
 
 WATCH_INTERVAL_S = 0.1
+WARM_UP_S = 300.0
 END_S = 10.0
 MAX_SCORES = 128
 """Tokens whose log probabilities vLLM reports."""
@@ -92,6 +93,28 @@ class VllmCore:
             kv_evictable=min(capacity - used, max(0, self.index.tokens - used)),
             kv_capacity=capacity,
         )
+
+    async def warm_up(self) -> None:
+        """Decode a token under a grammar, with its score, before anybody waits for it.
+
+        What workers need for that is compiled and built at its first use, which takes seconds.
+        Raises `EngineError` if vLLM does not do it.
+        """
+        request = GenerateRequest(
+            "warm-up",
+            0,
+            Prompt((Segment((0,), public=True),)),
+            max_tokens=1,
+            grammar=Grammar("start: /[0-9]/"),
+            score=(0,),
+        )
+        try:
+            async with asyncio.timeout(WARM_UP_S):
+                steps = [step async for step in self._backend.generate(request, frozenset())]
+        except TimeoutError as error:
+            raise EngineError(f"vLLM has decoded no token in {WARM_UP_S:.0f} s") from error
+        if [len(step.scores) for step in steps] != [1]:
+            raise EngineError("vLLM does not report log probabilities; install vLLM 0.32")
 
     def check(self, request: GenerateRequest) -> None:
         """Raise `RequestRefusedError` or `OtherModelError` if a request can never be served."""

@@ -164,6 +164,11 @@ class VllmEngine:
         """Start vLLM, in the engine's loop, which has nothing else to do yet."""
         self._backend = start(self._config)
         self._core = VllmCore(self._backend, self._config, self._epoch)
+        try:
+            await self._core.warm_up()
+        except BaseException:
+            await self._core.close()
+            raise
 
     def _require_alive(self) -> None:
         if self._core.failure is not None:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class PlatoLogitsProcessor(LogitsProcessor):
-    """Chooses the tokens of all rows with an `RowRequest`."""
+    """Chooses the tokens of all rows with a packed `RowRequest`."""
 
     def __init__(self, vllm_config: Any, device: torch.device, is_pin_memory: bool) -> None:
         end_with_owner()

@@ -145,6 +145,22 @@ async def test_an_answer_that_breaks_off_is_an_error_of_its_sequence_alone(
         assert (await collect(engine, ask(some_tokens(5), max_tokens=3))).finish == "length"
 
 
+def test_vllm_that_reports_no_scores_is_refused_at_start(config: VllmConfig) -> None:
+    class Mute(EmulatedBackend):
+        ended = False
+
+        async def generate(self, *arguments: Any) -> AsyncGenerator[Step]:
+            async for step in super().generate(*arguments):
+                yield replace(step, scores=())
+
+        def shutdown(self) -> None:
+            Mute.ended = True
+
+    with pytest.raises(EngineError, match="not report log probabilities"):
+        VllmEngine(config, start=Mute)
+    assert Mute.ended
+
+
 def test_vllm_that_does_not_start_leaves_no_thread(config: VllmConfig) -> None:
     def start(_: VllmConfig) -> Any:
         raise EngineError("vLLM cannot serve it")
