@@ -15,6 +15,7 @@ from deployments.membership import known_replicas
 from deployments.raised import Raised, unwrap
 from plato.engine import (
     Chunk,
+    EngineStats,
     GenerateRequest,
     KVEventBatch,
     Replica,
@@ -160,7 +161,7 @@ class ServeDecoderPool:
         """Whether one replica decodes."""
         try:
             async with asyncio.timeout(STATUS_DEADLINE_S):
-                stats = await ask(lambda: self._handle.stats.remote(replica=replica))
+                stats: EngineStats = await ask(lambda: self._handle.stats.remote(replica=replica))
         except Exception as error:
             return replica_status(replica, error)
         return replica_status(replica, stats)
