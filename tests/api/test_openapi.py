@@ -70,7 +70,7 @@ def url(tiny_model_folder: str) -> Iterator[str]:
             started.put((url, asyncio.get_running_loop(), stop))
             await stop.wait()
 
-    thread = threading.Thread(target=asyncio.run, args=(serve(),), name="server")
+    thread = threading.Thread(target=asyncio.run, args=(serve(),), name="server", daemon=True)
     thread.start()
     url, loop, stop = started.get(timeout=60)
     yield url
