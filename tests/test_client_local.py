@@ -64,7 +64,7 @@ async def test_it_says_what_a_server_would(client: LocalClient, runtime: Runtime
     assert kinds[0] is NodePlanned
     assert kinds[-1] is NodeFinished
     last = updates[-1]
-    assert last.finish_reason == "length"
+    assert last.finish_reason == "stop"
     assert last.info is not None
     async with serving(runtime.service, runtime.settings) as url:
         told = await ask(HttpClient(url), plato={"plan": plan, "headings": True})

@@ -12,7 +12,7 @@ from plato.runs.graph import Node
 from plato.runs.report import NodeReport, PlanReport, RunReport
 from plato.runs.request import Mode, RunRequest
 
-_EVENT_ID = re.compile(r"[0-9]{1,18}-[0-9]{1,18}")
+EVENT_ID = "^[0-9]{1,18}-[0-9]{1,18}$"
 """Numbers that the store can compare."""
 
 
@@ -34,7 +34,7 @@ class EventId(NamedTuple):
     @classmethod
     def parse(cls, text: str) -> EventId:
         """Read an id. Raises `ValueError`."""
-        if not _EVENT_ID.fullmatch(text):
+        if not re.fullmatch(EVENT_ID, text):
             raise ValueError(f"{text[:50]!r} is not an event id; one looks like 1-42")
         term, number = text.split("-")
         return cls(int(term), int(number))

@@ -14,7 +14,7 @@ import httpx
 import pytest
 
 from plato import __version__
-from plato.api import health as health_module
+from plato.api import health
 from plato.api.answers import sse
 from plato.api.app import new_app
 from plato.api.questions.body import MAX_BODY_BYTES
@@ -123,7 +123,7 @@ async def test_a_scheduler_of_another_model_is_not_asked(
 async def test_a_service_that_does_not_answer_is_not_ready(
     runtime: Runtime, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(health_module, "READY_DEADLINE_S", 0.01)
+    monkeypatch.setattr(health, "READY_DEADLINE_S", 0.01)
     monkeypatch.setattr(runtime.service, "ready", lambda: asyncio.sleep(5))
     async with connect(runtime.service, runtime.settings) as http:
         refused = await http.get("/readyz")

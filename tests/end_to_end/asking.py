@@ -61,7 +61,7 @@ class Followed:
         event = plato.get("event")
         if event is None:
             self.info = plato or self.info
-        elif event["type"] == "node_started":
+        elif event["type"] == "node_queued":
             self.restarts += event["attempt"] > 0
         elif event["type"] == "node_output":
             number, tokens = event["number"], event["tokens"]

@@ -16,9 +16,9 @@ from plato.api.runs.stream import STREAMED, RunStream
 from plato.api.service import RunService
 from plato.errors import InvalidRequestError
 from plato.runs import BEFORE_ALL, EventId, RunState
+from plato.runs.events import EVENT_ID
 
 PATH = "/v1/runs"
-EVENT_ID = r"^[0-9]{1,18}-[0-9]{1,18}$"
 
 
 class EventsHeaders(BaseModel):
