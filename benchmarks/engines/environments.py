@@ -32,8 +32,8 @@ def make_environment(name: str, folder: Path = FOLDER) -> Path:
         environment.parent.mkdir(exist_ok=True)
         _run([sys.executable, "-m", "venv", environment])
         file = REQUIREMENTS / f"{name}.txt"
-        pip = [environment / "bin" / "python", "-m", "pip", "install", "--quiet"]
-        pip.append("--disable-pip-version-check")
+        python = environment / "bin" / "python"
+        pip = (python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check")
         if "\ntorch==" in required:
             # What it needs depends on its build, which depends on the index.
             _run([*pip, "-c", file, "torch"])
