@@ -27,9 +27,9 @@ from benchmarks.engine.harness import (
     timed_step,
 )
 from plato.engine import Grammar
+from plato.engine.sampling import matcher, sampler
 from plato.engine.text import TextStream
-from plato.engine.torch import grammar as grammars
-from plato.engine.torch import layers, linear, sampling
+from plato.engine.torch import layers, linear
 from plato.engine.torch.core import EngineCore
 from plato.engine.torch.kernels import NativeKernels, new_kernels
 from plato.engine.torch.model import LanguageModel
@@ -103,7 +103,7 @@ def clocked_step(model: LanguageModel) -> Iterator[Clocks]:
         wrap(EngineCore, "step", "bookkeeping")
         wrap(LanguageModel, "forward", "step set-up")
         wrap(TextStream, "push", "text")
-        wrap(sampling, "choose", "sampling")
+        wrap(sampler, "choose", "sampling")
         wrap(model, "_logits", "head")
         if isinstance(model, PackedModel):
             wrap(model, "_hidden", "embedding, positions")
@@ -135,8 +135,8 @@ def _wrap_modules(model: TransformersModel, wrap: Wrap) -> None:
 def clocked_grammar() -> Iterator[Clocks]:
     """Wrap what the engine asks of a grammar."""
     with _clocked() as (clocks, wrap):
-        for kind in vars(grammars).values():
-            if inspect.isclass(kind) and kind.__module__ == grammars.__name__:
+        for kind in vars(matcher).values():
+            if inspect.isclass(kind) and kind.__module__ == matcher.__name__:
                 for name in _public_methods(kind):
                     wrap(kind, name, "grammar")
         yield clocks

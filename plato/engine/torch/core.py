@@ -21,7 +21,7 @@ from plato.engine.output import Output
 from plato.engine.prompt import Prompt, Segment
 from plato.engine.protocol import Chunk, FinishReason, GenerateRequest, KVPiece, Load
 from plato.engine.sampling.matcher import GrammarCompiler, Matcher
-from plato.engine.sampling.sampler import Choice, choose
+from plato.engine.sampling import sampler
 from plato.engine.torch.config import TorchEngineConfig
 from plato.engine.torch.protocol import Model
 from plato.engine.torch.scheduler import Scheduler
@@ -241,7 +241,7 @@ class EngineCore:
         sequences = [item.sequence for item in work if item.samples]
         self.step_sequences += len(sequences)
         if sequences:
-            choices = choose(logits, [sequence.draw() for sequence in sequences])
+            choices = sampler.choose(logits, [sequence.draw() for sequence in sequences])
             for sequence, choice in zip(sequences, choices, strict=True):
                 self._take(sequence, choice)
         self.stepped_at = self._clock()
@@ -277,7 +277,7 @@ class EngineCore:
             kv_capacity=self.pool.capacity,
         )
 
-    def _take(self, sequence: Sequence, choice: Choice) -> None:
+    def _take(self, sequence: Sequence, choice: sampler.Choice) -> None:
         """Append the sampled token and report it."""
         first = sequence.output.steps == 0
         try:
