@@ -20,8 +20,8 @@ from plato.engine.leases import Leases
 from plato.engine.output import Output
 from plato.engine.prompt import Prompt, Segment
 from plato.engine.protocol import Chunk, FinishReason, GenerateRequest, KVPiece, Load
-from plato.engine.sampling.matcher import GrammarCompiler, Matcher
 from plato.engine.sampling import sampler
+from plato.engine.sampling.matcher import GrammarCompiler, Matcher
 from plato.engine.torch.config import TorchEngineConfig
 from plato.engine.torch.protocol import Model
 from plato.engine.torch.scheduler import Scheduler
