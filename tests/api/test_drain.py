@@ -83,7 +83,7 @@ async def test_answers_that_take_too_long_end_in_an_error(
     answer = await asking
     assert STOPPED in answer.text
     if stream:
-        assert server_sent(answer)[-1]["data"].startswith('{"error": ')
+        assert server_sent(answer)[-1]["data"].startswith('{"error":')
     else:
         assert answer.status_code == httpx.codes.SERVICE_UNAVAILABLE
     # Nobody gets the rest of it.

@@ -78,7 +78,7 @@ async def test_a_head_says_whether_there_is_something(http: httpx.AsyncClient) -
 async def test_an_unknown_path_is_told_what_there_is(http: httpx.AsyncClient) -> None:
     error = (await http.post("/v1/embeddings", json={})).json()["error"]
     assert error["code"] == "not_found"
-    assert f"this server has /healthz, /readyz, {CHAT}, " in error["message"]
+    assert f"this server has /healthz, /openapi.json, /readyz, {CHAT}, " in error["message"]
 
 
 async def test_pages_of_other_origins_may_not_ask(http: httpx.AsyncClient) -> None:
