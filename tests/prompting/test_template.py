@@ -140,7 +140,7 @@ def test_a_turn_is_never_opened_with_thinking(
     with_template: MakeTokenizer, ending: str, thinks: bool
 ) -> None:
     opening = "{%- if add_generation_prompt -%}{{- '<|im_start|>assistant\\n' -}}"
-    markup = ending if ending.startswith("{") else f"{{{{- '{ending}' -}}}}"
+    markup = ending if "{%" in ending else f"{{{{- '{ending}' -}}}}"
     family = f"{families.BARE}{opening}{markup}{{%- endif -%}}"
     tokenizer = with_template(family, ("<think>", "</think>"))
     template = ChatTemplate(tokenizer)
