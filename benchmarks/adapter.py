@@ -34,7 +34,7 @@ OPTIONS = TuneOptions(
     batch=16,
     learning_rate=1.5e-3,
     kl_weight=4.0,
-    reference_answers=512,
+    reference_answers=640,
     held_out=0.06,
     evaluations=2,
 )

@@ -4,7 +4,8 @@ JSON lines with `question`, `kind` and, unless the kind is one that is not split
 `dependencies` (numbers of earlier parts), `length` (`Length`) and `text`, or `context`: a text that
 is not learned but seen by other parts. What is missing is not learned: a part without a `text`; the
 decision to split without a `kind`; and titles, which are learned from examples with any text or
-context, because only those were written for a model to imitate.
+context, because only those were written for a model to imitate. A `question` alone is one whose
+answers are to stay as they are; so are those of all others, as far as they are drawn.
 """
 
 from __future__ import annotations
@@ -66,6 +67,11 @@ class Example:
     contexts: frozenset[int] = frozenset()
     """Numbers of the parts whose texts are not learned."""
 
+    @property
+    def is_ordinary(self) -> bool:
+        """Whether it teaches nothing but what is to stay as it is."""
+        return self.kind is None and not self.plan
+
 
 class _Fields(BaseModel):
     model_config = ConfigDict(extra="forbid")
@@ -92,8 +98,6 @@ class _Line(_Fields):
 
     @model_validator(mode="after")
     def _is_consistent(self) -> _Line:
-        if self.kind is None and not self.parts:
-            raise ValueError("without `kind` there must be `parts`")
         if self.kind is not None and self.kind.has_parts != bool(self.parts):
             must = "must have parts" if self.kind.has_parts else "must not have parts"
             raise ValueError(f"an answer of kind {self.kind} {must}")

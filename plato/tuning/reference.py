@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Mapping, Sequence
+import random
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,25 @@ import torch
 
 from plato.models.progress import Progress
 from plato.tuning.checkpoint import write_whole
-from plato.tuning.samples import Sample, Skill
+from plato.tuning.examples import Example
+from plato.tuning.samples import Sample, SampleBuilder, Skill
+
+
+def draw_prompts(
+    builder: SampleBuilder, examples: Iterable[Example], count: int, seed: int
+) -> list[tuple[int, ...]]:
+    """Up to `count` prompts, as tokens, that the model shall continue as before.
+
+    Those of examples that teach nothing else come first: their forms are more various.
+    """
+    prompts: dict[bool, set[tuple[int, ...]]] = {True: set(), False: set()}
+    for example in examples:
+        prompts[example.is_ordinary].update(builder.ordinary(example))
+    draw = random.Random(seed)
+    found: list[tuple[int, ...]] = []
+    for some in (prompts[True], prompts[False] - prompts[True]):
+        found += draw.sample(sorted(some), min(count - len(found), len(some)))
+    return found
 
 
 def write_answers(

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import random
 import shutil
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -30,7 +29,7 @@ from plato.tuning.calibrator import Calibrator
 from plato.tuning.checkpoint import Checkpoint
 from plato.tuning.examples import Example
 from plato.tuning.options import TuneOptions
-from plato.tuning.reference import write_answers
+from plato.tuning.reference import draw_prompts, write_answers
 from plato.tuning.samples import Sample, SampleBuilder
 from plato.tuning.trainer import HeldOut, Trainer
 from plato.tuning.tuned_model import as_stored, load_untuned, set_weights, with_adapter
@@ -152,8 +151,9 @@ class _Tuner:
         """Write the reference answers, train, calibrate, report."""
         options = self._options
         count = options.reference_answers if options.kl_weight else 0
-        asked = self._ordinary(self._training, count)
-        answers = self._reference_answers([*asked, *self._ordinary(self._held_out, -(-count // 8))])
+        asked = draw_prompts(self._builder, self._training, count, options.seed)
+        tested = draw_prompts(self._builder, self._held_out, -(-count // 8), options.seed)
+        answers = self._reference_answers([*asked, *tested])
         self._model = with_adapter(self._model, options, self._initial)
         held_out = HeldOut(self._tests, answers[len(asked) :])
         trainer = Trainer(self._model, options, held_out, self._checkpoint, self._progress)
@@ -162,11 +162,6 @@ class _Tuner:
         # Calibration and report are of what is stored.
         set_weights(self._model, as_stored(trainer.best_weights, options.kept))
         return self._finish(trainer)
-
-    def _ordinary(self, examples: Sequence[Example], count: int) -> list[tuple[int, ...]]:
-        """Up to `count` prompts that the model shall continue as before."""
-        prompts = sorted({p for example in examples for p in self._builder.ordinary(example)})
-        return random.Random(self._options.seed).sample(prompts, min(count, len(prompts)))
 
     def _reference_answers(self, prompts: Sequence[tuple[int, ...]]) -> list[Sample]:
         return write_answers(

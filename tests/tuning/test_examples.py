@@ -16,6 +16,7 @@ from plato.tuning.examples import Example, Kind, read_examples
 
 EXAMPLES = read_examples()
 SPLIT = [example for example in EXAMPLES if example.plan]
+ORDINARY = [example for example in EXAMPLES if example.is_ordinary]
 WRITTEN = [example for example in SPLIT if example.texts]
 TEXTS = [text for example in WRITTEN for text in example.texts if text]
 SENTENCES = {Length.SHORT: (1, 2), Length.MEDIUM: (2, 5), Length.LONG: (4, 9)}
@@ -40,7 +41,8 @@ def shape(example: Example) -> str:
 
 def test_there_are_enough_of_every_kind() -> None:
     assert len(EXAMPLES) >= 1500
-    assert len(EXAMPLES) - len(SPLIT) >= 300
+    assert len(EXAMPLES) - len(SPLIT) - len(ORDINARY) >= 300
+    assert len(ORDINARY) >= 440
     assert len(WRITTEN) >= 650
     assert len(TEXTS) >= 2200
     kinds = Counter(example.kind for example in EXAMPLES)
@@ -105,11 +107,13 @@ GOOD = {
 def test_a_file_of_ones_own_is_read(tmp_path: Path) -> None:
     file = tmp_path / "own.jsonl"
     fact_line = json.dumps({"question": "Who\u2028or what?", "kind": "fact"}, ensure_ascii=False)
-    file.write_text(f"{json.dumps(GOOD)}\n{fact_line}\n", "utf-8")
-    bread, fact = read_examples(file)
+    file.write_text(f'{json.dumps(GOOD)}\n{fact_line}\n{{"question": "Hello!"}}\n', "utf-8")
+    bread, fact, hello = read_examples(file)
     assert [node.dependencies for node in bread.plan] == [(), (1,)]
     assert bread.texts == ("Mix it.", "Heat it.")
     assert (fact.kind, fact.plan, fact.texts) == (Kind.FACT, (), ())
+    assert (hello.kind, hello.plan, hello.texts) == (None, (), ())
+    assert [example.is_ordinary for example in (bread, fact, hello)] == [False, False, True]
 
 
 @pytest.mark.parametrize(
@@ -118,7 +122,6 @@ def test_a_file_of_ones_own_is_read(tmp_path: Path) -> None:
         ({"kind": "poem"}, "kind: Input should be 'explain'"),
         ({"kind": "fact"}, "must not have parts"),
         ({"parts": []}, "must have parts"),
-        ({"kind": None, "parts": []}, "without `kind` there must be `parts`"),
         ({"question": ""}, "question: String should have at least 1 character"),
         ({"parts": [{"dependencies": []}]}, "parts.0.title: Field required"),
         ({"parts": [{"title": "A", "needs": [1]}]}, "parts.0.needs: Extra inputs"),
