@@ -163,6 +163,7 @@ class RunCancelledError(PlatoError):
     """The run was cancelled."""
 
     status = 499  # What proxies log when a client closes its request.
+    type = "cancelled"
     code = "cancelled"
 
 

@@ -42,7 +42,11 @@ def test_keep_the_code_of_their_class_without_another(kind: type[PlatoError]) ->
 
 @pytest.mark.parametrize("kind", ALL)
 def test_have_a_status_that_fits_their_type(kind: type[PlatoError]) -> None:
-    expected = {"invalid_request_error": range(400, 429), "rate_limit_error": range(429, 430)}
+    expected = {
+        "invalid_request_error": range(400, 429),
+        "rate_limit_error": range(429, 430),
+        "cancelled": range(499, 500),
+    }
     assert kind.status in expected.get(kind.type, range(500, 600))
 
 

@@ -103,8 +103,8 @@ def test_a_server_can_be_suspended_and_all_its_processes_end(tmp_path: Path) -> 
     with launched([sys.executable, "-c", program], url, ready="/", log=log) as server:
         child = int(log.read_text().split()[0])
         with server.suspended():
-            assert _state(child) == "T"
-        assert _state(child) == "S"
+            wait_until(lambda: _state(child) == "T", 5, "the child is suspended")
+        wait_until(lambda: _state(child) == "S", 5, "the child goes on")
     wait_until(lambda: _state(child) in ("Z", "gone"), 5, "the child has ended")
 
 
