@@ -12,6 +12,7 @@ import pytest
 from plato.errors import InvalidRequestError
 from plato.planning.titles import refusal
 from plato.runs import Length
+from plato.settings import Settings
 from plato.tuning.examples import Example, Kind, read_examples
 
 EXAMPLES = read_examples()
@@ -59,10 +60,11 @@ def test_graphs_are_of_all_shapes() -> None:
 
 
 def test_titles_are_such_that_a_planner_takes_them() -> None:
+    longest = Settings.model_fields["max_title_words"].default
     for example in SPLIT:
         titles = [node.title for node in example.plan]
         for place, title in enumerate(titles):
-            assert refusal(title, titles[:place], 8) is None, (example.question, title)
+            assert refusal(title, titles[:place], longest) is None, (example.question, title)
 
 
 MEASURED = Path("benchmarks/data/dependent_questions.jsonl")
