@@ -20,9 +20,10 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.answering.asking import PLATO, SEQUENTIAL, WARM_UP, Answered, Question, RuntimeAsker
+from benchmarks.answering.asking import PLATO, SEQUENTIAL, Answered, RuntimeAsker
 from benchmarks.answering.calibration import calibrate, fastest
 from benchmarks.answering.ideal import ideal_of, reuse_of
+from benchmarks.answering.questions import WARM_UP, Question
 from benchmarks.answering.variants import FlatPriority, WholePlan
 from benchmarks.common.report import Report, arguments
 from benchmarks.common.statistics import bootstrap

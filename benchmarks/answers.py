@@ -33,10 +33,8 @@ from benchmarks.answering.asking import (
     PLATO,
     SEQUENTIAL,
     SKELETON,
-    WARM_UP,
     Answered,
     Asker,
-    Question,
     RuntimeAsker,
     Way,
     http_asker,
@@ -45,7 +43,7 @@ from benchmarks.answering.bound import Bound
 from benchmarks.answering.calibration import calibrate, fastest
 from benchmarks.answering.comparing import CONCURRENCY, metrics
 from benchmarks.answering.ideal import ideal_of, reuse_of
-from benchmarks.answering.questions import read_questions
+from benchmarks.answering.questions import WARM_UP, Question, read_questions
 from benchmarks.common.report import Report, arguments
 from benchmarks.common.serving import serving
 from benchmarks.common.workload import SHARED_DATA, fixed_graphs

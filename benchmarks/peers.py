@@ -31,14 +31,13 @@ from rich.table import Table
 from benchmarks.answering.asking import (
     PLATO,
     SEQUENTIAL,
-    WARM_UP,
     Answered,
     HttpAsker,
-    Question,
     ServedModel,
     Way,
     http_asker,
 )
+from benchmarks.answering.questions import WARM_UP, Question
 from benchmarks.common.report import Report, arguments
 from benchmarks.common.workload import fixed_graphs
 from plato.models import resolve_model

@@ -18,7 +18,8 @@ from typing import Any
 
 import psutil
 
-from benchmarks.answering.asking import AUTO, WARM_UP, http_asker
+from benchmarks.answering.asking import AUTO, http_asker
+from benchmarks.answering.questions import WARM_UP
 from benchmarks.common.report import Report, arguments
 from benchmarks.common.serving import Serving, serving
 from plato.settings import Settings

@@ -19,15 +19,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.answering.asking import (
-    AUTO,
-    PLATO,
-    SEQUENTIAL,
-    WARM_UP,
-    Question,
-    RuntimeAsker,
-    Way,
-)
+from benchmarks.answering.asking import AUTO, PLATO, SEQUENTIAL, RuntimeAsker, Way
+from benchmarks.answering.questions import WARM_UP, Question
 from benchmarks.common.report import Report, arguments
 from benchmarks.common.statistics import bootstrap
 from benchmarks.common.workload import fixed_graphs

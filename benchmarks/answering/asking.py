@@ -11,38 +11,16 @@ from typing import Any, Protocol
 
 import httpx
 
-from benchmarks.common.workload import FixedGraph, fresh_tenant
+from benchmarks.answering.questions import Question
+from benchmarks.common.workload import fresh_tenant
 from plato.api.answers.run_info import PlatoInfo, Usage
 from plato.api.questions.requests import parse_request, to_run_request
 from plato.api.runs.events import read_event
-from plato.runs import Mode, Node, RunEvent, RunRequest, RunState
+from plato.runs import Mode, RunEvent, RunRequest, RunState
 from plato.runtime import Runtime
 from plato.settings import Settings
 
 TIMEOUT_S = 900.0
-
-
-@dataclass(frozen=True, slots=True)
-class Question:
-    """What is asked; with parts, their lengths are exact, so that every way does equal work."""
-
-    name: str
-    kind: str
-    text: str
-    parts: tuple[Node, ...] = ()
-
-    @classmethod
-    def of(cls, graph: FixedGraph, scale: float = 1.0) -> Question:
-        """A question of the fixed workload, its lengths times `scale`."""
-        return cls(graph.name, graph.kind, graph.question, graph.scaled(scale))
-
-    @property
-    def tokens(self) -> int:
-        """Tokens of the answer, where lengths are exact."""
-        return sum(part.max_tokens or 0 for part in self.parts)
-
-
-WARM_UP = Question("warm-up", "", "What is a lighthouse?")
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,12 +3,37 @@
 from __future__ import annotations
 
 import csv
+from dataclasses import dataclass
 from pathlib import Path
 
 from pydantic import AliasChoices, BaseModel, Field, model_validator
 
-from benchmarks.answering.asking import Question
 from benchmarks.common.rows import InputError, read_rows, read_text
+from benchmarks.common.workload import FixedGraph
+from plato.runs import Node
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What is asked; with parts, their lengths are exact, so that every way does equal work."""
+
+    name: str
+    kind: str
+    text: str
+    parts: tuple[Node, ...] = ()
+
+    @classmethod
+    def of(cls, graph: FixedGraph, scale: float = 1.0) -> Question:
+        """A question of the fixed workload, its lengths times `scale`."""
+        return cls(graph.name, graph.kind, graph.question, graph.scaled(scale))
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of the answer, where lengths are exact."""
+        return sum(part.max_tokens or 0 for part in self.parts)
+
+
+WARM_UP = Question("warm-up", "", "What is a lighthouse?")
 
 
 class _Line(BaseModel):

@@ -27,7 +27,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.answering.asking import Question
+from benchmarks.answering.questions import Question
 from benchmarks.common.report import Report, arguments
 from benchmarks.common.workload import fixed_graphs
 from benchmarks.engines.conformance import check_conformance

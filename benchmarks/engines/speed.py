@@ -10,7 +10,8 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from benchmarks.answering.asking import PLATO, SEQUENTIAL, Answered, Question, http_asker
+from benchmarks.answering.asking import PLATO, SEQUENTIAL, Answered, http_asker
+from benchmarks.answering.questions import Question
 from benchmarks.common.serving import Serving, serving
 from benchmarks.common.statistics import bootstrap
 from benchmarks.engines.environments import make_environment

@@ -29,8 +29,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from benchmarks.answering.asking import WARM_UP, Question
-from benchmarks.answering.questions import label_of, read_labels, read_questions
+from benchmarks.answering.questions import WARM_UP, Question, label_of, read_labels, read_questions
 from benchmarks.common.report import Report, arguments
 from benchmarks.common.rows import InputError
 from benchmarks.common.workload import SHARED_DATA

@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from contextlib import aclosing
 from typing import TypeVar
 
-from benchmarks.answering.asking import Question
+from benchmarks.answering.questions import Question
 from benchmarks.common.workload import fresh_tenant
 from benchmarks.planning.decisions import Decision
 from benchmarks.planning.labelled import LabelledPlan

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, model_validator
 
-from benchmarks.answering.asking import Question
+from benchmarks.answering.questions import Question
 from benchmarks.common.rows import InputError, read_rows
 from plato.errors import InvalidPlanError
 from plato.runs import Node, PlanGraph

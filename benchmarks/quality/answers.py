@@ -9,7 +9,8 @@ from typing import Any
 
 import httpx
 
-from benchmarks.answering.asking import WARM_UP, Answered, Asker, Question, Way
+from benchmarks.answering.asking import Answered, Asker, Way
+from benchmarks.answering.questions import WARM_UP, Question
 from benchmarks.common.rows import InputError
 from plato.errors import PlatoError
 from plato.runs import Mode, NodeOutput

@@ -23,6 +23,8 @@ class TuneOptions:
     learned."""
     reference_answers: int = 256
     """Number of those answers."""
+    references_per_step: int = 2
+    """Of those answers, so many are compared in every step."""
     reference_tokens: int = 192
     """Maximum length of each, in tokens. With less, few of them end, and answers become shorter."""
     kept: float = 0.75

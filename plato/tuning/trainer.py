@@ -28,8 +28,6 @@ logger = logging.getLogger(__name__)
 CHECKPOINT_S = 60.0
 WARM_UP = 0.05
 """Fraction of the steps."""
-SAMPLES_PER_ANSWER = 5
-"""In every step one reference answer for so many samples."""
 MAX_GRADIENT_NORM = 1.0
 
 
@@ -148,10 +146,11 @@ class Trainer:
             batch = Batch.of(some, self._model.device)
             _backward(batch.losses(batch.logits(self._model)).sum() / len(samples))
         if references:
-            count = min(len(references), max(1, len(samples) // SAMPLES_PER_ANSWER))
+            count = min(len(references), self._options.references_per_step)
             draw = random.Random(f"{self._options.seed}-{self.state.step}")
-            answers = draw.sample(references, count)
-            _backward(self._options.kl_weight * self._divergence(answers))
+            for answers in passes(by_length(draw.sample(references, count))):
+                weight = self._options.kl_weight * len(answers) / count
+                _backward(weight * self._divergence(answers))
         norm = torch.nn.utils.clip_grad_norm_(self._model.parameters(), MAX_GRADIENT_NORM)
         if not norm.isfinite():
             self._checkpoint.remove()

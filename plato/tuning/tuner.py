@@ -171,7 +171,7 @@ class _Tuner:
             self._work / ANSWERS,
             {"model": self._model_id, "seed": self._options.seed},
             max_tokens=self._options.reference_tokens,
-            batch=self._options.batch * (16 if self._device.type == "cuda" else 2),
+            batch=512 if self._device.type == "cuda" else 32,
             progress=self._progress,
         )
 

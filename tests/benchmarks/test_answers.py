@@ -11,9 +11,10 @@ import pytest_asyncio
 
 from benchmarks.ablations import measure as measure_ablations
 from benchmarks.ablations import metrics as ablation_metrics
-from benchmarks.answering.asking import GIVEN, PLATO, SEQUENTIAL, Question, RuntimeAsker
+from benchmarks.answering.asking import GIVEN, PLATO, SEQUENTIAL, RuntimeAsker
 from benchmarks.answering.comparing import VIAS, metrics, throughput
 from benchmarks.answering.ideal import ideal_of, plan_work, reuse_of
+from benchmarks.answering.questions import Question
 from benchmarks.common.workload import fixed_graphs
 from benchmarks.publish import report
 from plato.runs import Node
