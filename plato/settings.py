@@ -382,8 +382,8 @@ class Settings(SamplingFields, BaseSettings):
         default=None,
         ge=1,
         description="Maximum number of runs of one API key in flight and waiting per scheduler, "
-        "and of answers that it gets from upstream servers themselves per ingress; more are "
-        "refused with 429.",
+        "and, times `schedulers`, of its questions in progress per ingress; more are refused with "
+        "429.",
     )
     tenant_tokens_per_minute: int | None = Field(
         default=None,

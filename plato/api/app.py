@@ -47,9 +47,7 @@ def new_app(
     intake = Intake(service, settings, recorder, limits, drain)
     answers = Answers(service, settings, errors, recorder, drain)
     upstreams = upstreams or Upstreams(())
-    passing = PassThrough(
-        upstreams, settings, errors, recorder, limits, drain, thinks=service.thinks
-    )
+    passing = PassThrough(upstreams, settings, errors, recorder, drain, thinks=service.thinks)
     detached = DetachedRuns(service, settings, errors, limits, drain)
     name = settings.model_name
     chat = ChatRoutes(service, name, intake, answers, passing, detached)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager
 
 from plato.errors import RateLimitError, UnavailableError
 from plato.settings import Settings
@@ -60,15 +60,17 @@ class Limits:
             by_tenant,
             f"{by_tenant} requests of this API key are in progress; wait for one of them to end",
         )
-        by_tenant, by_run = settings.max_tenant_followers, settings.max_run_followers
-        poll = "close one of them, or poll GET /v1/runs/{id}"
-        answers = settings.max_tenant_runs or settings.max_tenant_requests
-        self._passed = Slots(
+        answers = by_tenant
+        if settings.max_tenant_runs is not None:
+            answers = min(answers, settings.max_tenant_runs * settings.schedulers)
+        self._questions = Slots(
             most,
             answers,
             f"{answers} answers of this API key are in progress, as many as it may have; wait for "
             "one of them to end",
         )
+        by_tenant, by_run = settings.max_tenant_followers, settings.max_run_followers
+        poll = "close one of them, or poll GET /v1/runs/{id}"
         self._followers = Slots(
             most, by_tenant, f"{by_tenant} event streams of this API key are open; {poll}"
         )
@@ -82,12 +84,16 @@ class Limits:
             held.enter_context(self._requests.take(tenant))
             return held.pop_all()
 
-    def passed(self, tenant: str) -> AbstractContextManager[None]:
-        """Take the slot of an answer that an upstream gives, in addition to its request's.
+    def question(self, tenant: str) -> ExitStack:
+        """Take the slot of a request that asks for an answer, until the result is closed.
 
-        Of these a tenant has as many as it may have runs.
+        Of these a tenant has as many as it may have runs: schedulers refuse more, but only after a
+        request was parsed and its prompt built.
         """
-        return self._passed.take(tenant)
+        with ExitStack() as held:
+            held.enter_context(self._requests.take(tenant))
+            held.enter_context(self._questions.take(tenant))
+            return held.pop_all()
 
     def follower(self, tenant: str, run_id: str) -> ExitStack:
         """Take the slot of a run's event stream, until the result is closed."""

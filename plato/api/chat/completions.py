@@ -20,7 +20,6 @@ from plato.api.errors import ErrorBody
 from plato.api.operation import ANSWERING, operation
 from plato.api.passthrough import PassThrough
 from plato.api.passthrough.decision import COMPLETIONS
-from plato.api.passthrough.outgoing import Passed
 from plato.api.questions.intake import Intake
 from plato.api.questions.messages import ChatMessage
 from plato.api.questions.requests import parse_body, validated
@@ -116,12 +115,9 @@ class CompletionRoutes:
         """Continue a text, streamed or not."""
         async with self._intake.receive(request) as received:
             parse = partial(parse_body, CompletionRequest, received.body, self._context_length)
-            body = self._passing.read(request, received, COMPLETIONS, parse)
-            if isinstance(body, Passed):
-                passed = await self._passing.respond_if_able(request, received, body)
-                if passed is not None:
-                    return passed
-                body = parse()
+            body = await self._passing.respond_or_parse(request, received, COMPLETIONS, parse)
+            if isinstance(body, Response):
+                return body
             asked = self._intake.new_run(request, received, _as_chat(body), raw=True)
             response = CompletionResponse.of(asked, self._model, include_usage=body.include_usage)
             return await self._answers.respond(

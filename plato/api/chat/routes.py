@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -12,7 +14,6 @@ from plato.api.errors import ErrorBody
 from plato.api.operation import ANSWERING, FAILED, OF_A_RUN, operation
 from plato.api.passthrough import PassThrough
 from plato.api.passthrough.decision import CHAT
-from plato.api.passthrough.outgoing import Passed
 from plato.api.questions.intake import Intake
 from plato.api.questions.requests import parse_request
 from plato.api.questions.schemas import ChatCompletionRequest
@@ -52,14 +53,11 @@ class ChatRoutes:
     async def create(self, request: Request) -> Response:
         """Answer a question, streamed or not."""
         async with self._intake.receive(request) as received:
-            body = self._passing.read(
-                request,
-                received,
-                CHAT,
-                lambda: parse_request(received.body, context_length=self._service.context_length),
-            )
-            if isinstance(body, Passed):
-                return await self._passing.respond(request, received, body)
+            context_length = self._service.context_length
+            parse = partial(parse_request, received.body, context_length=context_length)
+            body = await self._passing.respond_or_parse(request, received, CHAT, parse)
+            if isinstance(body, Response):
+                return body
             asked = self._intake.new_run(request, received, body)
             response = ChatResponse.of(
                 asked,

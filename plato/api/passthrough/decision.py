@@ -40,14 +40,17 @@ class Endpoint:
     planned here."""
     own: frozenset[str] = frozenset()
     """Parameters that an upstream must not see."""
+    optional: bool = False
+    """Whether servers may lack it; then the answer is Plato's."""
 
 
 CHAT = Endpoint(_SAMPLING | _ABOUT_THE_CALL | {"messages", "max_tokens", "max_completion_tokens"})
-COMPLETIONS = Endpoint()
+COMPLETIONS = Endpoint(optional=True)
 RESPONSES = Endpoint(
     _SAMPLING | _ABOUT_THE_CALL | {"input", "instructions", "max_output_tokens"},
     # Of responses that are stored: the upstream does not know whose they are.
     own=frozenset({"background", "previous_response_id", "conversation", "prompt"}),
+    optional=True,
 )
 
 _NEUTRAL: dict[str, tuple[object, ...]] = {

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import AsyncExitStack, aclosing
+from contextlib import AsyncExitStack, aclosing, suppress
 from functools import partial
 from typing import TypeVar, cast
 
@@ -13,7 +13,6 @@ import httpx
 from starlette.requests import Request
 from starlette.responses import Response
 
-from plato.api.access.limits import Limits
 from plato.api.answers import sse
 from plato.api.answers.disconnect import while_connected
 from plato.api.answers.held_stream import HeldStream
@@ -54,7 +53,6 @@ class PassThrough:
         settings: Settings,
         errors: ErrorReporter,
         recorder: Recorder,
-        limits: Limits,
         drain: Drain,
         *,
         thinks: bool,
@@ -64,31 +62,32 @@ class PassThrough:
         self._settings = settings
         self._errors = errors
         self._recorder = recorder
-        self._limits = limits
         self._drain = drain
         self._thinks = thinks
         self._rates = TokenRates(settings.tenant_tokens_per_minute)
 
-    def read(
+    async def respond_or_parse(
         self,
         request: Request,
         received: Received,
         endpoint: Endpoint,
         parse: Callable[[], Body],
-    ) -> Body | Passed:
-        """The body as `parse` reads it, if the answer is Plato's; else the request to pass on.
+    ) -> Response | Body:
+        """The upstream's response, or the body as `parse` reads it, if the answer is Plato's.
 
-        Raises what `parse` raises, unless the upstream may accept it.
+        Raises what `respond` raises, and what `parse` raises, unless the upstream may accept it.
         """
         passed = self.passed(request, received) if self._upstreams else None
         if passed is None or wants_plato(passed.fields, endpoint):
             return parse()
-        if not may_be_planned(passed.fields, endpoint):
-            return passed
-        try:
+        if may_be_planned(passed.fields, endpoint):
+            with suppress(InvalidRequestError):
+                return parse()
+        head, items = await self._open(request, received, passed)
+        if endpoint.optional and head.status_code in ABSENT:
+            await items.aclose()
             return parse()
-        except InvalidRequestError:
-            return passed
+        return self._stream(received, head, items)
 
     def passed(self, request: Request, received: Received) -> Passed | None:
         """The request as one to pass on; None if its body is no JSON object."""
@@ -117,23 +116,12 @@ class PassThrough:
         """
         return self._stream(received, *await self._open(request, received, passed))
 
-    async def respond_if_able(
-        self, request: Request, received: Received, passed: Passed
-    ) -> Response | None:
-        """See `respond`; `None` if the upstream has no such path."""
-        head, items = await self._open(request, received, passed)
-        if head.status_code in ABSENT:
-            await items.aclose()
-            return None
-        return self._stream(received, head, items)
-
     async def _open(
         self, request: Request, received: Received, passed: Passed
     ) -> tuple[httpx.Response, Items]:
         """The upstream's response, as soon as it begins, and what follows."""
         self._drain.refuse_new()
         self._rates.require(passed.tenant)
-        received.slot.enter_context(self._limits.passed(passed.tenant))
         logger.info("request passed on", extra={"request": passed.request_id, "path": passed.path})
         items = self._answer(passed)
         try:

@@ -56,11 +56,11 @@ class Intake:
     async def receive(self, request: Request) -> AsyncIterator[Received]:
         """Receive the body, then take a slot of the tenant until the end of the block.
 
-        Raises the errors of `BodyReader.read` and `Limits.request`.
+        Raises the errors of `BodyReader.read` and `Limits.question`.
         """
         body = await self._bodies.read(request)
         tenant = tenant_of(request)
-        with self._limits.request(tenant) as slot:
+        with self._limits.question(tenant) as slot:
             yield Received(body, tenant, slot)
 
     def new_run(

@@ -13,7 +13,6 @@ from plato.api.answers.answers import Answers
 from plato.api.operation import ANSWERING, OF_A_RUN, operation
 from plato.api.passthrough import PassThrough
 from plato.api.passthrough.decision import RESPONSES
-from plato.api.passthrough.outgoing import Passed
 from plato.api.questions.intake import Intake, Received
 from plato.api.questions.requests import parse_body, parse_query
 from plato.api.responses.object import ResponseObject
@@ -68,12 +67,9 @@ class ResponseRoutes:
         async with self._intake.receive(request) as received:
             context_length = self._service.context_length
             parse = partial(parse_body, ResponsesRequest, received.body, context_length)
-            body = self._passing.read(request, received, RESPONSES, parse)
-            if isinstance(body, Passed):
-                passed = await self._passing.respond_if_able(request, received, body)
-                if passed is not None:
-                    return passed
-                body = parse()
+            body = await self._passing.respond_or_parse(request, received, RESPONSES, parse)
+            if isinstance(body, Response):
+                return body
             with in_callers_names():
                 asked = self._intake.new_run(request, received, body.as_chat())
             stream = bool(body.stream)

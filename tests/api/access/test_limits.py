@@ -58,6 +58,23 @@ async def test_a_tenant_has_so_many_requests_and_others_have_theirs(runtime: Run
         assert (await http.post(CHAT, json=short(), headers=key("loud"))).is_success
 
 
+async def test_a_tenant_with_all_its_runs_is_refused_before_its_question_is_parsed(
+    runtime: Runtime,
+) -> None:
+    async with limited(runtime, max_tenant_runs=1) as http:
+        async with http.stream("POST", CHAT, json=long(stream=True), headers=key("loud")):
+            for body in (json.dumps(short()), "{"):
+                headers = {"Content-Type": "application/json", **key("loud")}
+                refused = await http.post(CHAT, content=body, headers=headers)
+                assert refused.status_code == httpx.codes.TOO_MANY_REQUESTS
+                assert refused.headers["retry-after"] == "1"
+                message = refused.json()["error"]["message"]
+                assert message.startswith("1 answers of this API key are in progress")
+            assert (await http.get(RUNS, headers=key("loud"))).is_success
+        await until(lambda: not len(runtime.scheduler.runs))
+        assert (await http.post(CHAT, json=short(), headers=key("loud"))).is_success
+
+
 async def test_health_is_answered_when_every_slot_is_taken(runtime: Runtime) -> None:
     stream = {"json": long(stream=True), "headers": key("loud")}
     async with (
