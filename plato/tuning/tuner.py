@@ -140,7 +140,6 @@ class _Tuner:
         run_id = {
             "model": self._model_id,
             "samples": digest.hexdigest(),
-            "device": self._device.type,
             **asdict(options),
         }
         self._checkpoint = Checkpoint(self._work / CHECKPOINT, run_id)
