@@ -103,6 +103,7 @@ HINTS = (
     "reasoning_effort",
     "verbosity",
     "service_tier",
+    "store",
     "prediction",
     "parallel_tool_calls",
     "prompt_cache_key",

@@ -89,6 +89,7 @@ def test_a_request_may_leave_the_model_out() -> None:
         ({"tools": [{"type": "function"}], "tool_choice": "auto"}, ("tools",)),
         ({"tools": [{"type": "function"}], "tool_choice": "none"}, ("tools",)),
         ({"functions": [{"name": "f"}]}, ("functions",)),
+        ({"store": False}, ("store",)),
         (
             {"stream": True, "stream_options": {"include_obfuscation": True}},
             ("stream_options.include_obfuscation",),
