@@ -23,7 +23,7 @@ from plato.models.adapter import ModelFiles
 from plato.models.sampling import default_sampling
 from plato.patience import Patience
 from plato.prompting import ChatTemplate, Tokenizer
-from plato.runs import EventId, RunEvents, RunOverview, RunRequest, RunSnapshot, RunState
+from plato.runs import EventId, RunEvents, RunPage, RunRequest, RunSnapshot, RunState
 from plato.runs.failover import call_with_failover, follow_detached, follow_with_failover
 from plato.settings import Settings
 
@@ -88,12 +88,12 @@ class ServeRunService:
 
     async def overviews(
         self, tenant: str, before: str | None, limit: int, status: str | None
-    ) -> tuple[RunOverview, ...]:
+    ) -> RunPage:
         """The newest runs of a tenant, from any scheduler."""
-        overviews: tuple[RunOverview, ...] = await self._call(
+        page: RunPage = await self._call(
             lambda: self._scheduler.overviews.remote(tenant, before, limit, status), ""
         )
-        return overviews
+        return page
 
     async def cancel(self, tenant: str, run_id: str) -> None:
         """Cancel a run, whichever scheduler drives it."""

@@ -25,7 +25,7 @@ from plato.engine import ReplicaStatus, losses
 from plato.errors import RunNotFoundError, UnavailableError
 from plato.metrics.recording import StoreSampler
 from plato.prompting.model_tools import ModelTools
-from plato.runs import BEFORE_ALL, EventId, RunEvents, RunOverview, RunRequest, RunSnapshot
+from plato.runs import BEFORE_ALL, EventId, RunEvents, RunPage, RunRequest, RunSnapshot
 from plato.scheduling.stats import SchedulerSampler
 from plato.settings import Settings
 
@@ -100,7 +100,7 @@ class SchedulerService:
     @sends_errors
     async def overviews(
         self, tenant: str, before: str | None, limit: int, status: str | None
-    ) -> tuple[RunOverview, ...]:
+    ) -> RunPage:
         """The newest runs of a tenant in the store; see `RunRegistry.overviews`."""
         return await self._scheduler.runs.overviews(tenant, before, limit, status)
 

@@ -30,7 +30,7 @@ from plato.metrics import NO_METRICS, Recorder
 from plato.metrics.recording import AnswerTimer, StoreSampler
 from plato.planning.protocol import Planner
 from plato.prompting.model_tools import ModelTools
-from plato.runs import Answer, Message, RunEvents, RunOverview, RunRequest, RunSnapshot, RunState
+from plato.runs import Answer, Message, RunEvents, RunPage, RunRequest, RunSnapshot, RunState
 from plato.scheduling.scheduler import GraphScheduler
 from plato.scheduling.stats import SchedulerSampler
 from plato.settings import Settings
@@ -128,7 +128,7 @@ class LocalRunService:
 
     async def overviews(
         self, tenant: str, before: str | None, limit: int, status: str | None
-    ) -> tuple[RunOverview, ...]:
+    ) -> RunPage:
         """The newest runs of a tenant."""
         return await self._scheduler.runs.overviews(tenant, before, limit, status)
 

@@ -6,7 +6,7 @@ from collections.abc import AsyncGenerator
 from typing import Protocol
 
 from plato.engine import ReplicaStatus, SamplingParams
-from plato.runs import RunEvents, RunOverview, RunRequest, RunSnapshot, RunState
+from plato.runs import RunEvents, RunPage, RunRequest, RunSnapshot, RunState
 
 
 class RunService(Protocol):
@@ -45,8 +45,8 @@ class RunService(Protocol):
 
     async def overviews(
         self, tenant: str, before: str | None, limit: int, status: str | None
-    ) -> tuple[RunOverview, ...]:
-        """The newest runs of a tenant, newest first.
+    ) -> RunPage:
+        """The newest runs of a tenant: at most `limit`, fewer also where the list continues.
 
         With `before`, those older than that run; with `status`, only those that have it. Raises
         `UnavailableError` if the context store is unreachable.

@@ -103,6 +103,7 @@ HINTS = (
     "reasoning_effort",
     "verbosity",
     "service_tier",
+    "store",
     "prediction",
     "parallel_tool_calls",
     "prompt_cache_key",
@@ -197,7 +198,7 @@ FALLBACKS = _counter(
     Role.SCHEDULER,
     reason=(
         *("not_split", "max_tokens", "context", "decoders_full", "planner_failed", "too_few_parts"),
-        *("plan_broke_off", "response_format", "tool_choice"),
+        *("plan_broke_off", "response_format", "tool_choice", "completions"),
     ),
 )
 

@@ -24,6 +24,7 @@ from plato.runs.events import (
     RunFailed,
     RunFinished,
     RunOverview,
+    RunPage,
     RunSnapshot,
 )
 from plato.runs.graph import Length, Node, PlanGraph
@@ -74,6 +75,7 @@ __all__ = [
     "RunFailed",
     "RunFinished",
     "RunOverview",
+    "RunPage",
     "RunReport",
     "RunRequest",
     "RunSnapshot",

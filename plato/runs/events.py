@@ -247,3 +247,12 @@ class RunOverview:
     mode: Mode
     status: str
     """`running`, `done`, `failed` or `cancelled`."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunPage:
+    """A page of a list of runs, newest first."""
+
+    runs: tuple[RunOverview, ...]
+    next_before: str | None
+    """Id of the run behind which the list continues; None at its end."""

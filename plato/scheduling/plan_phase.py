@@ -28,6 +28,7 @@ TOO_FEW_PARTS = "the plan has fewer than two parts"
 TOO_SHORT = f"not split: max_tokens leaves less than {MIN_PART_TOKENS} tokens for each part"
 NO_ROOM = "not split: the question leaves too little of the model's context for each part"
 STRUCTURED = "not split: response_format is enforced by one grammar for the whole answer"
+COMPLETION = "not split: a completion continues one text; /v1/chat/completions plans its answers"
 CALL = "not split: the arguments of a tool call are enforced by one grammar"
 FULL = "not split: every decoder's batch is full, and more parts would decode no faster"
 
@@ -55,6 +56,9 @@ class PlanPhase:
             await self._answer_sequentially(None, self._state.plan)
             return
         undecided = request.mode is Mode.AUTO and request.plan is None and not self._nodes.graph
+        if request.raw:
+            await self._fall_back("completions", COMPLETION)
+            return
         if request.function is not None:
             await self._fall_back("tool_choice", CALL)
             return

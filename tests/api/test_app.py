@@ -202,6 +202,22 @@ async def test_ignored_parameters_are_reported_and_counted(runtime: Runtime, pat
     assert recorder.totals(IGNORED_PARAMETERS, "parameter") == {"verbosity": 1, "other": 1}
 
 
+@pytest.mark.parametrize(
+    ("path", "question"),
+    [
+        (CHAT, {"messages": QUESTION}),
+        (RUNS, {"messages": QUESTION}),
+        ("/v1/completions", {"prompt": "Why?"}),
+        ("/v1/responses", {"input": "Why?"}),
+    ],
+)
+async def test_it_is_said_that_answers_are_stored_all_the_same(
+    http: httpx.AsyncClient, path: str, question: dict[str, Any]
+) -> None:
+    stored = (await http.post(path, json={**question, "stop": ["e"], "store": False})).json()
+    assert stored["plato"]["ignored"] == ["store"]
+
+
 @pytest.mark.parametrize("path", [CHAT, RUNS])
 async def test_a_request_without_a_model_gets_the_only_one(
     http: httpx.AsyncClient, path: str

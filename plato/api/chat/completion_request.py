@@ -52,8 +52,16 @@ class CompletionRequest(AnswerFields):
     def _sequential(self) -> CompletionRequest:
         if not self.prompt.strip():
             raise error_at("prompt", "must contain text")
-        if self.mode not in (Mode.AUTO, Mode.SEQUENTIAL) or self.options.plan is not None:
-            raise error_at(
-                "plato.mode", "must be 'sequential'; /v1/chat/completions plans its answers"
-            )
+        options = self.options
+        for name, given in (
+            # Not `self.mode`: a name of the model is only a preference, and the run falls back.
+            ("mode", options.mode not in (Mode.AUTO, Mode.SEQUENTIAL)),
+            ("plan", options.plan is not None),
+        ):
+            if given:
+                raise error_at(
+                    f"plato.{name}",
+                    "asks for parts, and a completion is one text; remove it, or use "
+                    "/v1/chat/completions",
+                )
         return self

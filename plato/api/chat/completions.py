@@ -127,7 +127,9 @@ class CompletionRoutes:
 
 def _as_chat(body: CompletionRequest) -> ChatCompletionRequest:
     """A question of the same text; that it is to be continued is not in it."""
-    options = {"plato": {**body.options.model_dump(exclude_unset=True), "mode": Mode.SEQUENTIAL}}
+    options = body.options.model_dump(exclude_unset=True)
+    if body.mode is Mode.AUTO:
+        options["mode"] = Mode.SEQUENTIAL
     question = ChatMessage(role="user", content=body.prompt)
     with validated():
-        return as_chat(body, [question], max_tokens=body.max_tokens, **options)
+        return as_chat(body, [question], max_tokens=body.max_tokens, plato=options)

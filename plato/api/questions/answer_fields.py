@@ -112,7 +112,7 @@ class AnswerFields(SamplingFields, UnsupportedFields):
         default=None, max_length=MAX_METADATA, description="Returned with the answer."
     )
     store: bool | None = Field(
-        default=None, description="Every answer is kept for a while, whether this is set or not."
+        default=None, description="Every answer is kept for a while; `false` is ignored."
     )
 
     # Metadata about the caller; ignored.
@@ -162,5 +162,7 @@ class AnswerFields(SamplingFields, UnsupportedFields):
     def without_effect(self) -> Iterator[str]:
         """Names of the parameters that were sent and have no effect, in any order."""
         yield from self.hints
+        if self.store is False:
+            yield "store"
         if self.stream_options is not None:
             yield from (f"stream_options.{name}" for name in self.stream_options.hints)

@@ -143,7 +143,8 @@ def to_conversation(messages: Sequence[ChatMessage]) -> tuple[Message, ...]:
     Results of calls are messages of the user. Those that follow each other are one message with
     the user's own that follows, because some templates demand alternating roles.
     """
-    conversation: list[Message] = []
+    turns: list[tuple[str, list[str]]] = []
+    """Roles, and the texts of each message; joined once, as there can be thousands."""
     names: dict[str, str] = {}
     """Of the tools, by the ids of their calls."""
     after_result = False
@@ -153,10 +154,11 @@ def to_conversation(messages: Sequence[ChatMessage]) -> tuple[Message, ...]:
                 names[call.id] = call.name
         role, text = _render(message, names)
         if after_result and role == "user":
-            text = SEPARATOR.join((conversation.pop().content, text))
+            turns[-1][1].append(text)
+        else:
+            turns.append((role, [text]))
         after_result = message.is_result or (after_result and role == "user")
-        conversation.append(Message(role, text))
-    return tuple(conversation)
+    return tuple(Message(role, SEPARATOR.join(texts)) for role, texts in turns)
 
 
 def _render(message: ChatMessage, names: dict[str, str]) -> tuple[str, str]:

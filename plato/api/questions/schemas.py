@@ -88,7 +88,8 @@ class ChatCompletionRequest(AnswerFields):
     def _check_structured(self, options: PlatoOptions, demand: str) -> None:
         """One grammar describes the whole answer, so its parts cannot be decoded on their own."""
         for name, given in (
-            ("mode", self.mode in (Mode.PLATO, Mode.SKELETON)),
+            # Not `self.mode`: a name of the model is only a preference, and the run falls back.
+            ("mode", options.mode in (Mode.PLATO, Mode.SKELETON)),
             ("plan", options.plan is not None),
             ("exact_lengths", options.exact_lengths),
         ):

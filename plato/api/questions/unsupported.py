@@ -36,8 +36,14 @@ class UnsupportedFields(LenientModel):
     continue_final_message: Annotated[
         bool | None, neutral(False, hint="end with a message of the user")
     ] = None
+    # As vLLM, llama.cpp (also TGI), SGLang and Ollama call what response_format does.
     guided_json: Annotated[None, neutral(hint=_USE_FORMAT)] = None
     guided_regex: Annotated[None, neutral(hint=_USE_FORMAT)] = None
     guided_choice: Annotated[None, neutral(hint=_USE_FORMAT)] = None
     guided_grammar: Annotated[None, neutral(hint=_USE_FORMAT)] = None
     structured_outputs: Annotated[None, neutral(hint=_USE_FORMAT)] = None
+    grammar: Annotated[str | None, neutral("", hint=_USE_FORMAT)] = None
+    json_schema: Annotated[None, neutral(hint=_USE_FORMAT)] = None
+    regex: Annotated[str | None, neutral("", hint=_USE_FORMAT)] = None
+    ebnf: Annotated[str | None, neutral("", hint=_USE_FORMAT)] = None
+    format: Annotated[str | None, neutral("", hint=_USE_FORMAT)] = None

@@ -28,7 +28,7 @@ class ListQuery(BaseModel):
 
     limit: Annotated[int, Field(ge=1, le=MAX_RUNS)] = 20
     before: Annotated[str, Field(max_length=MAX_NAME_CHARS)] | None = None
-    """Id of a run: only older ones."""
+    """Id of a run: only older ones. `next_before` of a page continues the list."""
     status: RunStatus | None = None
 
 
@@ -65,7 +65,9 @@ class RunList(AnswerModel):
     object: Literal["list"] = "list"
     data: tuple[ListedRun, ...]
     has_more: bool
-    """Whether there are older ones."""
+    """Whether the list continues. A page can be short although it does, if its status is rare."""
+    next_before: str | None
+    """`before` of the next page, if there is one."""
 
 
 class RunListRoutes:
@@ -87,9 +89,11 @@ class RunListRoutes:
                 "runs are listed by API key; send the one that they were created with"
             )
         with self._limits.request(tenant):
-            # One more than asked for says whether there are more.
             before = plain_run_id(query.before) if query.before else None
-            found = await self._service.overviews(tenant, before, query.limit + 1, query.status)
-        shown = tuple(ListedRun.of(run, self._model) for run in found[: query.limit])
-        runs = RunList(data=shown, has_more=len(found) > query.limit)
+            page = await self._service.overviews(tenant, before, query.limit, query.status)
+        runs = RunList(
+            data=tuple(ListedRun.of(run, self._model) for run in page.runs),
+            has_more=page.next_before is not None,
+            next_before=page.next_before,
+        )
         return runs.as_response()

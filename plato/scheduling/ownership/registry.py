@@ -15,7 +15,7 @@ from plato.runs import (
     RunEvents,
     RunFailed,
     RunFinished,
-    RunOverview,
+    RunPage,
     RunSnapshot,
     RunState,
 )
@@ -135,11 +135,12 @@ class RunRegistry:
 
     async def overviews(
         self, tenant: str, before: str | None = None, limit: int = 20, status: str | None = None
-    ) -> tuple[RunOverview, ...]:
-        """The newest runs of a tenant in the store, with `status` if it is given, newest first.
+    ) -> RunPage:
+        """The newest runs of a tenant in the store, with `status` if it is given: at most `limit`.
 
-        With `before`, those that are older than that run. Raises `UnavailableError` if the store is
-        unreachable.
+        With `before`, those that are older than that run. A page can be short of runs although the
+        list continues, as only `MAX_LISTED` runs are looked at. Raises `UnavailableError` if the
+        store is unreachable.
         """
         return await self._stored.overviews(tenant, before, limit, status)
 

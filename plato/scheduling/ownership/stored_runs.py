@@ -9,12 +9,23 @@ from plato.context import ContextStore, NodeRecord
 from plato.context.records import UnreadableRecordError, unpack, unpack_events
 from plato.engine import FinishReason
 from plato.errors import PlatoError, RunNotFoundError, UnavailableError
-from plato.runs import BEFORE_ALL, EventId, NodeOutput, RunEvents, RunOverview, RunRequest, RunState
+from plato.runs import (
+    BEFORE_ALL,
+    EventId,
+    NodeOutput,
+    RunEvents,
+    RunOverview,
+    RunPage,
+    RunRequest,
+    RunState,
+)
 
 logger = logging.getLogger(__name__)
 
-MAX_LISTED = 2000
-"""Runs that are looked at for one list."""
+RUNS_PER_READ = 100
+"""Runs that one call to the store reads for a list."""
+MAX_LISTED = 20 * RUNS_PER_READ
+"""Runs that are looked at for one page of a list."""
 
 
 class StoredRuns:
@@ -62,27 +73,28 @@ class StoredRuns:
 
     async def overviews(
         self, tenant: str, before: str | None, limit: int, status: str | None
-    ) -> tuple[RunOverview, ...]:
+    ) -> RunPage:
         """The newest runs of a tenant; see `RunRegistry.overviews`."""
         found: list[RunOverview] = []
-        scanned = 0
-        while len(found) < limit and scanned < MAX_LISTED:
-            records = await self._store.list_runs(tenant, before, limit)
+        for _ in range(0, MAX_LISTED, RUNS_PER_READ):
+            records = await self._store.list_runs(tenant, before, RUNS_PER_READ)
+            if not records:
+                if self._store.available:
+                    return RunPage(tuple(found), None)
+                raise UnavailableError(
+                    "the context store is unreachable, so runs cannot be listed; try again",
+                    retry_after_s=2.0,
+                )
             for record in records:
                 if status in (None, record.state):
                     with suppress(UnreadableRecordError):
                         request = unpack(RunRequest, record.request)
+                        # One more than asked for says that the list continues.
+                        if len(found) == limit:
+                            return RunPage(tuple(found), before)
                         found.append(RunOverview(request, record.mode, record.state))
-            if not records:
-                break
-            scanned += len(records)
-            before = records[-1].run_id
-        if not found and not self._store.available:
-            raise UnavailableError(
-                "the context store is unreachable, so runs cannot be listed; try again",
-                retry_after_s=2.0,
-            )
-        return tuple(found[:limit])
+                before = record.run_id
+        return RunPage(tuple(found), before)
 
     async def owner(self, tenant: str, run_id: str) -> str | None:
         """The scheduler that drives a run; `None` if it has ended. Raises as `require`."""

@@ -13,6 +13,7 @@ from plato.api.chat.completion_request import CompletionRequest
 from plato.api.questions.requests import parse_body
 from plato.errors import InvalidRequestError
 from plato.runtime import Runtime
+from plato.scheduling.plan_phase import COMPLETION
 from tests.api.asking import RUNS, chunks_of
 
 # One event loop for all tests of the API: the model is loaded once.
@@ -42,6 +43,17 @@ async def test_a_text_is_continued_without_a_template(
     assert usage is not None
     assert usage.prompt_tokens == len(runtime.tools.tokenizer.text(PROMPT))
     assert usage.completion_tokens == 6
+
+
+async def test_a_mode_in_the_name_of_the_model_yields(http: httpx.AsyncClient) -> None:
+    plain = (await http.post(PATH, json=asked())).json()
+    named = (await http.post(PATH, json=asked(model="tiny:plato"))).json()
+    assert named["choices"] == plain["choices"]
+    plato = named["plato"]
+    assert (plato["mode"], plato["requested_mode"]) == ("sequential", "plato")
+    assert plato["reason"] == COMPLETION
+    sequential = (await http.post(PATH, json=asked(model="tiny:sequential"))).json()
+    assert sequential["plato"]["reason"] is None
 
 
 async def test_a_stream_brings_the_same_text(http: httpx.AsyncClient) -> None:
@@ -93,9 +105,9 @@ async def test_an_answer_in_json_is_continued_under_a_grammar(http: httpx.AsyncC
         ({"n": 2}, "n"),
         ({"best_of": 2}, "best_of"),
         ({"max_tokens": 0}, "max_tokens"),
-        ({"model": "tiny:plato"}, "plato.mode"),
         ({"plato": {"mode": "skeleton"}}, "plato.mode"),
-        ({"plato": {"plan": [{"title": "A"}, {"title": "B"}]}}, "plato.mode"),
+        ({"model": "tiny:plato", "plato": {"mode": "plato"}}, "plato.mode"),
+        ({"plato": {"plan": [{"title": "A"}, {"title": "B"}]}}, "plato.plan"),
     ],
 )
 async def test_what_cannot_be_honoured_is_refused(fields: dict[str, Any], param: str) -> None:

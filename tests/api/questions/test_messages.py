@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from typing import Any
 
 import pytest
 
-from plato.api.questions.messages import to_conversation
+from plato.api.questions.messages import SEPARATOR, ChatMessage, to_conversation
 from plato.api.questions.requests import parse_request
 from plato.errors import InvalidRequestError
 from plato.runs import Message
@@ -52,6 +53,29 @@ def test_results_in_a_row_and_the_question_behind_them_are_one_message() -> None
     results = [{"role": "tool", "tool_call_id": name, "content": name} for name in ("c1", "c2")]
     *_, last = conversation(QUESTION, called, *results, QUESTION)
     assert last == Message("user", "Result of weather:\nc1\n\nResult of weather:\nc2\n\nWhy?")
+
+
+class CountingSeparator(str):
+    """Counts the characters that it joins."""
+
+    copied = 0
+
+    def join(self, texts: Iterable[str], /) -> str:
+        joined = super().join(texts)
+        self.copied += len(joined)
+        return joined
+
+
+@pytest.mark.hostile
+def test_thousands_of_results_are_copied_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before, each copied all that precede it, which blocked the event loop for seconds."""
+    separator = CountingSeparator(SEPARATOR)
+    monkeypatch.setattr("plato.api.questions.messages.SEPARATOR", separator)
+    results = [ChatMessage(role="tool", content=f"{number}") for number in range(5000)]
+    (only,) = to_conversation([*results, ChatMessage(role="user", content="Why?")])
+    assert only.content.startswith("Result of the call:\n0\n\nResult of the call:\n1\n\n")
+    assert only.content.endswith("Result of the call:\n4999\n\nWhy?")
+    assert separator.copied == len(only.content)
 
 
 def test_two_questions_in_a_row_stay_two_messages() -> None:

@@ -12,6 +12,7 @@ import pytest
 from plato.api.questions.requests import parse_request
 from plato.api.questions.response_format import grammar_of
 from plato.errors import InvalidRequestError
+from plato.scheduling.plan_phase import STRUCTURED
 from tests.api.asking import CHAT, QUESTION, RUNS, chunks_of, text_of
 
 # One event loop for all tests of the API: the model is loaded once.
@@ -43,7 +44,18 @@ async def test_an_answer_under_a_schema_is_sequential_and_says_why(
     assert choice["finish_reason"] == "stop"
     plato = completion["plato"]
     assert (plato["mode"], plato["requested_mode"]) == ("sequential", "auto")
-    assert plato["reason"].startswith("not split: response_format")
+    assert plato["reason"] == STRUCTURED
+
+
+@pytest.mark.parametrize("mode", ["plato", "skeleton"])
+async def test_a_mode_in_the_name_of_the_model_yields_to_a_schema(
+    http: httpx.AsyncClient, mode: str
+) -> None:
+    completion = (await http.post(CHAT, json=structured(model=f"tiny:{mode}"))).json()
+    jsonschema.validate(json.loads(completion["choices"][0]["message"]["content"]), SCHEMA)
+    plato = completion["plato"]
+    assert (plato["mode"], plato["requested_mode"]) == ("sequential", mode)
+    assert plato["reason"] == STRUCTURED
 
 
 async def test_it_streams_and_is_the_same_with_penalties_and_chance(
@@ -113,6 +125,7 @@ async def test_an_object_may_have_its_schema_beside_its_type() -> None:
         (structured({"type": "json_schema", "json_schema": {"schema": []}}), "response_format"),
         (structured(plato={"mode": "plato"}), "plato.mode"),
         (structured(plato={"mode": "skeleton"}), "plato.mode"),
+        (structured(model="tiny:plato", plato={"mode": "plato"}), "plato.mode"),
         (structured(plato={"plan": [{"title": "A"}, {"title": "B"}]}), "plato.plan"),
     ],
 )

@@ -63,6 +63,7 @@ def test_an_answer_of_an_earlier_turn_can_be_sent_back_as_the_client_dumps_it() 
         {"reasoning_effort": None},
         {"functions": [], "function_call": "auto"},
         {"documents": [], "best_of": 1, "use_beam_search": False, "guided_json": None},
+        {"grammar": "", "regex": "", "ebnf": None, "json_schema": None, "format": ""},
         {"modalities": ["text"]},
         {"store": True},
         {"user": "u1", "safety_identifier": "s1", "metadata": {"k": "v"}},
@@ -89,6 +90,7 @@ def test_a_request_may_leave_the_model_out() -> None:
         ({"tools": [{"type": "function"}], "tool_choice": "auto"}, ("tools",)),
         ({"tools": [{"type": "function"}], "tool_choice": "none"}, ("tools",)),
         ({"functions": [{"name": "f"}]}, ("functions",)),
+        ({"store": False}, ("store",)),
         (
             {"stream": True, "stream_options": {"include_obfuscation": True}},
             ("stream_options.include_obfuscation",),
@@ -131,6 +133,14 @@ def test_a_choice_of_tools_that_allows_text_is_accepted() -> None:
         ),
         ({"function_call": {"name": "f"}}, "function_call", "unsupported_value"),
         ({"guided_regex": "[a-z]+"}, "guided_regex", "unsupported_value"),
+        ({"grammar": 'root ::= "a"'}, "grammar", "unsupported_value"),
+        ({"grammar": {"type": "regex", "value": "a"}}, "grammar", "unsupported_value"),
+        ({"json_schema": {"type": "object"}}, "json_schema", "unsupported_value"),
+        ({"json_schema": '{"type": "object"}'}, "json_schema", "unsupported_value"),
+        ({"regex": "[a-z]+"}, "regex", "unsupported_value"),
+        ({"ebnf": 'root ::= "a"'}, "ebnf", "unsupported_value"),
+        ({"format": "json"}, "format", "unsupported_value"),
+        ({"format": {"type": "object"}}, "format", "unsupported_value"),
         ({"documents": [{"text": "x"}]}, "documents", "unsupported_value"),
         ({"best_of": 2}, "best_of", "unsupported_value"),
         ({"model": 5}, "model", "invalid_type"),
@@ -188,6 +198,11 @@ def test_what_cannot_be_honoured_is_refused(
     assert error.param == param
     assert error.code == code or code is None
     assert error.message.startswith(f"'{param}' ")
+
+
+def test_other_names_of_response_format_are_refused_with_its_own() -> None:
+    message = refusal(grammar='root ::= "a"').message
+    assert message == "'grammar' is not supported; use response_format with a JSON schema"
 
 
 def test_the_modes_that_exist_are_named() -> None:

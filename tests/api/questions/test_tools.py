@@ -43,8 +43,9 @@ def response_call(**fields: Any) -> dict[str, Any]:
     return {"input": "Is it salty?", "tools": [FLAT], "tool_choice": "required", **fields}
 
 
-async def test_the_arguments_of_a_call_fit_its_schema(http: httpx.AsyncClient) -> None:
-    completion = (await http.post(CHAT, json=call())).json()
+@pytest.mark.parametrize("model", ["tiny", "tiny:plato"])
+async def test_the_arguments_of_a_call_fit_its_schema(http: httpx.AsyncClient, model: str) -> None:
+    completion = (await http.post(CHAT, json=call(model=model))).json()
     (choice,) = completion["choices"]
     assert choice["finish_reason"] == "tool_calls"
     assert choice["message"]["content"] is None

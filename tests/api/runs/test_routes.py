@@ -253,20 +253,37 @@ async def test_runs_are_listed_newest_first_page_by_page(http: httpx.AsyncClient
     runs = await listed(http)
     newest = [running, f"{RUNS}/{completion['plato']['run']}", *reversed(locations)]
     assert [f"{RUNS}/{run['id']}" for run in runs["data"]] == newest
-    assert (runs["object"], runs["has_more"]) == ("list", False)
+    assert (runs["object"], runs["has_more"], runs["next_before"]) == ("list", False, None)
     shown = runs["data"][2]
     assert (shown["question"], shown["metadata"]) == ("Why is the sea salty?", {"number": "2"})
     assert (shown["mode"], shown["created"]) == ("plato", pytest.approx(time.time(), abs=60))
     first = await listed(http, limit="2", status="done")
     assert [f"{RUNS}/{run['id']}" for run in first["data"]] == newest[1:3]
     assert first["has_more"]
-    rest = await listed(http, before=first["data"][-1]["id"])
-    assert [f"{RUNS}/{run['id']}" for run in rest["data"]] == newest[3:]
+    for before in (first["next_before"], first["data"][-1]["id"]):
+        rest = await listed(http, before=before)
+        assert [f"{RUNS}/{run['id']}" for run in rest["data"]] == newest[3:]
     assert (await listed(http, before=completion["id"]))["data"] == runs["data"][2:]
     assert [run["status"] for run in (await listed(http, status="running"))["data"]] == ["running"]
     await http.delete(running)
     assert len((await listed(http, status="cancelled"))["data"]) == 1
     assert (await listed(http, before="none"))["data"] == []
+
+
+async def test_a_page_without_runs_says_that_the_list_continues(
+    http: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    http.headers["Authorization"] = "Bearer reader"
+    locations = [await open_run(http, short()) for _ in range(2)]
+    for location in locations:
+        await http.get(f"{location}/events")
+    monkeypatch.setattr("plato.scheduling.ownership.stored_runs.MAX_LISTED", 1)
+    page = (await http.get(RUNS, params={"status": "failed"})).json()
+    assert (page["data"], page["has_more"]) == ([], True)
+    assert page["next_before"] == locations[0].rpartition("/")[2]
+    query = {"status": "failed", "before": page["next_before"]}
+    end = (await http.get(RUNS, params=query)).json()
+    assert (end["data"], end["has_more"], end["next_before"]) == ([], False, None)
 
 
 @pytest.mark.parametrize("query", [{"limit": "0"}, {"limit": "x"}, {"status": "x"}, {"page": "2"}])
