@@ -146,7 +146,7 @@ class PassThrough:
         An error in the middle of a stream of events is its last event; of another body, it breaks
         the connection, so that nobody takes the body for complete.
         """
-        record = PassRecord(self._recorder, decodes=passed.decodes)
+        record = PassRecord(self._recorder, passed)
         in_events = False
         try:
             async with aclosing(self._drain.watch(self._receive(passed))) as items:
