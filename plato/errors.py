@@ -59,6 +59,13 @@ class AuthenticationError(InvalidRequestError):
     code = "invalid_api_key"
 
 
+class HostError(InvalidRequestError):
+    """The request calls the server by a name that it does not have."""
+
+    status = 403
+    code = "host_not_allowed"
+
+
 class BodyTooLargeError(InvalidRequestError):
     """The body of the request is too large."""
 
