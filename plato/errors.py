@@ -174,6 +174,12 @@ class RunCancelledError(PlatoError):
     code = "cancelled"
 
 
+class UnplannedError(PlatoError):
+    """A run that is only wanted with a plan (`RunRequest.planned_only`) has none."""
+
+    code = "unplanned"
+
+
 class NodeFailedError(PlatoError):
     """A node could not be decoded."""
 
