@@ -76,8 +76,8 @@ def _require_host(host: str, allowed: tuple[str, ...]) -> None:
     if any(known.startswith("*.") and name.endswith(known[1:]) for known in allowed):
         return
     raise HostError(
-        f"this server is not called {name[:MAX_HOST_CHARS]!r}; use {allowed[0]}, add the name to "
-        "allowed_hosts, or set api_keys_file or api_keys"
+        f"this server is not called {name[:MAX_HOST_CHARS]!r}; use {allowed[0]}, or set "
+        "allowed_hosts to all of its names"
     )
 
 

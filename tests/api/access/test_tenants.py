@@ -109,7 +109,7 @@ async def test_a_server_answers_to_its_names(allowed: tuple[str, ...], host: str
     ],
 )
 async def test_a_server_does_not_answer_to_other_names(allowed: tuple[str, ...], host: str) -> None:
-    with pytest.raises(HostError, match="add the name to allowed_hosts"):
+    with pytest.raises(HostError, match="set allowed_hosts to all of its names"):
         tenant(Settings(allowed_hosts=allowed), host=host)
 
 
