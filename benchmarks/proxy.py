@@ -101,8 +101,8 @@ async def ask(base: str) -> Streamed:
     began = loop.time()
     reader, writer = await asyncio.open_connection(address.hostname, address.port)
     head = (
-        "POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
-        f"Content-Length: {len(body)}\r\n\r\n"
+        "POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\n"
+        f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
     )
     writer.write(head.encode() + body)
     first_s, text = 0.0, bytearray()

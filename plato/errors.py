@@ -59,6 +59,13 @@ class AuthenticationError(InvalidRequestError):
     code = "invalid_api_key"
 
 
+class HostError(InvalidRequestError):
+    """The request calls the server by a name that it does not have."""
+
+    status = 403
+    code = "host_not_allowed"
+
+
 class BodyTooLargeError(InvalidRequestError):
     """The body of the request is too large."""
 
@@ -165,6 +172,12 @@ class RunCancelledError(PlatoError):
     status = 499  # What proxies log when a client closes its request.
     type = "cancelled"
     code = "cancelled"
+
+
+class UnplannedError(PlatoError):
+    """A run that is only wanted with a plan (`RunRequest.planned_only`) has none."""
+
+    code = "unplanned"
 
 
 class NodeFailedError(PlatoError):

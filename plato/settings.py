@@ -60,6 +60,10 @@ def _base_url(url: str) -> str:
 Url = Annotated[str, AfterValidator(_base_url)]
 Origin = Annotated[str, Field(pattern=r"^(\*|https?://[^/\s]+)$")]
 Origins = Annotated[tuple[Origin, ...], NoDecode, BeforeValidator(_split)]
+Host = Annotated[str, Field(pattern=r"^(\*\.)?([a-z0-9._-]+|\[[0-9a-f:.]+\])$")]
+Hosts = Annotated[tuple[Host, ...], NoDecode, BeforeValidator(_split)]
+LOCAL_HOSTS = ("localhost", "*.localhost", "127.0.0.1", "[::1]")
+"""Names that no page can have for a server of its own."""
 
 
 class SamplingFields(BaseModel):
@@ -370,6 +374,12 @@ class Settings(SamplingFields, BaseSettings):
         pattern=r"^[A-Za-z0-9-]+$",
         description="Header with the tenant of a request, such as `X-Tenant`, if all requests come "
         "through a gateway that checks keys and sets it.",
+    )
+    allowed_hosts: Hosts = Field(
+        default=(),
+        description="Names by which clients may call the server, in lower case and without port, "
+        "separated by commas; `*.NAME`: all below it; default: any, but only those of this machine "
+        "if `plato serve` listens on loopback without keys.",
     )
     cors_origins: Origins = Field(
         default=(),

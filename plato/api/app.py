@@ -79,7 +79,7 @@ def new_app(
             Resource("/healthz", GET=health.alive),
             Resource("/readyz", GET=health.ready),
         ],
-        middleware=middleware(settings),
+        middleware=middleware(settings, errors.respond_unexpected),
         exception_handlers=errors.handlers,
     )
     app.router.redirect_slashes = False

@@ -13,7 +13,6 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
-from plato.api.manners import REQUEST_ID, request_id
 from plato.api.wire import AnswerModel
 from plato.errors import AuthenticationError, BodyTimeoutError, InvalidRequestError, PlatoError
 from plato.metrics import Recorder
@@ -107,12 +106,11 @@ class ErrorReporter:
 
     @property
     def handlers(self) -> dict[Any, Any]:
-        """Starlette's exception handlers."""
+        """Starlette's exception handlers, for all errors that can be expected."""
         return {
             PlatoError: self._respond,
             HTTPException: self._respond_http,
             ClientDisconnect: self._ignore_disconnect,
-            Exception: self._respond_unexpected,
         }
 
     def in_stream(self, error: Exception, path: str, run_id: str) -> PlatoError:
@@ -122,6 +120,12 @@ class ErrorReporter:
         reported = as_plato_error(error)
         self._note(reported, path, run_id)
         return reported
+
+    async def respond_unexpected(self, request: Request, error: Exception) -> Response:
+        """The response in place of a handler that raised `error`, whose details are logged."""
+        extra = {"path": request.url.path, "run": getattr(request.state, "run", None)}
+        logger.error("request failed", exc_info=error, extra=extra)
+        return await self._respond(request, as_plato_error(error))
 
     async def _respond(
         self, request: Request, error: PlatoError, headers: Mapping[str, str] | None = None
@@ -146,14 +150,6 @@ class ErrorReporter:
     async def _ignore_disconnect(self, request: Request, error: ClientDisconnect) -> Response:
         """The client left before it had sent its body; not an error of the server."""
         return Response(status_code=CLIENT_LEFT)
-
-    async def _respond_unexpected(self, request: Request, error: Exception) -> Response:
-        extra = {"path": request.url.path, "run": getattr(request.state, "run", None)}
-        logger.error("request failed", exc_info=error, extra=extra)
-        # This response passes no middleware.
-        return await self._respond(
-            request, as_plato_error(error), {REQUEST_ID: request_id(request.scope)}
-        )
 
     def _note(self, error: PlatoError, path: str, run_id: str | None) -> None:
         self._recorder.add(REQUEST_ERRORS_TOTAL, code=error.code or "other")

@@ -1,13 +1,17 @@
-"""What all requests have in common, whatever they ask for: an id, and no trailing slash."""
+"""What all requests have in common, whatever they ask for: an id, no trailing slash, an answer."""
 
 from __future__ import annotations
 
 import re
 import uuid
+from collections.abc import Awaitable, Callable
 
 from starlette.datastructures import MutableHeaders
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
+from starlette.middleware.errors import ServerErrorMiddleware
+from starlette.requests import Request
+from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from plato.settings import Settings
@@ -18,11 +22,18 @@ PREFLIGHT_S = 600
 """How long browsers remember that they may ask."""
 
 
-def middleware(settings: Settings) -> list[Middleware]:
-    """The middleware of the application; scripts of other origins may use it if it says so."""
+def middleware(
+    settings: Settings, respond_unexpected: Callable[[Request, Exception], Awaitable[Response]]
+) -> list[Middleware]:
+    """The middleware of the application; scripts of other origins may use it if it says so.
+
+    `respond_unexpected` answers for a handler that raises what nobody expects.
+    """
     manners = Middleware(Manners)
+    # Starlette's own is outside of all others: a page could not read its responses.
+    errors = Middleware(ServerErrorMiddleware, handler=respond_unexpected)
     if not settings.cors_origins:
-        return [manners]
+        return [manners, errors]
     cors = Middleware(
         CORSMiddleware,
         allow_origins=list(settings.cors_origins),
@@ -32,7 +43,7 @@ def middleware(settings: Settings) -> list[Middleware]:
         expose_headers=[REQUEST_ID, "Retry-After", "Location"],
         max_age=PREFLIGHT_S,
     )
-    return [manners, cors]
+    return [manners, cors, errors]
 
 
 def request_id(scope: Scope) -> str:

@@ -20,7 +20,7 @@ from plato.api.manners import REQUEST_ID
 from plato.api.operation import Operation, operation, operation_of
 from plato.api.questions.body import JSON
 from plato.api.routing import Resource
-from plato.errors import AuthenticationError, PlatoError
+from plato.errors import AuthenticationError, HostError, PlatoError
 from plato.settings import Settings
 
 VERSION = "3.2.0"
@@ -190,7 +190,7 @@ def _responses(
         yield str(status), response | ({"content": content} if content else {})
     errors: list[type[PlatoError]] = [*declared.errors, PlatoError]
     if route.tenants is not None:
-        errors.append(AuthenticationError)
+        errors += [AuthenticationError, HostError]
     wait = {WAIT: {"$ref": f"{_HEADERS}{WAIT}"}}
     for status in sorted({error.status for error in errors} - declared.answers.keys()):
         kinds = dict.fromkeys(error for error in errors if error.status == status)

@@ -9,7 +9,7 @@ from plato.engine import EngineClosedError, EngineStats
 from plato.metrics import table
 from plato.metrics.recorder import Metric, Recorder, Totals
 from plato.runs import (
-    MOVED,
+    ANSWERED_ELSEWHERE,
     Mode,
     NodeReport,
     RunEvents,
@@ -47,10 +47,10 @@ class AnswerTimer:
 
 
 def record_run(recorder: Recorder, ended: RunFinished | RunFailed) -> None:
-    """Record a run from its last event, unless it only moved to another scheduler."""
+    """Record a run from its last event, unless its question is answered elsewhere."""
     failed = isinstance(ended, RunFailed)
     code = (ended.code or "internal_error") if isinstance(ended, RunFailed) else ""
-    if code in MOVED:
+    if code in ANSWERED_ELSEWHERE:
         return
     outcome = "cancelled" if code == "cancelled" else "failed" if failed else "done"
     report = ended.report

@@ -81,6 +81,7 @@ REQUEST_ERRORS = (
     "request_timeout",
     "storage_quota_exceeded",
     "cancelled",
+    "host_not_allowed",
     "invalid_api_key",
     "invalid_json",
     "invalid_plan",

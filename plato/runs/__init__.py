@@ -5,6 +5,7 @@ plan; `failover` follows a run whose scheduler fails.
 """
 
 from plato.runs.events import (
+    ANSWERED_ELSEWHERE,
     BEFORE_ALL,
     MOVED,
     Event,
@@ -43,6 +44,7 @@ from plato.runs.request import Message, Mode, RunRequest, chars_of
 from plato.runs.state import RunState
 
 __all__ = [
+    "ANSWERED_ELSEWHERE",
     "BEFORE_ALL",
     "MOVED",
     "NO_PLAN",

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple, Self
 
 from plato.engine import FinishReason
-from plato.errors import PlatoError
+from plato.errors import PlatoError, UnplannedError
 from plato.runs.graph import Node
 from plato.runs.report import NodeReport, PlanReport, RunReport
 from plato.runs.request import Mode, RunRequest
@@ -212,6 +212,10 @@ RunEvents = tuple[RunEvent, ...]
 
 MOVED = frozenset({"handed_over", "taken_over"})
 """Codes of a `RunFailed` that only reports that another scheduler drives the run now."""
+
+
+ANSWERED_ELSEWHERE = MOVED | {UnplannedError.code}
+"""Codes of a `RunFailed` whose question is answered elsewhere, where it is counted and charged."""
 
 
 class RunError(PlatoError):

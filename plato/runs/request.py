@@ -61,6 +61,9 @@ class RunRequest:
     """Have the planner decode `plan` as if it were its own. Needs `Settings.equal_work`."""
     exact_lengths: bool = False
     """Decode each node to exactly `max_tokens`, past its end. Needs `Settings.equal_work`."""
+    planned_only: bool = False
+    """End with `UnplannedError` instead of a sequential answer, which somebody else gives. The run
+    is recorded only once it has a plan."""
     include_prompts: bool = False
     """Report the text of every node's prompt."""
     headings: bool = False

@@ -88,8 +88,9 @@ class EventLog:
         return self.state.request.run_id, self.at_s
 
     def choose_mode(self, mode: Mode, reason: str | None = None) -> None:
-        """Report the mode, unless it was reported before."""
+        """Report the mode, unless it was reported before; from here on the run is recorded."""
         if self.state.mode is None:
+            self._journal.open()
             self.append(ModeChosen(*self.stamp, mode, reason))
 
     def append(self, event: RunEvent) -> None:

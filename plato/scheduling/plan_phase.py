@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from dataclasses import replace
 
-from plato.errors import ContextLengthError
+from plato.errors import ContextLengthError, UnplannedError
 from plato.metrics.table import FALLBACKS
 from plato.planning.protocol import PlanRequest
 from plato.runs import NO_PLAN, Mode, Node, PlanFinished, PlanReport, chars_of
@@ -36,7 +36,8 @@ FULL = "not split: every decoder's batch is full, and more parts would decode no
 class PlanPhase:
     """Chooses the mode of one run, and adds its nodes as their plan lines arrive.
 
-    The run is recorded once its question is known to fit into the model's context.
+    The run is recorded once its question is known to fit into the model's context, or, if only a
+    planned answer is wanted, once there will be one.
     """
 
     def __init__(
@@ -79,7 +80,8 @@ class PlanPhase:
         if undecided and not self._nodes.has_room():
             await self._fall_back("context", NO_ROOM)
             return
-        self._journal.open()
+        if not request.planned_only:
+            self._journal.open()
         self._nodes.start_ready()
         if self._state.plan_complete:
             return
@@ -155,6 +157,8 @@ class PlanPhase:
 
     async def _fall_back(self, label: str, reason: str, plan: PlanReport = NO_PLAN) -> None:
         self._services.recorder.add(FALLBACKS, reason=label)
+        if self._request.planned_only:
+            raise UnplannedError(reason)
         await self._answer_sequentially(reason, plan)
 
     async def _answer_sequentially(self, reason: str | None, plan: PlanReport) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 
 from plato.errors import DeadlineError, NodeFailedError, PlatoError, RunCancelledError
 from plato.patience import loop_clock
-from plato.runs import BEFORE_ALL, MOVED, RunFailed, RunFinished, RunState
+from plato.runs import ANSWERED_ELSEWHERE, BEFORE_ALL, MOVED, RunFailed, RunFinished, RunState
 from plato.scheduling.event_log import EventLog
 from plato.scheduling.node_tasks import NodeTasks
 from plato.scheduling.ownership.journal import Journal
@@ -66,10 +66,10 @@ class Run:
         return self.log.state
 
     @property
-    def moved(self) -> bool:
-        """Whether it has ended here only because another scheduler drives it."""
+    def answered_elsewhere(self) -> bool:
+        """Whether it has ended here only because somebody else answers its question."""
         ended = self.state.ended
-        return isinstance(ended, RunFailed) and ended.code in MOVED
+        return isinstance(ended, RunFailed) and ended.code in ANSWERED_ELSEWHERE
 
     def attach(self) -> object:
         """Attach a caller; returns a token for `detach`."""

@@ -249,7 +249,7 @@ class GraphScheduler:
             self.runs.ended(run)
             if admitted:
                 self._admission.leave(request.tenant)
-            if not run.moved:
+            if not run.answered_elsewhere:
                 self._rates.charge(request.tenant, run.state.report().billed_tokens)
             _note_end(self._recorder, run)
 

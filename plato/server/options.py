@@ -15,7 +15,7 @@ from types import FrameType
 
 from plato.api.access.tenants import Tenants
 from plato.errors import PlatoError, SettingsError
-from plato.settings import Settings, read_settings
+from plato.settings import LOCAL_HOSTS, Settings, read_settings
 
 SECOND_S = 1.0
 """An interrupt this long after the first signal is the operator's second: stop at once. One that
@@ -41,8 +41,7 @@ class ServeOptions:
     @property
     def url(self) -> str:
         """Base URL of the server."""
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"http://{host}:{self.port}"
+        return f"http://{_in_url(self.host)}:{self.port}"
 
     @classmethod
     def parse(cls, arguments: Sequence[str]) -> ServeOptions:
@@ -101,11 +100,15 @@ class ServeOptions:
             Tenants(settings)
         except SettingsError as error:
             parser.error(error.message)
-        if not (settings.protected or given.allow_anonymous or _is_loopback(given.host)):
-            parser.error(
-                f"everybody who reaches {given.host} could ask; set api_keys_file, api_keys or "
-                "tenant_header, or add --allow-anonymous if something else protects it"
-            )
+        if not (settings.protected or given.allow_anonymous):
+            if not _is_loopback(given.host):
+                parser.error(
+                    f"everybody who reaches {given.host} could ask; set api_keys_file, api_keys or "
+                    "tenant_header, or add --allow-anonymous if something else protects it"
+                )
+            if not settings.allowed_hosts:
+                hosts = (*LOCAL_HOSTS, _in_url(given.host))
+                settings = settings.model_copy(update={"allowed_hosts": hosts})
         return cls(
             settings,
             given.host,
@@ -132,6 +135,10 @@ class ServeOptions:
                 "that uses it, or choose another with --port"
             ) from error
         return listener
+
+
+def _in_url(host: str) -> str:
+    return f"[{host}]" if ":" in host else host
 
 
 def _is_loopback(host: str) -> bool:

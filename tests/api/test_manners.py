@@ -105,6 +105,16 @@ async def test_pages_of_origins_that_the_settings_name_may(runtime: Runtime, ori
         assert (await http.options(CHAT, headers=others)).status_code == 400
 
 
+async def test_pages_can_read_that_the_server_failed(runtime: Runtime) -> None:
+    settings = runtime.settings.model_copy(update={"cors_origins": (PAGE,)})
+    async with connect(BrokenService(runtime.service, KeyError("x")), settings) as broken:
+        failed = await broken.post(CHAT, json=short(), headers={"Origin": PAGE})
+    assert (failed.status_code, failed.json()["error"]["code"]) == (500, "internal_error")
+    assert failed.headers["access-control-allow-origin"] == PAGE
+    assert "x-request-id" in failed.headers["access-control-expose-headers"]
+    assert len(failed.headers.get_list("x-request-id")) == 1
+
+
 async def test_origins_are_set_in_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     assert Settings().cors_origins == ()
     monkeypatch.setenv("PLATO_CORS_ORIGINS", f"{PAGE},*")

@@ -35,9 +35,14 @@ def test_half_requests_and_unread_streams_hold_nobody_up(server: Server) -> None
 
         asked = {**question, "max_tokens": 500, "plato": {"mode": "sequential"}}
         run = http.post("/v1/runs", json=asked, headers=headers).json()["id"]
-        follow = b"GET /v1/runs/%s/events HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer loud\r\n\r\n"
+        follow = (
+            b"GET /v1/runs/%s/events HTTP/1.1\r\nHost: localhost\r\n"
+            b"Authorization: Bearer loud\r\n\r\n"
+        )
         followers = [half(follow % run.encode()) for _ in range(FOLLOWERS)]
-        head = b"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n{"
+        head = (
+            b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\n{"
+        )
         for _ in range(UPLOADS):
             half(head)
         time.sleep(1)  # Until they have reached the ingresses.
@@ -47,3 +52,10 @@ def test_half_requests_and_unread_streams_hold_nobody_up(server: Server) -> None
         http.delete(f"/v1/runs/{run}", headers=headers).raise_for_status()
         statuses = {client.recv(12) for client in followers}
         assert statuses == {b"HTTP/1.1 200", b"HTTP/1.1 429"}
+
+
+def test_a_page_whose_name_leads_to_this_machine_is_refused(server: Server) -> None:
+    headers = {"Authorization": "Bearer any", "Host": "rebound.example.com"}
+    refused = httpx.get(f"{server.url}/v1/runs", headers=headers)
+    assert refused.status_code == httpx.codes.FORBIDDEN
+    assert refused.json()["error"]["code"] == "host_not_allowed"

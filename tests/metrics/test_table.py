@@ -67,6 +67,8 @@ def test_every_error_that_a_client_can_get_has_a_label_of_its_own() -> None:
         # What keeps a server from starting: no client hears of it.
         errors.ModelError.code,
         errors.SettingsError.code,
+        # The client gets the upstream's answer.
+        errors.UnplannedError.code,
     }
     assert codes <= set(table.REQUEST_ERRORS)
 

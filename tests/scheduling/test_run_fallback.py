@@ -9,7 +9,8 @@ import pytest
 
 from plato.engine import EngineBusyError, SamplingParams
 from plato.engine.grammar import answer_grammar, json_grammar
-from plato.errors import UnavailableError
+from plato.errors import RunNotFoundError, UnavailableError
+from plato.metrics.table import RUNS
 from plato.planning.protocol import PlanEnded
 from plato.prompting.model_tools import ModelTools
 from plato.runs import (
@@ -24,12 +25,14 @@ from plato.runs import (
 )
 from plato.runtime import LocalPool
 from plato.scheduling.plan_phase import CALL, STRUCTURED
+from tests.recording import MemoryRecorder
 from tests.scheduling.conftest import MakeScheduler
 from tests.scheduling.helpers import (
     ScriptedPlanner,
     ScriptedPool,
     collect,
     ended,
+    failed,
     finished,
     node,
     of,
@@ -105,6 +108,40 @@ async def test_a_plan_of_fewer_than_two_parts(
     report = answered_sequentially(run.events)
     assert report.reason == "the plan has fewer than two parts"
     assert report.plan.tokens == 30
+
+
+@pytest.mark.parametrize("count", [0, 1])
+async def test_who_only_wants_a_planned_answer_gets_no_other_and_pays_nothing(
+    make_scheduler: MakeScheduler, tools: ModelTools, count: int
+) -> None:
+    pool, recorder = ScriptedPool(tools), MemoryRecorder()
+    pool.hold(1)
+    planner = ScriptedPlanner(*parts(())[:count], ended(split=count > 0))
+    scheduler = make_scheduler(pool, planner=planner, recorder=recorder, tenant_tokens_per_minute=1)
+    for _ in range(2):
+        asked = question(Mode.AUTO, tenant="me", planned_only=True)
+        events = await collect(scheduler, asked)
+        assert failed(events).code == "unplanned"
+        assert not of(ModeChosen, events)
+        with pytest.raises(RunNotFoundError):
+            await scheduler.runs.snapshot("me", asked.run_id)
+    await scheduler.drain()
+    assert await scheduler.runs.overviews("me") == ()
+    assert recorder.totals(RUNS, "outcome") == {}
+    assert not pool.live
+
+
+async def test_a_planned_answer_is_recorded_if_no_other_is_wanted(
+    make_scheduler: MakeScheduler, tools: ModelTools
+) -> None:
+    planner = ScriptedPlanner(*parts((), ()))
+    scheduler = make_scheduler(ScriptedPool(tools), planner=planner)
+    asked = question(Mode.AUTO, tenant="me", planned_only=True)
+    assert finished(await collect(scheduler, asked)).mode is Mode.PLATO
+    await scheduler.drain()
+    (run,) = await scheduler.runs.overviews("me")
+    assert (run.request.run_id, run.status) == (asked.run_id, "done")
+    assert (await scheduler.runs.snapshot("me", asked.run_id)).events
 
 
 async def test_the_only_part_of_a_plan_is_cancelled_before_the_sequential_answer(

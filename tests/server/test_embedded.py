@@ -66,13 +66,15 @@ def test_half_requests_and_unread_streams_hold_nobody_up(server: Server) -> None
             client.sendall(request)
             return client
 
-        upload = b"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n{"
+        upload = (
+            b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\n{"
+        )
         uploads = [half(upload) for _ in range(450)]
         for _ in range(450):
             half(upload[:20])
         run = http.post("/v1/runs", json={**question, "max_tokens": 1500}).json()["id"]
         followers = [
-            half(b"GET /v1/runs/%s/events HTTP/1.1\r\nHost: x\r\n\r\n" % run.encode())
+            half(b"GET /v1/runs/%s/events HTTP/1.1\r\nHost: localhost\r\n\r\n" % run.encode())
             for _ in range(400)
         ]
         began = time.monotonic()
@@ -85,6 +87,14 @@ def test_half_requests_and_unread_streams_hold_nobody_up(server: Server) -> None
         statuses = Counter(client.recv(12) for client in followers)
         assert statuses == {b"HTTP/1.1 200": 16, b"HTTP/1.1 429": 384}
         assert Counter(client.recv(12) for client in uploads) == {b"HTTP/1.1 408": 450}
+
+
+@pytest.mark.hostile
+def test_a_page_whose_name_leads_to_this_machine_is_refused(server: Server) -> None:
+    headers = {"Authorization": "Bearer any", "Host": "rebound.example.com"}
+    refused = httpx.get(f"{server.url}/v1/runs", headers=headers)
+    assert refused.status_code == httpx.codes.FORBIDDEN
+    assert "allowed_hosts" in refused.json()["error"]["message"]
 
 
 def test_a_port_in_use_is_one_line_before_anything_is_loaded(server: Server) -> None:

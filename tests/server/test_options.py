@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -91,7 +92,19 @@ def test_other_machines_are_not_answered_without_keys(
 
 @pytest.mark.parametrize("host", ["localhost", "127.0.0.1", "127.1.2.3", "::1"])
 def test_this_machine_is_answered_without_keys(host: str) -> None:
-    assert ServeOptions.parse(["--host", host]).host == host
+    options = ServeOptions.parse(["--host", host])
+    assert options.host == host
+    assert urlsplit(options.url).netloc.removesuffix(":8000") in options.settings.allowed_hosts
+
+
+@pytest.mark.hostile
+def test_without_keys_a_server_on_loopback_has_only_the_names_of_this_machine() -> None:
+    names = {"localhost", "*.localhost", "127.0.0.1", "[::1]"}
+    assert set(ServeOptions.parse([]).settings.allowed_hosts) == names
+    for protected in ("--allow-anonymous", "api_keys=shop=0123456789abcdef", "tenant_header=X-T"):
+        assert ServeOptions.parse([protected]).settings.allowed_hosts == ()
+    named = ServeOptions.parse(["allowed_hosts=localhost,host.docker.internal"]).settings
+    assert named.allowed_hosts == ("localhost", "host.docker.internal")
 
 
 def test_keys_that_cannot_be_read_are_told_at_once(capsys: pytest.CaptureFixture[str]) -> None:

@@ -91,6 +91,7 @@ class KeyFile:
         self._checked = clock()
         try:
             self._seen = self._stamp()
+            """Of the file as it was last read."""
             self._keys = self._read()
         except OSError as error:
             raise SettingsError(f"the API keys in {path} cannot be read: {error}") from error
@@ -102,8 +103,9 @@ class KeyFile:
             try:
                 stamp = self._stamp()
                 if stamp != self._seen:
-                    self._seen = stamp
                     self._keys = self._read()
+                    # Not before: a key may have been revoked, so a failed read is repeated.
+                    self._seen = stamp
                     logger.info("API keys read again: %d", len(self._keys))
             except (OSError, SettingsError) as error:
                 logger.error("API keys not read again, those before stay valid: %s", error)

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import hashlib
+import re
 
 from starlette.requests import Request
 
 from plato.api.access.keys import TENANT_NAME, KeyFile, Keys, hash_key, read_keys
-from plato.errors import AuthenticationError
+from plato.errors import AuthenticationError, HostError
 from plato.settings import Settings
+
+MAX_HOST_CHARS = 100
+"""Of a name in an error message."""
 
 
 class Tenants:
@@ -19,6 +23,7 @@ class Tenants:
 
     def __init__(self, settings: Settings) -> None:
         """Raises `SettingsError` if the configured keys are not valid."""
+        self._hosts = settings.allowed_hosts
         self._header = settings.tenant_header
         self._open = not settings.protected
         secret = settings.api_keys
@@ -27,9 +32,11 @@ class Tenants:
         self._file = KeyFile(settings.api_keys_file) if settings.api_keys_file else None
 
     def of(self, request: Request) -> str:
-        """The tenant of a request. Raises `AuthenticationError`."""
+        """The tenant of a request. Raises `AuthenticationError` and `HostError`."""
+        if self._hosts:
+            _require_host(request.headers.get("host", ""), self._hosts)
         if self._header is not None:
-            return _named(request.headers.get(self._header, ""), self._header)
+            return _named(request.headers.getlist(self._header), self._header)
         key = _key(request)
         if self._open:
             return hashed_tenant(key)
@@ -57,6 +64,23 @@ def hashed_tenant(key: str) -> str:
     return hashlib.blake2b(key.encode(), digest_size=8).hexdigest() if key else ""
 
 
+def _require_host(host: str, allowed: tuple[str, ...]) -> None:
+    """Raise `HostError` if the server may not be called by this name.
+
+    A page can have its own name lead to this machine (DNS rebinding). To the browser its requests
+    are then of the same origin, so it may read the answers, but they still have that name.
+    """
+    name = re.sub(r":[0-9]*$", "", host.lower())
+    if name in allowed:
+        return
+    if any(known.startswith("*.") and name.endswith(known[1:]) for known in allowed):
+        return
+    raise HostError(
+        f"this server is not called {name[:MAX_HOST_CHARS]!r}; use {allowed[0]}, or set "
+        "allowed_hosts to all of its names"
+    )
+
+
 def _key(request: Request) -> str:
     header = request.headers.get("authorization", "").strip()
     scheme, _, key = header.partition(" ")
@@ -64,10 +88,16 @@ def _key(request: Request) -> str:
     return key.strip() if scheme.lower() == "bearer" else header
 
 
-def _named(name: str, header: str) -> str:
-    if not TENANT_NAME.fullmatch(name):
+def _named(names: list[str], header: str) -> str:
+    if len(names) > 1:
+        # One of them may be the client's own.
+        raise AuthenticationError(
+            f"the header {header} was sent {len(names)} times; have the gateway replace it instead "
+            "of adding one"
+        )
+    if not names or not TENANT_NAME.fullmatch(names[0]):
         raise AuthenticationError(
             f"the header {header} does not name a tenant; requests come through the gateway, which "
             "sets it"
         )
-    return name
+    return names[0]

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
 from contextlib import aclosing
+from dataclasses import replace
 from typing import Protocol
 
 from starlette.requests import Request
@@ -16,11 +18,11 @@ from plato.api.drain import Drain
 from plato.api.errors import ErrorReporter
 from plato.api.questions.intake import Received
 from plato.api.service import RunService
+from plato.errors import UnplannedError
 from plato.metrics import Recorder
 from plato.metrics.recording import AnswerTimer
 from plato.runs import (
     Answer,
-    Mode,
     ModeChosen,
     NodeOutput,
     RunError,
@@ -86,18 +88,21 @@ class Answers:
         `unplanned` responds in place of a run that turns out to have no plan. Raises the error of
         a run that failed, if it has not begun to answer.
         """
-        state = RunState(asked)
+        state = RunState(replace(asked, planned_only=unplanned is not None))
         batches = self._answer(state)
         begun: list[RunEvent] = []
         if stream or unplanned is not None:
-            until = BEGINNINGS if unplanned is None else DECISIONS
+            patience_s, until = self._settings.patience_s, BEGINNINGS
+            if unplanned is not None:
+                # Nothing can be sent before it is known who answers; plans have a deadline.
+                patience_s, until = math.inf, DECISIONS
             try:
                 async with while_connected(request):
-                    begun = await _begin(batches, self._settings.patience_s, until)
-                if unplanned is not None and state.mode is Mode.SEQUENTIAL:
-                    await batches.aclose()
-                    return await unplanned()
+                    begun = await _begin(batches, patience_s, until)
                 if isinstance(state.ended, RunFailed):
+                    if unplanned is not None and state.ended.code == UnplannedError.code:
+                        await batches.aclose()
+                        return await unplanned()
                     # Not in the stream: clients handle the status of a response better.
                     raise RunError(state.ended)
             except BaseException:

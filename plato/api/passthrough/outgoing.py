@@ -12,6 +12,10 @@ from pydantic_core import from_json, to_json
 from plato.api.models import model_names
 from plato.settings import Settings
 
+CHARS_PER_TOKEN = 4
+"""Of English text; only for estimates."""
+_TEXT = frozenset({"messages", "input", "instructions", "prompt", "content", "text", "output"})
+"""Fields that are text, or objects with such fields; others have images, sound and files, too."""
 DECODING = frozenset({"/v1/chat/completions", "/v1/completions", "/v1/responses"})
 
 
@@ -36,6 +40,11 @@ class Passed:
         opening = to_json([self.tenant, *_opening(self.fields)], inf_nan_mode="constants")
         return hashlib.blake2b(opening, digest_size=16).digest()
 
+    @property
+    def prompt_tokens(self) -> int:
+        """An estimate: the characters of the request's text / 4, or the tokens that it gives."""
+        return _chars(self.fields) // CHARS_PER_TOKEN
+
     def body(self, settings: Settings, model: str, salt: str | None) -> bytes:
         """For an upstream whose model is called `model`.
 
@@ -59,6 +68,20 @@ def read_fields(body: bytes) -> dict[str, Any] | None:
     except ValueError:
         return None
     return fields if isinstance(fields, dict) else None
+
+
+def _chars(value: Any) -> int:
+    """Characters of the text in a part of a body."""
+    if isinstance(value, str):
+        return len(value)
+    if isinstance(value, int):
+        # A token: prompts of completions can consist of them.
+        return CHARS_PER_TOKEN
+    if isinstance(value, list):
+        return sum(map(_chars, value))
+    if isinstance(value, Mapping):
+        return sum(_chars(part) for name, part in value.items() if name in _TEXT)
+    return 0
 
 
 def _opening(fields: Mapping[str, Any]) -> Iterator[Any]:

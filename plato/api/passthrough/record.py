@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import time
 
+from plato.api.passthrough.outgoing import Passed
 from plato.metrics import Metric, Recorder
 from plato.metrics.table import ANSWER_SECONDS, FIRST_TEXT_SECONDS, PASSED_ON
 from plato.runs import Mode
@@ -19,10 +20,10 @@ _TOTAL = re.compile(rb'"total_tokens"\s*:\s*([0-9]{1,12})')
 class PassRecord:
     """Times one answer from its construction, and counts its tokens; in constant memory."""
 
-    def __init__(self, recorder: Recorder, *, decodes: bool) -> None:
-        """`decodes`: whether the answer is text, whose speed clients see."""
+    def __init__(self, recorder: Recorder, passed: Passed) -> None:
+        """Of the answer to `passed`."""
         self._recorder = recorder
-        self._decodes = decodes
+        self._passed = passed
         self._asked = time.monotonic()
         self._status: int | None = None
         self._tail = b""
@@ -32,9 +33,15 @@ class PassRecord:
 
     @property
     def tokens(self) -> int:
-        """As the upstream counts them; of a stream without usage, the number of its events."""
+        """Of prompt and answer, as the upstream counts them.
+
+        If it does not tell, an estimate: the characters of the request's text / 4, and the number
+        of events of the stream. A request that was not answered has none.
+        """
         totals = _TOTAL.findall(self._tail)
-        return int(totals[-1]) if totals else self._events
+        if totals:
+            return int(totals[-1])
+        return self._passed.prompt_tokens + self._events if self._succeeded else 0
 
     def begin(self, status: int) -> None:
         """The response has this status."""
@@ -61,5 +68,5 @@ class PassRecord:
         return self._status is not None and self._status < REFUSED
 
     def _observe(self, metric: Metric) -> None:
-        if self._decodes and self._succeeded:
+        if self._passed.decodes and self._succeeded:
             self._recorder.observe(metric, time.monotonic() - self._asked, mode=Mode.SEQUENTIAL)

@@ -6,7 +6,7 @@ import asyncio
 import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import AsyncExitStack, aclosing, suppress
-from functools import partial
+from dataclasses import replace
 from typing import TypeVar, cast
 
 import httpx
@@ -107,7 +107,14 @@ class PassThrough:
         passed = self.passed(request, received) if self._upstreams and self._thinks else None
         if passed is None or wants_plato(passed.fields, endpoint):
             return None
-        return partial(self.respond, request, received, passed)
+
+        async def respond() -> Response:
+            # There is no run by whose id the answer could be found.
+            del request.state.run
+            identified = replace(passed, request_id=request_id(request.scope))
+            return await self.respond(request, received, identified)
+
+        return respond
 
     async def respond(self, request: Request, received: Received, passed: Passed) -> Response:
         """The upstream's response; `received.slot` is kept until its end.
@@ -146,7 +153,7 @@ class PassThrough:
         An error in the middle of a stream of events is its last event; of another body, it breaks
         the connection, so that nobody takes the body for complete.
         """
-        record = PassRecord(self._recorder, decodes=passed.decodes)
+        record = PassRecord(self._recorder, passed)
         in_events = False
         try:
             async with aclosing(self._drain.watch(self._receive(passed))) as items:

@@ -80,10 +80,10 @@ class Journal:
 
     @property
     def settled(self) -> bool:
-        """Whether nothing is left to write: the run is stored to its end, or was handed over."""
-        return self._leaving or (
-            self._end_written and not self._incomplete and self._appended >= self._state.last_id
-        )
+        """Whether nothing is left to write: the run is stored to its end, or never will be."""
+        if self._leaving or (self._closed and not self.opened):
+            return True
+        return self._end_written and not self._incomplete and self._appended >= self._state.last_id
 
     def open(self) -> None:
         """Record the start, or the takeover, of the run, unless that was done before."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 from pathlib import Path
 
@@ -89,6 +90,26 @@ def test_a_file_that_breaks_leaves_the_keys_as_they_were(
     with caplog.at_level(logging.ERROR):
         assert keys.keys() == {hash_key(ONE): "shop"}
     assert "those before stay valid" in caplog.text
+
+
+@pytest.mark.hostile
+def test_a_file_that_could_not_be_read_is_read_until_it_can(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, clock = tmp_path / "keys", Clock()
+    path.write_text(line("shop", ONE) + line("lab", TWO))
+    keys = KeyFile(str(path), clock)
+    path.write_text(line("lab", TWO))
+
+    def fail(*_: object, **__: object) -> str:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    with monkeypatch.context() as failing:
+        failing.setattr(Path, "read_text", fail)
+        clock.now += CHECK_S
+        assert keys.keys() == {hash_key(ONE): "shop", hash_key(TWO): "lab"}
+    clock.now += CHECK_S
+    assert keys.keys() == {hash_key(TWO): "lab"}
 
 
 @pytest.mark.parametrize("content", [None, b"\xff", b"shop"])

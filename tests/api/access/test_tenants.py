@@ -12,8 +12,9 @@ from starlette.requests import Request
 
 from plato.api.access.keys import hash_key
 from plato.api.access.tenants import Tenants, hashed_tenant
-from plato.errors import AuthenticationError, SettingsError
+from plato.errors import AuthenticationError, HostError, SettingsError
 from plato.runtime import Runtime
+from plato.server.options import ServeOptions
 from plato.settings import Settings, read_settings
 from tests.api.asking import CHAT, RUNS, short
 from tests.serving import connect
@@ -29,8 +30,9 @@ def bearer(key: str) -> dict[str, str]:
     return {"Authorization": f"Bearer {key}"}
 
 
-def tenant(settings: Settings, **headers: str) -> str:
-    fields = [(name.lower().encode(), value.encode()) for name, value in headers.items()]
+def tenant(settings: Settings, *more: tuple[str, str], **headers: str) -> str:
+    sent = [*headers.items(), *more]
+    fields = [(name.lower().encode(), value.encode()) for name, value in sent]
     return Tenants(settings).of(Request({"type": "http", "headers": fields}))
 
 
@@ -62,6 +64,13 @@ async def test_a_gateway_names_the_tenant_in_a_header() -> None:
             tenant(settings, **{"X-Tenant": wrong})
 
 
+@pytest.mark.parametrize("names", [("victim", "me"), ("me", "me"), ("", "me")])
+async def test_a_client_cannot_name_a_tenant_beside_its_gateway(names: tuple[str, str]) -> None:
+    sent = [("X-Tenant", name) for name in names]
+    with pytest.raises(AuthenticationError, match="2 times; have the gateway replace it"):
+        tenant(Settings(tenant_header="X-Tenant"), *sent)
+
+
 async def test_keys_and_a_gateway_exclude_each_other() -> None:
     with pytest.raises(SettingsError, match="tenant_header is for gateways"):
         read_settings({"tenant_header": "X-Tenant", "api_keys": KEYS})
@@ -72,6 +81,50 @@ async def test_keys_are_not_shown_with_the_settings(monkeypatch: pytest.MonkeyPa
     settings = Settings()
     assert settings.protected
     assert OLD not in f"{settings} {settings.model_dump_json()}"
+
+
+LOCAL = ServeOptions.parse([]).settings.allowed_hosts
+NAMED = ("plato.lan", "*.example.org")
+
+
+@pytest.mark.parametrize(
+    ("allowed", "host"),
+    [
+        *((LOCAL, host) for host in ("localhost", "LocalHost:80", "a.localhost:8000")),
+        *((LOCAL, host) for host in ("127.0.0.1:8000", "127.0.0.1", "[::1]:8000", "[::1]")),
+        *((NAMED, host) for host in ("plato.lan", "a.b.example.org:443")),
+        ((), "rebound.example.com"),
+    ],
+)
+async def test_a_server_answers_to_its_names(allowed: tuple[str, ...], host: str) -> None:
+    assert tenant(Settings(allowed_hosts=allowed), host=host) == ""
+
+
+@pytest.mark.parametrize(
+    ("allowed", "host"),
+    [
+        *((LOCAL, host) for host in ("", "rebound.example.com:8000", "127.0.0.1.example.com")),
+        *((LOCAL, host) for host in ("notlocalhost", "localhost:80@example.com", "[::1", "::1")),
+        *((NAMED, host) for host in ("localhost", "example.org", "plato.lan.example.com")),
+    ],
+)
+async def test_a_server_does_not_answer_to_other_names(allowed: tuple[str, ...], host: str) -> None:
+    with pytest.raises(HostError, match="set allowed_hosts to all of its names"):
+        tenant(Settings(allowed_hosts=allowed), host=host)
+
+
+async def test_a_page_whose_name_leads_here_is_refused(runtime: Runtime) -> None:
+    settings = runtime.settings.model_copy(update={"allowed_hosts": LOCAL})
+    async with connect(runtime.service, settings) as http:
+        headers = {**bearer("any"), "Host": "rebound.example.com:8000"}
+        for method, path in (("GET", RUNS), ("POST", CHAT)):
+            refused = await http.request(method, path, headers=headers, content=b"{")
+            assert refused.status_code == httpx.codes.FORBIDDEN
+            error = refused.json()["error"]
+            assert error["code"] == "host_not_allowed"
+            assert "'rebound.example.com'; use localhost" in error["message"]
+        headers["Host"] = "localhost:8000"
+        assert (await http.get(RUNS, headers=headers)).status_code == httpx.codes.OK
 
 
 def connected(runtime: Runtime, **fields: Any) -> httpx.AsyncClient:

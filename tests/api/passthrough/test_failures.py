@@ -120,6 +120,19 @@ async def test_a_tenant_has_so_many_tokens_a_minute(body: dict[str, Any]) -> Non
         assert (await http.post(CHAT, json=body, headers=other)).is_success
 
 
+@pytest.mark.parametrize("status", [200, 400])
+async def test_prompts_are_counted_even_if_the_upstream_does_not_tell(status: int) -> None:
+    long = {**STREAM, "messages": [{"role": "user", "content": "salt " * 400}]}
+    async with passing_front(tenant_tokens_per_minute=600) as front, front.http() as http:
+        for _ in range(2):
+            front.upstream.status = status
+            assert (await http.post(CHAT, json=long)).status_code == status
+        front.upstream.status = 200
+        third = await http.post(CHAT, json=long)
+        # What the upstream has refused costs nothing.
+        assert third.status_code == (429 if status == httpx.codes.OK else 200)
+
+
 async def test_bodies_are_bounded_and_must_be_json(front: Front) -> None:
     async with front.http() as http:
         large = await http.post(CHAT, json={**WHOLE, "padding": "x" * (5 << 20)})

@@ -12,6 +12,7 @@ import httpx
 import pytest
 
 from plato.engine.torch import TorchEngine, TorchEngineConfig
+from plato.metrics.table import PASSED_ON
 from plato.runtime import Runtime
 from tests.api.passthrough.fronts import (
     MESSAGES,
@@ -139,6 +140,12 @@ async def test_what_a_thinking_model_does_not_split_is_answered_with_thinking(
         assert "plato" not in answer.text
         ((_, passed),) = front.upstream.passed
         assert passed["max_tokens"] == 400
+        # There was no run.
+        assert (await http.get("/v1/runs")).json()["data"] == []
+        named = answer.headers["x-request-id"]
+        assert (await http.get(f"/v1/runs/{named}")).status_code == httpx.codes.NOT_FOUND
+        assert front.upstream.headers[-1]["x-request-id"] == named
+        assert front.recorder.total(PASSED_ON, outcome="answered") == 1
         planned = await http.post(
             "/v1/chat/completions", json={**body, "plato": {"mode": "plato", "plan": PLAN}}
         )
