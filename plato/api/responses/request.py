@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field
@@ -14,15 +12,14 @@ from plato.api.questions.messages import ChatMessage
 from plato.api.questions.requests import validated
 from plato.api.questions.schemas import ChatCompletionRequest, as_chat
 from plato.api.wire import FAIL_FAST, TOKEN_COUNT, LenientModel, neutral, shown
-from plato.errors import InvalidRequestError
 
 _WHOLE = "answers are not continued by reference; send the whole conversation as input"
-_CHAT_NAMES = {
+CHAT_NAMES = {
     "messages": "input",
     "max_tokens": "max_output_tokens",
     "response_format": "text.format",
 }
-"""Names in errors about the chat completion, and those that the caller knows."""
+"""See `in_callers_names`."""
 
 _MESSAGE = frozenset({"role", "content"})
 _CALLS = {"function_call": "arguments", "custom_tool_call": "input"}
@@ -132,16 +129,3 @@ class ResponsesRequest(AnswerFields):
                 response_format=answer.as_chat() if answer is not None else None,
                 **{f"text.{name}": True for name in hints},
             )
-
-
-@contextmanager
-def in_callers_names() -> Iterator[None]:
-    """Have errors about a chat completion name the parameters that the caller has used."""
-    try:
-        yield
-    except InvalidRequestError as error:
-        name = _CHAT_NAMES.get(error.param or "")
-        if name is None:
-            raise
-        message = error.message.replace(f"'{error.param}'", f"'{name}'")
-        raise type(error)(message, param=name, code=error.code) from error

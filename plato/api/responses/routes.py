@@ -10,13 +10,14 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from plato.api.answers.answers import Answers
+from plato.api.errors import in_callers_names
 from plato.api.operation import ANSWERING, OF_A_RUN, operation
 from plato.api.passthrough import PassThrough
 from plato.api.passthrough.decision import RESPONSES
 from plato.api.questions.intake import Intake, Received
 from plato.api.questions.requests import parse_body, parse_query
 from plato.api.responses.object import ResponseObject
-from plato.api.responses.request import ResponsesRequest, in_callers_names
+from plato.api.responses.request import CHAT_NAMES, ResponsesRequest
 from plato.api.responses.stream import FROM_START, ResponseEvent, ResponseStream
 from plato.api.runs.detached import DetachedRuns
 from plato.api.service import RunService
@@ -65,18 +66,8 @@ class ResponseRoutes:
     async def create(self, request: Request) -> Response:
         """Answer, streamed or not, or in the background."""
         async with self._intake.receive(request) as received:
-            context_length = self._service.context_length
-            parse = partial(parse_body, ResponsesRequest, received.body, context_length)
-            body = await self._passing.respond_or_parse(request, received, RESPONSES, parse)
-            if isinstance(body, Response):
-                return body
-            with in_callers_names():
-                asked = self._intake.new_run(request, received, body.as_chat())
-            stream = bool(body.stream)
-            if body.background:
-                return await self._open(asked, received, stream=stream)
-            response = ResponseStream(asked, self._model)
-            return await self._answers.respond(request, received, asked, response, stream=stream)
+            with in_callers_names(CHAT_NAMES):
+                return await self._respond(request, received)
 
     @operation(
         ResponseObject,
@@ -97,6 +88,19 @@ class ResponseRoutes:
     async def cancel(self, request: Request) -> Response:
         """Cancel a response, unless it has ended; then what there is of it."""
         return self._response(await self._detached.cancel(request))
+
+    async def _respond(self, request: Request, received: Received) -> Response:
+        context_length = self._service.context_length
+        parse = partial(parse_body, ResponsesRequest, received.body, context_length)
+        body = await self._passing.respond_or_parse(request, received, RESPONSES, parse)
+        if isinstance(body, Response):
+            return body
+        asked = self._intake.new_run(request, received, body.as_chat())
+        stream = bool(body.stream)
+        if body.background:
+            return await self._open(asked, received, stream=stream)
+        response = ResponseStream(asked, self._model)
+        return await self._answers.respond(request, received, asked, response, stream=stream)
 
     async def _open(self, asked: RunRequest, received: Received, *, stream: bool) -> Response:
         await self._service.open(asked)

@@ -250,3 +250,18 @@ async def test_what_cannot_be_honoured_is_refused(
     refused = await http.post(PATH, json=asked(**fields))
     assert (refused.status_code, refused.json()["error"]["param"]) == (400, param)
     assert "'messages" not in refused.json()["error"]["message"]
+
+
+@pytest.mark.parametrize("way", [{}, {"stream": True}, {"background": True}])
+@pytest.mark.parametrize(
+    "given",
+    ["word " * 3000, [{"role": "user", "content": TEXT}] * 2000],
+    ids=["a long text", "many items"],
+)
+async def test_what_does_not_fit_is_refused_by_the_callers_name_for_it(
+    http: httpx.AsyncClient, given: object, way: dict[str, bool]
+) -> None:
+    refused = await http.post(PATH, json={"input": given, **way})
+    error = refused.json()["error"]
+    assert (refused.status_code, error["code"]) == (400, "context_length_exceeded")
+    assert error["param"] == "input"
