@@ -18,7 +18,13 @@ from plato.api.questions.intake import Intake, Received
 from plato.api.questions.requests import parse_body, parse_query
 from plato.api.responses.object import ResponseObject
 from plato.api.responses.request import CHAT_NAMES, ResponsesRequest
-from plato.api.responses.stream import FROM_START, ResponseEvent, ResponseStream
+from plato.api.responses.stream import (
+    FROM_START,
+    FollowedStream,
+    ResponseErrorEvent,
+    ResponseEvent,
+    ResponseStream,
+)
 from plato.api.runs.detached import DetachedRuns
 from plato.api.service import RunService
 from plato.errors import InvalidRequestError
@@ -59,7 +65,7 @@ class ResponseRoutes:
     @operation(
         ResponseObject,
         body=ResponsesRequest,
-        stream=ResponseEvent,
+        stream=ResponseEvent | ResponseErrorEvent,
         errors=ANSWERING,
         passed=True,
     )
@@ -71,7 +77,7 @@ class ResponseRoutes:
 
     @operation(
         ResponseObject,
-        stream=ResponseEvent,
+        stream=ResponseEvent | ResponseErrorEvent,
         query=ResponseQuery,
         errors=(*OF_A_RUN, InvalidRequestError),
     )
@@ -115,6 +121,6 @@ class ResponseRoutes:
         self, asked: RunRequest, slot: ExitStack, starting_after: int = FROM_START
     ) -> Response:
         """The events of a run that goes on without this client; `slot` is kept until their end."""
-        state, stream = RunState(asked), ResponseStream(asked, self._model, starting_after)
+        state, stream = RunState(asked), FollowedStream(asked, self._model, starting_after)
         path = f"{PATH}/{{response}}"
         return self._detached.follow(state, slot, path, stream, lambda: stream.end(state.answer()))
