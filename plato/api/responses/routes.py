@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
+from dataclasses import replace
 from functools import partial
 
 from pydantic import BaseModel, Field
@@ -102,8 +103,9 @@ class ResponseRoutes:
         if isinstance(body, Response):
             return body
         asked = self._intake.new_run(request, received, body.as_chat())
+        asked = replace(asked, detached=bool(body.background))
         stream = bool(body.stream)
-        if body.background:
+        if asked.detached:
             return await self._open(asked, received, stream=stream)
         response = ResponseStream(asked, self._model)
         return await self._answers.respond(request, received, asked, response, stream=stream)

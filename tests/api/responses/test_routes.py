@@ -12,7 +12,7 @@ import openai
 import pytest
 import pytest_asyncio
 from openai import AsyncOpenAI
-from openai.types.responses import Response
+from openai.types.responses import Response, ToolChoiceFunction
 from openai.types.responses.response_stream_event import ResponseStreamEvent
 from pydantic import TypeAdapter
 
@@ -28,6 +28,7 @@ PATH = "/v1/responses"
 EVENT: TypeAdapter[Any] = TypeAdapter(ResponseStreamEvent)
 TEXT = "Why is the sea salty?"
 PLATO = {"plato": {"mode": "plato", "plan": PLAN}}
+SEA = {"type": "function", "name": "sea", "parameters": {"enum": ["red", "dead"]}}
 LONG = {"mode": "sequential", "exact_lengths": True}
 
 
@@ -265,3 +266,21 @@ async def test_what_does_not_fit_is_refused_by_the_callers_name_for_it(
     error = refused.json()["error"]
     assert (refused.status_code, error["code"]) == (400, "context_length_exceeded")
     assert error["param"] == "input"
+
+
+async def test_a_response_says_which_call_was_demanded(client: AsyncOpenAI) -> None:
+    asked: Any = {"input": TEXT, "tools": [SEA], "tool_choice": "required"}
+    response = await client.responses.create(**asked)
+    assert response.tool_choice == ToolChoiceFunction(type="function", name="sea")
+    (tool,) = response.tools
+    assert (tool.type, tool.name) == ("function", "sea")
+    assert (await client.responses.retrieve(response.id)).to_dict() == response.to_dict()
+
+
+@pytest.mark.parametrize("background", [True, False])
+async def test_a_response_says_whether_it_is_in_the_background(
+    client: AsyncOpenAI, background: bool
+) -> None:
+    response = await client.responses.create(input=TEXT, background=background, extra_body=PLATO)
+    assert response.background is background
+    assert (await client.responses.retrieve(response.id)).background is background
