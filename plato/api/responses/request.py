@@ -11,7 +11,9 @@ from plato.api.questions.answer_fields import AnswerFields
 from plato.api.questions.messages import ChatMessage
 from plato.api.questions.requests import validated
 from plato.api.questions.schemas import ChatCompletionRequest, as_chat
+from plato.api.responses.references import REFERENCE
 from plato.api.wire import FAIL_FAST, TOKEN_COUNT, LenientModel, neutral, shown
+from plato.errors import RunNotFoundError
 
 _WHOLE = "answers are not continued by reference; send the whole conversation as input"
 CHAT_NAMES = {
@@ -28,7 +30,10 @@ _OUTPUTS = ("function_call_output", "custom_tool_call_output")
 
 
 def _as_messages(given: Any) -> Any:
-    """Input items as messages of a chat; a text is the user's."""
+    """Input items as messages of a chat; a text is the user's.
+
+    Raises `PydanticCustomError`, and `RunNotFoundError` for a reference that `with_items` has left.
+    """
     if isinstance(given, str):
         return [{"role": "user", "content": given}]
     if not isinstance(given, list):
@@ -44,6 +49,13 @@ def _as_messages(given: Any) -> Any:
         elif kind in _OUTPUTS:
             content, call = item.get("output"), item.get("call_id")
             messages.append({"role": "tool", "content": content, "tool_call_id": call})
+        elif kind == REFERENCE:
+            raise RunNotFoundError(
+                f"Item with id {shown(item.get('id'))} not found: answers expire, and only the API "
+                "key that asked for one can refer to it; send the item itself (in the AI SDK: "
+                "providerOptions.openai.store = false)",
+                param="input",
+            )
         elif kind != "reasoning":
             # What another model thought is nothing to this one.
             raise PydanticCustomError(

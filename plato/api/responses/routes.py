@@ -18,6 +18,7 @@ from plato.api.passthrough.decision import RESPONSES
 from plato.api.questions.intake import Intake, Received
 from plato.api.questions.requests import parse_body, parse_query
 from plato.api.responses.object import ResponseObject
+from plato.api.responses.references import with_items
 from plato.api.responses.request import CHAT_NAMES, ResponsesRequest
 from plato.api.responses.stream import (
     FROM_START,
@@ -28,7 +29,7 @@ from plato.api.responses.stream import (
 )
 from plato.api.runs.detached import DetachedRuns
 from plato.api.service import RunService
-from plato.errors import InvalidRequestError
+from plato.errors import InvalidRequestError, RunNotFoundError
 from plato.runs import RunRequest, RunState
 
 PATH = "/v1/responses"
@@ -67,7 +68,7 @@ class ResponseRoutes:
         ResponseObject,
         body=ResponsesRequest,
         stream=ResponseEvent | ResponseErrorEvent,
-        errors=ANSWERING,
+        errors=(*ANSWERING, RunNotFoundError),
         passed=True,
     )
     async def create(self, request: Request) -> Response:
@@ -97,14 +98,16 @@ class ResponseRoutes:
         return self._response(await self._detached.cancel(request))
 
     async def _respond(self, request: Request, received: Received) -> Response:
+        body = await with_items(received.body, self._service, received.tenant)
+        received = replace(received, body=body)
         context_length = self._service.context_length
         parse = partial(parse_body, ResponsesRequest, received.body, context_length)
-        body = await self._passing.respond_or_parse(request, received, RESPONSES, parse)
-        if isinstance(body, Response):
-            return body
-        asked = self._intake.new_run(request, received, body.as_chat())
-        asked = replace(asked, detached=bool(body.background))
-        stream = bool(body.stream)
+        parsed = await self._passing.respond_or_parse(request, received, RESPONSES, parse)
+        if isinstance(parsed, Response):
+            return parsed
+        asked = self._intake.new_run(request, received, parsed.as_chat())
+        asked = replace(asked, detached=bool(parsed.background))
+        stream = bool(parsed.stream)
         if asked.detached:
             return await self._open(asked, received, stream=stream)
         response = ResponseStream(asked, self._model)

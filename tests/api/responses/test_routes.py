@@ -217,7 +217,6 @@ async def test_hints_are_reported(http: httpx.AsyncClient) -> None:
         ({"input": None}, "input"),
         ({"input": []}, "input"),
         ({"input": " "}, "input"),
-        ({"input": [{"type": "item_reference", "id": "x"}]}, "input"),
         ({"input": [{"role": "robot", "content": "x"}]}, "input.0.role"),
         ({"input": [{"role": "user", "content": [{"type": "input_image"}]}]}, "input.0.content"),
         ({"input": [{"role": "assistant", "content": "x"}]}, "input"),
