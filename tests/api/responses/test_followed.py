@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import Any
@@ -17,29 +16,16 @@ from plato.api.drain import Drain
 from plato.errors import SlowConsumerError
 from plato.runs import RunEvents, RunRequest
 from plato.runtime import Runtime
-from tests.api.asking import PLAN, server_sent
+from tests.api.responses.test_routes import LONG, PATH, asked, events_of, text_of
 from tests.api.test_app import BrokenService
 from tests.serving import connect
 
 # One event loop for all tests of the API: the model is loaded once.
 pytestmark = pytest.mark.asyncio(loop_scope="package")
 
-PATH = "/v1/responses"
-ASKED = {
-    "input": "Why is the sea salty?",
-    "background": True,
-    "plato": {"mode": "plato", "plan": PLAN},
-}
-LONG = {**ASKED, "max_output_tokens": 1500, "plato": {"mode": "sequential", "exact_lengths": True}}
-SLOW = SlowConsumerError("too slow")
-
-
-def events_of(response: httpx.Response) -> list[dict[str, Any]]:
-    return [json.loads(event["data"]) for event in server_sent(response)]
-
-
-def text_of(events: list[dict[str, Any]]) -> str:
-    return "".join(event.get("delta", "") for event in events)
+ASKED = asked(background=True)
+SLOWLY = asked(background=True, max_output_tokens=1500, plato=LONG)
+ERROR = SlowConsumerError("too slow")
 
 
 async def followed(http: httpx.AsyncClient, response: str, **params: Any) -> list[dict[str, Any]]:
@@ -64,14 +50,14 @@ class CutService(BrokenService):
                 yield events[:left]
                 left -= len(events[:left])
                 if not left:
-                    raise SLOW
+                    raise ERROR
 
 
 async def test_who_resumes_behind_the_error_misses_nothing(runtime: Runtime) -> None:
     async with connect(runtime.service, runtime.settings) as http:
         response = (await http.post(PATH, json=ASKED)).json()["id"]
         whole = await followed(http, response)
-    cut = CutService(runtime.service, SLOW)
+    cut = CutService(runtime.service, ERROR)
     seen: list[dict[str, Any]] = []
     after: dict[str, int] = {}
     async with connect(cut, runtime.settings) as http:
@@ -95,7 +81,7 @@ async def test_who_resumes_behind_the_error_misses_nothing(runtime: Runtime) -> 
 async def test_the_error_comes_wherever_the_client_resumes(runtime: Runtime) -> None:
     async with connect(runtime.service, runtime.settings) as http:
         response = (await http.post(PATH, json=ASKED)).json()["id"]
-    async with connect(BrokenService(runtime.service, SLOW), runtime.settings) as http:
+    async with connect(BrokenService(runtime.service, ERROR), runtime.settings) as http:
         (error,) = await followed(http, response, starting_after=10**6)
     assert (error["type"], error["sequence_number"]) == ("error", 10**6)
 
@@ -105,7 +91,7 @@ async def test_a_response_outlives_the_server_that_streams_it(runtime: Runtime) 
     app = new_app(runtime.service, runtime.settings, drain=drain)
     transport = httpx.ASGITransport(app, raise_app_exceptions=False)
     async with httpx.AsyncClient(transport=transport, base_url="http://plato") as http:
-        response = (await http.post(PATH, json=LONG)).json()["id"]
+        response = (await http.post(PATH, json=SLOWLY)).json()["id"]
         following = asyncio.create_task(followed(http, response))
         await drain.finish(0.3)
         last = (await following)[-1]
@@ -117,6 +103,6 @@ async def test_a_response_outlives_the_server_that_streams_it(runtime: Runtime) 
 
 async def test_an_answer_that_fails_is_a_failed_response(runtime: Runtime) -> None:
     async with connect(runtime.service, runtime.settings) as http:
-        response = (await http.post(PATH, json=LONG)).json()["id"]
+        response = (await http.post(PATH, json=SLOWLY)).json()["id"]
         await http.post(f"{PATH}/{response}/cancel")
         assert (await followed(http, response))[-1]["type"] == "response.failed"
