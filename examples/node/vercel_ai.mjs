@@ -60,5 +60,19 @@ console.log(called.toolCalls[0].input, called.toolResults[0].output);
 
 console.log("--- responses");
 const openai = createOpenAI({ baseURL, apiKey });
-console.log((await generateText({ model: openai(name), prompt, maxOutputTokens: 100 })).text);
+const messages = [{ role: "user", content: prompt }];
+const asked = { model: openai(name), messages, maxOutputTokens: 100 };
+const first = await generateText(asked);
+console.log(first.text);
 console.log((await generateObject({ model: openai(name), prompt, schema: Bicycle })).object);
+
+console.log("--- responses: second turn");
+// It refers to the first answer by its id.
+messages.push(...first.response.messages, { role: "user", content: "And a used one?" });
+console.log((await generateText(asked)).text);
+
+console.log("--- responses: stream");
+for await (const text of streamText(asked).textStream) {
+  process.stdout.write(text);
+}
+console.log();

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 from pydantic import ValidationError
@@ -45,6 +46,23 @@ def invalid_request(invalid: ValidationError) -> InvalidRequestError:
         first.message += f" (also wrong: {', '.join(others[:MAX_OTHERS])}{more})"
         first.args = (first.message,)
     return first
+
+
+@contextmanager
+def in_callers_names(names: Mapping[str, str]) -> Iterator[None]:
+    """Have errors name the parameters that the caller has used.
+
+    `names` has them by the names that chat completions have for the same.
+    """
+    try:
+        yield
+    except PlatoError as error:
+        name = names.get(error.param or "")
+        if name is not None:
+            error.message = error.message.replace(f"'{error.param}'", f"'{name}'")
+            error.args = (error.message,)
+            error.param = name
+        raise
 
 
 def as_plato_error(error: BaseException) -> PlatoError:

@@ -314,7 +314,7 @@ def _require_room(prompt: Prompt, max_tokens: int, context_length: int) -> None:
     if len(prompt) + max_tokens > context_length:
         raise ContextLengthError(
             f"the prompt has {len(prompt)} tokens and the output may have {max_tokens}, but the "
-            f"context of the model is {context_length} tokens; shorten the messages or lower "
-            "max_tokens",
+            f"context of the model is {context_length} tokens; shorten the question or ask for "
+            "fewer output tokens",
             param="messages",
         )

@@ -68,6 +68,8 @@ class RunRequest:
     """Report the text of every node's prompt."""
     headings: bool = False
     """Put each node's title above its text."""
+    detached: bool = False
+    """It goes on without its client."""
     raw: bool = False
     """Continue the text of the only message, without the chat template. Such an answer is
     sequential."""

@@ -115,5 +115,5 @@ def test_a_question_that_leaves_no_room_is_refused_with_numbers(
     for begin in (layout.start, layout.sequential):
         with pytest.raises(ContextLengthError, match=r"2\d\d tokens.*128 tokens; shorten"):
             begin(long, "t")
-    with pytest.raises(ContextLengthError, match="lower max_tokens"):
+    with pytest.raises(ContextLengthError, match="ask for fewer output tokens"):
         layout.start(QUESTION, "t").node_prompt(graph_of(()), 1, {}, up_to(100))

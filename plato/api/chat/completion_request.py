@@ -11,6 +11,9 @@ from plato.api.questions.answer_fields import AnswerFields
 from plato.api.wire import TOKEN_COUNT, error_at, neutral
 from plato.runs import Mode
 
+CHAT_NAMES = {"messages": "prompt"}
+"""See `in_callers_names`."""
+
 
 def _only_text(prompt: Any) -> Any:
     """The prompt as one text."""

@@ -15,12 +15,12 @@ from plato.api.answers import sse
 from plato.api.answers.answers import Answers
 from plato.api.answers.run_info import PlatoInfo, Usage
 from plato.api.chat.completion_format import CompletionFormat
-from plato.api.chat.completion_request import CompletionRequest
-from plato.api.errors import ErrorBody
+from plato.api.chat.completion_request import CHAT_NAMES, CompletionRequest
+from plato.api.errors import ErrorBody, in_callers_names
 from plato.api.operation import ANSWERING, operation
 from plato.api.passthrough import PassThrough
 from plato.api.passthrough.decision import COMPLETIONS
-from plato.api.questions.intake import Intake
+from plato.api.questions.intake import Intake, Received
 from plato.api.questions.messages import ChatMessage
 from plato.api.questions.requests import parse_body, validated
 from plato.api.questions.schemas import ChatCompletionRequest, as_chat
@@ -114,15 +114,19 @@ class CompletionRoutes:
     async def create(self, request: Request) -> Response:
         """Continue a text, streamed or not."""
         async with self._intake.receive(request) as received:
-            parse = partial(parse_body, CompletionRequest, received.body, self._context_length)
-            body = await self._passing.respond_or_parse(request, received, COMPLETIONS, parse)
-            if isinstance(body, Response):
-                return body
-            asked = self._intake.new_run(request, received, _as_chat(body), raw=True)
-            response = CompletionResponse.of(asked, self._model, include_usage=body.include_usage)
-            return await self._answers.respond(
-                request, received, asked, response, stream=bool(body.stream)
-            )
+            with in_callers_names(CHAT_NAMES):
+                return await self._respond(request, received)
+
+    async def _respond(self, request: Request, received: Received) -> Response:
+        parse = partial(parse_body, CompletionRequest, received.body, self._context_length)
+        body = await self._passing.respond_or_parse(request, received, COMPLETIONS, parse)
+        if isinstance(body, Response):
+            return body
+        asked = self._intake.new_run(request, received, _as_chat(body), raw=True)
+        response = CompletionResponse.of(asked, self._model, include_usage=body.include_usage)
+        return await self._answers.respond(
+            request, received, asked, response, stream=bool(body.stream)
+        )
 
 
 def _as_chat(body: CompletionRequest) -> ChatCompletionRequest:

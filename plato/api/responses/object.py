@@ -93,6 +93,20 @@ class FunctionCall(AnswerModel):
     status: ItemStatus
 
 
+class NamedFunction(AnswerModel):
+    """The function of a demanded call, as a `tool_choice` names it."""
+
+    type: Literal["function"] = "function"
+    name: str
+
+
+class FunctionTool(NamedFunction):
+    """The same among the tools."""
+
+    parameters: None = None
+    strict: Literal[True] = True
+
+
 class ResponseObject(AnswerModel):
     """A run that is being answered, or has been.
 
@@ -119,8 +133,11 @@ class ResponseObject(AnswerModel):
     previous_response_id: None = None
     store: Literal[True] = True
     parallel_tool_calls: Literal[True] = True
-    tool_choice: Literal["auto"] = "auto"
-    tools: tuple[()] = ()
+    background: bool
+    tool_choice: Literal["auto"] | NamedFunction = "auto"
+    """The function whose call was demanded; `auto` if the answer is text."""
+    tools: tuple[FunctionTool, ...] = ()
+    """That function; others had no effect."""
     truncation: Literal["disabled"] = "disabled"
     plato: PlatoInfo | None = None
 
@@ -146,6 +163,9 @@ class ResponseObject(AnswerModel):
     ) -> ResponseObject:
         """Describe a run with `text` so far."""
         item = output_item(asked, status, text)
+        if asked.function is not None:
+            fields["tool_choice"] = NamedFunction(name=asked.function)
+            fields["tools"] = (FunctionTool(name=asked.function),)
         return cls(
             id=f"resp_{asked.run_id}",
             created_at=int(asked.created_unix_s),
@@ -156,6 +176,7 @@ class ResponseObject(AnswerModel):
             max_output_tokens=asked.max_tokens,
             temperature=asked.sampling.temperature,
             top_p=asked.sampling.top_p,
+            background=asked.detached,
             **fields,
         )
 

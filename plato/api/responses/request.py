@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field
@@ -13,16 +11,17 @@ from plato.api.questions.answer_fields import AnswerFields
 from plato.api.questions.messages import ChatMessage
 from plato.api.questions.requests import validated
 from plato.api.questions.schemas import ChatCompletionRequest, as_chat
+from plato.api.responses.references import REFERENCE
 from plato.api.wire import FAIL_FAST, TOKEN_COUNT, LenientModel, neutral, shown
-from plato.errors import InvalidRequestError
+from plato.errors import RunNotFoundError
 
 _WHOLE = "answers are not continued by reference; send the whole conversation as input"
-_CHAT_NAMES = {
+CHAT_NAMES = {
     "messages": "input",
     "max_tokens": "max_output_tokens",
     "response_format": "text.format",
 }
-"""Names in errors about the chat completion, and those that the caller knows."""
+"""See `in_callers_names`."""
 
 _MESSAGE = frozenset({"role", "content"})
 _CALLS = {"function_call": "arguments", "custom_tool_call": "input"}
@@ -31,7 +30,10 @@ _OUTPUTS = ("function_call_output", "custom_tool_call_output")
 
 
 def _as_messages(given: Any) -> Any:
-    """Input items as messages of a chat; a text is the user's."""
+    """Input items as messages of a chat; a text is the user's.
+
+    Raises `PydanticCustomError`, and `RunNotFoundError` for a reference that `with_items` has left.
+    """
     if isinstance(given, str):
         return [{"role": "user", "content": given}]
     if not isinstance(given, list):
@@ -47,6 +49,13 @@ def _as_messages(given: Any) -> Any:
         elif kind in _OUTPUTS:
             content, call = item.get("output"), item.get("call_id")
             messages.append({"role": "tool", "content": content, "tool_call_id": call})
+        elif kind == REFERENCE:
+            raise RunNotFoundError(
+                f"Item with id {shown(item.get('id'))} not found: answers expire, and only the API "
+                "key that asked for one can refer to it; send the item itself (in the AI SDK: "
+                "providerOptions.openai.store = false)",
+                param="input",
+            )
         elif kind != "reasoning":
             # What another model thought is nothing to this one.
             raise PydanticCustomError(
@@ -132,16 +141,3 @@ class ResponsesRequest(AnswerFields):
                 response_format=answer.as_chat() if answer is not None else None,
                 **{f"text.{name}": True for name in hints},
             )
-
-
-@contextmanager
-def in_callers_names() -> Iterator[None]:
-    """Have errors about a chat completion name the parameters that the caller has used."""
-    try:
-        yield
-    except InvalidRequestError as error:
-        name = _CHAT_NAMES.get(error.param or "")
-        if name is None:
-            raise
-        message = error.message.replace(f"'{error.param}'", f"'{name}'")
-        raise type(error)(message, param=name, code=error.code) from error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
+from dataclasses import replace
 from functools import partial
 
 from pydantic import BaseModel, Field
@@ -10,17 +11,25 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from plato.api.answers.answers import Answers
+from plato.api.errors import in_callers_names
 from plato.api.operation import ANSWERING, OF_A_RUN, operation
 from plato.api.passthrough import PassThrough
 from plato.api.passthrough.decision import RESPONSES
 from plato.api.questions.intake import Intake, Received
 from plato.api.questions.requests import parse_body, parse_query
 from plato.api.responses.object import ResponseObject
-from plato.api.responses.request import ResponsesRequest, in_callers_names
-from plato.api.responses.stream import FROM_START, ResponseEvent, ResponseStream
+from plato.api.responses.references import with_items
+from plato.api.responses.request import CHAT_NAMES, ResponsesRequest
+from plato.api.responses.stream import (
+    FROM_START,
+    FollowedStream,
+    ResponseErrorEvent,
+    ResponseEvent,
+    ResponseStream,
+)
 from plato.api.runs.detached import DetachedRuns
 from plato.api.service import RunService
-from plato.errors import InvalidRequestError
+from plato.errors import InvalidRequestError, RunNotFoundError
 from plato.runs import RunRequest, RunState
 
 PATH = "/v1/responses"
@@ -58,29 +67,19 @@ class ResponseRoutes:
     @operation(
         ResponseObject,
         body=ResponsesRequest,
-        stream=ResponseEvent,
-        errors=ANSWERING,
+        stream=ResponseEvent | ResponseErrorEvent,
+        errors=(*ANSWERING, RunNotFoundError),
         passed=True,
     )
     async def create(self, request: Request) -> Response:
         """Answer, streamed or not, or in the background."""
         async with self._intake.receive(request) as received:
-            context_length = self._service.context_length
-            parse = partial(parse_body, ResponsesRequest, received.body, context_length)
-            body = await self._passing.respond_or_parse(request, received, RESPONSES, parse)
-            if isinstance(body, Response):
-                return body
-            with in_callers_names():
-                asked = self._intake.new_run(request, received, body.as_chat())
-            stream = bool(body.stream)
-            if body.background:
-                return await self._open(asked, received, stream=stream)
-            response = ResponseStream(asked, self._model)
-            return await self._answers.respond(request, received, asked, response, stream=stream)
+            with in_callers_names(CHAT_NAMES):
+                return await self._respond(request, received)
 
     @operation(
         ResponseObject,
-        stream=ResponseEvent,
+        stream=ResponseEvent | ResponseErrorEvent,
         query=ResponseQuery,
         errors=(*OF_A_RUN, InvalidRequestError),
     )
@@ -98,6 +97,22 @@ class ResponseRoutes:
         """Cancel a response, unless it has ended; then what there is of it."""
         return self._response(await self._detached.cancel(request))
 
+    async def _respond(self, request: Request, received: Received) -> Response:
+        body = await with_items(received.body, self._service, received.tenant)
+        received = replace(received, body=body)
+        context_length = self._service.context_length
+        parse = partial(parse_body, ResponsesRequest, received.body, context_length)
+        parsed = await self._passing.respond_or_parse(request, received, RESPONSES, parse)
+        if isinstance(parsed, Response):
+            return parsed
+        asked = self._intake.new_run(request, received, parsed.as_chat())
+        asked = replace(asked, detached=bool(parsed.background))
+        stream = bool(parsed.stream)
+        if asked.detached:
+            return await self._open(asked, received, stream=stream)
+        response = ResponseStream(asked, self._model)
+        return await self._answers.respond(request, received, asked, response, stream=stream)
+
     async def _open(self, asked: RunRequest, received: Received, *, stream: bool) -> Response:
         await self._service.open(asked)
         if stream:
@@ -111,6 +126,6 @@ class ResponseRoutes:
         self, asked: RunRequest, slot: ExitStack, starting_after: int = FROM_START
     ) -> Response:
         """The events of a run that goes on without this client; `slot` is kept until their end."""
-        state, stream = RunState(asked), ResponseStream(asked, self._model, starting_after)
+        state, stream = RunState(asked), FollowedStream(asked, self._model, starting_after)
         path = f"{PATH}/{{response}}"
         return self._detached.follow(state, slot, path, stream, lambda: stream.end(state.answer()))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Literal
 
 from plato.api.answers import sse
 from plato.api.responses.object import (
@@ -16,7 +16,7 @@ from plato.api.responses.object import (
 )
 from plato.api.wire import OMITTED, AnswerModel
 from plato.errors import PlatoError
-from plato.runs import Answer, RunEvent, RunRequest
+from plato.runs import Answer, RunError, RunEvent, RunRequest
 
 FROM_START = -1
 
@@ -38,6 +38,17 @@ class ResponseEvent(AnswerModel):
     name: str | None = OMITTED
     """Of the function that is called."""
     arguments: str | None = OMITTED
+
+
+class ResponseErrorEvent(AnswerModel):
+    """The end of a stream that cannot be followed, of a run that goes on."""
+
+    type: Literal["error"] = "error"
+    code: str | None
+    message: str
+    param: str | None
+    sequence_number: int
+    """That of the event before it: who resumes behind it misses nothing."""
 
 
 class ResponseStream:
@@ -118,3 +129,19 @@ class ResponseStream:
         if number > self._after:
             event = ResponseEvent(type=kind, sequence_number=number, **fields)
             yield sse.event(event.model_dump_json(), name=kind)
+
+
+class FollowedStream(ResponseStream):
+    """The stream of a run that goes on without it."""
+
+    def fail(self, error: PlatoError) -> bytes:
+        """See `StreamFormat`. Only an error of the run itself makes a failed response."""
+        if isinstance(error, RunError):
+            return super().fail(error)
+        event = ResponseErrorEvent(
+            code=error.code,
+            message=error.message,
+            param=error.param,
+            sequence_number=max(self._after, self._number - 1),
+        )
+        return sse.event(event.model_dump_json(), name=event.type)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from pydantic import BaseModel, Field
 from starlette.requests import Request
 from starlette.responses import Response
@@ -56,7 +58,7 @@ class RunRoutes:
             body = parse_request(
                 received.body, run=True, context_length=self._service.context_length
             )
-            asked = self._intake.new_run(request, received, body)
+            asked = replace(self._intake.new_run(request, received, body), detached=True)
             await self._service.open(asked)
         location = {"Location": f"{PATH}/{asked.run_id}"}
         return RunObject.of(RunState(asked), self._model).as_response(202, location)

@@ -73,10 +73,12 @@ async def test_a_completion_is_a_run_too(http: httpx.AsyncClient) -> None:
     assert (run["question"], run["metadata"]) == (PROMPT, {"ticket": "7"})
 
 
-async def test_a_text_that_does_not_fit_is_refused(http: httpx.AsyncClient) -> None:
-    refused = await http.post(PATH, json=asked(prompt="word " * 3000))
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_text_that_does_not_fit_is_refused(http: httpx.AsyncClient, stream: bool) -> None:
+    refused = await http.post(PATH, json=asked(prompt="word " * 3000, stream=stream))
     assert refused.status_code == httpx.codes.BAD_REQUEST
-    assert refused.json()["error"]["code"] == "context_length_exceeded"
+    error = refused.json()["error"]
+    assert (error["code"], error["param"]) == ("context_length_exceeded", "prompt")
 
 
 async def test_hints_are_reported(http: httpx.AsyncClient) -> None:

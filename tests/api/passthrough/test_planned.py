@@ -78,6 +78,23 @@ async def test_what_the_upstream_lacks_is_answered_here(front: Front) -> None:
     assert answer.output_text
 
 
+async def test_an_answer_from_here_that_is_referred_to_is_passed_on(front: Front) -> None:
+    async with front.client() as client:
+        first = await client.responses.create(
+            model=f"{NAME}:plato", input="Why?", max_output_tokens=8
+        )
+        given: Any = [
+            {"role": "user", "content": "Why?"},
+            {"type": "item_reference", "id": first.output[0].id},
+            {"type": "item_reference", "id": f"msg_{'0' * 32}"},
+            {"role": "user", "content": "And lakes?"},
+        ]
+        answer = await client.responses.create(model=NAME, input=given)
+    assert answer.id == "resp_up"
+    given[1] = {"role": "assistant", "content": first.output_text}
+    assert front.upstream.passed[-1][1]["input"] == given
+
+
 @pytest.mark.parametrize(
     "asked",
     [

@@ -12,7 +12,7 @@ import openai
 import pytest
 import pytest_asyncio
 from openai import AsyncOpenAI
-from openai.types.responses import Response
+from openai.types.responses import Response, ToolChoiceFunction
 from openai.types.responses.response_stream_event import ResponseStreamEvent
 from pydantic import TypeAdapter
 
@@ -28,6 +28,7 @@ PATH = "/v1/responses"
 EVENT: TypeAdapter[Any] = TypeAdapter(ResponseStreamEvent)
 TEXT = "Why is the sea salty?"
 PLATO = {"plato": {"mode": "plato", "plan": PLAN}}
+SEA = {"type": "function", "name": "sea", "parameters": {"enum": ["red", "dead"]}}
 LONG = {"mode": "sequential", "exact_lengths": True}
 
 
@@ -216,7 +217,6 @@ async def test_hints_are_reported(http: httpx.AsyncClient) -> None:
         ({"input": None}, "input"),
         ({"input": []}, "input"),
         ({"input": " "}, "input"),
-        ({"input": [{"type": "item_reference", "id": "x"}]}, "input"),
         ({"input": [{"role": "robot", "content": "x"}]}, "input.0.role"),
         ({"input": [{"role": "user", "content": [{"type": "input_image"}]}]}, "input.0.content"),
         ({"input": [{"role": "assistant", "content": "x"}]}, "input"),
@@ -250,3 +250,36 @@ async def test_what_cannot_be_honoured_is_refused(
     refused = await http.post(PATH, json=asked(**fields))
     assert (refused.status_code, refused.json()["error"]["param"]) == (400, param)
     assert "'messages" not in refused.json()["error"]["message"]
+
+
+@pytest.mark.parametrize("way", [{}, {"stream": True}, {"background": True}])
+@pytest.mark.parametrize(
+    "given",
+    ["word " * 3000, [{"role": "user", "content": TEXT}] * 2000],
+    ids=["a long text", "many items"],
+)
+async def test_what_does_not_fit_is_refused_by_the_callers_name_for_it(
+    http: httpx.AsyncClient, given: object, way: dict[str, bool]
+) -> None:
+    refused = await http.post(PATH, json={"input": given, **way})
+    error = refused.json()["error"]
+    assert (refused.status_code, error["code"]) == (400, "context_length_exceeded")
+    assert error["param"] == "input"
+
+
+async def test_a_response_says_which_call_was_demanded(client: AsyncOpenAI) -> None:
+    asked: Any = {"input": TEXT, "tools": [SEA], "tool_choice": "required"}
+    response = await client.responses.create(**asked)
+    assert response.tool_choice == ToolChoiceFunction(type="function", name="sea")
+    (tool,) = response.tools
+    assert (tool.type, tool.name) == ("function", "sea")
+    assert (await client.responses.retrieve(response.id)).to_dict() == response.to_dict()
+
+
+@pytest.mark.parametrize("background", [True, False])
+async def test_a_response_says_whether_it_is_in_the_background(
+    client: AsyncOpenAI, background: bool
+) -> None:
+    response = await client.responses.create(input=TEXT, background=background, extra_body=PLATO)
+    assert response.background is background
+    assert (await client.responses.retrieve(response.id)).background is background
