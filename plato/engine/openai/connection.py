@@ -13,6 +13,7 @@ from plato.engine.capabilities import Capabilities
 from plato.engine.errors import (
     EngineBusyError,
     EngineError,
+    KeyRefusedError,
     OtherModelError,
     RequestRefusedError,
     UpstreamError,
@@ -144,6 +145,11 @@ async def connect_at_start(config: UpstreamConfig) -> Connection:
         client = UpstreamClient(config)
         try:
             return await connect(client, config)
+        except KeyRefusedError as error:
+            raise EngineError(
+                f"{config.url}: the server wants a key, or another one; set "
+                "PLATO_UPSTREAM_API_KEY or upstream_api_key_file"
+            ) from error
         except EngineError as error:
             waits = isinstance(error, (UpstreamError, EngineBusyError))
             if not waits or loop.time() + RETRY_S > deadline:
