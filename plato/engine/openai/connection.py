@@ -25,6 +25,7 @@ from plato.engine.openai.probe import find_notations
 from plato.engine.openai.tenancy import tenant_salt
 from plato.engine.openai.text_codec import TextCodec
 from plato.engine.protocol import GenerateRequest, Grammar
+from plato.engine.rank import rank
 
 logger = logging.getLogger(__name__)
 
@@ -52,7 +53,7 @@ class Connection:
             self.server.model,
             salt=tenant_salt(request.prompt.tenant, key) if self.capabilities.tenants else None,
             grammar=self._grammar(request.grammar) if request.grammar is not None else None,
-            priority=request.priority if self.capabilities.priority else None,
+            priority=rank(request) if self.capabilities.priority else None,
             messages=codec.messages(request) if codec else (),
             scored=tuple(codec.text((token,)) for token in request.score) if codec else (),
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import AsyncIterator
-from typing import Any
+from typing import Any, ClassVar
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -81,11 +81,13 @@ class VllmServer(WireServer):
 
 
 class SglangServer(WireServer):
-    """`sglang.launch_server`, with or without `--incremental-streaming-output`."""
+    """`sglang.launch_server` of an older release."""
 
     owner = "sglang"
     path = "/generate"
     incremental = False
+    salt: ClassVar[str] = "extra_key"
+    """The field by which it keeps tenants apart; it ignores those that it does not know."""
 
     def read(self, body: Body) -> GenerateRequest:
         params = body["sampling_params"]
@@ -101,7 +103,7 @@ class SglangServer(WireServer):
             params["max_new_tokens"],
             sampling,
             ignore_eos=params["ignore_eos"],
-            salt=body.get("cache_salt"),
+            salt=body.get(self.salt),
             priority=body.get("priority", 0),
             grammar=as_grammar(params.get("ebnf"), params.get("json_schema")),
             score=tuple(body.get("token_ids_logprob", ())),
@@ -135,7 +137,10 @@ class SglangServer(WireServer):
 
 
 class IncrementalSglangServer(SglangServer):
+    """A newer one, with `--incremental-streaming-output`."""
+
     incremental = True
+    salt = "cache_salt"
 
 
 class LlamaServer(WireServer):

@@ -47,7 +47,7 @@ class Generation:
     grammar: tuple[Notation, str] | None = None
     """Notation and text."""
     priority: int | None = None
-    """`GenerateRequest.priority`; `None`: the server would refuse it."""
+    """See `rank`: lower is earlier; `None`: the server would refuse it."""
     messages: tuple[ChatMessage, ...] = ()
     """What the server answers, or goes on with if the last one is the assistant's; for servers that
     take no token ids."""

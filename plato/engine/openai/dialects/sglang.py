@@ -72,9 +72,10 @@ class SglangDialect(Dialect):
             "stream": True,
         }
         if generation.salt is not None:
-            body["cache_salt"] = generation.salt
+            # Newer and older releases; each ignores the other's.
+            body["cache_salt"] = body["extra_key"] = generation.salt
         if generation.priority is not None:
-            body["priority"] = generation.priority
+            body["priority"] = -generation.priority  # Higher is earlier there.
         if request.score:
             body |= {
                 "return_logprob": True,

@@ -78,7 +78,7 @@ class VllmDialect(Dialect):
         if generation.salt is not None:
             body["cache_salt"] = generation.salt
         if generation.priority is not None:
-            body["priority"] = -generation.priority  # Lower is earlier there.
+            body["priority"] = generation.priority
         if request.score:
             body |= {
                 "logprobs": 1,
