@@ -44,6 +44,8 @@ class SglangDialect(Dialect):
         tenants=True,
         priority=True,
         token_ids=True,
+        # The salt counts from the first token on.
+        public_sharing=False,
     )
 
     def body(self, generation: Generation) -> dict[str, Any]:

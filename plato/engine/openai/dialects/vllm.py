@@ -46,6 +46,8 @@ class VllmDialect(Dialect):
         tenants=True,
         priority=True,
         token_ids=True,
+        # The salt counts from the first token on.
+        public_sharing=False,
     )
 
     def body(self, generation: Generation) -> dict[str, Any]:
