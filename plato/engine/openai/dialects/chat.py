@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import Any
 
 from plato.engine.capabilities import Capabilities, PrefixSharing, Scores
-from plato.engine.errors import RequestRefusedError, UpstreamError
+from plato.engine.errors import NoScoresError, RequestRefusedError
 from plato.engine.openai.client import UpstreamClient
 from plato.engine.openai.dialects.dialect import (
     ChatMessage,
@@ -152,7 +152,7 @@ class ChatDialect(Dialect):
             if awaited and (top := _top(choice)):
                 scores, awaited = _scores(top, awaited), ()
             if awaited and finish is not None:
-                raise UpstreamError("it returns no log probabilities")
+                raise NoScoresError("it returns no log probabilities")
             text = (choice.get("delta") or {}).get("content") or ""
             return Delta(
                 text=text, finish=finish, scores=scores, cached_tokens=cached, usage=counted

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from plato.engine.capabilities import Capabilities, PrefixSharing, Scores
-from plato.engine.errors import UpstreamError
+from plato.engine.errors import NoScoresError, UpstreamError
 from plato.engine.openai.client import status_error
 from plato.engine.openai.dialects.dialect import (
     Delta,
@@ -121,5 +121,5 @@ def _scores(about: Mapping[str, Any], tokens: tuple[int, ...]) -> tuple[float, .
     found = {token: value for value, token, *_ in positions[0] or []}
     missing = [token for token in tokens if found.get(token) is None]
     if missing:
-        raise UpstreamError(f"it returns no log probabilities of the tokens {missing}")
+        raise NoScoresError(f"it returns no log probabilities of the tokens {missing}")
     return tuple(from_server(found[token]) for token in tokens)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from plato.engine.capabilities import Capabilities, PrefixSharing, Scores
-from plato.engine.errors import UpstreamError
+from plato.engine.errors import NoScoresError, UpstreamError
 from plato.engine.openai.dialects.dialect import (
     Delta,
     Dialect,
@@ -117,5 +117,5 @@ def _scores(logprobs: Mapping[str, Any] | None, tokens: tuple[int, ...]) -> tupl
     first = ((logprobs or {}).get("top_logprobs") or [None])[0] or {}
     missing = [token for token in tokens if f"token_id:{token}" not in first]
     if missing:
-        raise UpstreamError(f"it returns no log probabilities of the tokens {missing}")
+        raise NoScoresError(f"it returns no log probabilities of the tokens {missing}")
     return tuple(from_server(first[f"token_id:{token}"]) for token in tokens)
