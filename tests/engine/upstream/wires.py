@@ -15,6 +15,8 @@ from plato.engine import Chunk, FinishReason, GenerateRequest, SamplingParams
 from tests.engine.upstream.server import MODEL, Body, WireServer, as_bias, as_grammar
 
 SLOTS = 64
+UTF8_BYTES = 4
+"""Of the longest character."""
 
 
 def sampling_of(fields: Body, **others: Any) -> SamplingParams:
@@ -195,13 +197,19 @@ class LlamaServer(WireServer):
     async def events(self, body: Body, chunks: AsyncIterator[Chunk]) -> AsyncIterator[Body | str]:
         decoded = 0
         finish, cached = FinishReason.STOP, 0
+        unsent: list[int] = []
         async for chunk in chunks:
             cached, finish = chunk.cached_tokens, chunk.finish or finish
             for token in chunk.tokens:
                 decoded += 1
+                unsent.append(token)
+                text = self.tokenizer.backend.decode(unsent)
+                if text.endswith("\N{REPLACEMENT CHARACTER}") and len(unsent) < UTF8_BYTES:
+                    continue  # It has no event, and its id is never sent.
+                unsent.clear()
                 tokens = [token] if body["return_tokens"] else []
                 about = {"tokens_predicted": decoded, "tokens_evaluated": chunk.prompt_tokens}
-                yield {"index": 0, "content": "", "tokens": tokens, "stop": False, **about}
+                yield {"index": 0, "content": text, "tokens": tokens, "stop": False, **about}
         yield {
             "index": 0,
             "content": "",

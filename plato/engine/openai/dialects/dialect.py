@@ -91,7 +91,7 @@ class Delta:
 
     tokens: tuple[int, ...] = ()
     text: str = ""
-    """What was decoded, of servers that give no token ids."""
+    """What was decoded, instead of `tokens`, where the server gives no token ids."""
     finish: FinishReason | None = None
     """Why the server ended the sequence."""
     scores: tuple[float, ...] = ()
