@@ -55,6 +55,7 @@ class Connection:
             priority=rank(request) if self.capabilities.priority else None,
             messages=codec.messages(request) if codec else (),
             scored=tuple(codec.text((token,)) for token in request.score) if codec else (),
+            fields=self.server.fields,
         )
 
     def _grammar(self, grammar: Grammar) -> tuple[Notation, str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
 from plato.engine.capabilities import Capabilities
@@ -33,6 +33,8 @@ class ServerInfo:
     """Sequences that it decodes at the same time; `None`: not known."""
     capabilities: Capabilities | None = None
     """Of this server; `None`: those of its kind."""
+    fields: Mapping[str, Any] = field(default_factory=dict)
+    """To send with every sequence."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +55,8 @@ class Generation:
     take no token ids."""
     scored: tuple[str, ...] = ()
     """Texts of the tokens in `GenerateRequest.score`, for these servers."""
+    fields: Mapping[str, Any] = field(default_factory=dict)
+    """See `ServerInfo.fields`."""
 
     @property
     def tokens(self) -> list[int]:
