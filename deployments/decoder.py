@@ -50,7 +50,8 @@ class Decoder:
         self._store = await open_replica_store(settings, tools.fingerprint, store)
         # The event loop keeps only weak references to tasks.
         self._prefilling = asyncio.create_task(
-            prefill_public(self._engine, public_prompts(tools)), name="prefill-public"
+            prefill_public(self._engine, public_prompts(tools), tenants=settings.protected),
+            name="prefill-public",
         )
         self._publishing = asyncio.create_task(
             publish_kv_events(self._engine, name, self._store), name="publish-kv-events"

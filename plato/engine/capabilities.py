@@ -70,6 +70,8 @@ class Capabilities:
     resumption: bool = True
     """Whether it goes on after `GenerateRequest.emitted`, or after an answer that the prompt
     begins. Otherwise such requests are refused."""
+    thinking_off: bool = True
+    """Whether a model that thinks before it answers is kept from it."""
 
 
 BUILT_IN = Capabilities(
@@ -151,6 +153,10 @@ def losses(capabilities: Capabilities) -> tuple[str, ...]:
         (
             not capabilities.resumption,
             "a part that is interrupted begins again, and fails if its text was shown already",
+        ),
+        (
+            not capabilities.thinking_off,
+            "a model that thinks before it answers spends the budget of plans and parts on it",
         ),
     )
     return tuple(clause for lost, clause in rules if lost)

@@ -41,3 +41,11 @@ class UpstreamError(EngineError):
 
     Another replica, with another server, may serve the request.
     """
+
+
+class KeyRefusedError(UpstreamError):
+    """The server behind an engine refuses the key that Plato asks it with."""
+
+
+class NoScoresError(UpstreamError):
+    """The server behind an engine returns no log probabilities of the tokens to score."""

@@ -16,13 +16,16 @@ PREFILL_RUN = "prefill"
 """Run id of these requests."""
 
 
-async def prefill_public(engine: Engine, prompts: Iterable[Prompt]) -> None:
+async def prefill_public(engine: Engine, prompts: Iterable[Prompt], *, tenants: bool) -> None:
     """Compute prompts that every request shares, so that the first one finds them cached.
 
+    `tenants` tells whether every request is a tenant's, and shares them only where tenants do.
     Does not raise `EngineError`: a prompt that fails here is computed with the first request.
     """
     if not engine.capabilities.token_ids:
         return  # The beginning of a conversation is no conversation.
+    if tenants and not engine.capabilities.public_sharing:
+        return
     for number, prompt in enumerate(prompts):
         request = GenerateRequest(PREFILL_RUN, number, prompt, max_tokens=1)
         try:

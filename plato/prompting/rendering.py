@@ -15,6 +15,7 @@ from jinja2.nodes import Node
 from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
+from plato.engine.thinking import BEGIN_THINKING, END_THINKING, NO_THINKING
 from plato.engine.tokenizer_config import TokenizerConfig
 from plato.errors import ModelError
 
@@ -34,10 +35,6 @@ BUILT_IN = """\
 {%- endif -%}
 """
 """For models without a chat template (mostly base models)."""
-
-NO_THINKING = {"enable_thinking": False, "thinking": False}
-"""What templates call it (Qwen, GLM and SmolLM; Granite, DeepSeek and Kimi)."""
-BEGIN_THINKING, END_THINKING = "<think>", "</think>"
 
 _STRUCTURES = 256
 """Cache size: role structures."""

@@ -81,7 +81,10 @@ async def serve(options: ServeOptions, listener: socket.socket) -> None:
         tasks = [
             asyncio.create_task(sample(recorder, *samplers), name="sample-metrics"),
             *(
-                asyncio.create_task(prefill_public(engine, prompts), name=f"prefill-{name}")
+                asyncio.create_task(
+                    prefill_public(engine, prompts, tenants=settings.protected),
+                    name=f"prefill-{name}",
+                )
                 for name, engine in runtime.engines.items()
             ),
         ]

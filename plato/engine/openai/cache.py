@@ -20,7 +20,9 @@ class ServerCache:
         """Siblings wait for each other for at most `patience_s`."""
         self.epoch = uuid.uuid4().hex[:12]
         self._sharing = capabilities.prefix_sharing
-        self._prefixes = SentPrefixes(capabilities.prefix_granularity)
+        self._prefixes = SentPrefixes(
+            capabilities.prefix_granularity, public_sharing=capabilities.public_sharing
+        )
         self._gate = LeaderGate(self._prefixes.__contains__, patience_s)
 
     @property
@@ -35,7 +37,7 @@ class ServerCache:
     def lead(self, prompt: Prompt) -> AbstractAsyncContextManager[Callable[[], None]]:
         """Wait for siblings where that saves computing a prefix twice; see `LeaderGate.lead`."""
         if self._sharing is PrefixSharing.COMPUTED:
-            return self._gate.lead(prompt)
+            return self._gate.lead(self._prefixes.chains(prompt))
         return nullcontext(lambda: None)
 
     def note_prompt(self, prompt: Prompt) -> None:

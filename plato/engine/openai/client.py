@@ -14,6 +14,7 @@ import httpx
 from plato.engine.errors import (
     EngineBusyError,
     EngineError,
+    KeyRefusedError,
     RequestRefusedError,
     UpstreamError,
 )
@@ -124,7 +125,7 @@ class UpstreamClient:
             finally:
                 await response.aclose()
         except UpstreamError as error:
-            raise UpstreamError(f"{path}: {error}") from error
+            raise type(error)(f"{path}: {error}") from error
         except TimeoutError as error:
             self.outages += 1
             raise UpstreamError(f"{path}: the server does not answer in time") from error
@@ -149,10 +150,8 @@ def status_error(status: int, content: bytes | str) -> EngineError:
     if _is_busy(status):
         return EngineBusyError(f"the server has no room: {reason}")
     if status in (httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN):
-        return RequestRefusedError(
-            "the server wants a key, or another one; set PLATO_UPSTREAM_API_KEY or "
-            f"upstream_api_key_file: {reason}"
-        )
+        # Clients are told, and some servers repeat part of the key.
+        return KeyRefusedError("the server refuses Plato's key")
     if httpx.codes.is_client_error(status):
         return RequestRefusedError(f"the server refuses the request: {reason}")
     return UpstreamError(f"the server failed with status {status}: {reason}")

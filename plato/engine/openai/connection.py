@@ -9,10 +9,11 @@ from contextlib import aclosing, contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
-from plato.engine.capabilities import Capabilities
+from plato.engine.capabilities import Capabilities, Scores
 from plato.engine.errors import (
     EngineBusyError,
     EngineError,
+    KeyRefusedError,
     OtherModelError,
     RequestRefusedError,
     UpstreamError,
@@ -20,10 +21,11 @@ from plato.engine.errors import (
 from plato.engine.openai.client import UpstreamClient
 from plato.engine.openai.config import NOTATIONS, DialectName, Notation, UpstreamConfig
 from plato.engine.openai.dialects import DIALECTS, Delta, Dialect, Generation, ServerInfo
-from plato.engine.openai.probe import find_notations
+from plato.engine.openai.probe import find_notations, gives_scores, separates_tenants
 from plato.engine.openai.tenancy import tenant_salt
 from plato.engine.openai.text_codec import TextCodec
 from plato.engine.protocol import GenerateRequest, Grammar
+from plato.engine.rank import rank
 
 logger = logging.getLogger(__name__)
 
@@ -40,20 +42,20 @@ class Connection:
     dialect: Dialect
     server: ServerInfo
     capabilities: Capabilities
-    codec: TextCodec | None
-    """For servers that exchange text."""
+    codec: TextCodec
 
     def generation(self, request: GenerateRequest, key: str | None) -> Generation:
         """The request as this server gets it; `key` is the server's, not the caller's."""
-        codec = self.codec
+        codec = None if self.capabilities.token_ids else self.codec
         return Generation(
             request,
             self.server.model,
             salt=tenant_salt(request.prompt.tenant, key) if self.capabilities.tenants else None,
             grammar=self._grammar(request.grammar) if request.grammar is not None else None,
-            priority=request.priority if self.capabilities.priority else None,
+            priority=rank(request) if self.capabilities.priority else None,
             messages=codec.messages(request) if codec else (),
             scored=tuple(codec.text((token,)) for token in request.score) if codec else (),
+            fields=self.server.fields,
         )
 
     def _grammar(self, grammar: Grammar) -> tuple[Notation, str]:
@@ -71,7 +73,7 @@ class Connection:
             async for event in events:
                 with self._expecting():
                     delta = read(event)
-                    if self.codec and delta.text:
+                    if delta.text:
                         delta = replace(delta, tokens=self.codec.tokens(delta.text))
                 yield delta
 
@@ -108,15 +110,28 @@ async def connect(client: UpstreamClient, config: UpstreamConfig) -> Connection:
     if capabilities.token_ids:
         await _check_tokenizer(client, config, dialect, model)
     capabilities = replace(capabilities, priority=capabilities.priority and config.priority)
-    codec = None if capabilities.token_ids else TextCodec(config.tokenizer.backend)
-    connection = Connection(dialect, server, capabilities, codec)
-    grammars = await find_notations(
-        capabilities.grammars,
-        config.grammar,
-        config.tokenizer.backend,
-        lambda request: connection.deltas(client, connection.generation(request, config.key)),
-    )
-    return replace(connection, capabilities=replace(capabilities, grammars=grammars))
+    connection = Connection(dialect, server, capabilities, TextCodec(config.tokenizer.backend))
+    return replace(connection, capabilities=await _probe(client, config, connection))
+
+
+async def _probe(
+    client: UpstreamClient, config: UpstreamConfig, connection: Connection
+) -> Capabilities:
+    """What this server can do of what its kind can."""
+    known, tokenizer = connection.capabilities, config.tokenizer.backend
+
+    def decode(request: GenerateRequest) -> AsyncGenerator[Delta]:
+        return connection.deltas(client, connection.generation(request, config.key))
+
+    grammars = await find_notations(known.grammars, config.grammar, tokenizer, decode)
+    found = replace(known, grammars=grammars)
+    # Other kinds have been asked by `describe`, or score in a request of its own.
+    scores_in_stream = known.token_ids and known.scores is Scores.LOG_PROBABILITIES
+    if scores_in_stream and not await gives_scores(tokenizer, decode):
+        found = replace(found, scores=Scores.NONE)
+    if known.tenants and not await separates_tenants(tokenizer, decode):
+        found = replace(found, tenants=False, public_sharing=True)  # It gets no salt.
+    return found
 
 
 async def _describe(
@@ -144,6 +159,11 @@ async def connect_at_start(config: UpstreamConfig) -> Connection:
         client = UpstreamClient(config)
         try:
             return await connect(client, config)
+        except KeyRefusedError as error:
+            raise EngineError(
+                f"{config.url}: the server wants a key, or another one; set "
+                "PLATO_UPSTREAM_API_KEY or upstream_api_key_file"
+            ) from error
         except EngineError as error:
             waits = isinstance(error, (UpstreamError, EngineBusyError))
             if not waits or loop.time() + RETRY_S > deadline:

@@ -15,6 +15,7 @@ from plato.engine.openai.sequence import UpstreamSequence
 from plato.engine.openai.slots import Slots
 from plato.engine.output import Output
 from plato.engine.protocol import Chunk, GenerateRequest, Load
+from plato.engine.rank import rank
 
 
 class ServerDecoder:
@@ -55,9 +56,11 @@ class ServerDecoder:
     async def decode(self, client: UpstreamClient, sequence: UpstreamSequence) -> None:
         """Decode a sequence into its mailbox."""
         request = sequence.request
-        rank = (request.run_began_unix_s, -request.priority)
         try:
-            async with self._slots.place(rank), self.cache.lead(request.prompt) as prefilled:
+            async with (
+                self._slots.place(rank(request)),
+                self.cache.lead(request.prompt) as prefilled,
+            ):
                 await self._read(client, sequence, prefilled)
         except Exception as error:
             sequence.mailbox.put(error)

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import asynccontextmanager
-
-from plato.engine.prompt import Prompt
 
 
 class LeaderGate:
@@ -21,22 +19,21 @@ class LeaderGate:
         """By the chained hashes that a sequence is computing; bounded by the live sequences."""
 
     @asynccontextmanager
-    async def lead(self, prompt: Prompt) -> AsyncGenerator[Callable[[], None]]:
-        """Wait until nobody else computes a prefix of `prompt`, at most `patience_s`.
+    async def lead(self, chains: Sequence[bytes]) -> AsyncGenerator[Callable[[], None]]:
+        """Wait until nobody else computes a prefix of a prompt, at most `patience_s`.
 
-        Call what it yields when the prompt is computed. Leaving has the same effect, so a leader
+        `chains` are the chained hashes of its prefixes, the shortest first. Call what it yields
+        when the prompt is computed. Leaving has the same effect, so a leader
         that fails is followed by the next one.
         """
         # Computing a prefix twice is better than waiting for ever.
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self._patience_s):
-                while (leader := self._leader(prompt)) is not None:
+                while (leader := self._leader(chains)) is not None:
                     await leader.wait()
         computed = asyncio.Event()
         own = [
-            chain
-            for chain in prompt.hashes
-            if chain not in self._leading and not self._is_cached(chain)
+            chain for chain in chains if chain not in self._leading and not self._is_cached(chain)
         ]
         self._leading.update(dict.fromkeys(own, computed))
 
@@ -51,9 +48,9 @@ class LeaderGate:
         finally:
             release()
 
-    def _leader(self, prompt: Prompt) -> asyncio.Event | None:
+    def _leader(self, chains: Sequence[bytes]) -> asyncio.Event | None:
         """Of the longest prefix that another sequence computes."""
-        for chain in reversed(prompt.hashes):
+        for chain in reversed(chains):
             if chain in self._leading:
                 return self._leading[chain]
         return None

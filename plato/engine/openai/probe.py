@@ -1,15 +1,17 @@
-"""Which notations of grammars a server reads, found out by asking for a few tokens."""
+"""What a server does with grammars, scores and tenants, found out by asking for a few tokens."""
 
 from __future__ import annotations
 
 import json
 import re
+import uuid
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
+from typing import Any
 
 from tokenizers import Tokenizer
 
-from plato.engine.errors import EngineError, RequestRefusedError
+from plato.engine.errors import EngineError, NoScoresError, RequestRefusedError
 from plato.engine.openai.config import NOTATIONS, Configured, Notation
 from plato.engine.openai.dialects import Delta
 from plato.engine.prompt import Prompt, Segment
@@ -30,8 +32,11 @@ PROBE = Grammar(
 )
 """Nothing that a model writes unless it has to."""
 _MATCH = re.compile(r'\s*\{\s*"sky"\s*:\s*"[a-z]{4}"\s*\}\s*')
-_QUESTION = "Is the sky blue?"
+QUESTION = "Is the sky blue?"
+"""All prompts begin with it."""
 _MAX_TOKENS = 48
+_REPEATED = 50
+"""How often the question makes a prompt that is longer than any server's blocks."""
 
 
 Decode = Callable[[GenerateRequest], AsyncGenerator[Delta]]
@@ -69,14 +74,8 @@ async def find_notations(
 
 async def _reads(notation: Notation, tokenizer: Tokenizer, decode: Decode) -> bool:
     """Whether a server follows a grammar in this notation."""
-    asked = tuple(tokenizer.encode(_QUESTION, add_special_tokens=False).ids)
-    request = GenerateRequest(
-        run_id="probe",
-        node=0,
-        prompt=Prompt((Segment(asked, role="user"),)),
-        max_tokens=_MAX_TOKENS,
-        grammar=Grammar(**{"lark": "", notation: getattr(PROBE, notation)}),
-    )
+    grammar = Grammar(**{"lark": "", notation: getattr(PROBE, notation)})
+    request = _request(_prompt(QUESTION, tokenizer), _MAX_TOKENS, grammar=grammar)
     decoded: list[int] = []
     try:
         async with aclosing(decode(request)) as deltas:
@@ -85,3 +84,39 @@ async def _reads(notation: Notation, tokenizer: Tokenizer, decode: Decode) -> bo
     except RequestRefusedError:
         return False
     return _MATCH.fullmatch(tokenizer.decode(decoded)) is not None
+
+
+async def gives_scores(tokenizer: Tokenizer, decode: Decode) -> bool:
+    """Whether a server returns the log probability of a named token; see `find_notations`."""
+    prompt = _prompt(QUESTION, tokenizer)
+    try:
+        async with aclosing(decode(_request(prompt, score=prompt.tokens[:1]))) as deltas:
+            return any([delta.scores async for delta in deltas])
+    except (RequestRefusedError, NoScoresError):
+        return False
+
+
+async def separates_tenants(tokenizer: Tokenizer, decode: Decode) -> bool:
+    """Whether nothing that one tenant has sent is cached for another; see `find_notations`.
+
+    A server that does not say what it had cached is believed.
+    """
+    cached = 0
+    try:
+        for _ in range(2):
+            prompt = _prompt(QUESTION * _REPEATED, tokenizer, tenant=uuid.uuid4().hex)
+            async with aclosing(decode(_request(prompt))) as deltas:
+                async for delta in deltas:
+                    cached = max(cached, delta.cached_tokens)
+    except RequestRefusedError:
+        return False
+    return cached == 0
+
+
+def _prompt(text: str, tokenizer: Tokenizer, tenant: str = "") -> Prompt:
+    tokens = tuple(tokenizer.encode(text, add_special_tokens=False).ids)
+    return Prompt((Segment(tokens, role="user"),), tenant)
+
+
+def _request(prompt: Prompt, max_tokens: int = 1, **fields: Any) -> GenerateRequest:
+    return GenerateRequest("probe", 0, prompt, max_tokens, **fields)

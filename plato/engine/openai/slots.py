@@ -10,8 +10,6 @@ from contextlib import asynccontextmanager
 
 from plato.engine.errors import EngineBusyError
 
-Rank = tuple[float, int]
-
 
 class Slots:
     """A fixed number of places, given in order of rank; the queue for them is bounded."""
@@ -19,7 +17,7 @@ class Slots:
     def __init__(self, places: int, max_waiting: int) -> None:
         self._free = places
         self._max_waiting = max_waiting
-        self._queue: list[tuple[Rank, int, asyncio.Future[None]]] = []
+        self._queue: list[tuple[int, int, asyncio.Future[None]]] = []
         """A heap; at most `max_waiting` entries."""
         self._arrivals = itertools.count()
         self.running = 0
@@ -30,7 +28,7 @@ class Slots:
         return len(self._queue)
 
     @asynccontextmanager
-    async def place(self, rank: Rank) -> AsyncGenerator[None]:
+    async def place(self, rank: int) -> AsyncGenerator[None]:
         """Hold a place; lower ranks come first, and among equals the first to arrive.
 
         Raises `EngineBusyError` if too many wait already.
@@ -46,7 +44,7 @@ class Slots:
             self.running -= 1
             self._give()
 
-    async def _wait(self, rank: Rank) -> None:
+    async def _wait(self, rank: int) -> None:
         """Wait for a place that another one passes on."""
         if self.waiting >= self._max_waiting:
             raise EngineBusyError(f"{self.waiting} sequences are waiting; try again later")
@@ -67,6 +65,8 @@ class Slots:
         """Pass a place on to the first one that waits."""
         if self._queue:
             _, _, turn = heapq.heappop(self._queue)
-            turn.set_result(None)
+            # Whoever was cancelled, and does not know yet, passes the place on.
+            if not turn.cancelled():
+                turn.set_result(None)
         else:
             self._free += 1

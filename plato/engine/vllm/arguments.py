@@ -20,8 +20,6 @@ CPU_BLOCK_TOKENS = 32
 prefixes that parts share."""
 LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 """What vLLM's `max_lora_rank` can be."""
-_PRIORITIES = 1 << 10
-"""Priorities within a run, half of them below 0."""
 
 
 def engine_arguments(config: VllmConfig, *, cpu: bool) -> dict[str, Any]:
@@ -84,12 +82,6 @@ def sampling_arguments(request: GenerateRequest, end_tokens: frozenset[int]) -> 
     if request.score and not request.emitted:
         arguments["logprob_token_ids"] = list(dict.fromkeys(request.score))
     return arguments
-
-
-def rank(request: GenerateRequest) -> int:
-    """Priority of a request at vLLM, lower is earlier: its run's age, then within the run."""
-    within = max(0, min(_PRIORITIES - 1, _PRIORITIES // 2 - request.priority))
-    return round(request.run_began_unix_s * 1000) * _PRIORITIES + within
 
 
 def _lora_rank(adapter: Path) -> int:

@@ -33,7 +33,8 @@ from vllm.v1.metrics.loggers import StatLoggerBase
 
 from plato.engine.errors import EngineClosedError, EngineError, RequestRefusedError
 from plato.engine.protocol import GenerateRequest
-from plato.engine.vllm.arguments import engine_arguments, rank, sampling_arguments
+from plato.engine.rank import rank
+from plato.engine.vllm.arguments import engine_arguments, sampling_arguments
 from plato.engine.vllm.blocks import BlockEvent, BlocksCleared, BlocksRemoved, BlocksStored, salt_of
 from plato.engine.vllm.config import VllmConfig
 from plato.engine.vllm.orphans import own

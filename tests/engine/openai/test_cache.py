@@ -46,5 +46,23 @@ def test_a_prompt_can_be_reused_once_it_is_computed_or_its_sequence_has_ended(
     assert cache.cached(PROMPT.extended(Segment((7, 8)))) == 103
 
 
+async def test_tenants_wait_for_each_other_only_where_they_share_what_is_public() -> None:
+    public = Segment(tuple(range(100)), public=True)
+    prompts = [Prompt((public, Segment((1, 2))), tenant) for tenant in ("one", "two")]
+    for shared in (True, False):
+        can = replace(BUILT_IN, prefix_sharing=PrefixSharing.COMPUTED, public_sharing=shared)
+        cache = ServerCache(can, patience_s=10.0)
+        async with cache.lead(prompts[0]):
+            second = asyncio.create_task(_enter(cache, prompts[1]))
+            await asyncio.sleep(0.01)
+            assert second.done() is not shared
+        await second
+
+
+async def _enter(cache: ServerCache, prompt: Prompt) -> None:
+    async with cache.lead(prompt):
+        pass
+
+
 def test_every_incarnation_has_an_epoch_of_its_own() -> None:
     assert new_cache(PrefixSharing.ENDED).epoch != new_cache(PrefixSharing.ENDED).epoch

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import pytest
@@ -16,9 +18,16 @@ from plato.engine import (
     Segment,
     StopConditions,
     UpstreamError,
+    losses,
 )
+from plato.engine.openai import UpstreamConfig, UpstreamEngine
 from plato.engine.openai.dialects import DIALECTS, Delta, Generation
 from plato.engine.openai.text_codec import TextCodec
+from plato.engine.thinking import NO_THINKING
+from plato.engine.tokenizer_config import TokenizerConfig
+from plato.engine.torch import TorchEngine
+from tests.engine.helpers import collect
+from tests.engine.upstream.chat_wire import ChatServer, PlainChatServer, ThinkingChatServer
 from tests.engine.upstream.scripted import byte_tokenizer
 
 CHAT = DIALECTS["chat"]
@@ -136,3 +145,56 @@ class TestReader:
         read = CHAT.reader(generation(request(score=(1,)), scored=("z",)))
         with pytest.raises(UpstreamError, match="no log probabilities"):
             read(event("a", "length", logprobs=None))
+
+
+class TestThinking:
+    """How a server keeps its model from thinking is found out by what it answers."""
+
+    Connect = Callable[[type[ChatServer], str | None], Awaitable[tuple[UpstreamEngine, ChatServer]]]
+
+    @pytest.fixture
+    async def connect(self, shared_engine: TorchEngine, tiny_folder: str) -> AsyncIterator[Connect]:
+        closing: list[Any] = []
+
+        async def connect(
+            kind: type[ChatServer], heeds: str | None
+        ) -> tuple[UpstreamEngine, ChatServer]:
+            tokenizer = TokenizerConfig.load(tiny_folder)
+            server = kind(shared_engine, tokenizer, 512)
+            if isinstance(server, ThinkingChatServer):
+                server.heeds = heeds
+            await server.http.start()
+            config = UpstreamConfig(server.http.url, tokenizer, grammar="none")
+            engine = await asyncio.to_thread(UpstreamEngine, config)
+            closing.extend((engine.close, server.stop))
+            return engine, server
+
+        yield connect
+        for close in closing:
+            await close()
+
+    @pytest.mark.parametrize(
+        ("kind", "heeds", "sent"),
+        [
+            (ChatServer, None, {"chat_template_kwargs": NO_THINKING}),
+            (ThinkingChatServer, "chat_template_kwargs", {"chat_template_kwargs": NO_THINKING}),
+            (ThinkingChatServer, "reasoning_effort", {"reasoning_effort": "none"}),
+        ],
+    )
+    async def test_what_works_is_sent_with_every_part(
+        self, connect: Connect, kind: type[ChatServer], heeds: str | None, sent: dict[str, Any]
+    ) -> None:
+        engine, server = await connect(kind, heeds)
+        assert engine.capabilities.thinking_off
+        await collect(engine, request(content("Hi"), max_tokens=3))
+        body = server.bodies[-1]
+        known = ("chat_template_kwargs", "reasoning_effort")
+        assert {key: body[key] for key in known if key in body} == sent
+
+    @pytest.mark.parametrize("kind", [PlainChatServer, ThinkingChatServer])
+    async def test_where_nothing_works_it_is_said(
+        self, connect: Connect, kind: type[ChatServer]
+    ) -> None:
+        engine, _ = await connect(kind, None)
+        assert not engine.capabilities.thinking_off
+        assert any("thinks before it answers" in lost for lost in losses(engine.capabilities))

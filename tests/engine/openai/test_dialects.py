@@ -89,11 +89,11 @@ def test_a_schema_is_sent_as_one(name: str) -> None:
 def test_salt_and_priority_are_sent_where_they_mean_something(name: str) -> None:
     dialect = DIALECTS[name]
     body = dialect.body(generation(salt="acme", priority=5))
-    assert ("cache_salt" in body) is dialect.capabilities.tenants
-    assert body.get("priority") == {"vllm": -5, "sglang": 5, "llama": None}[name]
+    salts = {"vllm": {"cache_salt"}, "sglang": {"cache_salt", "extra_key"}, "llama": set()}
+    assert {key for key, value in body.items() if value == "acme"} == salts[name]
+    assert body.get("priority") == {"vllm": 5, "sglang": -5, "llama": None}[name]
     plain = dialect.body(generation())
-    assert "cache_salt" not in plain
-    assert "priority" not in plain
+    assert not {"cache_salt", "extra_key", "priority"} & plain.keys()
 
 
 def test_seeds_differ_by_seed_node_and_retry() -> None:
@@ -144,7 +144,8 @@ class TestSglang:
 class TestLlama:
     def test_the_last_event_says_why_it_ended(self) -> None:
         read = DIALECTS["llama"].reader(generation())
-        assert read({"tokens": [5], "stop": False}) == Delta((5,))
+        event = {"tokens": [5], "content": "a", "tokens_predicted": 1, "stop": False}
+        assert read(event) == Delta((5,))
         last = {"tokens": [], "stop": True, "tokens_predicted": 2, "timings": {"cache_n": 4}}
         assert read({**last, "stop_type": "eos"}) == Delta(
             finish=FinishReason.STOP, cached_tokens=4
@@ -152,9 +153,28 @@ class TestLlama:
 
     def test_a_server_without_token_ids_is_too_old(self) -> None:
         read = DIALECTS["llama"].reader(generation())
-        read({"tokens": [], "stop": False})
         with pytest.raises(UpstreamError, match=r"update llama\.cpp"):
-            read({"tokens": [], "stop": True, "stop_type": "limit", "tokens_predicted": 9})
+            read({"tokens": [], "content": "a", "stop": False, "tokens_predicted": 1})
+
+    def test_after_tokens_without_an_event_the_text_counts(self) -> None:
+        read = DIALECTS["llama"].reader(generation())
+        events = [([1], "a", 1), ([4], "\N{GRINNING FACE}", 4), ([5], "b", 5), ([2], "", 6)]
+        deltas = [
+            read({"tokens": ids, "content": text, "tokens_predicted": count, "stop": False})
+            for ids, text, count in events
+        ]
+        emoji = Delta(text="\N{GRINNING FACE}")
+        assert deltas == [Delta((1,)), emoji, Delta(text="b"), Delta((2,))]
+
+    def test_a_server_that_counts_ahead_loses_no_text(self) -> None:
+        """With speculative decoding it counts all tokens that it has accepted at once."""
+        read = DIALECTS["llama"].reader(generation())
+        events = [([1], "a"), ([4], "\N{GRINNING FACE}"), ([5], "b")]
+        deltas = [
+            read({"tokens": ids, "content": text, "tokens_predicted": 6, "stop": False})
+            for ids, text in events
+        ]
+        assert "".join(delta.text for delta in deltas) == "a\N{GRINNING FACE}b"
 
     def test_scores_take_a_call_of_their_own(self) -> None:
         llama, asked = DIALECTS["llama"], generation(score=(7, 8, 9))

@@ -20,6 +20,7 @@ from plato.engine import (
     StopConditions,
 )
 from plato.engine.openai import UpstreamEngine
+from plato.engine.prefill import prefill_public
 from tests.engine.openai.conftest import MakeEngine
 from tests.engine.upstream.scripted import (
     DONE,
@@ -271,6 +272,16 @@ async def test_sequences_wait_for_a_place(make_engine: MakeEngine, server: Scrip
     answers = await asyncio.gather(*(ask(engine, request(node=n)) for n in range(6)))
     assert [answer.text for answer in answers] == ["a"] * 6
     assert max(chunk.load.running for answer in answers for chunk in answer.chunks) == 2
+
+
+async def test_public_prompts_are_computed_in_advance_where_requests_share_them(
+    engine: UpstreamEngine, server: ScriptedServer
+) -> None:
+    prompts = [Prompt((Segment(PROMPT, public=True),))]
+    await prefill_public(engine, prompts, tenants=True)
+    assert not server.bodies
+    await prefill_public(engine, prompts, tenants=False)
+    assert len(server.bodies) == 1
 
 
 async def test_says(engine: UpstreamEngine, server: ScriptedServer) -> None:

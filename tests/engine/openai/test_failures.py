@@ -18,6 +18,7 @@ from plato.engine import (
     RequestRefusedError,
     UpstreamError,
 )
+from plato.engine.errors import KeyRefusedError
 from plato.engine.openai import UpstreamEngine
 from plato.engine.openai import engine as upstream_engine
 from tests.engine.openai.conftest import MakeEngine
@@ -90,6 +91,16 @@ class TestStart:
         with pytest.raises(OtherModelError, match="no model other, but model"):
             await make_engine(model="other")
 
+    async def test_a_key_that_is_refused_is_said_at_once_without_the_words_of_the_server(
+        self, make_engine: MakeEngine, server: ScriptedServer
+    ) -> None:
+        server.key = "right"
+        with pytest.raises(
+            EngineError, match=f"{server.http.url}: .*set PLATO_UPSTREAM_A"
+        ) as raised:
+            await make_engine(key="wrong", start_s=60.0)
+        assert "who?" not in str(raised.value)
+
     async def test_an_unknown_server_can_be_given_a_dialect(
         self, make_engine: MakeEngine, server: ScriptedServer
     ) -> None:
@@ -104,7 +115,8 @@ class TestStart:
         (lambda: Response(status_code=503), EngineBusyError, "status 503"),
         (lambda: openai_error(400, "bad top_k"), RequestRefusedError, "bad top_k"),
         (lambda: JSONResponse({"detail": "nope"}, 422), RequestRefusedError, "nope"),
-        (lambda: openai_error(401, "who?"), RequestRefusedError, "upstream_api_key"),
+        (lambda: openai_error(401, "no sk-12**"), KeyRefusedError, "s: the server refuses .* key$"),
+        (lambda: openai_error(403, "no sk-12**"), KeyRefusedError, "s: the server refuses .* key$"),
         (lambda: PlainTextResponse("boom", 500), UpstreamError, "status 500: boom"),
         (lambda: PlainTextResponse("<html>hello</html>\n"), UpstreamError, "<html>"),
         (lambda: stream("data: {nonsense\n\n"), UpstreamError, "no JSON"),

@@ -8,6 +8,7 @@ import pytest
 
 from plato.engine import Prompt, Segment
 from plato.engine.openai.gate import LeaderGate
+from tests.engine.waiting import until
 
 SHARED = Segment(tuple(range(100)))
 
@@ -27,7 +28,7 @@ class Family:
         self._gate = LeaderGate(self.cached.__contains__, patience_s)
 
     async def decode(self, prompt: Prompt) -> None:
-        async with self._gate.lead(prompt) as release:
+        async with self._gate.lead(prompt.hashes) as release:
             self.begun.append(prompt)
             if self.fails:
                 raise RuntimeError("the server fell over")
@@ -76,7 +77,6 @@ async def test_after_a_leader_that_fails_the_next_one_leads(family: Family) -> N
 async def test_patience_ends() -> None:
     family = Family(patience_s=0.02)
     tasks = [asyncio.create_task(family.decode(sibling(number))) for number in range(2)]
-    await asyncio.sleep(0.1)
-    assert len(family.begun) == 2
+    await until(lambda: len(family.begun) == 2)
     family.computed.set()
     await asyncio.gather(*tasks)

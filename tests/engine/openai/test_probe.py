@@ -6,11 +6,11 @@ from collections.abc import AsyncGenerator
 
 import pytest
 
-from plato.engine import EngineError, GenerateRequest
+from plato.engine import EngineError, GenerateRequest, RequestRefusedError, Scores, losses
 from plato.engine.openai.dialects import Delta
 from plato.engine.openai.probe import find_notations
 from tests.engine.openai.conftest import MakeEngine
-from tests.engine.upstream.scripted import ScriptedServer, byte_tokenizer, says
+from tests.engine.upstream.scripted import ScriptedServer, ask, byte_tokenizer, request, says
 
 
 @pytest.mark.parametrize(
@@ -50,3 +50,30 @@ async def test_a_notation_that_no_such_server_reads_is_refused() -> None:
 
     with pytest.raises(EngineError, match="no grammars in lark"):
         await find_notations(frozenset({"gbnf"}), "lark", byte_tokenizer().backend, decode)
+
+
+async def test_a_server_that_ignores_tokens_to_score_gives_no_scores(
+    make_engine: MakeEngine, server: ScriptedServer
+) -> None:
+    assert (await make_engine()).capabilities.scores is Scores.LOG_PROBABILITIES
+    server.scores = False
+    engine = await make_engine()
+    assert engine.capabilities.scores is Scores.NONE
+    assert any("never splits" in lost for lost in losses(engine.capabilities))
+    with pytest.raises(RequestRefusedError, match="no log probabilities"):
+        await ask(engine, request(score=(1,)))
+    assert not server.bodies
+
+
+async def test_a_server_that_ignores_salts_serves_one_tenant(
+    make_engine: MakeEngine, server: ScriptedServer
+) -> None:
+    separate = (await make_engine()).capabilities
+    assert (separate.tenants, separate.public_sharing) == (True, False)
+    server.salts = False
+    engine = await make_engine()
+    assert (engine.capabilities.tenants, engine.capabilities.public_sharing) == (False, True)
+    await ask(engine, request("one"))
+    with pytest.raises(RequestRefusedError, match="API key"):
+        await ask(engine, request("two"))
+    assert ["cache_salt" in body for body in server.bodies] == [False]

@@ -99,10 +99,27 @@ class PlainChatServer(ChatServer):
 
     async def _generate(self, request: Request) -> Response:
         body = await request.json()
-        unknown = {"logprobs", "continue_final_message", "response_format"} & body.keys()
+        unknown = body.keys() & {
+            "logprobs", "continue_final_message", "response_format",
+            "chat_template_kwargs", "reasoning_effort",
+        }  # fmt: skip
         if unknown:
             return JSONResponse({"error": {"message": f"unknown: {sorted(unknown)}"}}, 400)
         return await super()._generate(request)
+
+
+class ThinkingChatServer(ChatServer):
+    """Its model thinks unless it is kept from it by `heeds`; other fields are ignored."""
+
+    heeds: str | None = "reasoning_effort"
+
+    async def _generate(self, request: Request) -> Response:
+        body = await request.json()
+        if self.heeds in body:
+            return await super()._generate(request)
+        self.bodies.append(body)
+        message = {"content": "", "reasoning": "Okay, the user"}
+        return JSONResponse({"choices": [{"message": message, "finish_reason": "length"}]})
 
 
 class PlatoServer:

@@ -17,7 +17,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from plato.engine import Chunk, FinishReason, GenerateRequest, Prompt, Segment
 from plato.engine.openai import UpstreamConfig, UpstreamEngine
 from plato.engine.openai.config import NOTATIONS
-from plato.engine.openai.probe import PROBE
+from plato.engine.openai.probe import PROBE, QUESTION
 from plato.engine.tokenizer_config import TokenizerConfig
 from tests.engine.upstream.http import HttpServer
 
@@ -103,6 +103,10 @@ class ScriptedServer:
     reads: frozenset[str] = frozenset({"json_schema", "gbnf"})
     """Notations of grammars; others are refused."""
     probe_reply: Callable[[], Response] = field(default=lambda: says('{"sky":"blue"}'))
+    scores: bool = True
+    """Whether it knows `logprob_token_ids`; otherwise it ignores them."""
+    salts: bool = True
+    """Whether it knows `cache_salt`; otherwise it ignores it."""
     healthy: bool = True
     key: str | None = None
     """Without it nobody is told of the models."""
@@ -152,9 +156,19 @@ class ScriptedServer:
         if (notation := probed(body)) is not None:
             known = notation in self.reads
             return self.probe_reply() if known else Response("no such grammar", 400)
+        if bytes(body["prompt"]).startswith(QUESTION.encode()):
+            return self._probed(body)
         self.bodies.append(body)
         self.arrived.set()
         return self.reply(body)
+
+    def _probed(self, body: dict[str, Any]) -> Response:
+        """The answer to a probe of scores or salts."""
+        named = body.get("logprob_token_ids", []) if self.scores else []
+        first = {f"token_id:{token}": -0.5 for token in named}
+        cached = 0 if self.salts and "cache_salt" in body else 16
+        end = event([97], "length", logprobs={"top_logprobs": [first]})
+        return stream(end, usage(cached), DONE)
 
 
 def request(tenant: str = "", **fields: Any) -> GenerateRequest:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import AsyncIterator
-from typing import Any
+from typing import Any, ClassVar
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -15,6 +15,8 @@ from plato.engine import Chunk, FinishReason, GenerateRequest, SamplingParams
 from tests.engine.upstream.server import MODEL, Body, WireServer, as_bias, as_grammar
 
 SLOTS = 64
+UTF8_BYTES = 4
+"""Of the longest character."""
 
 
 def sampling_of(fields: Body, **others: Any) -> SamplingParams:
@@ -81,11 +83,13 @@ class VllmServer(WireServer):
 
 
 class SglangServer(WireServer):
-    """`sglang.launch_server`, with or without `--incremental-streaming-output`."""
+    """`sglang.launch_server` of an older release."""
 
     owner = "sglang"
     path = "/generate"
     incremental = False
+    salt: ClassVar[str] = "extra_key"
+    """The field by which it keeps tenants apart; it ignores those that it does not know."""
 
     def read(self, body: Body) -> GenerateRequest:
         params = body["sampling_params"]
@@ -101,7 +105,7 @@ class SglangServer(WireServer):
             params["max_new_tokens"],
             sampling,
             ignore_eos=params["ignore_eos"],
-            salt=body.get("cache_salt"),
+            salt=body.get(self.salt),
             priority=body.get("priority", 0),
             grammar=as_grammar(params.get("ebnf"), params.get("json_schema")),
             score=tuple(body.get("token_ids_logprob", ())),
@@ -135,7 +139,10 @@ class SglangServer(WireServer):
 
 
 class IncrementalSglangServer(SglangServer):
+    """A newer one, with `--incremental-streaming-output`."""
+
     incremental = True
+    salt = "cache_salt"
 
 
 class LlamaServer(WireServer):
@@ -190,13 +197,19 @@ class LlamaServer(WireServer):
     async def events(self, body: Body, chunks: AsyncIterator[Chunk]) -> AsyncIterator[Body | str]:
         decoded = 0
         finish, cached = FinishReason.STOP, 0
+        unsent: list[int] = []
         async for chunk in chunks:
             cached, finish = chunk.cached_tokens, chunk.finish or finish
             for token in chunk.tokens:
                 decoded += 1
+                unsent.append(token)
+                text = self.tokenizer.backend.decode(unsent)
+                if text.endswith("\N{REPLACEMENT CHARACTER}") and len(unsent) < UTF8_BYTES:
+                    continue  # It has no event, and its id is never sent.
+                unsent.clear()
                 tokens = [token] if body["return_tokens"] else []
                 about = {"tokens_predicted": decoded, "tokens_evaluated": chunk.prompt_tokens}
-                yield {"index": 0, "content": "", "tokens": tokens, "stop": False, **about}
+                yield {"index": 0, "content": text, "tokens": tokens, "stop": False, **about}
         yield {
             "index": 0,
             "content": "",

@@ -11,7 +11,7 @@ import pytest
 from plato.engine import EngineError, StopConditions
 from plato.engine.tokenizer_config import TokenizerConfig
 from plato.engine.vllm import VllmConfig
-from plato.engine.vllm.arguments import ROW, engine_arguments, rank, sampling_arguments
+from plato.engine.vllm.arguments import ROW, engine_arguments, sampling_arguments
 from plato.engine.vllm.rows import RowRequest
 from tests.engine.helpers import ask
 
@@ -84,16 +84,3 @@ def test_scores_are_asked_for_at_the_first_token() -> None:
     request = ask((1,), score=(7, 7, 8))
     assert sampling_arguments(request, ENDS)["logprob_token_ids"] == [7, 8]
     assert "logprob_token_ids" not in sampling_arguments(replace(request, emitted=(1,)), ENDS)
-
-
-def test_earlier_runs_come_first_and_within_a_run_the_priority_counts() -> None:
-    began = 1_700_000_000.0
-    requests = [
-        ask((1,), run_began_unix_s=began, priority=9),
-        ask((1,), run_began_unix_s=began, priority=0),
-        ask((1,), run_began_unix_s=began, priority=-3),
-        ask((1,), run_began_unix_s=began + 1, priority=100_000),
-    ]
-    ranks = [rank(request) for request in requests]
-    assert ranks == sorted(set(ranks))
-    assert max(ranks) < 1 << 63

@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import Any
 
 from plato.engine.capabilities import Capabilities, PrefixSharing, Scores
-from plato.engine.errors import RequestRefusedError, UpstreamError
+from plato.engine.errors import NoScoresError, RequestRefusedError
 from plato.engine.openai.client import UpstreamClient
 from plato.engine.openai.dialects.dialect import (
     ChatMessage,
@@ -24,6 +24,7 @@ from plato.engine.openai.dialects.dialect import (
     from_server,
 )
 from plato.engine.protocol import SamplingParams
+from plato.engine.thinking import BEGIN_THINKING, NO_THINKING
 
 TOP_LOGPROBS = 20
 """The most that servers return."""
@@ -31,13 +32,20 @@ _ASKED: ChatMessage = {"role": "user", "content": "Is the sky blue?"}
 _BEGUN: ChatMessage = {"role": "assistant", "content": "On most days, the sky"}
 _SCORES = {"logprobs": True, "top_logprobs": TOP_LOGPROBS}
 _CONTINUE = {"continue_final_message": True, "add_generation_prompt": False}
+_THINKING_OFF: tuple[Mapping[str, Any], ...] = (
+    {"chat_template_kwargs": NO_THINKING},
+    {"reasoning_effort": "none"},
+)
+"""Of vLLM, SGLang and llama.cpp; of OpenAI and Ollama, which ignores the former."""
+_BEGUN_THINKING = 8
+"""Tokens within which a model that thinks has begun to."""
 
 
 class ChatDialect(Dialect):
     """Chat messages in, text out.
 
-    Whether the server returns log probabilities, and goes on with an answer that is begun, is found
-    out by asking for a few tokens.
+    Whether the server returns log probabilities, goes on with an answer that is begun, and keeps a
+    model from thinking, is found out by asking for a few tokens.
     """
 
     name = "chat"
@@ -68,29 +76,53 @@ class ChatDialect(Dialect):
         """See `Dialect.describe`. Raises `RequestRefusedError` if it has no chat completions."""
         name = model["id"]
         await self._ask(client, name, [_ASKED])
-        scores = await self._has_scores(client, name)
+        off = await self._thinking_off(client, name)
+        fields = off or {}
+        scores = await self._has_scores(client, name, fields)
         capabilities = replace(
             self.capabilities,
             scores=Scores.LOG_PROBABILITIES if scores else Scores.NONE,
-            resumption=await self._continues(client, name),
+            resumption=await self._continues(client, name, fields),
+            thinking_off=off is not None,
         )
-        return ServerInfo(name, model.get("max_model_len"), capabilities=capabilities)
+        length = model.get("max_model_len")
+        return ServerInfo(name, length, capabilities=capabilities, fields=fields)
 
     async def _ask(
         self, client: UpstreamClient, model: str, messages: list[ChatMessage], **fields: Any
     ) -> Any:
-        """The answer to a request for one token."""
+        """The answer to a request for one token, unless told otherwise."""
         body = {"model": model, "messages": messages, "max_tokens": 1, **fields}
         return await client.ask(self.path, body)
 
-    async def _has_scores(self, client: UpstreamClient, model: str) -> bool:
+    async def _thinking_off(self, client: UpstreamClient, model: str) -> Mapping[str, Any] | None:
+        """The fields that keep the model from thinking, if it ever does; `None`: none do.
+
+        Some servers ignore what they do not know, so the answer has to show it.
+        """
+        for fields in _THINKING_OFF:
+            try:
+                answer = await self._ask(
+                    client, model, [_ASKED], **fields, max_tokens=_BEGUN_THINKING
+                )
+            except RequestRefusedError:
+                continue
+            if not _thinks(answer["choices"][0]["message"]):
+                return fields
+        return None
+
+    async def _has_scores(
+        self, client: UpstreamClient, model: str, fields: Mapping[str, Any]
+    ) -> bool:
         try:
-            answer = await self._ask(client, model, [_ASKED], **_SCORES)
+            answer = await self._ask(client, model, [_ASKED], **fields, **_SCORES)
         except RequestRefusedError:
             return False
         return bool(_top(answer["choices"][0]))
 
-    async def _continues(self, client: UpstreamClient, model: str) -> bool:
+    async def _continues(
+        self, client: UpstreamClient, model: str, fields: Mapping[str, Any]
+    ) -> bool:
         """Whether the server goes on with a last message of the assistant.
 
         Then the prompt is shorter than with that message as a whole turn: servers that do not know
@@ -98,8 +130,8 @@ class ChatDialect(Dialect):
         """
         messages = [_ASKED, _BEGUN]
         try:
-            begun = await self._ask(client, model, messages, **_CONTINUE)
-            whole = await self._ask(client, model, messages)
+            begun = await self._ask(client, model, messages, **fields, **_CONTINUE)
+            whole = await self._ask(client, model, messages, **fields)
         except RequestRefusedError:
             return False
         counts = [
@@ -120,6 +152,7 @@ class ChatDialect(Dialect):
             "temperature": sampling.temperature,
             "top_p": sampling.top_p,
             **_unusual(sampling),
+            **generation.fields,
         }
         if not request.stop.end_tokens:
             body["ignore_eos"] = True
@@ -152,7 +185,7 @@ class ChatDialect(Dialect):
             if awaited and (top := _top(choice)):
                 scores, awaited = _scores(top, awaited), ()
             if awaited and finish is not None:
-                raise UpstreamError("it returns no log probabilities")
+                raise NoScoresError("it returns no log probabilities")
             text = (choice.get("delta") or {}).get("content") or ""
             return Delta(
                 text=text, finish=finish, scores=scores, cached_tokens=cached, usage=counted
@@ -167,6 +200,12 @@ def _unusual(sampling: SamplingParams) -> dict[str, float]:
     names = ("presence_penalty", "frequency_penalty", "repetition_penalty", "top_k", "min_p")
     values = {name: getattr(sampling, name) for name in names}
     return {name: value for name, value in values.items() if value != getattr(neutral, name)}
+
+
+def _thinks(message: Mapping[str, Any]) -> bool:
+    """Whether an answer begins with thinking, which servers put in fields of their own, or not."""
+    apart = message.get("reasoning_content") or message.get("reasoning")
+    return bool(apart) or (message.get("content") or "").lstrip().startswith(BEGIN_THINKING)
 
 
 def _top(choice: Mapping[str, Any]) -> list[Mapping[str, Any]]:

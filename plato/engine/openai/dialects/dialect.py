@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
 from plato.engine.capabilities import Capabilities
@@ -33,6 +33,8 @@ class ServerInfo:
     """Sequences that it decodes at the same time; `None`: not known."""
     capabilities: Capabilities | None = None
     """Of this server; `None`: those of its kind."""
+    fields: Mapping[str, Any] = field(default_factory=dict)
+    """To send with every sequence."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,12 +49,14 @@ class Generation:
     grammar: tuple[Notation, str] | None = None
     """Notation and text."""
     priority: int | None = None
-    """`GenerateRequest.priority`; `None`: the server would refuse it."""
+    """See `rank`: lower is earlier; `None`: the server would refuse it."""
     messages: tuple[ChatMessage, ...] = ()
     """What the server answers, or goes on with if the last one is the assistant's; for servers that
     take no token ids."""
     scored: tuple[str, ...] = ()
     """Texts of the tokens in `GenerateRequest.score`, for these servers."""
+    fields: Mapping[str, Any] = field(default_factory=dict)
+    """See `ServerInfo.fields`."""
 
     @property
     def tokens(self) -> list[int]:
@@ -91,7 +95,7 @@ class Delta:
 
     tokens: tuple[int, ...] = ()
     text: str = ""
-    """What was decoded, of servers that give no token ids."""
+    """What was decoded, instead of `tokens`, where the server gives no token ids."""
     finish: FinishReason | None = None
     """Why the server ended the sequence."""
     scores: tuple[float, ...] = ()

@@ -99,16 +99,20 @@ class LlamaDialect(Dialect):
 
         def read(event: Mapping[str, Any]) -> Delta:
             nonlocal decoded
-            tokens = tuple(event["tokens"])
-            decoded += len(tokens)
-            if not event["stop"]:
-                return Delta(tokens)
-            if event["tokens_predicted"] > decoded + 1:
-                # The last event has no tokens; at most the end of the turn may be missing.
+            if event["stop"]:
+                # Without tokens; what is missing here is the beginning of a character.
+                cached = (event.get("timings") or {}).get("cache_n") or 0
+                return Delta(finish=_FINISHES[event["stop_type"]], cached_tokens=cached)
+            tokens, text = tuple(event["tokens"]), event["content"]
+            if text and not tokens:
                 raise UpstreamError("it returns no token ids (`return_tokens`); update llama.cpp")
-            cached = (event.get("timings") or {}).get("cache_n") or 0
-            finish = _FINISHES[event["stop_type"]]
-            return Delta(tokens, finish=finish, cached_tokens=cached)
+            decoded += len(tokens)
+            if text and event["tokens_predicted"] > decoded:
+                # Tokens that end within a character have no event, and the next event has all of
+                # the text but only the last token. Once some are missing, their number is not
+                # known any more: with speculative decoding the server counts ahead.
+                return Delta(text=text)
+            return Delta(tokens)
 
         return read
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from plato.engine.capabilities import Capabilities, PrefixSharing, Scores
-from plato.engine.errors import UpstreamError
+from plato.engine.errors import NoScoresError, UpstreamError
 from plato.engine.openai.client import status_error
 from plato.engine.openai.dialects.dialect import (
     Delta,
@@ -44,6 +44,8 @@ class SglangDialect(Dialect):
         tenants=True,
         priority=True,
         token_ids=True,
+        # The salt counts from the first token on.
+        public_sharing=False,
     )
 
     def body(self, generation: Generation) -> dict[str, Any]:
@@ -72,9 +74,10 @@ class SglangDialect(Dialect):
             "stream": True,
         }
         if generation.salt is not None:
-            body["cache_salt"] = generation.salt
+            # Newer and older releases; each ignores the other's.
+            body["cache_salt"] = body["extra_key"] = generation.salt
         if generation.priority is not None:
-            body["priority"] = generation.priority
+            body["priority"] = -generation.priority  # Higher is earlier there.
         if request.score:
             body |= {
                 "return_logprob": True,
@@ -118,5 +121,5 @@ def _scores(about: Mapping[str, Any], tokens: tuple[int, ...]) -> tuple[float, .
     found = {token: value for value, token, *_ in positions[0] or []}
     missing = [token for token in tokens if found.get(token) is None]
     if missing:
-        raise UpstreamError(f"it returns no log probabilities of the tokens {missing}")
+        raise NoScoresError(f"it returns no log probabilities of the tokens {missing}")
     return tuple(from_server(found[token]) for token in tokens)

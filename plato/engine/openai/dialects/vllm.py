@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from plato.engine.capabilities import Capabilities, PrefixSharing, Scores
-from plato.engine.errors import UpstreamError
+from plato.engine.errors import NoScoresError, UpstreamError
 from plato.engine.openai.dialects.dialect import (
     Delta,
     Dialect,
@@ -46,6 +46,8 @@ class VllmDialect(Dialect):
         tenants=True,
         priority=True,
         token_ids=True,
+        # The salt counts from the first token on.
+        public_sharing=False,
     )
 
     def body(self, generation: Generation) -> dict[str, Any]:
@@ -78,7 +80,7 @@ class VllmDialect(Dialect):
         if generation.salt is not None:
             body["cache_salt"] = generation.salt
         if generation.priority is not None:
-            body["priority"] = -generation.priority  # Lower is earlier there.
+            body["priority"] = generation.priority
         if request.score:
             body |= {
                 "logprobs": 1,
@@ -115,5 +117,5 @@ def _scores(logprobs: Mapping[str, Any] | None, tokens: tuple[int, ...]) -> tupl
     first = ((logprobs or {}).get("top_logprobs") or [None])[0] or {}
     missing = [token for token in tokens if f"token_id:{token}" not in first]
     if missing:
-        raise UpstreamError(f"it returns no log probabilities of the tokens {missing}")
+        raise NoScoresError(f"it returns no log probabilities of the tokens {missing}")
     return tuple(from_server(first[f"token_id:{token}"]) for token in tokens)
