@@ -7,7 +7,8 @@ import hashlib
 from starlette.requests import Request
 
 from plato.api.access.keys import TENANT_NAME, KeyFile, Keys, hash_key, read_keys
-from plato.errors import AuthenticationError
+from plato.engine import Capabilities
+from plato.errors import AuthenticationError, SettingsError
 from plato.settings import Settings
 
 
@@ -21,9 +22,7 @@ class Tenants:
         """Raises `SettingsError` if the configured keys are not valid."""
         self._header = settings.tenant_header
         self._open = not settings.protected
-        secret = settings.api_keys
-        entries = [] if secret is None else secret.get_secret_value().split(",")
-        self._keys: Keys = read_keys(entries, plain=True)
+        self._keys = _listed_keys(settings)
         self._file = KeyFile(settings.api_keys_file) if settings.api_keys_file else None
 
     def of(self, request: Request) -> str:
@@ -46,6 +45,23 @@ class Tenants:
         return tenant
 
 
+def refuse_shared_cache(settings: Settings, capabilities: Capabilities) -> None:
+    """Raise `SettingsError` if several tenants could share what an engine has cached.
+
+    Then each could learn from how soon answers begin what the others have asked. A file and a
+    gateway can name more tenants at any time. Keys that clients make up separate nobody there.
+    """
+    if capabilities.tenants:
+        return
+    several = len(set(_listed_keys(settings).values())) > 1
+    if several or settings.api_keys_file or settings.tenant_header:
+        raise SettingsError(
+            "the upstream server cannot separate what it has cached by tenant, so it is for one "
+            "tenant; set api_keys to keys of one tenant, without api_keys_file and tenant_header, "
+            "or use a server that can (vLLM, SGLang)"
+        )
+
+
 def tenant_of(request: Request) -> str:
     """The tenant of a request that was admitted; see `plato.api.routing`."""
     tenant: str = request.state.tenant
@@ -55,6 +71,12 @@ def tenant_of(request: Request) -> str:
 def hashed_tenant(key: str) -> str:
     """The tenant of a key that nobody has checked; empty without a key."""
     return hashlib.blake2b(key.encode(), digest_size=8).hexdigest() if key else ""
+
+
+def _listed_keys(settings: Settings) -> Keys:
+    secret = settings.api_keys
+    entries = [] if secret is None else secret.get_secret_value().split(",")
+    return read_keys(entries, plain=True)
 
 
 def _key(request: Request) -> str:

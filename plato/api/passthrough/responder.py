@@ -175,13 +175,6 @@ class PassThrough:
         async with AsyncExitStack() as opened:
             opening = opened.enter_async_context(self._upstreams.open(passed))
             response = await self._in_time(opening, deadline)
-            if response.status_code == httpx.codes.UNAUTHORIZED:
-                # What it says is about this server's key, and can have some of it.
-                logger.error("%s refuses the key; check upstream_api_key", response.url)
-                raise UnavailableError(
-                    "the upstream server refuses the key of this server; ask the operator to "
-                    "check upstream_api_key"
-                )
             yield response
             pieces = response.aiter_raw()
             while piece := await self._in_time(anext(pieces, b""), deadline):
