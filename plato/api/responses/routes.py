@@ -11,7 +11,7 @@ from starlette.responses import Response
 
 from plato.api.answers.answers import Answers
 from plato.api.operation import ANSWERING, OF_A_RUN, operation
-from plato.api.passthrough import PassThrough
+from plato.api.passthrough import AbsentPathError, PassThrough
 from plato.api.passthrough.decision import RESPONSES
 from plato.api.questions.intake import Intake, Received
 from plato.api.questions.requests import parse_body, parse_query
@@ -76,6 +76,15 @@ class ResponseRoutes:
             if body.background:
                 return await self._open(asked, received, stream=stream)
             response = ResponseStream(asked, self._model)
+            unplanned = self._passing.unplanned(request, received, RESPONSES)
+            try:
+                return await self._answers.respond(
+                    request, received, asked, response, stream=stream, unplanned=unplanned
+                )
+            except AbsentPathError:
+                # The run was cancelled for the upstream's answer.
+                asked = self._intake.new_run(request, received, body.as_chat())
+                response = ResponseStream(asked, self._model)
             return await self._answers.respond(request, received, asked, response, stream=stream)
 
     @operation(
