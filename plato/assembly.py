@@ -9,6 +9,7 @@ from collections.abc import Callable
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from plato.api.access.tenants import refuse_shared_cache
 from plato.context import ContextStore, MemoryContextStore
 from plato.context.cluster import refuse_cluster
 from plato.context.keys import Keys
@@ -28,7 +29,7 @@ from plato.settings import UPSTREAM_ENGINE, VLLM_ENGINE, Settings
 
 if TYPE_CHECKING:
     # Processes without an engine do not import torch (600 MB, seconds).
-    from plato.engine.openai import UpstreamConfig
+    from plato.engine.openai import Connection, UpstreamConfig
     from plato.engine.torch import TorchEngineConfig
     from plato.engine.vllm import VllmConfig
 
@@ -128,9 +129,10 @@ def new_engine(
 
     `tokenizer` is the model's, if this process has loaded it already, and `index` the number of
     this decoder among all. Raises `EngineError` if the model cannot be loaded, `SettingsError` if
-    there is no such engine.
+    there is no such engine, or it cannot separate the configured tenants.
     """
     engine = _engine(settings, folder, name, tokenizer, index)
+    refuse_shared_cache(settings, engine.capabilities)
     for lost in losses(engine.capabilities):
         logger.info("engine %s of %s: %s", settings.engine, name, lost)
     return engine
@@ -163,7 +165,8 @@ def check_upstreams(settings: Settings, folder: str) -> None:
     """Wait until the configured servers answer, and compare them with the model in `folder`.
 
     Raises `ModelError` for one that does not answer in time, wants another key, is of an unknown
-    kind or has another model, and `SettingsError` if the file of the key cannot be read.
+    kind or has another model, and `SettingsError` if the file of the key cannot be read, or the
+    servers cannot separate the configured tenants.
     """
     from plato.engine.openai import connect_at_start
 
@@ -173,13 +176,15 @@ def check_upstreams(settings: Settings, folder: str) -> None:
         for index in range(len(settings.upstreams))
     ]
 
-    async def connect_all() -> None:
-        await asyncio.gather(*map(connect_at_start, configs))
+    async def connect_all() -> list[Connection]:
+        return await asyncio.gather(*map(connect_at_start, configs))
 
     try:
-        asyncio.run(connect_all())
+        connections = asyncio.run(connect_all())
     except EngineError as error:
         raise ModelError(f"the model {settings.model}: {error}") from error
+    for connection in connections:
+        refuse_shared_cache(settings, connection.capabilities)
 
 
 async def open_store(

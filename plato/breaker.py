@@ -6,6 +6,8 @@ import time
 from collections.abc import Callable
 from enum import Enum, auto
 
+COOLDOWN_S = 1.0
+
 
 class _State(Enum):
     CLOSED = auto()
@@ -28,7 +30,7 @@ class CircuitBreaker:
         self,
         *,
         threshold: int = 3,
-        cooldown_s: float = 1.0,
+        cooldown_s: float = COOLDOWN_S,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._threshold = threshold
@@ -51,7 +53,7 @@ class CircuitBreaker:
         return self._state is _State.CLOSED
 
     def succeeded(self) -> None:
-        """The call was answered."""
+        """The call was answered; or the service was heard otherwise, which says as much."""
         self._state = _State.CLOSED
         self._failures = 0
 

@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
+from contextlib import suppress
 from typing import Any
 
 import pytest
 
-from plato.engine import OtherModelError
-from plato.engine.openai import UpstreamEngine
+from plato.assembly import check_upstreams
+from plato.engine import UpstreamError
+from plato.engine.openai import health
 from plato.engine.torch import TorchEngine, TorchEngineConfig
-from plato.errors import ModelError, UnavailableError
+from plato.errors import ModelError, SettingsError, UnavailableError
 from plato.runs import NodeState
 from plato.runtime import Runtime
 from plato.settings import Settings
+from tests.engine.helpers import ask
 from tests.engine.upstream.chat_wire import ChatServer, PlainChatServer, PlatoServer
 from tests.engine.upstream.server import WireServer
 from tests.engine.upstream.wires import LlamaServer, SglangServer, VllmServer
+from tests.engine.waiting import until
 
 CONTEXT = 2048
 QUESTION = "What should I think of before I buy a used bicycle?"
@@ -128,18 +132,24 @@ async def test_without_log_probabilities_auto_answers_in_one_piece_and_says_why(
 
 
 @pytest.mark.parametrize("servers", [(VllmServer, VllmServer)], indirect=True, ids=["vllm"])
-async def test_one_server_that_is_gone_for_good_leaves_the_others_ready(
-    servers: list[WireServer], tiny_model_folder: str
+async def test_one_server_that_is_away_leaves_the_others_ready(
+    servers: list[WireServer], tiny_model_folder: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(health, "INTERVAL_S", 0.05)
     async with await Runtime.open(settings_for(servers, tiny_model_folder)) as runtime:
-        gone, well = runtime.engines.values()
-        assert isinstance(gone, UpstreamEngine)
-        gone._fail(OtherModelError("it has another model"))
+        away, well = runtime.engines.values()
+        assert (await runtime.ask(QUESTION, plato=GIVEN)).text
+        await servers[0].http.stop()
+        # A server is watched from its first request on.
+        with suppress(UpstreamError):
+            async for _ in away.generate(ask([1, 2, 3])):
+                pass
+        await until(lambda: away.stats().problem)
         ready = await runtime.service.ready()
-        assert ready["decoders"] == {"local-0": "failed", "local-1": "ready"}
+        assert ready["decoders"] == {"local-0": "away", "local-1": "ready"}
         assert (await runtime.ask(QUESTION, plato=GIVEN)).text
         await well.close()
-        with pytest.raises(UnavailableError, match=r"it has another model; .*shutting down"):
+        with pytest.raises(UnavailableError, match=r"is away: .*; .*shutting down"):
             await runtime.service.ready()
 
 
@@ -186,3 +196,14 @@ async def test_a_server_that_is_away_at_start_is_a_model_error_that_names_it(
     settings = settings.model_copy(update={"upstream_start_s": 0.2})
     with pytest.raises(ModelError, match=servers[0].http.url):
         await Runtime.open(settings)
+
+
+@pytest.mark.parametrize("servers", [(LlamaServer,)], indirect=True, ids=["llama"])
+async def test_a_server_that_cannot_separate_tenants_is_refused_at_start_for_several(
+    servers: list[WireServer], tiny_model_folder: str
+) -> None:
+    settings = settings_for(servers, tiny_model_folder, tenant_header="X-Tenant")
+    with pytest.raises(SettingsError, match="for one tenant"):
+        await Runtime.open(settings)
+    with pytest.raises(SettingsError, match="for one tenant"):
+        await asyncio.to_thread(check_upstreams, settings, tiny_model_folder)

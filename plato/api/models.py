@@ -35,9 +35,14 @@ def model_names(settings: Settings) -> tuple[str, ...]:
     return name, *(f"{name}{SEPARATOR}{mode}" for mode in NAMED_MODES)
 
 
+def is_served(name: object, settings: Settings) -> bool:
+    """Whether `name` is one of the served model; no name is the only one's."""
+    return not name or name in model_names(settings)
+
+
 def require_model(name: str | None, settings: Settings) -> None:
-    """Raise `ModelNotFoundError` if `name` is of another model; no name is the only one's."""
-    if name and name not in model_names(settings):
+    """Raise `ModelNotFoundError` if `name` is of another model."""
+    if not is_served(name, settings):
         raise ModelNotFoundError(
             f"the model '{name}' does not exist here; use '{settings.model_name}'", param="model"
         )

@@ -59,7 +59,7 @@ class Capabilities:
     scripts: bool
     """`GenerateRequest.script`. Otherwise such requests are refused."""
     tenants: bool
-    """Whether the cached prefixes of tenants are separated. Otherwise it serves one tenant."""
+    """Whether the cached prefixes of tenants are separated. Otherwise it is for one tenant."""
     priority: bool
     """Whether `GenerateRequest.priority` orders the sequences that it has accepted."""
     token_ids: bool
@@ -140,7 +140,10 @@ def losses(capabilities: Capabilities) -> tuple[str, ...]:
             "titles are decoded without a repetition penalty, and other penalties count the prompt",
         ),
         (not capabilities.scripts, "scripted outputs (for benchmarks) are refused"),
-        (not capabilities.tenants, "only one tenant is served"),
+        (
+            not capabilities.tenants,
+            "it is for one tenant: cached prefixes are not separated",
+        ),
         (
             not capabilities.public_sharing,
             "the instructions before a question are computed for each API key anew",

@@ -48,7 +48,7 @@ def replica_status(name: str, stats: EngineStats | Exception) -> ReplicaStatus:
     if isinstance(stats, EngineStats):
         health, reason = ReplicaHealth.READY, ""
         if not stats.available:
-            health, reason = ReplicaHealth.AWAY, "its server does not answer"
+            health, reason = ReplicaHealth.AWAY, stats.problem or "its server does not answer"
         return ReplicaStatus(name, health, stats.dtype, reason, losses(stats.capabilities))
     failed = isinstance(stats, EngineClosedError)
     health = ReplicaHealth.FAILED if failed else ReplicaHealth.AWAY

@@ -250,6 +250,8 @@ class EngineStats:
     """KV bytes of one token."""
     available: bool = True
     """Whether the engine answered last time, if it is in another process."""
+    problem: str = ""
+    """Why it is not available, if that is known."""
 
 
 @dataclass(frozen=True, slots=True)

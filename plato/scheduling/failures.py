@@ -6,7 +6,14 @@ import asyncio
 import logging
 from dataclasses import dataclass, fields
 
-from plato.engine import EngineBusyError, EngineError, RequestRefusedError, SamplingParams
+from plato.breaker import COOLDOWN_S
+from plato.engine import (
+    EngineBusyError,
+    EngineError,
+    RequestRefusedError,
+    SamplingParams,
+    UpstreamError,
+)
 from plato.errors import (
     InvalidRequestError,
     NodeFailedError,
@@ -38,6 +45,8 @@ class AttemptFailure:
     reason: str = "died"
     """Label of the metric."""
     retryable: bool = True
+    cooldown_s: float = 0.0
+    """Time in which the same replica refuses every attempt."""
 
     @property
     def blames_replica(self) -> bool:
@@ -65,6 +74,8 @@ def classify_failure(error: BaseException, what: str, replica: str) -> AttemptFa
         case EngineBusyError():
             overloaded = OverloadedError(f"{what}: {error}", retry_after_s=RETRY_AFTER_S)
             return AttemptFailure(overloaded, "busy")
+        case UpstreamError():
+            return AttemptFailure(unavailable(str(error)), "engine", cooldown_s=COOLDOWN_S)
         case EngineError():
             return AttemptFailure(unavailable(str(error)), "engine")
         case SilenceError():

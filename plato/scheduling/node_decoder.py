@@ -142,7 +142,8 @@ class NodeDecoder:
             else:
                 return
             self._note(failure, decoding)
-            await asyncio.sleep(_backoff_s(fruitless))
+            cooldown_s = failure.cooldown_s if self._placement.replicas.all_avoided else 0.0
+            await asyncio.sleep(cooldown_s + _backoff_s(fruitless))
             decoding.attempt += 1
             decoding.on_queue(failure.error.message)
 

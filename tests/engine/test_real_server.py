@@ -78,6 +78,16 @@ async def test_a_server_that_stands_still_in_mid_stream_is_given_up_and_comes_ba
     assert len(await decode(engine, ask(some_tokens(10, 5)))) == 8
 
 
+async def test_what_has_not_begun_at_a_server_that_stands_still_is_given_back(
+    server: RealServer, engine: UpstreamEngine
+) -> None:
+    await decode(engine, ask(some_tokens(10, 7)))
+    with server.suspended(), pytest.raises(UpstreamError, match="in time"):
+        # Long before the deadline for the first token.
+        await asyncio.wait_for(decode(engine, ask(some_tokens(10, 8))), 20)
+    await until(lambda: engine.stats().available, 30)
+
+
 async def test_a_server_that_dies_in_mid_stream_is_an_error_at_once(
     server: RealServer, engine: UpstreamEngine
 ) -> None:

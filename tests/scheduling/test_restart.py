@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
@@ -68,3 +69,40 @@ async def test_a_part_that_was_shown_fails_with_the_reason(
     assert end.code == "node_failed"
     assert "shown in part (the engine cannot go on)" in end.message
     assert len([output for output in of(NodeOutput, events) if output.tokens]) == 1
+
+
+class AwayPool(FaultyPool):
+    """The only server, which is away from the first request on."""
+
+    def __init__(self, pool: ScriptedPool, away_s: float) -> None:
+        super().__init__(pool, {})
+        self._away_s = away_s
+        self._back_at: float | None = None
+
+    async def generate(
+        self, request: GenerateRequest, ranked: tuple[str, ...] = ()
+    ) -> AsyncGenerator[Chunk]:
+        now = asyncio.get_running_loop().time()
+        self._back_at = self._back_at or now + self._away_s
+        if now < self._back_at:
+            raise UpstreamError("the server is away; trying again in a moment")
+        async with aclosing(super().generate(request, ranked)) as chunks:
+            async for chunk in chunks:
+                yield chunk
+
+
+async def test_a_part_waits_for_the_only_server_to_come_back(
+    make_scheduler: MakeScheduler, tools: ModelTools
+) -> None:
+    scheduler = make_scheduler(AwayPool(ScriptedPool(tools), 2.0))
+    events = await collect(scheduler, question(plan=parts((), ())))
+    assert RunState(question(plan=parts((), ())), tuple(events)).text == "Text 1.\n\nText 2."
+
+
+async def test_a_part_does_not_wait_longer_than_its_deadline(
+    make_scheduler: MakeScheduler, tools: ModelTools
+) -> None:
+    scheduler = make_scheduler(AwayPool(ScriptedPool(tools), 60.0), node_deadline_s=0.5)
+    end = failed(await collect(scheduler, question(plan=parts((), ()))))
+    assert end.code == "deadline_exceeded"
+    assert end.report.duration_s < 2

@@ -8,7 +8,8 @@ import re
 from starlette.requests import Request
 
 from plato.api.access.keys import TENANT_NAME, KeyFile, Keys, hash_key, read_keys
-from plato.errors import AuthenticationError, HostError
+from plato.engine import Capabilities
+from plato.errors import AuthenticationError, HostError, SettingsError
 from plato.settings import Settings
 
 MAX_HOST_CHARS = 100
@@ -26,9 +27,7 @@ class Tenants:
         self._hosts = settings.allowed_hosts
         self._header = settings.tenant_header
         self._open = not settings.protected
-        secret = settings.api_keys
-        entries = [] if secret is None else secret.get_secret_value().split(",")
-        self._keys: Keys = read_keys(entries, plain=True)
+        self._keys = _listed_keys(settings)
         self._file = KeyFile(settings.api_keys_file) if settings.api_keys_file else None
 
     def of(self, request: Request) -> str:
@@ -51,6 +50,23 @@ class Tenants:
         if tenant is None:
             raise AuthenticationError("the API key is not valid; ask the operator for another")
         return tenant
+
+
+def refuse_shared_cache(settings: Settings, capabilities: Capabilities) -> None:
+    """Raise `SettingsError` if several tenants could share what an engine has cached.
+
+    Then each could learn from how soon answers begin what the others have asked. A file and a
+    gateway can name more tenants at any time. Keys that clients make up separate nobody there.
+    """
+    if capabilities.tenants:
+        return
+    several = len(set(_listed_keys(settings).values())) > 1
+    if several or settings.api_keys_file or settings.tenant_header:
+        raise SettingsError(
+            "the upstream server cannot separate what it has cached by tenant, so it is for one "
+            "tenant; set api_keys to keys of one tenant, without api_keys_file and tenant_header, "
+            "or use a server that can (vLLM, SGLang)"
+        )
 
 
 def tenant_of(request: Request) -> str:
@@ -79,6 +95,12 @@ def _require_host(host: str, allowed: tuple[str, ...]) -> None:
         f"this server is not called {name[:MAX_HOST_CHARS]!r}; use {allowed[0]}, or set "
         "allowed_hosts to all of its names"
     )
+
+
+def _listed_keys(settings: Settings) -> Keys:
+    secret = settings.api_keys
+    entries = [] if secret is None else secret.get_secret_value().split(",")
+    return read_keys(entries, plain=True)
 
 
 def _key(request: Request) -> str:

@@ -4,7 +4,7 @@
 them, and `responder` passes the answer back.
 """
 
-from plato.api.passthrough.responder import PassThrough
+from plato.api.passthrough.responder import AbsentPathError, PassThrough
 from plato.api.passthrough.upstreams import Upstreams
 
-__all__ = ["PassThrough", "Upstreams"]
+__all__ = ["AbsentPathError", "PassThrough", "Upstreams"]

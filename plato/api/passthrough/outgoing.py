@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic_core import from_json, to_json
 
-from plato.api.models import model_names
+from plato.api.models import is_served
 from plato.settings import Settings
 
 CHARS_PER_TOKEN = 4
@@ -54,7 +54,7 @@ class Passed:
         fields = {**self.fields}
         for name in ("plato", "cache_salt"):
             fields.pop(name, None)
-        if not fields.get("model") or fields["model"] in model_names(settings):
+        if is_served(fields.get("model"), settings):
             fields["model"] = model
         if salt is not None:
             fields["cache_salt"] = salt

@@ -19,6 +19,7 @@ from plato.api.answers.held_stream import HeldStream
 from plato.api.drain import Drain
 from plato.api.errors import ErrorReporter, error_text
 from plato.api.manners import request_id
+from plato.api.models import is_served
 from plato.api.passthrough.decision import Endpoint, may_be_planned, wants_plato
 from plato.api.passthrough.outgoing import Passed, read_fields
 from plato.api.passthrough.record import PassRecord
@@ -42,6 +43,10 @@ PASSED_HEADERS = frozenset(
 PASSED_PREFIXES = ("openai-", "x-ratelimit-", "retry-after-")
 """Other headers are about a connection, or tell what this server decides."""
 ABSENT = frozenset({httpx.codes.NOT_FOUND, httpx.codes.METHOD_NOT_ALLOWED})
+
+
+class AbsentPathError(Exception):
+    """The upstream lacks a path that servers may lack; the answer is Plato's."""
 
 
 class PassThrough:
@@ -80,14 +85,15 @@ class PassThrough:
         passed = self.passed(request, received) if self._upstreams else None
         if passed is None or wants_plato(passed.fields, endpoint):
             return parse()
-        if may_be_planned(passed.fields, endpoint):
+        # What the upstream calls its model is no name of ours.
+        named = is_served(passed.fields.get("model"), self._settings)
+        if named and may_be_planned(passed.fields, endpoint):
             with suppress(InvalidRequestError):
                 return parse()
-        head, items = await self._open(request, received, passed)
-        if endpoint.optional and head.status_code in ABSENT:
-            await items.aclose()
+        try:
+            return await self.respond(request, received, passed, optional=endpoint.optional)
+        except AbsentPathError:
             return parse()
-        return self._stream(received, head, items)
 
     def passed(self, request: Request, received: Received) -> Passed | None:
         """The request as one to pass on; None if its body is no JSON object."""
@@ -102,7 +108,7 @@ class PassThrough:
         """Responds to a request that turned out to have no plan, where Plato would not do it well.
 
         Runs do not think, and lose nothing else. `None` where they lose nothing at all, and where
-        the caller wants Plato's answer.
+        the caller wants Plato's answer. The responder raises what `respond` raises.
         """
         passed = self.passed(request, received) if self._upstreams and self._thinks else None
         if passed is None or wants_plato(passed.fields, endpoint):
@@ -112,16 +118,23 @@ class PassThrough:
             # There is no run by whose id the answer could be found.
             del request.state.run
             identified = replace(passed, request_id=request_id(request.scope))
-            return await self.respond(request, received, identified)
+            return await self.respond(request, received, identified, optional=endpoint.optional)
 
         return respond
 
-    async def respond(self, request: Request, received: Received, passed: Passed) -> Response:
+    async def respond(
+        self, request: Request, received: Received, passed: Passed, *, optional: bool = False
+    ) -> Response:
         """The upstream's response; `received.slot` is kept until its end.
 
-        Raises a `PlatoError` if it does not answer, or the tenant has reached a limit.
+        Raises a `PlatoError` if it does not answer, or the tenant has reached a limit, and
+        `AbsentPathError` if it lacks an `optional` path.
         """
-        return self._stream(received, *await self._open(request, received, passed))
+        head, items = await self._open(request, received, passed)
+        if optional and head.status_code in ABSENT:
+            await items.aclose()
+            raise AbsentPathError(passed.path)
+        return self._stream(received, head, items)
 
     async def _open(
         self, request: Request, received: Received, passed: Passed
@@ -182,13 +195,6 @@ class PassThrough:
         async with AsyncExitStack() as opened:
             opening = opened.enter_async_context(self._upstreams.open(passed))
             response = await self._in_time(opening, deadline)
-            if response.status_code == httpx.codes.UNAUTHORIZED:
-                # What it says is about this server's key, and can have some of it.
-                logger.error("%s refuses the key; check upstream_api_key", response.url)
-                raise UnavailableError(
-                    "the upstream server refuses the key of this server; ask the operator to "
-                    "check upstream_api_key"
-                )
             yield response
             pieces = response.aiter_raw()
             while piece := await self._in_time(anext(pieces, b""), deadline):

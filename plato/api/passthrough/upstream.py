@@ -11,13 +11,15 @@ from dataclasses import dataclass
 
 import httpx
 
+from plato.api.access.tenants import refuse_shared_cache
 from plato.api.manners import REQUEST_ID
 from plato.api.passthrough.outgoing import Passed
-from plato.engine import EngineError, RequestRefusedError
-from plato.engine.openai.connection import identify
-from plato.engine.openai.tenancy import SoleTenant, tenant_salt
+from plato.engine import EngineError, UpstreamError
+from plato.engine.openai.connection import MODELS, identify
+from plato.engine.openai.health import Health
+from plato.engine.openai.tenancy import tenant_salt
 from plato.engine.openai.transport import UpstreamTransport
-from plato.errors import InvalidRequestError, UnavailableError
+from plato.errors import UnavailableError
 from plato.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -27,7 +29,6 @@ CONTROL_CONNECTIONS = 4
 CONNECT_S = 10.0
 """Generous: a process that gets many requests at once is late itself."""
 CONTROL_DEADLINE_S = 5.0
-HEALTH_DEADLINE_S = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +52,9 @@ class Upstream:
         self._key = settings.upstream_key()
         self._server: _Server | None = None
         self._identifying = asyncio.Lock()
-        self._sole_tenant = SoleTenant()
+        self._health = Health(url)
+        self._health_path = MODELS
+        """Where every server answers; that of its kind, once that is known."""
         self._transport = UpstreamTransport(
             url,
             self._key,
@@ -62,15 +65,15 @@ class Upstream:
 
     @property
     def available(self) -> bool:
-        """Whether the last request was answered."""
-        return self._transport.available
+        """Whether the last request was answered, and it says that it is well."""
+        return self._transport.available and not self._health.problem
 
     @asynccontextmanager
     async def open(self, passed: Passed) -> AsyncIterator[httpx.Response]:
         """The answer, as soon as it begins; leaving the block cancels what is left of it.
 
-        Raises `UnavailableError` if the server is away, and `InvalidRequestError` if it cannot keep
-        the tenant's prompts apart from those of others.
+        Raises `UnavailableError` if the server is away, and `SettingsError` if it cannot keep the
+        prompts of the configured tenants apart.
         """
         self.in_flight += 1
         try:
@@ -84,11 +87,9 @@ class Upstream:
 
     async def check(self) -> None:
         """Ask whether it is well; what it runs is asked again after an outage."""
-        try:
-            response = await self._transport.send("GET", "/health", deadline_s=HEALTH_DEADLINE_S)
-            await response.aclose()
-        except (EngineError, TimeoutError, httpx.HTTPError) as error:
-            logger.debug("%s is away: %r", self.url, error)
+        outages = self._transport.outages
+        await self._health.check(lambda: self._transport.ping(self._health_path))
+        if self._health.problem or self._transport.outages != outages:
             self._server = None
 
     async def close(self) -> None:
@@ -97,13 +98,12 @@ class Upstream:
 
     async def _send(self, passed: Passed) -> httpx.Response:
         try:
+            if self._health.problem:
+                raise UpstreamError(self._health.problem)
             server, salt = await self._identified(), None
-            if passed.decodes:
-                if server.salts:
-                    salt = tenant_salt(passed.tenant, self._key)
-                else:
-                    self._sole_tenant.require(passed.tenant)
-            return await self._transport.send(
+            if passed.decodes and server.salts:
+                salt = tenant_salt(passed.tenant, self._key)
+            response = await self._transport.send(
                 "POST",
                 passed.path,
                 # That of the whole answer is the caller's.
@@ -116,10 +116,12 @@ class Upstream:
                     REQUEST_ID: passed.request_id,
                 },
             )
-        except RequestRefusedError as error:
-            raise InvalidRequestError(str(error)) from error
         except (EngineError, TimeoutError, httpx.HTTPError) as error:
             raise self._away(error) from error
+        if response.status_code == httpx.codes.UNAUTHORIZED:
+            await response.aclose()
+            raise self._refused_key()
+        return response
 
     async def _identified(self) -> _Server:
         """The server; asked once, however many requests wait for it."""
@@ -130,8 +132,10 @@ class Upstream:
 
     async def _identify(self) -> _Server:
         """Ask for its model and its kind."""
-        response = await self._transport.send("GET", "/v1/models", deadline_s=CONTROL_DEADLINE_S)
+        response = await self._transport.send("GET", MODELS, deadline_s=CONTROL_DEADLINE_S)
         try:
+            if response.status_code in (httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN):
+                raise self._refused_key()
             async with asyncio.timeout(CONTROL_DEADLINE_S):
                 answer = json.loads(await response.aread())
         except ValueError:
@@ -140,7 +144,17 @@ class Upstream:
             await response.aclose()
         settings = self._settings
         model, dialect = identify(answer, settings.upstream_model, settings.upstream_dialect)
+        refuse_shared_cache(settings, dialect.capabilities)
+        self._health_path = dialect.health
         return _Server(model["id"], dialect.capabilities.tenants)
+
+    def _refused_key(self) -> UnavailableError:
+        # What the server says is about this server's key, and can have some of it.
+        logger.error("%s refuses the key; check upstream_api_key", self.url)
+        return UnavailableError(
+            "the upstream server refuses the key of this server; ask the operator to check "
+            "upstream_api_key"
+        )
 
     def _away(self, error: Exception) -> UnavailableError:
         reason = str(error) or type(error).__name__

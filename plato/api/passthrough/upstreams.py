@@ -12,11 +12,11 @@ import httpx
 
 from plato.api.passthrough.outgoing import Passed
 from plato.api.passthrough.upstream import Upstream
+from plato.engine.openai import health
 from plato.errors import UnavailableError
 from plato.settings import Settings
-from plato.tasks import end_task
+from plato.tasks import end_task, repeat
 
-HEALTH_INTERVAL_S = 2.0
 LOAD_FACTOR = 1.25
 """No server has more than this times its share of the requests, if it can be helped."""
 
@@ -49,7 +49,7 @@ class Upstreams:
         A server that is away has not begun to answer, so another one is asked.
         """
         self._watching = self._watching or asyncio.create_task(
-            self._watch(), name="watch-upstreams"
+            repeat(health.INTERVAL_S, self._check), name="watch-upstreams"
         )
         async with AsyncExitStack() as stack:
             *others, last = self._ranked(passed.opening)
@@ -81,8 +81,6 @@ class Upstreams:
 
         return sorted(self._upstreams, key=rank)
 
-    async def _watch(self) -> None:
-        """Check the health of all servers again and again, until cancelled."""
-        while True:
-            await asyncio.sleep(HEALTH_INTERVAL_S)
-            await asyncio.gather(*(upstream.check() for upstream in self._upstreams))
+    async def _check(self) -> None:
+        """Check the health of all servers."""
+        await asyncio.gather(*(upstream.check() for upstream in self._upstreams))

@@ -13,7 +13,7 @@ from starlette.responses import Response
 from plato.api.answers.answers import Answers
 from plato.api.errors import in_callers_names
 from plato.api.operation import ANSWERING, OF_A_RUN, operation
-from plato.api.passthrough import PassThrough
+from plato.api.passthrough import AbsentPathError, PassThrough
 from plato.api.passthrough.decision import RESPONSES
 from plato.api.questions.intake import Intake, Received
 from plato.api.questions.requests import parse_body, parse_query
@@ -110,6 +110,15 @@ class ResponseRoutes:
         stream = bool(parsed.stream)
         if asked.detached:
             return await self._open(asked, received, stream=stream)
+        unplanned = self._passing.unplanned(request, received, RESPONSES)
+        try:
+            response = ResponseStream(asked, self._model)
+            return await self._answers.respond(
+                request, received, asked, response, stream=stream, unplanned=unplanned
+            )
+        except AbsentPathError:
+            # That run has ended without an answer.
+            asked = self._intake.new_run(request, received, parsed.as_chat())
         response = ResponseStream(asked, self._model)
         return await self._answers.respond(request, received, asked, response, stream=stream)
 

@@ -7,7 +7,7 @@ sequence and which text is released when is decided here, as for every engine.
 """
 
 from plato.engine.openai.config import UpstreamConfig
-from plato.engine.openai.connection import connect_at_start
+from plato.engine.openai.connection import Connection, connect_at_start
 from plato.engine.openai.engine import UpstreamEngine
 
-__all__ = ["UpstreamConfig", "UpstreamEngine", "connect_at_start"]
+__all__ = ["Connection", "UpstreamConfig", "UpstreamEngine", "connect_at_start"]

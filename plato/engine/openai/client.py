@@ -50,8 +50,6 @@ class UpstreamClient:
             is_outage=_is_outage,
             clock=clock,
         )
-        self.outages = 0
-        """Calls that were not answered."""
 
     @property
     def available(self) -> bool:
@@ -60,8 +58,13 @@ class UpstreamClient:
 
     @property
     def heard_at(self) -> float:
-        """When it last answered."""
+        """When it last sent something."""
         return self._transport.heard_at
+
+    @property
+    def outages(self) -> int:
+        """See `UpstreamTransport.outages`."""
+        return self._transport.outages
 
     async def ask(self, path: str, body: object = None, *, deadline_s: float | None = None) -> Any:
         """The JSON that the server answers; a GET without a body. `None` if there is none."""
@@ -73,10 +76,9 @@ class UpstreamClient:
             except ValueError as error:
                 raise UpstreamError(f"the answer is no JSON: {content[:100]!r}") from error
 
-    async def ping(self, path: str, deadline_s: float) -> None:
-        """A GET whose answer does not matter, but for its status."""
-        async with self._answer(path, None, deadline_s) as response:
-            await _read(response, deadline_s)
+    async def ping(self, path: str) -> None:
+        """See `UpstreamTransport.ping`."""
+        await self._transport.ping(path)
 
     async def stream(self, path: str, body: object) -> AsyncGenerator[Any]:
         """The JSON of each event that the server streams.
@@ -100,7 +102,6 @@ class UpstreamClient:
                         raise UpstreamError("the answer ended within an event") from None
                     return
                 deadline_s = self._config.silence_s
-                self._transport.note_heard()
                 for data in found:
                     if data == DONE:
                         return
@@ -127,10 +128,10 @@ class UpstreamClient:
         except UpstreamError as error:
             raise type(error)(f"{path}: {error}") from error
         except TimeoutError as error:
-            self.outages += 1
+            self._transport.outages += 1
             raise UpstreamError(f"{path}: the server does not answer in time") from error
         except httpx.HTTPError as error:
-            self.outages += 1
+            self._transport.outages += 1
             reason = str(error) or type(error).__name__
             raise UpstreamError(f"{path}: the server is away: {reason}") from error
 

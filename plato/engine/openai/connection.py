@@ -31,6 +31,8 @@ logger = logging.getLogger(__name__)
 
 RETRY_S = 1.0
 """Interval at which a server that is still starting is asked again."""
+MODELS = "/v1/models"
+"""Every server lists its models here."""
 SAMPLE = 'Titles: "Überblick über 1234 Wörter", 東京 — don\'t\n\n  def main():\n'
 """Tokenised by the server and here: other models give other token ids."""
 
@@ -103,7 +105,7 @@ async def connect(client: UpstreamClient, config: UpstreamConfig) -> Connection:
     Raises `UpstreamError` if it does not answer, `EngineError` if it is of no known kind, and
     `OtherModelError` if it does not have the model.
     """
-    models = await client.ask("/v1/models", deadline_s=config.start_s)
+    models = await client.ask(MODELS, deadline_s=config.start_s)
     model, dialect = identify(models, config.model, config.dialect)
     server = await _describe(client, dialect, model)
     capabilities = server.capabilities or dialect.capabilities
@@ -179,7 +181,8 @@ def identify(
 ) -> tuple[Mapping[str, Any], Dialect]:
     """The entry of the model `name`, else the first, in `GET /v1/models`; and the server's dialect.
 
-    Raises `UpstreamError` if `models` is no such answer, `OtherModelError` if it lacks the model.
+    Raises `UpstreamError` if `models` is no such answer, or empty, as while a server loads its
+    model, and `OtherModelError` if it lacks the model.
     """
     model = _choose(_models(models), name)
     return model, _recognise(model, dialect)
@@ -191,9 +194,9 @@ def _models(answer: Any) -> list[Mapping[str, Any]]:
     if not isinstance(entries, list) or not all(
         isinstance(entry, dict) and isinstance(entry.get("id"), str) for entry in entries
     ):
-        raise UpstreamError("/v1/models: the answer is no list of models")
+        raise UpstreamError(f"{MODELS}: the answer is no list of models")
     if not entries:
-        raise OtherModelError("the server has no model")
+        raise UpstreamError("the server has no model yet")
     return entries
 
 

@@ -9,18 +9,14 @@ from collections.abc import AsyncGenerator, Callable
 
 from plato.engine.capabilities import Capabilities
 from plato.engine.checks import check_capabilities, check_request
-from plato.engine.errors import (
-    EngineClosedError,
-    EngineError,
-)
+from plato.engine.errors import EngineClosedError, UpstreamError
 from plato.engine.live import LiveSequences, owned_by
+from plato.engine.openai import health
 from plato.engine.openai.client import UpstreamClient
 from plato.engine.openai.config import UpstreamConfig
-from plato.engine.openai.connection import connect_at_start
+from plato.engine.openai.connection import connect, connect_at_start
 from plato.engine.openai.decoder import ServerDecoder
-from plato.engine.openai.health import Health
 from plato.engine.openai.sequence import UpstreamSequence
-from plato.engine.openai.tenancy import SoleTenant
 from plato.engine.prompt import Prompt
 from plato.engine.protocol import (
     Chunk,
@@ -34,7 +30,7 @@ from plato.tasks import end_task, repeat
 logger = logging.getLogger(__name__)
 
 LEASE_INTERVAL_S = 0.1
-HEALTH_INTERVAL_S = 2.0
+SHUTTING_DOWN = "the engine is shutting down"
 
 
 class UpstreamEngine:
@@ -54,10 +50,11 @@ class UpstreamEngine:
         self._client: UpstreamClient | None = None
         self._watchers: list[asyncio.Task[None]] = []
         """Check leases and health; ended by `close`."""
-        self._health: Health | None = None
-        self._failure: EngineError | None = None
+        self._health = health.Health(config.url)
+        self._outages = 0
+        """Of those that the client counts, the ones after which it was asked what it is."""
+        self._closed = False
         self._live = LiveSequences[UpstreamSequence]()
-        self._sole_tenant = SoleTenant()
         self._decoder = ServerDecoder(config, connection, self._live)
 
     @property
@@ -80,7 +77,9 @@ class UpstreamEngine:
 
         Raises `UpstreamError`, too, if the server is away or does not answer as it should.
         """
-        self._require_alive()
+        self._require_open()
+        if self._health.problem:
+            raise UpstreamError(self._health.problem)
         self._check(request)
         client = self._start()
         sequence = self._decoder.new_sequence(request)
@@ -88,7 +87,7 @@ class UpstreamEngine:
         try:
             yield self._decoder.chunk(sequence, "")
             if sequence.output.finish is None:
-                self._require_alive()
+                self._require_open()
                 decode = self._decoder.decode(client, sequence)
                 sequence.task = asyncio.create_task(decode, name="upstream")
             finished = False
@@ -121,7 +120,7 @@ class UpstreamEngine:
 
     def stats(self) -> EngineStats:
         """Counters and state; see `Engine.stats`."""
-        self._require_alive()
+        self._require_open()
         decoder = self._decoder
         return EngineStats(
             model=decoder.connection.server.model,
@@ -137,7 +136,8 @@ class UpstreamEngine:
             output_tokens=decoder.output_tokens,
             capabilities=self.capabilities,
             idle_s=time.monotonic() - self._client.heard_at if self._client else 0.0,
-            available=self._client is None or self._client.available,
+            available=self._client is None or (self._client.available and not self._health.problem),
+            problem=self._health.problem,
             live=tuple((s.request.run_id, s.request.node) for s in self._live),
         )
 
@@ -155,12 +155,13 @@ class UpstreamEngine:
 
     async def take_kv_events(self) -> KVEventBatch | None:
         """Changes of what the server should have cached; see `Engine.take_kv_events`."""
-        self._require_alive()
+        self._require_open()
         return self._decoder.cache.events.take()
 
     async def close(self) -> None:
         """End all sequences, and close the connections. Idempotent."""
-        self._fail(EngineClosedError("the engine is shutting down"))
+        self._closed = True
+        self._live.fail(SHUTTING_DOWN)
         for task in (*self._watchers, *(s.task for s in self._live)):
             if task is not None:
                 await end_task(task)
@@ -171,17 +172,16 @@ class UpstreamEngine:
         """Create what belongs to the event loop, at the first request."""
         if self._client is None:
             self._client = UpstreamClient(self._config)
-            self._health = Health(self._client, self._config)
-            checks = {LEASE_INTERVAL_S: self._check_leases, HEALTH_INTERVAL_S: self._check_health}
+            checks = {LEASE_INTERVAL_S: self._check_leases, health.INTERVAL_S: self._check_health}
             self._watchers = [
                 asyncio.create_task(repeat(interval_s, check), name="upstream-watch")
                 for interval_s, check in checks.items()
             ]
         return self._client
 
-    def _require_alive(self) -> None:
-        if self._failure is not None:
-            raise EngineClosedError(str(self._failure)) from self._failure
+    def _require_open(self) -> None:
+        if self._closed:
+            raise EngineClosedError(SHUTTING_DOWN)
 
     def _check(self, request: GenerateRequest) -> None:
         """Raise `RequestRefusedError` if the server cannot serve a request."""
@@ -192,18 +192,10 @@ class UpstreamEngine:
             vocabulary=self._config.tokenizer.backend.get_vocab_size(),
         )
         check_capabilities(request, self.capabilities)
-        prompt = request.prompt
-        if not self.capabilities.tenants and prompt.public_tokens < len(prompt):
-            self._sole_tenant.require(prompt.tenant)
 
     def _cancel(self, match: Callable[[GenerateRequest], bool]) -> None:
         for sequence in self._live.cancel(match):
             sequence.mailbox.put(self._decoder.chunk(sequence, ""))
-
-    def _fail(self, error: EngineError) -> None:
-        """End all sequences with an error, and take no more."""
-        self._failure = self._failure or error
-        self._live.fail(str(error))
 
     async def _check_leases(self) -> None:
         if expired := self._live.take_expired():
@@ -211,14 +203,27 @@ class UpstreamEngine:
             self._cancel(owned_by(expired))
 
     async def _check_health(self) -> None:
-        """Ask the server whether it is well; after an outage its cache is gone."""
-        assert self._health is not None
+        """Ask the server whether it is well; if not, what has not begun is for another one."""
+        await self._health.check(self._probe)
+        if self._health.problem:
+            for sequence in self._live:
+                if not sequence.begun:
+                    sequence.mailbox.put(UpstreamError(self._health.problem))
+                    sequence.stop()
+
+    async def _probe(self) -> None:
+        """Ask the server whether it is well, and after an outage what it is: its cache is gone.
+
+        Raises `EngineError`.
+        """
+        client, decoder = self._start(), self._decoder
+        await client.ping(decoder.connection.dialect.health)
+        outages = client.outages
+        if outages == self._outages and not self._health.problem:
+            return
         try:
-            connection = await self._health.check(self._decoder.connection)
-        except EngineError as error:
-            # It came back as another server.
-            logger.error("%s: %s", self._config.url, error)
-            self._fail(error)
-        else:
-            if connection is not None:
-                self._decoder.reconnect(connection)
+            async with asyncio.timeout(self._config.start_s):
+                decoder.reconnect(await connect(client, self._config))
+        except TimeoutError as error:
+            raise UpstreamError("the server does not say in time what it is") from error
+        self._outages = outages

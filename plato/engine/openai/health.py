@@ -1,51 +1,48 @@
-"""Whether a server is well, and what it is after an outage."""
+"""Whether a server is well, as it says itself when it is asked again and again."""
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Awaitable, Callable
 
-from plato.engine.errors import EngineBusyError, RequestRefusedError, UpstreamError
-from plato.engine.openai.client import UpstreamClient
-from plato.engine.openai.config import UpstreamConfig
-from plato.engine.openai.connection import Connection, connect
+from plato.engine.errors import EngineError, OtherModelError
 
 logger = logging.getLogger(__name__)
 
-DEADLINE_S = 2.0
+INTERVAL_S = 2.0
+"""Time between two checks."""
+FAILURES = 2
+"""Failed checks in a row after which a server is away: a busy one can be late."""
 
 
 class Health:
-    """Of one server, as its client sees it. Changes are logged."""
+    """Of one server. Changes are logged."""
 
-    def __init__(self, client: UpstreamClient, config: UpstreamConfig) -> None:
-        self._client = client
-        self._config = config
-        self._outages = 0
-        """Of those that the client counts, the ones after which it was asked what it is."""
-        self._well = True
+    def __init__(self, url: str) -> None:
+        self._url = url
+        self._failures = 0
+        """Failed checks in a row."""
+        self.problem = ""
+        """Why nothing should be sent to the server; empty: it is well."""
 
-    async def check(self, connection: Connection) -> Connection | None:
-        """Ask a server whether it is well; returns the new connection after an outage.
+    async def check(self, probe: Callable[[], Awaitable[None]]) -> None:
+        """Ask with `probe`, which raises an `EngineError` if the server is not well.
 
-        Raises `EngineError` if it came back as another server.
+        After an error other than `OtherModelError` it gets another chance.
         """
         try:
-            await self._client.ping(connection.dialect.health, DEADLINE_S)
-            found = await self._reconnect()
-        except (UpstreamError, EngineBusyError, RequestRefusedError) as error:
-            if self._well:
-                logger.warning("%s: %s", self._config.url, error)
-            self._well = False
-            return None
-        if not self._well:
-            logger.info("%s is well again", self._config.url)
-        self._well = True
-        return found
+            await probe()
+        except EngineError as error:
+            self._failures += 1
+            if self._failures >= FAILURES or isinstance(error, OtherModelError):
+                self._note(str(error))
+        else:
+            self._failures = 0
+            self._note("")
 
-    async def _reconnect(self) -> Connection | None:
-        outages = self._client.outages
-        if outages == self._outages:
-            return None
-        found = await connect(self._client, self._config)
-        self._outages = outages
-        return found
+    def _note(self, problem: str) -> None:
+        if problem and problem != self.problem:
+            logger.warning("%s: %s", self._url, problem)
+        if self.problem and not problem:
+            logger.info("%s is well again", self._url)
+        self.problem = problem

@@ -103,6 +103,11 @@ class ReplicaTable:
         now = self._clock()
         return sum(state.avoid_until > now for state in self._states.values())
 
+    @property
+    def all_avoided(self) -> bool:
+        """Whether no replica is left that has not just failed."""
+        return self.avoided == len(self._states)
+
     def observe(self, replica: str, epoch: str, load: Load) -> None:
         """Take the epoch and load that a replica reports with every chunk."""
         state = self._states.get(replica)

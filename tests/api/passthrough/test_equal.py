@@ -51,6 +51,7 @@ PASSED: dict[str, dict[str, Any]] = {
     "a parameter that nobody here knows": {"extra_body": {"min_tokens": 3, "ratio": 1e-7}},
     "values that Plato refuses": {"temperature": 3.5, "stop": ["a", "b", "c", "d", "e"]},
     "a sequential answer": {"extra_body": {"plato": {"mode": "sequential"}}},
+    "the upstream's own name of the model": {"model": MODEL},
     "a sequential answer by name": {"model": f"{NAME}:sequential"},
 }
 

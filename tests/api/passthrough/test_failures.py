@@ -13,6 +13,7 @@ import pytest
 from plato.api.app import new_app
 from plato.api.drain import Drain
 from plato.api.passthrough import Upstreams
+from plato.engine.openai import health, transport
 from plato.metrics.table import PASSED_ON
 from tests.api.passthrough.fronts import (
     MESSAGES,
@@ -223,13 +224,87 @@ class TestSeveral:
                     assert (await http.post(CHAT, json=asking(seed))).is_success
                     await asyncio.sleep(0.2)
 
-    async def test_without_salts_there_is_one_tenant(self, front: Front) -> None:
-        async with passing_front(upstream_dialect="llama") as one, one.http() as http:
+    async def test_none_is_sent_to_one_that_says_that_it_is_not_well(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(health, "INTERVAL_S", 0.05)
+        async with passing_front(2) as front, front.http() as http:
+            for seed in range(8):
+                assert (await http.post(CHAT, json=asking(seed))).is_success
+            sick, other = front.upstreams
+            assert sick.passed
+            assert other.passed
+            # As an ingress does whose server is gone.
+            sick.health_status = 502
+            checks = sick.checks
+            await until(lambda: sick.checks > checks + 3)
+            before = len(sick.passed)
+            for seed in range(8):
+                assert (await http.post(CHAT, json=asking(seed))).is_success
+            assert len(sick.passed) == before
+            sick.health_status = 200
+            checks = sick.checks
+            await until(lambda: sick.checks > checks + 1)
+            for seed in range(8):
+                assert (await http.post(CHAT, json=asking(seed))).is_success
+            assert len(sick.passed) > before
+
+    async def test_one_that_streams_is_well_however_late_its_health_is(
+        self, front: Front, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(health, "INTERVAL_S", 0.05)
+        monkeypatch.setattr(transport, "PING_DEADLINE_S", 0.2)
+        front.upstream.late_s, front.upstream.pause_s = 60.0, 0.1
+        async with front.http() as http:
+            assert (await http.post(CHAT, json=STREAM)).is_success
+            assert front.upstream.checks > 2
             assert (await http.post(CHAT, json=WHOLE)).is_success
-            other = {"Authorization": "Bearer another"}
-            refused = await http.post(CHAT, json=WHOLE, headers=other)
-            assert refused.status_code == httpx.codes.BAD_REQUEST
-            assert "use one key" in refused.json()["error"]["message"]
-            (_, passed), *others = one.upstream.passed
-        assert not others
-        assert "cache_salt" not in passed
+
+    async def test_the_path_of_its_health_is_that_of_its_kind(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(health, "INTERVAL_S", 0.05)
+        async with passing_front(upstream_dialect="chat") as front, front.http() as http:
+            front.upstream.health_status = 502
+            for _ in range(5):
+                assert (await http.post(CHAT, json=WHOLE)).is_success
+                await asyncio.sleep(0.05)
+            assert not front.upstream.checks
+            front.upstream.models_status = 502
+            async with asyncio.timeout(5):
+                while (await http.post(CHAT, json=WHOLE)).is_success:  # noqa: ASYNC110
+                    await asyncio.sleep(0.05)
+
+
+@pytest.mark.parametrize("status", [401, 403])
+async def test_a_key_that_is_refused_is_told_without_it(front: Front, status: int) -> None:
+    front.upstream.models_status = status
+    async with front.http() as http:
+        refused = await http.post(CHAT, json=WHOLE)
+    assert refused.status_code == httpx.codes.SERVICE_UNAVAILABLE
+    message = refused.json()["error"]["message"]
+    assert "refuses the key of this server" in message
+    assert "sk-secret" not in message
+    assert not front.upstream.passed
+
+
+class TestWithoutSalts:
+    """Upstreams that cannot keep apart what they have cached."""
+
+    async def test_keys_that_clients_make_up_are_all_served(self) -> None:
+        async with passing_front(upstream_dialect="llama") as front, front.http() as http:
+            for key in ("mine", "another"):
+                headers = {"Authorization": f"Bearer {key}"}
+                assert (await http.post(CHAT, json=WHOLE, headers=headers)).is_success
+        assert not any("cache_salt" in body for _, body in front.upstream.passed)
+
+    async def test_several_tenants_are_not(self) -> None:
+        keys = "one=a-key-of-sixteen-characters,two=another-key-of-sixteen"
+        async with (
+            passing_front(upstream_dialect="llama", api_keys=keys) as front,
+            front.http() as http,
+        ):
+            headers = {"Authorization": "Bearer another-key-of-sixteen"}
+            refused = await http.post(CHAT, json=WHOLE, headers=headers)
+        assert "keys of one tenant" in refused.json()["error"]["message"]
+        assert not front.upstream.passed

@@ -170,6 +170,26 @@ async def test_what_a_thinking_model_does_not_split_is_answered_with_thinking(
         assert len(front.upstream.passed) == 1
 
 
+async def test_a_response_is_answered_with_thinking_where_the_upstream_has_responses(
+    backend: TorchEngine, thinking_folder: str
+) -> None:
+    body = {"input": "Why is the sea salty?", "max_output_tokens": 400}
+    async with (
+        planning_front(backend, thinking_folder, split_threshold=0.0) as front,
+        front.http() as http,
+    ):
+        assert (await http.post("/v1/responses", json=body)).json()["id"] == "resp_up"
+        ((path, passed),) = front.upstream.passed
+        assert (path, passed["max_output_tokens"]) == ("/v1/responses", 400)
+        front.upstream.paths.discard("/v1/responses")
+        here = (await http.post("/v1/responses", json={**body, "max_output_tokens": 8})).json()
+        assert here["id"] != "resp_up"
+        assert here["status"] in ("completed", "incomplete")
+        background = await http.post("/v1/responses", json={**body, "background": True})
+        assert background.json()["status"] == "queued"
+    assert len(front.upstream.passed) == 1
+
+
 async def test_what_another_model_does_not_split_is_answered_here_with_what_is_lost(
     backend: TorchEngine, tiny_model_folder: str
 ) -> None:

@@ -28,7 +28,11 @@ class Upstream(VllmServer):
         self.headers: list[dict[str, str]] = []
         self.paths = {"/v1/chat/completions", "/v1/responses", "/v1/embeddings"}
         """Those that it has."""
-        self.status = 200
+        self.status = self.health_status = self.models_status = 200
+        self.checks = 0
+        """Times that its health was asked for."""
+        self.late_s = self.pause_s = 0.0
+        """Before answers about its health, and after each event of a stream."""
         self.left = asyncio.Event()
         """A client has left in mid-stream."""
         self.hold = asyncio.Event()
@@ -40,6 +44,16 @@ class Upstream(VllmServer):
             Route(path, self._pass, methods=["POST"])
             for path in ("/v1/chat/completions", "/v1/responses", "/v1/embeddings", "/v1/score")
         ]
+
+    async def _health(self, request: Request) -> Response:
+        self.checks += 1
+        await asyncio.sleep(self.late_s)
+        return Response(status_code=self.health_status)
+
+    async def _models(self, request: Request) -> Response:
+        if self.models_status != OK:
+            return JSONResponse({"error": {"message": "no sk-secret"}}, self.models_status)
+        return await super()._models(request)
 
     async def _pass(self, request: Request) -> Response:
         path = request.url.path
@@ -78,7 +92,7 @@ class Upstream(VllmServer):
                 yield sse({**head(body, "chat.completion.chunk"), "choices": [choice]})
                 if number == 2:
                     await self.hold.wait()
-                await asyncio.sleep(0)
+                await asyncio.sleep(self.pause_s)
             if (body.get("stream_options") or {}).get("include_usage"):
                 whole = head(body, "chat.completion.chunk")
                 yield sse({**whole, "choices": [], "usage": usage(9, len(WORDS))})

@@ -12,15 +12,15 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 
 from plato.engine import (
     EngineBusyError,
-    EngineClosedError,
     EngineError,
     OtherModelError,
+    ReplicaHealth,
     RequestRefusedError,
     UpstreamError,
+    replica_status,
 )
 from plato.engine.errors import KeyRefusedError
-from plato.engine.openai import UpstreamEngine
-from plato.engine.openai import engine as upstream_engine
+from plato.engine.openai import UpstreamEngine, health, transport
 from tests.engine.openai.conftest import MakeEngine
 from tests.engine.upstream.scripted import (
     DONE,
@@ -58,7 +58,7 @@ class TestStart:
     @pytest.mark.parametrize(
         ("models", "error", "message"),
         [
-            ({"data": []}, OtherModelError, "has no model"),
+            ({"data": []}, UpstreamError, "has no model yet"),
             ({"data": [{"id": "m", "owned_by": "acme"}]}, EngineError, "set upstream_dialect"),
             ({"models": "none"}, UpstreamError, "no list of models"),
             ([1, 2], UpstreamError, "no list of models"),
@@ -76,6 +76,15 @@ class TestStart:
         server.models = models
         with pytest.raises(error, match=message):
             await make_engine(start_s=0.3)
+
+    async def test_a_server_that_has_no_model_yet_is_waited_for(
+        self, make_engine: MakeEngine, server: ScriptedServer
+    ) -> None:
+        models, server.models = server.models, {"data": []}
+        waiting = asyncio.create_task(make_engine(start_s=10.0))
+        await asyncio.sleep(0.2)
+        server.models = models
+        assert (await ask(await waiting)).text == "hello"
 
     async def test_another_tokenizer_is_another_model(
         self, make_engine: MakeEngine, server: ScriptedServer
@@ -200,56 +209,146 @@ async def test_a_server_without_log_probabilities_gives_no_scores(
         await ask(engine, request(score=(1,)))
 
 
-async def test_an_outage_is_noticed_at_once_and_ends_with_a_new_epoch(
-    make_engine: MakeEngine, server: ScriptedServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(upstream_engine, "HEALTH_INTERVAL_S", 0.1)
-    engine = await make_engine()
-    await ask(engine)
-    epoch = engine.epoch
-    assert engine.cached_prefix(request().prompt)
-    await server.http.stop()
-    for _ in range(5):
-        began = time.monotonic()
-        with pytest.raises(UpstreamError, match="away"):
-            await ask(engine)
-        assert time.monotonic() - began < 1
-    assert not engine.stats().available
-    await server.http.start()
-    await until(lambda: engine.epoch != epoch)
-    assert engine.stats().available
-    assert engine.cached_prefix(request().prompt) == 0
-    assert (await ask(engine)).text == "hello"
+@pytest.fixture
+def quick_checks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(health, "INTERVAL_S", 0.05)
+    monkeypatch.setattr(transport, "PING_DEADLINE_S", 0.2)
 
 
-async def test_a_server_that_comes_back_as_another_is_not_used(
-    make_engine: MakeEngine, server: ScriptedServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(upstream_engine, "HEALTH_INTERVAL_S", 0.1)
-    engine = await make_engine()
-    await ask(engine)
-    await server.http.stop()
-    with pytest.raises(UpstreamError):
+@pytest.mark.usefixtures("quick_checks")
+class TestHealth:
+    async def test_an_outage_is_noticed_at_once_and_ends_with_a_new_epoch(
+        self, make_engine: MakeEngine, server: ScriptedServer
+    ) -> None:
+        engine = await make_engine()
         await ask(engine)
-    server.shift = 1
-    await server.http.start()
+        epoch = engine.epoch
+        assert engine.cached_prefix(request().prompt)
+        await server.http.stop()
+        for _ in range(5):
+            began = time.monotonic()
+            with pytest.raises(UpstreamError, match="away"):
+                await ask(engine)
+            assert time.monotonic() - began < 1
+        assert not engine.stats().available
+        await server.http.start()
+        await until(lambda: engine.epoch != epoch)
+        await until(lambda: engine.stats().available)
+        assert engine.cached_prefix(request().prompt) == 0
+        assert (await ask(engine)).text == "hello"
 
-    def failed() -> bool:
-        try:
-            engine.stats()
-        except EngineClosedError as error:
-            return "another tokenizer" in str(error)
-        return False
+    async def test_what_has_not_begun_at_a_server_that_stands_still_is_given_back(
+        self, make_engine: MakeEngine, server: ScriptedServer
+    ) -> None:
+        engine = await make_engine(max_sequences=2, answer_s=60.0)
+        server.reply = lambda _: stream(event([97]), 3.0, event([98], "stop"), usage(0), DONE)
+        begun = asyncio.create_task(ask(engine))
+        await until(lambda: any(sequence.begun for sequence in engine._live))
+        server.reply = lambda _: stream(60.0)
+        # One waits for its first token, the other one for a place.
+        waiting = [asyncio.create_task(ask(engine)) for _ in range(2)]
+        await until(lambda: engine.stats().load.waiting)
+        server.late = [60.0]
+        async with asyncio.timeout(2):
+            errors = await asyncio.gather(*waiting, return_exceptions=True)
+            # And nothing more is sent there.
+            with pytest.raises(UpstreamError, match="in time"):
+                await ask(engine)
+        assert [type(error) for error in errors] == [UpstreamError] * 2
+        assert not engine.stats().available
+        assert (await begun).text == "ab"
+        server.late, server.reply = [], lambda _: says("hello")
+        await until(lambda: engine.stats().available)
+        assert (await ask(engine)).text == "hello"
 
-    await until(failed)
+    async def test_a_late_answer_is_no_outage(
+        self, make_engine: MakeEngine, server: ScriptedServer
+    ) -> None:
+        engine = await make_engine()
+        server.late = [0.4, 0.0]
+        epoch = engine.epoch
+        until_s = time.monotonic() + 0.6
+        while time.monotonic() < until_s:
+            assert (await ask(engine)).text == "hello"
+            assert engine.stats().available
+        assert len(server.late) == 1
+        assert engine.epoch == epoch
 
+    async def test_a_server_that_streams_is_well_however_late_its_health_is(
+        self, make_engine: MakeEngine, server: ScriptedServer
+    ) -> None:
+        engine = await make_engine()
+        server.late = [60.0]
+        tokens = [piece for _ in range(15) for piece in (event([97]), 0.05)]
+        server.reply = lambda _: stream(*tokens, event([97], "stop"), usage(0), DONE)
+        streaming = asyncio.create_task(ask(engine))
+        while not streaming.done():
+            assert engine.stats().available
+            await asyncio.sleep(0.02)
+        assert len((await streaming).text) == 16
 
-async def test_a_server_that_is_starting_ends_nothing(
-    make_engine: MakeEngine, server: ScriptedServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(upstream_engine, "HEALTH_INTERVAL_S", 0.05)
-    engine = await make_engine()
-    server.healthy = False
-    await ask(engine)
-    await asyncio.sleep(0.3)
-    assert (await ask(engine)).text == "hello"
+    async def test_tokens_close_the_breaker(
+        self, make_engine: MakeEngine, server: ScriptedServer, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(health, "INTERVAL_S", 60.0)
+        engine = await make_engine()
+        tokens = [piece for _ in range(10) for piece in (event([97]), 0.05)]
+        server.reply = lambda _: stream(*tokens, event([97], "stop"), usage(0), DONE)
+        streaming = asyncio.create_task(ask(engine))
+        await until(lambda: any(sequence.begun for sequence in engine._live))
+        server.reply = lambda _: PlainTextResponse("boom", 500)
+        for _ in range(3):
+            with pytest.raises(UpstreamError, match="boom"):
+                await ask(engine)
+        server.reply = lambda _: says("hello")
+        await asyncio.sleep(0.1)
+        assert (await ask(engine)).text == "hello"
+        await streaming
+
+    @pytest.mark.parametrize(
+        ("other", "problem"),
+        [
+            ({"shift": 1}, "another tokenizer"),
+            ({"models": {"data": []}}, "no model yet"),
+            # It is taken for a server with chat completions, which it has not.
+            ({"models": {"data": [{"id": "m", "owned_by": "proxy"}]}}, "answer like chat"),
+        ],
+    )
+    async def test_a_server_that_comes_back_as_another_is_away_until_it_is_the_right_one(
+        self,
+        make_engine: MakeEngine,
+        server: ScriptedServer,
+        other: dict[str, Any],
+        problem: str,
+    ) -> None:
+        engine = await make_engine()
+        await ask(engine)
+        right = {name: getattr(server, name) for name in other}
+        await server.http.stop()
+        with pytest.raises(UpstreamError):
+            await ask(engine)
+        vars(server).update(other)
+        await server.http.start()
+        await until(lambda: problem in engine.stats().problem)
+        assert not engine.stats().available
+        with pytest.raises(UpstreamError, match=problem):
+            await ask(engine)
+        status = replica_status("one", engine.stats())
+        assert status.health is ReplicaHealth.AWAY
+        assert problem in status.reason
+        vars(server).update(right)
+        await until(lambda: engine.stats().available)
+        assert (await ask(engine)).text == "hello"
+
+    async def test_a_server_that_says_that_it_is_not_well_is_away(
+        self, make_engine: MakeEngine, server: ScriptedServer
+    ) -> None:
+        engine = await make_engine()
+        await ask(engine)
+        server.healthy = False
+        await until(lambda: not engine.stats().available)
+        with pytest.raises(UpstreamError, match="status 503"):
+            await ask(engine)
+        server.healthy = True
+        await until(lambda: engine.stats().available)
+        assert (await ask(engine)).text == "hello"

@@ -108,6 +108,8 @@ class ScriptedServer:
     salts: bool = True
     """Whether it knows `cache_salt`; otherwise it ignores it."""
     healthy: bool = True
+    late: list[float] = field(default_factory=list)
+    """By how much its next answers about its health are late; the last one goes for all others."""
     key: str | None = None
     """Without it nobody is told of the models."""
     bodies: list[dict[str, Any]] = field(default_factory=list)
@@ -136,6 +138,8 @@ class ScriptedServer:
         return await asyncio.to_thread(UpstreamEngine, config)
 
     async def _health(self, request: Request) -> Response:
+        if self.late:
+            await asyncio.sleep(self.late.pop(0) if len(self.late) > 1 else self.late[0])
         return Response(status_code=200 if self.healthy else 503)
 
     async def _models(self, request: Request) -> Response:
