@@ -36,10 +36,10 @@ from plato.runs import (
 from plato.settings import Settings
 from plato.streams import with_heartbeat
 
-BEGINNINGS = NodeOutput, RunFinished, RunFailed
+BEGINNINGS: tuple[type[RunEvent], ...] = NodeOutput, RunFinished, RunFailed
 """Events before which an answer has not begun, and its request can still turn out to be invalid."""
 
-DECISIONS = ModeChosen, RunFinished, RunFailed
+DECISIONS: tuple[type[RunEvent], ...] = ModeChosen, RunFinished, RunFailed
 """Events before which it is not known whether an answer is planned."""
 Responder = Callable[[], Awaitable[Response]]
 
