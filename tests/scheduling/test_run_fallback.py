@@ -126,7 +126,7 @@ async def test_who_only_wants_a_planned_answer_gets_no_other_and_pays_nothing(
         with pytest.raises(RunNotFoundError):
             await scheduler.runs.snapshot("me", asked.run_id)
     await scheduler.drain()
-    assert await scheduler.runs.overviews("me") == ()
+    assert not (await scheduler.runs.overviews("me")).runs
     assert recorder.totals(RUNS, "outcome") == {}
     assert not pool.live
 
@@ -139,7 +139,7 @@ async def test_a_planned_answer_is_recorded_if_no_other_is_wanted(
     asked = question(Mode.AUTO, tenant="me", planned_only=True)
     assert finished(await collect(scheduler, asked)).mode is Mode.PLATO
     await scheduler.drain()
-    (run,) = await scheduler.runs.overviews("me")
+    (run,) = (await scheduler.runs.overviews("me")).runs
     assert (run.request.run_id, run.status) == (asked.run_id, "done")
     assert (await scheduler.runs.snapshot("me", asked.run_id)).events
 

@@ -186,7 +186,7 @@ async def test_a_response_is_answered_with_thinking_where_the_upstream_has_respo
         assert here["id"] != "resp_up"
         assert here["status"] in ("completed", "incomplete")
         background = await http.post("/v1/responses", json={**body, "background": True})
-        assert background.json()["status"] == "queued"
+        assert background.json()["status"] == "in_progress"
     assert len(front.upstream.passed) == 1
 
 

@@ -74,6 +74,4 @@ async def test_a_server_that_ignores_salts_serves_one_tenant(
     engine = await make_engine()
     assert (engine.capabilities.tenants, engine.capabilities.public_sharing) == (False, True)
     await ask(engine, request("one"))
-    with pytest.raises(RequestRefusedError, match="API key"):
-        await ask(engine, request("two"))
     assert ["cache_salt" in body for body in server.bodies] == [False]
