@@ -57,7 +57,7 @@ const price = {
     function: ({ kind }) => (kind === "road" ? "1200 EUR" : "600 EUR"),
   },
 };
-const runner = client.chat.completions.runTools({ model, messages, tools: [price], max_tokens: 100 });
+const runner = client.chat.completions.runTools({ model, messages, tools: [price] });
 console.log(await runner.finalContent());
 
 console.log("--- tool demanded");
