@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 from urllib.parse import urlsplit
 
@@ -73,6 +74,22 @@ def test_a_port_in_use_is_refused_even_if_its_server_would_share_it() -> None:
         with pytest.raises(SettingsError, match=f"127.0.0.1:{port}.*--port"):
             ServeOptions.parse(["--port", str(port)]).bind()
     ServeOptions.parse(["--port", str(port)]).bind().close()
+
+
+async def test_answers_on_kept_connections_do_not_wait_for_acknowledgements() -> None:
+    sent_at_once: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+
+    def connected(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        accepted = writer.get_extra_info("socket")
+        sent_at_once.set_result(accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
+        writer.close()
+
+    listener = ServeOptions.parse(["--port", "0"]).bind()
+    async with await asyncio.start_server(connected, sock=listener):
+        _, writer = await asyncio.open_connection(*listener.getsockname())
+        async with asyncio.timeout(10):
+            assert await sent_at_once
+        writer.close()
 
 
 def test_a_host_that_is_not_of_this_machine_is_refused() -> None:
