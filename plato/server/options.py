@@ -124,8 +124,8 @@ class ServeOptions:
         Without SO_REUSEPORT: with it, two servers of the same user would share the connections.
         """
         family = socket.AF_INET6 if ":" in self.host else socket.AF_INET
-        # asyncio turns Nagle's algorithm off only where the protocol is named; with it, responses on
-        # connections that are kept wait for the client's delayed acknowledgement: 40 ms.
+        # asyncio turns Nagle's algorithm off only where the protocol is named. With it, responses
+        # on connections that are kept wait for the client's delayed acknowledgement: 40 ms.
         listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
         try:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
