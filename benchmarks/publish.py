@@ -55,6 +55,7 @@ def report(found: dict[str, Any]) -> str:
         "scaleout": scaleout,
         "startup": startup,
         "clients": clients,
+        "limits": limits,
     }
     parts = ["# Measured", PROTOCOL]
     for name, section in sections.items():
@@ -390,6 +391,11 @@ def clients(one: dict[str, Any]) -> str:
     return "\n\n".join(
         (heading("Clients", one), table(("client", "version", "what it did", "result"), shown))
     )
+
+
+def limits(one: dict[str, Any]) -> str:
+    """What a tenant over its limit costs another one."""
+    return _figures("A tenant over its limit", one)
 
 
 def _figures(title: str, one: dict[str, Any], *pictures: str) -> str:
