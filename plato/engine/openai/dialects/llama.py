@@ -65,8 +65,9 @@ class LlamaDialect(Dialect):
     def body(self, generation: Generation) -> dict[str, Any]:
         """See `Dialect.body`."""
         request, sampling = generation.request, generation.sampling
+        tokens = generation.tokens
         body: dict[str, Any] = {
-            "prompt": generation.tokens,
+            "prompt": tokens,
             "n_predict": generation.budget,
             "stream": True,
             "cache_prompt": True,
@@ -79,7 +80,8 @@ class LlamaDialect(Dialect):
             "top_p": sampling.top_p,
             "top_k": sampling.top_k,
             "min_p": sampling.min_p,
-            "repeat_last_n": -1,
+            # All of them; newer releases refuse the -1 of older ones.
+            "repeat_last_n": len(tokens) + generation.budget,
             "repeat_penalty": sampling.repetition_penalty,
             "presence_penalty": sampling.presence_penalty,
             "frequency_penalty": sampling.frequency_penalty,
