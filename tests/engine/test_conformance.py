@@ -78,6 +78,8 @@ VLLM_FIXTURES = {
 }
 CONTEXT: int = TINY["max_position_embeddings"]
 LONG = 400
+EXACT = 1e-3
+"""Of log probabilities in float32."""
 ENDED = PrefixSharing.ENDED
 WORDS = SamplingParams(logit_bias=((500, 90.0),))
 """Decodes whole words: llama.cpp does not tell the ids of the pieces of a character."""
@@ -93,7 +95,7 @@ class Subject:
     """Computes for it; itself if that cannot be seen from here."""
     reference: Engine
     """The built-in engine with the same model."""
-    tolerance: float = 1e-3
+    tolerance: float = EXACT
     """By how much its log probabilities may differ from those of the reference."""
 
     @property
@@ -229,9 +231,14 @@ async def test_the_same_request_twice_gives_the_same_and_finds_its_prompt_cached
 ) -> None:
     request = ask(fresh(64))
     first, second = [await subject.decode(request) for _ in range(2)]
-    assert first.text == second.text
-    # Tokens of text depend on the pieces in which it came.
-    assert first.tokens == second.tokens or not subject.can.token_ids
+    if subject.tolerance > EXACT:
+        # Quantised weights round a cached prompt otherwise than one that is computed.
+        for stream in (first, second):
+            await subject.assert_chosen(request, stream.tokens)
+    else:
+        assert first.text == second.text
+        # Tokens of text depend on the pieces in which it came.
+        assert first.tokens == second.tokens or not subject.can.token_ids
     granularity = subject.can.prefix_granularity
     if subject.can.token_ids:
         assert first.cached == 0
