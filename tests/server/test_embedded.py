@@ -168,7 +168,7 @@ def test_an_answer_that_takes_too_long_ends_in_an_error(
         lines = response.iter_lines()
         next(lines)
         server.tell(signals[0])
-        wait_until(lambda: not server.ready(), 5, "it is stopping")
+        wait_until(lambda: not server.ready(), 20, "it is stopping")
         refused = httpx.post(f"{server.url}/v1/runs", json=body | {"stream": False}, timeout=10)
         assert refused.status_code == httpx.codes.SERVICE_UNAVAILABLE
         for number in signals[1:]:
