@@ -78,8 +78,8 @@ def vllm_server(size: Size, log: Path) -> AbstractContextManager[Serving]:
             *("--host", "127.0.0.1", "--port", str(port)),
             *("--max-model-len", str(size.context), "--max-num-seqs", str(size.sequences)),
             *("--scheduling-policy", "priority", "--enable-prompt-tokens-details"),
-            # The least that its kernels for CPUs take. Prefixes are reused in whole blocks, and none
-            # was of a prompt of 64 tokens without this.
+            # The least that its kernels for CPUs take. Prefixes are reused in whole blocks, and
+            # without this none was of a prompt of 64 tokens.
             *("--block-size", "32"),
         ],
         f"http://127.0.0.1:{port}",
