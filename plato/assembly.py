@@ -84,6 +84,7 @@ def vllm_config(
         name=name,
         fingerprint=fingerprint(folder, settings.dtype, adapter),
         adapter=adapter,
+        base_fingerprint=fingerprint(folder, settings.dtype),
         dtype=settings.dtype,
         tensor_parallel_size=settings.tensor_parallel_size,
         gpu_memory_utilization=settings.gpu_memory_utilization,
@@ -241,7 +242,7 @@ def public_prompts(tools: ModelTools) -> tuple[Prompt, ...]:
         tools.fingerprint,
         examples=tools.calibration.examples,
     )
-    prefixes = (*planning.public, tools.layout.public_prefix())
+    prefixes = (*planning.public, *tools.layout.public_prefixes())
     return tuple(prefix for prefix in prefixes if len(prefix))
 
 

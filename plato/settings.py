@@ -135,8 +135,9 @@ class Settings(SamplingFields, BaseSettings):
     adapter: str | None = Field(
         default=None,
         min_length=1,
-        description="Folder of a PEFT adapter, which is merged into the model when it is loaded; "
-        "`none`: none; default: the one that comes with Plato for the default model.",
+        description="Folder of a PEFT adapter, for plans and their parts; all other answers "
+        "are the model's without it. The built-in engine keeps the weights twice. `none`: none; "
+        "default: the one that comes with Plato for the default model.",
     )
     cache_dir: str | None = Field(
         default=None,

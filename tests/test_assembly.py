@@ -118,6 +118,7 @@ def test_vllm_gets_the_model_its_adapter_and_the_limits(
         "decoder-0",
         fingerprint(tiny_model_folder, "bfloat16", tmp_path),
         adapter=tmp_path,
+        base_fingerprint=fingerprint(tiny_model_folder, "bfloat16"),
         dtype="bfloat16",
         tensor_parallel_size=2,
         gpu_memory_utilization=0.5,

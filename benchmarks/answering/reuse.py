@@ -35,7 +35,7 @@ def cacheable_tokens(tools: ModelTools, runs: Iterable[Ran]) -> dict[tuple[str, 
     for request, events, began in runs:
         moments += _moments(tools, request, events, began)
     cacheable: dict[tuple[str, int], int] = {}
-    seen = set(tools.layout.public_prefix().hashes)
+    seen = {chain for prefix in tools.layout.public_prefixes() for chain in prefix.hashes}
     for _, finished, what in sorted(moments, key=lambda moment: moment[:2]):
         if finished:
             seen.update(what.hashes)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 from plato.engine.capabilities import Capabilities, Scores
 from plato.engine.errors import (
@@ -17,22 +17,26 @@ _HUGE = 1e9
 
 
 def check_request(
-    request: GenerateRequest, *, fingerprint: str, context_length: int, vocabulary: int
+    request: GenerateRequest,
+    *,
+    fingerprints: Collection[str],
+    context_length: int,
+    vocabulary: int,
 ) -> None:
     """Raise `RequestRefusedError` if a request can never be served.
 
-    Raises `OtherModelError` if it is for another model than the one with this `fingerprint`.
+    Raises `OtherModelError` if it is for another model than those with these `fingerprints`.
 
     Args:
         request: to check.
-        fingerprint: of the engine's model.
+        fingerprints: of the engine's model, with and without its adapter.
         context_length: longest sequence of the engine, in tokens.
         vocabulary: number of token ids.
     """
-    if request.prompt.fingerprint not in ("", fingerprint):
+    if request.prompt.fingerprint not in ("", *fingerprints):
         raise OtherModelError(
             f"the prompt is for the model {request.prompt.fingerprint}, and this decoder has "
-            f"{fingerprint}; give all processes the same model and dtype"
+            f"{' and '.join(fingerprints)}; give all processes the same model and dtype"
         )
     if len(request.prompt) == 0:
         raise RequestRefusedError("the prompt is empty")

@@ -1,9 +1,9 @@
-"""The adapter that is merged into a model."""
+"""The adapter with which a model plans and writes parts."""
 
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.resources import files
 from pathlib import Path
 
@@ -40,6 +40,11 @@ class ModelFiles:
             settings.model, settings.cache_dir, settings.model_revision, weights=weights
         )
         return cls(folder, adapter, weights)
+
+    @property
+    def base(self) -> ModelFiles:
+        """The model without the adapter."""
+        return replace(self, adapter=None)
 
     def fingerprint(self, dtype: str) -> str:
         """See `plato.engine.fingerprint`."""

@@ -29,7 +29,9 @@ class ModelTools:
     template: ChatTemplate
     context_length: int
     fingerprint: str
-    """See `plato.engine.fingerprint`."""
+    """Of the model with its adapter; see `plato.engine.fingerprint`."""
+    base_fingerprint: str
+    """Of the model without it."""
     calibration: Calibration
     """Of the decisions of planners."""
     sampling: SamplingParams
@@ -49,6 +51,7 @@ class ModelTools:
             ChatTemplate(tokenizer),
             context_length(folder),
             found,
+            files.base.fingerprint(settings.dtype),
             Calibration.of(settings, files.adapter),
             default_sampling(settings, folder),
         )
@@ -57,7 +60,11 @@ class ModelTools:
     def layout(self) -> TranscriptLayout:
         """The prompt layout for this model."""
         return TranscriptLayout(
-            self.tokenizer, self.template, self.context_length, self.fingerprint
+            self.tokenizer,
+            self.template,
+            self.context_length,
+            self.fingerprint,
+            self.base_fingerprint,
         )
 
     @cached_property

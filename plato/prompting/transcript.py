@@ -14,7 +14,7 @@ the conversation of the dependency, whose KV is already cached:
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import takewhile
 
@@ -67,17 +67,23 @@ class TranscriptLayout:
         template: ChatTemplate,
         context_length: int,
         fingerprint: str = "",
+        base_fingerprint: str | None = None,
     ) -> None:
-        """`fingerprint` is of the model whose tokenizer and template these are."""
+        """For the model whose tokenizer and template these are.
+
+        `fingerprint` is of that model with its adapter, and `base_fingerprint` of that without it,
+        which writes what is not planned; default: it has no adapter.
+        """
         self._tokenizer = tokenizer
         self._template = template
         self._context_length = context_length
         self._fingerprint = fingerprint
+        self._base_fingerprint = fingerprint if base_fingerprint is None else base_fingerprint
 
     def sequential(self, messages: Sequence[Message], tenant: str) -> Prompt:
         """The ordinary chat prompt of `messages`. Raises `ContextLengthError`."""
         segments = self._template.open([self._turn(message) for message in messages])
-        prompt = Prompt(segments, tenant, self._fingerprint)
+        prompt = Prompt(segments, tenant, self._base_fingerprint)
         _require_room(prompt, 1, self._context_length)
         return prompt
 
@@ -85,7 +91,7 @@ class TranscriptLayout:
         """The text of the only message, to be continued. Raises `ContextLengthError`."""
         (message,) = messages
         text = (*self._tokenizer.beginning, *self._tokenizer.text(message.content))
-        prompt = Prompt((Segment(text),), tenant, self._fingerprint)
+        prompt = Prompt((Segment(text),), tenant, self._base_fingerprint)
         _require_room(prompt, 1, self._context_length)
         return prompt
 
@@ -110,11 +116,12 @@ class TranscriptLayout:
             skeleton=skeleton,
         )
 
-    def public_prefix(self) -> Prompt:
-        """The markup that node prompts start with, where the caller has no system prompt."""
+    def public_prefixes(self) -> Iterator[Prompt]:
+        """The markup that prompts start with, where the caller has no system prompt."""
         segments = self._template.open([Turn("user", (self._segment("x"),))])
         public = tuple(takewhile(lambda segment: segment.public, segments))
-        return Prompt(public, fingerprint=self._fingerprint)
+        for name in dict.fromkeys((self._fingerprint, self._base_fingerprint)):
+            yield Prompt(public, fingerprint=name)
 
     def _turn(self, message: Message) -> Turn:
         text = self._template.content(message.role, message.content)

@@ -21,7 +21,7 @@ from plato.engine.capabilities import BUILT_IN
 from plato.engine.checks import check_capabilities, check_request, check_sampling
 from tests.engine.helpers import ask
 
-LIMITS: dict[str, Any] = {"fingerprint": "model", "context_length": 20, "vocabulary": 100}
+LIMITS: dict[str, Any] = {"fingerprints": ["model"], "context_length": 20, "vocabulary": 100}
 
 
 def test_a_request_within_the_limits_is_accepted() -> None:

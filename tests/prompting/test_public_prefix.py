@@ -52,7 +52,7 @@ def test_only_markup_is_public(
     before_system: str,
 ) -> None:
     layout = layout_of(family)
-    prefix = layout.public_prefix()
+    (prefix,) = layout.public_prefixes()
     assert tokenizer.decode(prefix.tokens, special=True) == before_question
     assert prefix.public_tokens == len(prefix)
     for node in prompts(layout.start(QUESTION, "t"), DIAMOND, texts).values():

@@ -51,6 +51,17 @@ def test_sequential_is_the_ordinary_chat_prompt(
         assert list(layout.sequential(messages, "t").tokens) == rendered
 
 
+def test_only_parts_are_for_the_model_with_its_adapter(
+    tokenizer: Tokenizer, template: ChatTemplate, texts: dict[int, NodeText]
+) -> None:
+    layout = TranscriptLayout(tokenizer, template, 8192, "adapted", "base")
+    made = prompts(layout.start(TALK, "t"), DIAMOND, texts)
+    assert {each.prompt.fingerprint for each in made.values()} == {"adapted"}
+    assert layout.sequential(TALK, "t").fingerprint == "base"
+    assert layout.raw(QUESTION, "t").fingerprint == "base"
+    assert [prefix.fingerprint for prefix in layout.public_prefixes()] == ["adapted", "base"]
+
+
 def test_a_node_prompt_reads_as_a_conversation(
     tokenizer: Tokenizer, layout: TranscriptLayout, texts: dict[int, NodeText]
 ) -> None:

@@ -26,12 +26,13 @@ OTHER = "another model"
 
 def other_model(tools: ModelTools) -> ModelTools:
     """Of another model, with the same tokenizer."""
-    return replace(tools, fingerprint=OTHER)
+    return replace(tools, fingerprint=OTHER, base_fingerprint=OTHER)
 
 
 async def test_every_prompt_is_for_the_model(
     make_scheduler: MakeScheduler, engine: TorchEngine, tools: ModelTools
 ) -> None:
+    assert tools.base_fingerprint == tools.fingerprint  # It has no adapter.
     settings = Settings(max_title_words=2, equal_work=True)
     pool = FaultyEngines({"local": engine})
     scheduler = make_scheduler(pool, planner=new_planner(settings, tools, pool))

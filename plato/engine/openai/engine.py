@@ -187,7 +187,7 @@ class UpstreamEngine:
         """Raise `RequestRefusedError` if the server cannot serve a request."""
         check_request(
             request,
-            fingerprint=self._config.fingerprint,
+            fingerprints=(self._config.fingerprint,),
             context_length=self.context_length,
             vocabulary=self._config.tokenizer.backend.get_vocab_size(),
         )

@@ -36,4 +36,4 @@ class TorchEngineConfig:
     tokenizer: TokenizerConfig | None = None
     """The tokenizer in `model_folder`, if this process has loaded it already."""
     adapter: Path | None = None
-    """Folder of a PEFT adapter, which is merged into the weights."""
+    """Folder of a PEFT adapter, for prompts with the fingerprint of the model with it."""

@@ -24,7 +24,7 @@ from plato.engine.sampling import sampler
 from plato.engine.sampling.matcher import GrammarCompiler, Matcher
 from plato.engine.torch.config import TorchEngineConfig
 from plato.engine.torch.protocol import Model
-from plato.engine.torch.scheduler import Scheduler
+from plato.engine.torch.scheduler import Scheduler, Work
 from plato.engine.torch.sequence import Sequence
 from plato.engine.torch.tree import KVTree
 from plato.engine.torch.widths import StepTimes
@@ -47,14 +47,24 @@ class EngineCore:
         config: TorchEngineConfig,
         epoch: str,
         clock: Callable[[], float] = time.monotonic,
+        base: Model | None = None,
     ) -> None:
+        """`model` has the adapter of `config`, if there is one, and `base` has not."""
         self._model = model
         self._config = config
         self._epoch = epoch
         self._clock = clock
-        self._fingerprint = fingerprint(config.model_folder, config.dtype, config.adapter)
-        """As in prompts, whose makers do not know the precision that `auto` becomes."""
-        self._kv_fingerprint = fingerprint(config.model_folder, model.precision, config.adapter)
+        served = [(model, config.adapter), *([(base, None)] if base is not None else [])]
+        self._models = {
+            fingerprint(config.model_folder, config.dtype, adapter): each
+            for each, adapter in served
+        }
+        """By fingerprint, as in prompts, whose makers do not know the precision that `auto`
+        becomes. The first one computes prompts without a fingerprint."""
+        self._kv_fingerprints = {
+            name: fingerprint(config.model_folder, model.precision, adapter)
+            for name, (_, adapter) in zip(self._models, served, strict=True)
+        }
         self.pool = model.new_pool(max(1, config.kv_budget_bytes // model.kv_bytes_per_token))
         self.tree = KVTree(self.pool, clock)
         self._step_times = StepTimes(config.max_sequences)
@@ -138,7 +148,7 @@ class EngineCore:
         """
         check_request(
             request,
-            fingerprint=self._fingerprint,
+            fingerprints=self._models,
             context_length=self._model.context_length,
             vocabulary=self._model.vocabulary,
         )
@@ -176,15 +186,14 @@ class EngineCore:
             return None
         keys, values = self.pool.read(slots)
         stop = start + len(slots)
-        return KVPiece(start, stop, keys, values, self.pool.dtype, self._kv_fingerprint)
+        return KVPiece(start, stop, keys, values, self.pool.dtype, self._kv_fingerprint(prompt))
 
     def import_kv(self, prompt: Prompt, piece: KVPiece) -> int:
         """Store KV that another engine has computed; returns the number of tokens stored."""
-        if piece.fingerprint != self._kv_fingerprint:
+        expected = self._kv_fingerprint(prompt)
+        if piece.fingerprint != expected:
             logger.warning(
-                "KV of another model refused: %s instead of %s",
-                piece.fingerprint,
-                self._kv_fingerprint,
+                "KV of another model refused: %s instead of %s", piece.fingerprint, expected
             )
             return 0
         if not 0 <= piece.start < piece.stop <= len(prompt) or not self.pool.fits(piece):
@@ -222,28 +231,21 @@ class EngineCore:
             self._load = self._measure_load()
             return
         self.steps += 1
-        tokens: list[int] = []
-        wanted: list[int] = []
+        by_model: dict[str, list[Work]] = {}
         for item in work:
-            tokens += item.tokens
-            if item.samples:
-                wanted.append(len(tokens) - 1)
-        started = time.perf_counter()
-        logits = self._model.forward(self.pool, tokens, [item.rows for item in work], wanted)
-        seconds = time.perf_counter() - started
-        if len(tokens) == len(work):
-            self._step_times.note(len(work), seconds)
-        else:
-            width = sum(len(item) == 1 for item in work)
-            self._step_times.note_prefill(width, len(tokens) - width, seconds)
+            by_model.setdefault(self._model_of(item.sequence.request.prompt), []).append(item)
+        sampled = [
+            (self._compute(self._models[name], some), [w.sequence for w in some if w.samples])
+            for name, some in by_model.items()
+        ]
         self._scheduler.advance(work)
         self._load = self._measure_load()
-        sequences = [item.sequence for item in work if item.samples]
-        self.step_sequences += len(sequences)
-        if sequences:
-            choices = sampler.choose(logits, [sequence.draw() for sequence in sequences])
-            for sequence, choice in zip(sequences, choices, strict=True):
-                self._take(sequence, choice)
+        for logits, sequences in sampled:
+            self.step_sequences += len(sequences)
+            if sequences:
+                choices = sampler.choose(logits, [sequence.draw() for sequence in sequences])
+                for sequence, choice in zip(sequences, choices, strict=True):
+                    self._take(sequence, choice)
         self.stepped_at = self._clock()
         self.busy_s += time.perf_counter() - began
 
@@ -261,6 +263,31 @@ class EngineCore:
     def forced_tokens(self, matcher: Matcher) -> list[int]:
         """Tokens that a grammar leaves no choice about; they are appended without a step."""
         return matcher.forced()
+
+    def _compute(self, model: Model, work: list[Work]) -> torch.Tensor:
+        """Compute the work of one model; returns the logits of the items that sample."""
+        tokens: list[int] = []
+        wanted: list[int] = []
+        for item in work:
+            tokens += item.tokens
+            if item.samples:
+                wanted.append(len(tokens) - 1)
+        started = time.perf_counter()
+        logits = model.forward(self.pool, tokens, [item.rows for item in work], wanted)
+        seconds = time.perf_counter() - started
+        if len(tokens) == len(work):
+            self._step_times.note(len(work), seconds)
+        else:
+            width = sum(len(item) == 1 for item in work)
+            self._step_times.note_prefill(width, len(tokens) - width, seconds)
+        return logits
+
+    def _model_of(self, prompt: Prompt) -> str:
+        """The fingerprint of the model that computes a prompt."""
+        return prompt.fingerprint or next(iter(self._models))
+
+    def _kv_fingerprint(self, prompt: Prompt) -> str:
+        return self._kv_fingerprints.get(self._model_of(prompt), "")
 
     def _sequences(self) -> list[Sequence]:
         return [*self._scheduler.running, *self._scheduler.waiting]

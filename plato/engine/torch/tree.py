@@ -1,9 +1,10 @@
 """One tree for the KV of all prompts and outputs: a shared prefix is stored and computed once.
 
 A radix tree over token ids, as in SGLang's RadixAttention (arXiv 2312.07104, section 3), with two
-differences. An edge also has a *scope*: public, or one tenant's, so no tenant finds a private
-prefix of another. And nodes enter the tree *before* they are computed: the first sequence that
-needs a node claims it, and others with the same prefix wait for it instead of computing it too.
+differences. An edge also has a *scope*: of one model, and public or one tenant's, so no tenant
+finds a private prefix of another. And nodes enter the tree *before* they are computed: the first
+sequence that needs a node claims it, and others with the same prefix wait for it instead of
+computing it too.
 
 With one slot per token, a fork at any token only splits a node: no KV is copied, and what a
 sequence writes after the fork goes into its own slots.
@@ -25,7 +26,7 @@ from plato.engine.torch.kv_events import MarkedPrefixes
 from plato.engine.torch.node import TreeNode
 from plato.engine.torch.pins import Pins
 from plato.engine.torch.pool import KVPool
-from plato.engine.torch.scopes import PUBLIC, scope_runs
+from plato.engine.torch.scopes import ROOT, scope_runs
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -44,7 +45,7 @@ class KVTree:
         self._order = EvictionOrder()
         self._pins = Pins(clock)
         self.kv_events = MarkedPrefixes()
-        self.root = TreeNode(None, PUBLIC, (), np.empty(0, np.int64))
+        self.root = TreeNode(None, ROOT, (), np.empty(0, np.int64))
         # Updated with every change, because every step reads them.
         self.evictable = 0
         """Tokens that no live sequence needs."""

@@ -61,6 +61,7 @@ class VllmBackend:
     def __init__(self, config: VllmConfig) -> None:
         """Start vLLM, which takes minutes. Raises `EngineError`."""
         self.statistics = Statistics()
+        self._config = config
         self._numbers = itertools.count()
         self._folder = Path(tempfile.mkdtemp(prefix="plato-vllm-"))
         endpoint = f"ipc://{self._folder / 'kv-events'}"
@@ -113,7 +114,7 @@ class VllmBackend:
                 **sampling_arguments(request, end_tokens), output_kind=RequestOutputKind.DELTA
             ),
             f"{request.run_id}-{request.node}-{next(self._numbers)}",
-            lora_request=self._adapter,
+            lora_request=self._adapter if self._config.adapts(request.prompt) else None,
             priority=rank(request),
         )
         try:

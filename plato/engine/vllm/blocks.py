@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from plato.engine.kv_events import KVEventLog, named_ends
@@ -52,14 +52,16 @@ class BlockIndex:
     whole block is. Blocks are bounded by vLLM's KV cache.
     """
 
-    def __init__(self, block_tokens: int, adapter: str | None = None) -> None:
-        """`block_tokens`: length of a block; `adapter`: the name of the adapter, if there is one.
+    def __init__(
+        self, block_tokens: int, adapter_of: Callable[[Prompt], str | None] = lambda _: None
+    ) -> None:
+        """Prefixes are cached in whole blocks of `block_tokens`.
 
-        Prefixes are cached in whole blocks.
+        `adapter_of` is the name of the adapter with which a prompt is computed, if it has one.
         """
         self.events = KVEventLog()
         self._length = block_tokens
-        self._adapter = adapter
+        self._adapter_of = adapter_of
         self._blocks: dict[tuple[Hash | Keys, tuple[int, ...]], Hash] = {}
         """The block with these tokens after another block, or at the start of a prompt."""
         self._keys: dict[Hash, tuple[Hash | Keys, tuple[int, ...]]] = {}
@@ -160,7 +162,7 @@ class BlockIndex:
             self.events.remove(oldest)
 
     def _root(self, prompt: Prompt) -> Keys:
-        return tuple(key for key in (self._adapter, salt_of(prompt)) if key)
+        return tuple(key for key in (self._adapter_of(prompt), salt_of(prompt)) if key)
 
 
 def salt_of(prompt: Prompt) -> str | None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from plato.engine.prompt import Prompt
 from plato.engine.tokenizer_config import TokenizerConfig
 
 
@@ -21,9 +22,11 @@ class VllmConfig:
     name: str = "local"
     """Name of the replica in chunks."""
     fingerprint: str = ""
-    """Of the model in prompts (see `plato.engine.fingerprint`)."""
+    """Of the model with its adapter, in prompts (see `plato.engine.fingerprint`)."""
     adapter: Path | None = None
     """Folder of a PEFT adapter (LoRA)."""
+    base_fingerprint: str = ""
+    """Of the model without the adapter."""
     dtype: str = "auto"
     """`float32`, `bfloat16`, or `auto`: as vLLM chooses."""
     tensor_parallel_size: int = 1
@@ -38,3 +41,12 @@ class VllmConfig:
     """Sequences in the queue; beyond it requests are refused."""
     options: Mapping[str, Any] = field(default_factory=dict)
     """Further arguments of vLLM's `AsyncEngineArgs`, such as `quantization`."""
+
+    @property
+    def fingerprints(self) -> tuple[str, ...]:
+        """Of prompts that it takes."""
+        return (self.fingerprint,) + ((self.base_fingerprint,) if self.adapter else ())
+
+    def adapts(self, prompt: Prompt) -> bool:
+        """Whether a prompt is computed with the adapter."""
+        return self.adapter is not None and prompt.fingerprint in ("", self.fingerprint)

@@ -41,7 +41,10 @@ class VllmCore:
         self._backend = backend
         self._config = config
         self._epoch = epoch
-        self.index = BlockIndex(backend.block_tokens, backend.adapter)
+        self.index = BlockIndex(
+            backend.block_tokens,
+            lambda prompt: backend.adapter if config.adapts(prompt) else None,
+        )
         self.live = LiveSequences[VllmSequence]()
         self.failure: EngineError | None = None
         """Why it takes no more sequences."""
@@ -120,7 +123,7 @@ class VllmCore:
         """Raise `RequestRefusedError` or `OtherModelError` if a request can never be served."""
         check_request(
             request,
-            fingerprint=self._config.fingerprint,
+            fingerprints=self._config.fingerprints,
             context_length=self._backend.context_length,
             vocabulary=self._backend.vocabulary,
         )

@@ -1,8 +1,9 @@
-"""Adapters are merged into the weights before anything is done with them."""
+"""A model is computed with its adapter or without, as each prompt says."""
 
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +12,14 @@ import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from plato.engine import EngineError
-from plato.engine.torch import TorchEngineConfig
+from plato.engine import EngineError, GenerateRequest, OtherModelError, Segment, fingerprint
+from plato.engine.torch import TorchEngine, TorchEngineConfig
 from plato.engine.torch.attention import Rows
+from plato.engine.torch.core import EngineCore
 from plato.engine.torch.kernels import has_compiled_kernels
 from plato.engine.torch.load import load_model
-from tests.engine.helpers import some_tokens
+from tests.engine.conftest import tiny_config
+from tests.engine.helpers import ask, collect, generate, run_together, some_tokens
 
 TOKENS = list(some_tokens(20))
 
@@ -122,3 +125,68 @@ def test_packed_weights_of_a_removed_adapter_are_removed(
     shutil.rmtree(copy)
     load(None)
     assert len(list((cache / "packed").glob("*/*.pt"))) == 1
+
+
+@pytest.fixture
+def core(adapter: Path, tiny_folder: str) -> EngineCore:
+    """With an adapter and without."""
+    config = TorchEngineConfig(
+        tiny_folder, adapter=adapter, device="cpu", dtype="float32", kv_budget_bytes=1 << 20
+    )
+    base = load_model(replace(config, adapter=None))
+    return EngineCore(load_model(config), config, "epoch", base=base)
+
+
+def asked(model: str, tenant: str = "") -> GenerateRequest:
+    request = ask(TOKENS, max_tokens=6)
+    return replace(request, prompt=replace(request.prompt, fingerprint=model, tenant=tenant))
+
+
+@pytest.fixture
+def fingerprints(adapter: Path, tiny_folder: str) -> tuple[str, str]:
+    """With the adapter, and without."""
+    return fingerprint(tiny_folder, "float32", adapter), fingerprint(tiny_folder, "float32")
+
+
+def test_equal_tokens_have_a_kv_for_each(
+    core: EngineCore, adapter: Path, tiny_folder: str, fingerprints: tuple[str, str]
+) -> None:
+    plain = AutoModelForCausalLM.from_pretrained(tiny_folder)
+    expected = {fingerprints[1]: generate(plain, TOKENS, 6)}
+    expected[fingerprints[0]] = generate(PeftModel.from_pretrained(plain, adapter), TOKENS, 6)
+    expected[""] = expected[fingerprints[0]]
+    assert len(set(expected.values())) == 2
+    # In one step, and one after the other.
+    for models in ((*fingerprints, ""), *((model,) for model in expected)):
+        streams = run_together(core, [asked(model) for model in models])
+        assert [stream.tokens for stream in streams] == [expected[model] for model in models]
+        core.check_integrity()
+    for model in fingerprints:
+        assert core.cached_prefix(asked(model).prompt) == len(TOKENS)
+        assert core.cached_prefix(asked(model, "other").prompt) == 0
+    assert core.cached_prefix(asked(fingerprints[0]).prompt.extended(Segment(expected[""]))) > 20
+    assert core.cached_prefix(asked(fingerprints[1]).prompt.extended(Segment(expected[""]))) == 20
+
+
+def test_kv_of_one_is_none_of_the_other(core: EngineCore, fingerprints: tuple[str, str]) -> None:
+    tuned, base = (asked(model).prompt for model in fingerprints)
+    run_together(core, [asked(fingerprints[0])])
+    piece = core.export_kv(tuned, 0)
+    assert piece is not None
+    assert core.export_kv(base, 0) is None
+    for other in (base, replace(base, fingerprint="another")):
+        assert core.import_kv(other, piece) == 0
+    core.check_integrity()
+
+
+async def test_an_engine_loads_both(
+    adapter: Path, tiny_folder: str, fingerprints: tuple[str, str]
+) -> None:
+    engine = TorchEngine(replace(tiny_config(tiny_folder), adapter=adapter))
+    try:
+        found = {(await collect(engine, asked(model))).tokens for model in fingerprints}
+        assert len(found) == 2
+        with pytest.raises(OtherModelError, match=" and ".join(fingerprints)):
+            await collect(engine, asked("another"))
+    finally:
+        await engine.close()

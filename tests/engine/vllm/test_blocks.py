@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -109,13 +111,18 @@ def test_the_last_sampled_token_has_no_kv(index: BlockIndex) -> None:
 
 
 def test_tenants_and_the_adapter_separate_equal_tokens() -> None:
-    index = BlockIndex(LENGTH, "adapter")
+    index = BlockIndex(LENGTH, lambda asked: "adapter" if asked.fingerprint == "tuned" else None)
     tokens = some_tokens(8)
     index.apply([stored(tokens, keys=("adapter", "one"))])
-    assert index.cached(prompt(tokens, tenant="one")) == 8
-    assert index.cached(prompt(tokens, tenant="two")) == 0
-    assert index.cached(prompt(tokens)) == 0
-    assert index.cached(prompt(tokens, tenant="one", public=True)) == 0
+
+    def cached(fingerprint: str = "tuned", **fields: Any) -> int:
+        return index.cached(replace(prompt(tokens, **fields), fingerprint=fingerprint))
+
+    assert cached(tenant="one") == 8
+    assert cached(tenant="two") == 0
+    assert cached() == 0
+    assert cached(tenant="one", public=True) == 0
+    assert cached("base", tenant="one") == 0
 
 
 def test_only_what_is_private_is_salted() -> None:
