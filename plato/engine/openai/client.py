@@ -76,6 +76,11 @@ class UpstreamClient:
             except ValueError as error:
                 raise UpstreamError(f"the answer is no JSON: {content[:100]!r}") from error
 
+    async def text(self, path: str) -> str:
+        """The text that the server answers to a GET."""
+        async with self._answer(path, None, self._config.answer_s) as response:
+            return (await _read(response, self._config.answer_s)).decode(errors="replace")
+
     async def ping(self, path: str) -> None:
         """See `UpstreamTransport.ping`."""
         await self._transport.ping(path)

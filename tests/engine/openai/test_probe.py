@@ -75,3 +75,25 @@ async def test_a_server_that_ignores_salts_serves_one_tenant(
     assert (engine.capabilities.tenants, engine.capabilities.public_sharing) == (False, True)
     await ask(engine, request("one"))
     assert ["cache_salt" in body for body in server.bodies] == [False]
+
+
+@pytest.mark.parametrize(
+    ("metrics", "expected"),
+    [
+        (
+            '# TYPE vllm:cache_config_info gauge\nvllm:cache_config_info{block_size="32",'
+            'cache_dtype="auto",hash_block_size="None"} 1.0\n',
+            32,
+        ),
+        ('vllm:cache_config_info{cache_dtype="auto",block_size="64"} 1.0', 64),
+        ('vllm:cache_config_info{hash_block_size="64"} 1.0\nother{block_size="64"} 1.0', 16),
+        ('vllm:cache_config_info{block_size="0"} 1.0', 16),
+        ("", 16),
+        (None, 16),
+    ],
+)
+async def test_prefixes_are_cached_in_blocks_of_the_server(
+    make_engine: MakeEngine, server: ScriptedServer, metrics: str | None, expected: int
+) -> None:
+    server.metrics = metrics
+    assert (await make_engine()).capabilities.prefix_granularity == expected

@@ -10,7 +10,7 @@ from typing import Any
 
 from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
@@ -107,6 +107,8 @@ class ScriptedServer:
     """Whether it knows `logprob_token_ids`; otherwise it ignores them."""
     salts: bool = True
     """Whether it knows `cache_salt`; otherwise it ignores it."""
+    metrics: str | None = None
+    """What it measures; `None`: nobody is told."""
     healthy: bool = True
     late: list[float] = field(default_factory=list)
     """By how much its next answers about its health are late; the last one goes for all others."""
@@ -122,6 +124,7 @@ class ScriptedServer:
             Starlette(
                 routes=[
                     Route("/health", self._health),
+                    Route("/metrics", self._metrics),
                     Route("/v1/models", self._models),
                     Route("/tokenize", self._tokenize, methods=["POST"]),
                     Route("/v1/completions", self._complete, methods=["POST"]),
@@ -141,6 +144,9 @@ class ScriptedServer:
         if self.late:
             await asyncio.sleep(self.late.pop(0) if len(self.late) > 1 else self.late[0])
         return Response(status_code=200 if self.healthy else 503)
+
+    async def _metrics(self, request: Request) -> Response:
+        return PlainTextResponse(self.metrics or "", 404 if self.metrics is None else 200)
 
     async def _models(self, request: Request) -> Response:
         given = request.headers.get("authorization")

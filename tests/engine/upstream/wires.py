@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 from typing import Any, ClassVar
 
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
 from plato.engine import Chunk, FinishReason, GenerateRequest, SamplingParams
@@ -36,6 +36,12 @@ class VllmServer(WireServer):
 
     owner = "vllm"
     path = "/v1/completions"
+
+    def more_routes(self) -> list[Route]:
+        return [Route("/metrics", self._metrics)]
+
+    async def _metrics(self, request: Request) -> Response:
+        return PlainTextResponse('vllm:cache_config_info{block_size="1",engine="0"} 1.0\n')
 
     def read(self, body: Body) -> GenerateRequest:
         assert body["model"] == MODEL

@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from plato.engine.capabilities import Capabilities, PrefixSharing, Scores
-from plato.engine.errors import NoScoresError, UpstreamError
+from plato.engine.errors import NoScoresError, RequestRefusedError, UpstreamError
+from plato.engine.openai.client import UpstreamClient
 from plato.engine.openai.dialects.dialect import (
     Delta,
     Dialect,
     Generation,
+    ServerInfo,
     finish_of,
     from_server,
 )
 
 BLOCK_TOKENS = 16
-"""Default of `--block-size`."""
+"""Default of `--block-size` on GPUs."""
+METRICS = "/metrics"
+_BLOCK_SIZE = re.compile(
+    r'^vllm:cache_config_info\{(?:[^\n]*,)?block_size="([1-9]\d*)"', re.MULTILINE
+)
 
 
 class VllmDialect(Dialect):
@@ -49,6 +57,18 @@ class VllmDialect(Dialect):
         # The salt counts from the first token on.
         public_sharing=False,
     )
+
+    async def describe(self, client: UpstreamClient, model: Mapping[str, Any]) -> ServerInfo:
+        """See `Dialect.describe`."""
+        info = await super().describe(client, model)
+        try:
+            found = _BLOCK_SIZE.search(await client.text(METRICS))
+        except RequestRefusedError:
+            found = None  # A gateway in front of it may pass on only what clients need.
+        block_tokens = int(found[1]) if found else BLOCK_TOKENS
+        return replace(
+            info, capabilities=replace(self.capabilities, prefix_granularity=block_tokens)
+        )
 
     def body(self, generation: Generation) -> dict[str, Any]:
         """See `Dialect.body`."""
