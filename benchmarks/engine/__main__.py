@@ -24,7 +24,7 @@ from benchmarks.common.report import RESULTS, Report, arguments
 from benchmarks.engine.harness import Workbench
 from benchmarks.engine.plot import plot_speed
 from benchmarks.engine.profile import measure_grammar, measure_profile
-from benchmarks.engine.quality import measure_adapter, measure_exactness, measure_perplexity
+from benchmarks.engine.quality import measure_exactness, measure_perplexity
 from benchmarks.engine.sharing import measure_fork
 from benchmarks.engine.speed import measure_prefill, measure_speed
 from plato.models import resolve_model
@@ -36,7 +36,6 @@ Part = Callable[[Workbench], tuple[dict[str, Any], list[dict[str, Any]]]]
 PARTS: dict[str, Part] = {
     "exactness": measure_exactness,
     "perplexity": measure_perplexity,
-    "adapter": measure_adapter,
     "speed": measure_speed,
     "prefill": measure_prefill,
     "fork": measure_fork,

@@ -1,4 +1,4 @@
-"""Correctness of the engine: exactness in float32, and what int8 and an adapter cost."""
+"""Correctness of the engine: exactness in float32, and what int8 costs."""
 
 from __future__ import annotations
 
@@ -22,10 +22,7 @@ from benchmarks.engine.harness import (
 )
 from plato.engine.torch.attention import Rows
 from plato.engine.torch.core import EngineCore
-from plato.engine.torch.load import load_model
 from plato.engine.torch.model import LanguageModel
-from plato.models.adapter import find_adapter
-from plato.settings import Settings
 
 TIE = 1e-3
 """Two logits nearer than this may change places with the shape of a batch."""
@@ -148,30 +145,17 @@ def measure_perplexity(bench: Workbench) -> tuple[dict[str, Any], list[dict[str,
     for name, tokens in _texts(bench).items():
         for way, measure in (("prefill", loss_by_prefill), ("decoding", loss_by_decoding)):
             auto, exact = (measure(bench.model(dtype), tokens) for dtype in ("auto", "float32"))
-            row = {"text": name, "way": way, "tokens": len(tokens)}
-            rows.append(row | _perplexities(float32=exact, auto=auto))
+            rows.append(
+                {
+                    "text": name,
+                    "way": way,
+                    "tokens": len(tokens),
+                    "perplexity_float32": math.exp(exact),
+                    "perplexity_auto": math.exp(auto),
+                    "ratio": math.exp(auto - exact),
+                }
+            )
     return {"perplexity_ratio": max(row["ratio"] for row in rows)}, rows
-
-
-def measure_adapter(bench: Workbench) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """Perplexity with the configured adapter over that without, on texts that are no plans."""
-    adapter = find_adapter(Settings())
-    if adapter is None:
-        return {}, []
-    tuned, untuned = load_model(bench.config("float32", adapter=adapter)), bench.model("float32")
-    rows: list[dict[str, Any]] = []
-    for name, tokens in _texts(bench).items():
-        after, before = (loss_by_prefill(model, tokens) for model in (tuned, untuned))
-        row = {"text": name, "tokens": len(tokens)}
-        rows.append(row | _perplexities(untuned=before, tuned=after))
-    return {"adapter_perplexity_ratio": max(row["ratio"] for row in rows)}, rows
-
-
-def _perplexities(**losses: float) -> dict[str, float]:
-    """Of two losses by name, and the ratio of the second to the first."""
-    before, after = losses.values()
-    found = {f"perplexity_{name}": math.exp(loss) for name, loss in losses.items()}
-    return found | {"ratio": math.exp(after - before)}
 
 
 def _texts(bench: Workbench) -> dict[str, Tokens]:
