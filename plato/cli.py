@@ -122,7 +122,12 @@ def tune(
     ] = TUNING.learning_rate,
     rank: Annotated[int, typer.Option(min=1, help="LoRA rank.")] = TUNING.rank,
     kl_weight: Annotated[
-        float, typer.Option(min=0, help="Weight of the penalty on changes of ordinary answers.")
+        float,
+        typer.Option(
+            min=0,
+            help="Weight of a penalty on changes of ordinary answers, for an adapter that you "
+            "merge into the weights of another server.",
+        ),
     ] = TUNING.kl_weight,
     initial: Annotated[
         Path | None, typer.Option(help="Adapter of the same model to start from.")

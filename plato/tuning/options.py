@@ -17,10 +17,11 @@ class TuneOptions:
     """Peak, after a linear warm-up; it then decays linearly to 0."""
     rank: int = 16
     """LoRA rank, on all linear layers; alpha is twice the rank."""
-    kl_weight: float = 1.0
+    kl_weight: float = 0.0
     """Weight of the Kullback-Leibler divergence from the untuned model, in nats per token, on
     answers that it wrote to the questions of the examples, and on parts whose texts are not
-    learned."""
+    learned. Only for an adapter that will be merged into weights which answer everything: Plato
+    has answers that are not planned written without it."""
     reference_answers: int = 256
     """Number of those answers."""
     references_per_step: int = 2

@@ -1,7 +1,7 @@
 """Tunes a model for planning: a LoRA adapter, trained on the product's own prompts.
 
-It learns the decision to split, titles, dependencies and the texts of parts; a penalty keeps other
-answers as they are. An interrupted run resumes from its last checkpoint.
+It learns the decision to split, titles, dependencies and the texts of parts; a penalty can keep
+other answers as they are. An interrupted run resumes from its last checkpoint.
 """
 
 from __future__ import annotations

@@ -25,6 +25,7 @@ OPTIONS = TuneOptions(
     batch=4,
     rank=4,
     learning_rate=1e-3,
+    kl_weight=1.0,
     reference_answers=4,
     reference_tokens=8,
     held_out=0.3,

@@ -10,7 +10,7 @@ from pydantic import BaseModel, Field
 from starlette.requests import Request
 from starlette.responses import Response
 
-from plato.api.answers.answers import Answers
+from plato.api.answers.answers import Answers, Responder
 from plato.api.errors import in_callers_names
 from plato.api.operation import ANSWERING, OF_A_RUN, operation
 from plato.api.passthrough import AbsentPathError, PassThrough
@@ -110,17 +110,18 @@ class ResponseRoutes:
         stream = bool(parsed.stream)
         if asked.detached:
             return await self._open(asked, received, stream=stream)
-        unplanned = self._passing.unplanned(request, received, RESPONSES)
-        try:
+
+        async def answer(asked: RunRequest, unplanned: Responder | None = None) -> Response:
             response = ResponseStream(asked, self._model)
             return await self._answers.respond(
                 request, received, asked, response, stream=stream, unplanned=unplanned
             )
+
+        try:
+            return await answer(asked, self._passing.unplanned(request, received, RESPONSES))
         except AbsentPathError:
             # That run has ended without an answer.
-            asked = self._intake.new_run(request, received, parsed.as_chat())
-        response = ResponseStream(asked, self._model)
-        return await self._answers.respond(request, received, asked, response, stream=stream)
+            return await answer(self._intake.new_run(request, received, parsed.as_chat()))
 
     async def _open(self, asked: RunRequest, received: Received, *, stream: bool) -> Response:
         await self._service.open(asked)
