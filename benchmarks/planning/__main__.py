@@ -25,7 +25,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +39,8 @@ from benchmarks.planning.dependencies import BASELINES, by_rule
 from benchmarks.planning.labelled import LabelledPlan, questions_of, read_plans, sample
 from plato.assembly import new_planner
 from plato.errors import PlatoError
+from plato.models.adapter import find_adapter
+from plato.models.calibration import Calibration
 from plato.runtime import LocalPool, Runtime
 from plato.server.options import parse_assignments
 from plato.settings import Settings, read_settings
@@ -65,13 +67,28 @@ def main(given: Sequence[str] | None = None) -> None:
     parser.add_argument("--tasks", type=_positive, help="a sample of so many tasks; default: all")
     parser.add_argument("--seed", type=int, default=0, help="of the sample")
     parser.add_argument("--concurrency", type=_positive, default=16, help="plans at a time")
+    parser.add_argument(
+        "--calibrate",
+        action="store_true",
+        help="store the calibrated threshold of decisions with the configured adapter",
+    )
     options = parser.parse_args(given)
     try:
         settings = read_settings({**PATIENT, **parse_assignments(options.settings)})
         report = asyncio.run(_run(settings, options))
+        if options.calibrate:
+            _calibrate(settings, report)
     except (InputError, PlatoError) as error:
         parser.exit(1, f"{parser.prog}: {error}\n")
     report.write(options.json, *_tables(report.metrics))
+
+
+def _calibrate(settings: Settings, report: Report) -> None:
+    adapter = find_adapter(settings)
+    if adapter is None or DECISIONS not in report.metrics:
+        raise InputError("--calibrate needs an adapter, and decisions to be measured")
+    threshold = report.metrics[DECISIONS]["calibrated_threshold"]
+    replace(Calibration.read(adapter), split_threshold=threshold).write(adapter)
 
 
 def _positive(text: str) -> int:

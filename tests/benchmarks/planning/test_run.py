@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from peft import LoraConfig, get_peft_model
+from transformers import AutoModelForCausalLM
 
 from benchmarks.planning.__main__ import main
+from plato.models.calibration import Calibration
 
 TASKS = [
     {
@@ -80,6 +84,27 @@ def test_plans_and_decisions_of_a_model_are_measured(
     assert decisions["settings_threshold"] == 0.3
     assert [row["question"] for row in report["rows"]] == list(QUESTIONS)
     assert all(0 <= row["one_probability"] <= 1 for row in report["rows"])
+
+
+def test_the_calibrated_threshold_is_stored_with_the_adapter(
+    files: dict[str, str],
+    tmp_path: Path,
+    tiny_model_folder: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    adapter = tmp_path / "adapter"
+    untuned = AutoModelForCausalLM.from_pretrained(tiny_model_folder)
+    get_peft_model(untuned, LoraConfig(r=1, target_modules="all-linear")).save_pretrained(adapter)
+    before = Calibration(split_threshold=0.7, dependency_threshold=2.0)
+    before.write(adapter)
+    settings = [f"model={tiny_model_folder}", f"adapter={adapter}", "kv_budget_mb=64"]
+    report = measured(files, tmp_path, "--only", "decisions", "--calibrate", *settings)
+    found = report["metrics"]["decisions"]["calibrated_threshold"]
+    assert Calibration.read(adapter) == replace(before, split_threshold=found)
+    given = [item for pair in files.items() for item in pair]
+    without = [*settings, "adapter=none"]
+    arguments = [*given, "--only", "decisions", "--calibrate", *without]
+    assert "needs an adapter" in refused(arguments, capsys)
 
 
 def refused(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
