@@ -294,7 +294,7 @@ class Settings(SamplingFields, BaseSettings):
         description="Maximum number of parts of a plan, handed in or decoded.",
     )
     plan_parts: int = Field(
-        default=3,
+        default=4,
         ge=2,
         le=MAX_NODES,
         description="Number of parts that the model is asked for; lowered to `max_nodes`.",
