@@ -90,17 +90,18 @@ async function readEvents(response, signal, take) {
     },
   });
   const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
+  const read = () =>
+    within(reader.read(), SILENCE_MS).catch((error) => {
+      throw signal.aborted ? error : new ApiError("the connection to the server was lost");
+    });
   try {
     for (;;) {
-      const { done, value } = await within(reader.read(), SILENCE_MS);
+      const { done, value } = await read();
       if (done) return false;
       parser.feed(value);
       if (events.length && take(events.splice(0))) return true;
       if (refusal) throw refusal;
     }
-  } catch (error) {
-    if (error instanceof ApiError || signal.aborted) throw error;
-    throw new ApiError("the connection to the server was lost");
   } finally {
     reader.cancel().catch(() => {});
   }
@@ -125,7 +126,7 @@ async function send(path, { headers, ...options }) {
 function within(promise, milliseconds) {
   let timer;
   const late = new Promise((_, reject) => {
-    timer = setTimeout(() => reject(new ApiError("the server is silent")), milliseconds);
+    timer = setTimeout(() => reject(new Error("too late")), milliseconds);
   });
   return Promise.race([promise, late]).finally(() => clearTimeout(timer));
 }

@@ -1,7 +1,7 @@
 /** The page: its routes, and what is around them. */
 
 import { render } from "preact";
-import { useEffect, useState } from "preact/hooks";
+import { useEffect, useRef, useState } from "preact/hooks";
 import { request } from "plato/api.js";
 import { Ask, bodyOf, EMPTY_DRAFT } from "plato/ask.js";
 import { Compare } from "plato/compare.js";
@@ -19,6 +19,7 @@ function App() {
   const [dialog, setDialog] = useState(null);
   const [info, setInfo] = useState(null);
   const [error, setError] = useState(null);
+  const main = useRef(null);
   /** The second question of a comparison, until it is asked. */
   const [waiting, setWaiting] = useState(null);
 
@@ -29,6 +30,11 @@ function App() {
       else setError(refused);
     });
   }, []);
+
+  useEffect(() => {
+    // What had the focus is gone, except at first.
+    if (document.activeElement === document.body && route.view !== "ask") main.current.focus();
+  }, [route]);
 
   const start = async (body, path) => {
     const run = await request("v1/runs", { method: "POST", body });
@@ -61,7 +67,7 @@ function App() {
 
   return html`
     <${Bar} info=${info} onOpen=${setDialog} />
-    <main data-view=${route.view}>
+    <main ref=${main} tabindex="-1" data-view=${route.view}>
       ${error && html`<${ErrorNote} error=${error} />`}
       ${route.view === "ask" && html`<${Ask} draft=${draft} onChange=${setDraft} onAsk=${ask} info=${info} />`}
       ${route.view === "runs" && html`<${RunView} key=${route.ids[0]} id=${route.ids[0]} onAskAgain=${askAgain} />`}

@@ -76,7 +76,7 @@ export function Ask({ draft, onChange, onAsk, info }) {
     // While characters are composed, Enter chooses one.
     if (event.key !== "Enter" || event.shiftKey || event.isComposing) return;
     event.preventDefault();
-    ask(false);
+    event.currentTarget.form.requestSubmit();
   };
 
   return html`

@@ -3,9 +3,9 @@
 import { useEffect, useMemo, useRef } from "preact/hooks";
 import { ErrorNote } from "plato/dialogs.js";
 import { ExportMenu } from "plato/exports.js";
-import { html } from "plato/html.js";
+import { html, useTitle } from "plato/html.js";
 import { usePlayback } from "plato/playback.js";
-import { lengthOf, useRecording } from "plato/recording.js";
+import { enclosed, lengthOf, useRecording } from "plato/recording.js";
 import { fold } from "plato/run.js";
 import { Answer, Player } from "plato/run_view.js";
 import { Legend, Timeline } from "plato/timeline.js";
@@ -24,6 +24,7 @@ export function Compare({ first, second, askSecond }) {
   const both = sequential.ended && planned.ended;
   const watched = useRef(false);
 
+  useTitle(sequential.run?.question);
   useEffect(() => {
     if (sequential.ended && sequential.run.status === "done" && !second) askSecond?.();
   }, [sequential.ended]);
@@ -38,7 +39,7 @@ export function Compare({ first, second, askSecond }) {
   return html`
     <article class="comparison">
       <header class="question">
-        <h1 dir="auto">${sequential.run?.question ?? " "}</h1>
+        <h1 dir="auto" title=${sequential.run?.question}>${sequential.run?.question ?? " "}</h1>
         <p class="status" role="status">${both ? verdict(sequential, planned) : turn(sequential, second)}</p>
         <div class="actions">
           ${both && html`<${Player} playback=${playback} /><${ExportMenu} recordings=${recordings} />`}
@@ -59,13 +60,13 @@ function Side({ name, recording, at, end }) {
   const id = `side-${name}`;
   return html`
     <section class="pane side" aria-labelledby=${id}>
-      <h2 id=${id}>
-        ${run ? html`<a href="#/runs/${run.id}">${name}</a>` : name}
+      <header>
+        <h2 id=${id}>${run && !enclosed.length ? html`<a href="#/runs/${run.id}">${name}</a>` : name}</h2>
         <small class="number">
           ${run ? `${seconds(at)} · ${count(tokens, "token")} · ${rate(tokens, at)}` : "waits for its turn"}
         </small>
-      </h2>
-      <div class="scroll" tabindex="0" role="region" aria-labelledby=${id}>
+      </header>
+      <div class="scroll" tabindex="0" role="group" aria-labelledby=${id}>
         <${Answer} state=${state} live=${run && !ended} />
         ${error && html`<${ErrorNote} error=${error} />`}
         ${state.run?.error && html`<${ErrorNote} error=${state.run.error} />`}

@@ -1,5 +1,7 @@
 /** A run as a file: JSON, Markdown, a Chrome trace, or a page that replays it without a server. */
 
+import { useState } from "preact/hooks";
+import { ErrorNote } from "plato/dialogs.js";
 import { html } from "plato/html.js";
 import { enclosed } from "plato/recording.js";
 import { fold } from "plato/run.js";
@@ -18,12 +20,20 @@ export function ExportMenu({ recordings }) {
   const kept = recordings.map(({ run, events }) => ({ run, events }));
   // A page that replays is one itself, and has no server to make another of.
   const formats = enclosed.length ? FORMATS.slice(0, -1) : FORMATS;
+  const [error, setError] = useState(null);
   const save = async (event, { ending, type, write }) => {
     event.currentTarget.closest("details").open = false;
-    download(`plato-${kept[0].run.id}.${ending}`, type, await write(kept));
+    try {
+      download(`plato-${kept[0].run.id}.${ending}`, type, await write(kept));
+    } catch (failure) {
+      setError(failure);
+    }
+  };
+  const leave = ({ currentTarget, relatedTarget }) => {
+    if (!currentTarget.contains(relatedTarget)) currentTarget.open = false;
   };
   return html`
-    <details class="menu">
+    <details class="menu" onFocusOut=${leave}>
       <summary>Export</summary>
       <ul role="list">
         ${formats.map(
@@ -33,6 +43,7 @@ export function ExportMenu({ recordings }) {
         )}
       </ul>
     </details>
+    ${error && html`<${ErrorNote} error=${error} />`}
   `;
 }
 

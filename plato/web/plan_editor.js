@@ -61,7 +61,7 @@ export function PlanEditor({ plan, onChange }) {
         )}
       </ol>
       <button type="button" onClick=${() => onChange([...plan, NEW])}>Add a part</button>
-      <div class="scroll" tabindex="0" role="region" aria-label="Drawing of the plan">
+      <div class="scroll" tabindex="0" role="group" aria-label="Drawing of the plan">
         <${Graph} nodes=${drawn} />
       </div>
     </fieldset>

@@ -5,17 +5,17 @@ import { request } from "plato/api.js";
 import { ErrorNote } from "plato/dialogs.js";
 import { ExportMenu } from "plato/exports.js";
 import { Graph, StateIcon } from "plato/graph.js";
-import { html } from "plato/html.js";
+import { html, useTitle } from "plato/html.js";
 import { Markdown } from "plato/markdown.js";
 import { Part } from "plato/part.js";
 import { usePlayback } from "plato/playback.js";
 import { enclosed, useRecording } from "plato/recording.js";
 import { fold } from "plato/run.js";
 import { Legend, Timeline } from "plato/timeline.js";
-import { count, rate, seconds } from "plato/words.js";
+import { count, nameOf, rate, seconds } from "plato/words.js";
 
 /** Parts for which there is room before the plan is known. */
-const ROOM = 6;
+const ROOM = 5;
 
 /**
  * @param {object} props
@@ -33,6 +33,7 @@ export function RunView({ id, onAskAgain }) {
   const part = state.nodes.find(({ number }) => number === selected);
   const choose = (number) => setSelected(number === selected ? null : number);
 
+  useTitle(run?.question);
   useEffect(() => {
     const leave = (event) => {
       if (event.key !== "Escape" || selected === null) return;
@@ -48,7 +49,7 @@ export function RunView({ id, onAskAgain }) {
   return html`
     <article class="run" style=${{ "--room": rows }}>
       <header class="question">
-        <h1 dir="auto">${run?.question ?? " "}</h1>
+        <h1 dir="auto" title=${run?.question}>${run?.question ?? " "}</h1>
         <${Status} recording=${recording} state=${state} at=${at} />
         <div class="actions">
           ${live && html`<${CancelButton} id=${id} />`}
@@ -61,22 +62,17 @@ export function RunView({ id, onAskAgain }) {
         </div>
       </header>
       <section class="pane plan" aria-labelledby="plan-title">
-        <h2 id="plan-title">Plan <${PlanNote} state=${state} /></h2>
-        <div class="scroll" tabindex="0" role="region" aria-label="Parts">
+        <header><h2 id="plan-title">Plan</h2><${PlanNote} state=${state} /></header>
+        <div class="scroll" tabindex="0" role="group" aria-label="Parts">
           <${Graph} nodes=${state.nodes} selected=${selected} onSelect=${choose} />
         </div>
       </section>
       <section class="pane reading" aria-labelledby="reading-title">
-        ${
-          part
-            ? html`
-              <h2 id="reading-title">
-                <span dir="auto">${part.number} ${part.title || "The whole answer"}</span>
-                <button type="button" class="quiet" onClick=${() => setSelected(null)}>Back to the answer</button>
-              </h2>`
-            : html`<h2 id="reading-title">Answer</h2>`
-        }
-        <div class="scroll" tabindex="0" role="region" aria-labelledby="reading-title">
+        <header>
+          <h2 id="reading-title" dir="auto">${part ? nameOf(part) : "Answer"}</h2>
+          ${part && html`<button type="button" class="quiet" onClick=${() => setSelected(null)}>Back to the answer</button>`}
+        </header>
+        <div class="scroll" tabindex="0" role="group" aria-labelledby="reading-title">
           ${
             part
               ? html`<${Part} node=${part} />`
@@ -87,8 +83,12 @@ export function RunView({ id, onAskAgain }) {
         </div>
       </section>
       <section class="pane times" aria-labelledby="times-title">
-        <h2 id="times-title">Timeline <${Legend} /> ${ended && html`<${Player} playback=${playback} />`}</h2>
-        <div class="scroll" tabindex="0" role="region" aria-labelledby="times-title">
+        <header>
+          <h2 id="times-title">Timeline</h2>
+          <${Legend} />
+          ${ended && html`<${Player} playback=${playback} />`}
+        </header>
+        <div class="scroll" tabindex="0" role="group" aria-labelledby="times-title">
           <${Timeline}
             state=${state}
             at=${at}
@@ -125,7 +125,7 @@ export function Player({ playback }) {
         value=${at}
         onInput=${(event) => seek(event.currentTarget.valueAsNumber)}
       />
-      <output>${seconds(at)}</output>
+      <span class="number">${seconds(at)}</span>
     </span>
   `;
 }

@@ -2,7 +2,7 @@
 
 import { html } from "plato/html.js";
 import { axisEnd } from "plato/layout.js";
-import { cachedShare, count, marks, seconds, stateWords } from "plato/words.js";
+import { cachedShare, count, marks, nameOf, seconds, stateWords } from "plato/words.js";
 
 const TICKS = 4;
 
@@ -16,6 +16,7 @@ const TICKS = 4;
  */
 export function Timeline({ state, at, end, selected, onSelect }) {
   const length = axisEnd(end ?? at);
+  const plan = planRow(state, at);
   const ticks = Array.from({ length: TICKS + 1 }, (_, index) => (index * length) / TICKS);
   return html`
     <div class="timeline">
@@ -27,14 +28,12 @@ export function Timeline({ state, at, end, selected, onSelect }) {
         }
       </div>
       <ol role="list">
-        ${planBars(state, at).map(
-          (bars) => html`<${Row} key="plan" label="Plan" bars=${[bars]} facts=${bars.facts} length=${length} />`,
-        )}
+        ${plan && html`<${Row} key="plan" label="Plan" ...${plan} length=${length} />`}
         ${state.nodes.map(
           (node) => html`
             <${Row}
               key=${node.number}
-              label=${node.title ? `${node.number} ${node.title}` : "The whole answer"}
+              label=${nameOf(node)}
               bars=${partBars(node, at)}
               facts=${factsOf(node)}
               length=${length}
@@ -89,13 +88,15 @@ function Row({ label, bars, facts, length, selected, onSelect }) {
   `;
 }
 
-function planBars({ mode, plan, planComplete, nodes }, at) {
-  if (plan?.source === "request") return [{ kind: "decode", from: 0, to: 0, facts: "given" }];
-  if (mode === "sequential" && !plan?.tokens) return [];
+/** Nothing, if the answer is not planned. */
+function planRow({ mode, plan, planComplete }, at) {
+  if (mode === "sequential" && !plan?.tokens) return null;
+  if (plan?.source === "request") return { bars: [], facts: "given" };
   const to = planComplete ? plan.finished_s : at;
-  const facts = plan?.tokens ? count(plan.tokens, "token") : "";
-  if (mode !== null && !plan && nodes.length) return [];
-  return [{ kind: "decode", from: plan?.started_s ?? 0, to, state: "plan", facts }];
+  return {
+    bars: [{ kind: "decode", from: plan?.started_s ?? 0, to, state: "plan" }],
+    facts: plan?.tokens ? count(plan.tokens, "token") : "",
+  };
 }
 
 /** The times of a part so far: it waits, for others and for a decoder; prefill; decoding. */

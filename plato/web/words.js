@@ -13,6 +13,10 @@ export function stateWords(state) {
   return STATES[state] ?? state;
 }
 
+export function nameOf({ number, title }) {
+  return title ? `${number} ${title}` : "The whole answer";
+}
+
 /** Seconds, with one decimal below 100. */
 export function seconds(value) {
   if (value == null) return "–";
@@ -28,7 +32,7 @@ export function rate(tokens, duration) {
   return duration > 0.05 ? `${(tokens / duration).toFixed(1)} tokens/s` : "";
 }
 
-/** Ascending numbers, three or more in a row as a range: `1, 2, 4–7`. */
+/** Ascending numbers, three or more in a row as a range: `1, 2, 4-7`. */
 export function listed(numbers) {
   const rows = [];
   for (const number of numbers) {
@@ -37,7 +41,7 @@ export function listed(numbers) {
     else rows.push([number]);
   }
   return rows
-    .flatMap((row) => (row.length < 3 ? row : [`${row[0]}–${row.at(-1)}`]))
+    .flatMap((row) => (row.length < 3 ? row : [`${row[0]}-${row.at(-1)}`]))
     .join(", ");
 }
 
