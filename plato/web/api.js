@@ -48,7 +48,7 @@ export async function request(path, { method = "GET", body, signal } = {}) {
  * @param {string} id
  * @param {object} options
  * @param {AbortSignal} options.signal Stops following; the run goes on.
- * @param {(events: object[]) => void} options.onEvents
+ * @param {(events: any[]) => void} options.onEvents
  * @param {(lost: boolean) => void} options.onLost
  */
 export async function follow(id, { signal, onEvents, onLost }) {

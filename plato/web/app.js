@@ -12,6 +12,7 @@ import { enclosed } from "plato/recording.js";
 import { RunView } from "plato/run_view.js";
 
 const UNAUTHORIZED = 401;
+const COMPARISON = "comparison";
 
 function App() {
   const route = useRoute();
@@ -36,16 +37,17 @@ function App() {
     if (document.activeElement === document.body && route.view !== "ask") main.current.focus();
   }, [route]);
 
-  const start = async (body, path) => {
-    const run = await request("v1/runs", { method: "POST", body });
-    const href = `${path}${run.id}`;
-    history.add({ href, question: run.question, mode: run.options.mode, created: run.created });
-    return { id: run.id, href };
+  /** Start a run; `path` is that of its view. */
+  const start = async (body, path, mode) => {
+    const { id, question, created } = await request("v1/runs", { method: "POST", body });
+    const href = `${path}${id}`;
+    history.add({ href, question, mode, created });
+    return { id, href };
   };
   const ask = async (asked, compare) => {
     const { id, href } = compare
-      ? await start(bodyOf(asked, "sequential"), "#/compare/")
-      : await start(bodyOf(asked, asked.mode), "#/runs/");
+      ? await start(bodyOf(asked, "sequential"), "#/compare/", COMPARISON)
+      : await start(bodyOf(asked, asked.mode), "#/runs/", asked.mode);
     setWaiting(compare ? { id, draft: asked } : null);
     location.hash = href;
   };
@@ -53,7 +55,8 @@ function App() {
     try {
       const mode = waiting.draft.mode === "skeleton" ? "skeleton" : "plato";
       setWaiting(null);
-      const { href } = await start(bodyOf(waiting.draft, mode), `#/compare/${waiting.id}/`);
+      const path = `#/compare/${waiting.id}/`;
+      const { href } = await start(bodyOf(waiting.draft, mode), path, COMPARISON);
       location.replace(href);
     } catch (refused) {
       setError(refused);

@@ -50,7 +50,7 @@ export function bodyOf({ question, maxNodes, headings, plan }, mode) {
  * @param {Draft} props.draft
  * @param {(draft: Draft) => void} props.onChange
  * @param {(draft: Draft, compare: boolean) => Promise<void>} props.onAsk Throws `ApiError`.
- * @param {object | null} props.info Of the server, once it is known.
+ * @param {any} props.info Of the server, once it is known.
  */
 export function Ask({ draft, onChange, onAsk, info }) {
   const [asking, setAsking] = useState(false);

@@ -16,9 +16,9 @@ export function ErrorNote({ error }) {
 export const history = {
   /** @returns {{href: string, question: string, mode: string, created: number}[]} */
   all: () => JSON.parse(localStorage.getItem(HISTORY) ?? "[]"),
-  /** Add an entry, or change it. */
   add(entry) {
-    const others = history.all().filter(({ href }) => href !== entry.href);
+    // A comparison is first known by one of its runs.
+    const others = history.all().filter(({ href }) => !entry.href.startsWith(href));
     localStorage.setItem(HISTORY, JSON.stringify([entry, ...others].slice(0, MOST)));
   },
   clear: () => localStorage.removeItem(HISTORY),

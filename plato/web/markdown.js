@@ -6,7 +6,7 @@ import { useMemo } from "preact/hooks";
 import { html } from "plato/html.js";
 
 /** The module that is minified, which is a third in size, defines a global. */
-const { DOMPurify } = globalThis;
+const { DOMPurify } = /** @type {any} */ (globalThis);
 
 const marked = new Marked({
   gfm: true,

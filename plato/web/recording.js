@@ -3,8 +3,8 @@
  * some.
  *
  * @typedef {object} Recording
- * @property {object | null} run The run object: of its end, else of when it was first asked for.
- * @property {object[]} events
+ * @property {any} run The run object: of its end, else of when it was first asked for.
+ * @property {any[]} events
  * @property {boolean} ended
  * @property {number} receivedAt When the last events came, by `performance.now()`.
  * @property {boolean} lost Whether the connection is lost for the moment.

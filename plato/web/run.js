@@ -22,12 +22,12 @@
  * @typedef {object} State
  * @property {string | null} mode
  * @property {string | null} reason
- * @property {object | null} plan
+ * @property {any} plan
  * @property {boolean} planComplete
  * @property {Node[]} nodes In plan order.
  * @property {string} answer The text so far.
  * @property {number | null} firstTextS
- * @property {object | null} run The run object, once it has ended.
+ * @property {any} run The run object, once it has ended.
  */
 
 const encoder = new TextEncoder();
@@ -39,7 +39,7 @@ export function timeOf(event) {
 }
 
 /**
- * @param {object[]} events In order.
+ * @param {any[]} events In order.
  * @param {number} untilS
  * @returns {State}
  */

@@ -20,7 +20,7 @@ const ROOM = 5;
 /**
  * @param {object} props
  * @param {string} props.id
- * @param {(run: object, nodes: object[]) => void} props.onAskAgain
+ * @param {(run: any, nodes: any[]) => void} props.onAskAgain
  */
 export function RunView({ id, onAskAgain }) {
   const recording = useRecording(id);

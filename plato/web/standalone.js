@@ -3,7 +3,7 @@
 const POLICY = "default-src 'none'; script-src 'unsafe-inline' data:; style-src 'unsafe-inline'; img-src data:";
 
 /**
- * @param {{run: object, events: object[]}[]} recordings
+ * @param {{run: any, events: any[]}[]} recordings
  * @returns {Promise<string>} HTML.
  */
 export async function standalone(recordings) {
@@ -17,12 +17,13 @@ export async function standalone(recordings) {
   );
   imports.textContent = JSON.stringify(map);
 
+  const sheet = page.querySelector("link[rel=stylesheet]");
   const style = page.createElement("style");
-  style.textContent = await text(page.querySelector("link[rel=stylesheet]").getAttribute("href"));
-  page.querySelector("link[rel=stylesheet]").replaceWith(style);
+  style.textContent = await text(sheet.getAttribute("href"));
+  sheet.replaceWith(style);
 
   const icon = page.querySelector("link[rel=icon]");
-  icon.href = dataUrl("image/svg+xml", await text(icon.getAttribute("href")));
+  icon.setAttribute("href", dataUrl("image/svg+xml", await text(icon.getAttribute("href"))));
 
   const policy = page.createElement("meta");
   policy.httpEquiv = "Content-Security-Policy";
