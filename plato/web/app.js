@@ -33,6 +33,7 @@ function App() {
   }, []);
 
   useEffect(() => {
+    setError(null);
     // What had the focus is gone, except at first.
     if (document.activeElement === document.body && route.view !== "ask") main.current.focus();
   }, [route]);

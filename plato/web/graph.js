@@ -2,7 +2,7 @@
 
 import { html } from "plato/html.js";
 import { layOut } from "plato/layout.js";
-import { cachedShare, count, listed, marks, stateWords } from "plato/words.js";
+import { cachedShare, count, listed, marks, stateWords, titleOf } from "plato/words.js";
 
 /** Share of a cell that its card takes; the rest is for lines. */
 const CARD = { width: 0.8, height: 0.82 };
@@ -56,13 +56,13 @@ export function Graph({ nodes, selected, onSelect }) {
 
 function Card({ node, selected, onSelect }) {
   const needs = node.dependencies.length ? `needs ${listed(node.dependencies)}` : "";
-  const facts = [needs, node.tokens ? count(node.tokens, "token") : "", ...marks(node)];
+  // The lines show it, too, and there is little room.
+  const facts = node.tokens ? [count(node.tokens, "token"), ...marks(node)] : [needs];
   const shown = html`
     <span class="card-title">
-      <${StateIcon} state=${node.state} />
-      <span><b>${node.number}</b> <span dir="auto">${node.title || "The whole answer"}</span></span>
+      <${StateIcon} state=${node.state} /> <b>${node.number}</b> <span dir="auto">${titleOf(node)}</span>
     </span>
-    <span class="card-facts">${facts.filter(Boolean).join(" · ")}</span>
+    <span class="card-facts">${facts.join(" · ")}</span>
   `;
   if (!onSelect) return html`<div class="card" data-state=${node.state}>${shown}</div>`;
   return html`
@@ -72,7 +72,7 @@ function Card({ node, selected, onSelect }) {
       id="part-${node.number}"
       data-state=${node.state}
       aria-pressed=${selected}
-      title=${[node.title, stateWords(node.state), cachedShare(node)].filter(Boolean).join(" · ")}
+      title=${[node.title, needs, cachedShare(node)].filter(Boolean).join(" · ")}
       onClick=${() => onSelect(node.number)}
     >
       ${shown}<span class="unseen">, ${stateWords(node.state)}</span>

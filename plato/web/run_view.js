@@ -44,7 +44,7 @@ export function RunView({ id, onAskAgain }) {
     return () => removeEventListener("keydown", leave);
   }, [selected]);
 
-  if (error && !run) return html`<${ErrorNote} error=${error} />`;
+  if (error && !run) return html`<h1>This run cannot be shown</h1><${ErrorNote} error=${error} />`;
   const rows = 1 + Math.min(ROOM, run?.options.mode === "sequential" ? 1 : (run?.options.max_nodes ?? ROOM));
   return html`
     <article class="run" style=${{ "--room": rows }}>
@@ -72,15 +72,19 @@ export function RunView({ id, onAskAgain }) {
           <h2 id="reading-title" dir="auto">${part ? nameOf(part) : "Answer"}</h2>
           ${part && html`<button type="button" class="quiet" onClick=${() => setSelected(null)}>Back to the answer</button>`}
         </header>
-        <div class="scroll" tabindex="0" role="group" aria-labelledby="reading-title">
-          ${
-            part
-              ? html`<${Part} node=${part} />`
-              : html`<${Answer} state=${state} live=${live} />`
-          }
+        <div class="scroll" tabindex="0" role="group" aria-label="Answer" hidden=${Boolean(part)}>
+          <${Answer} state=${state} live=${live} />
           ${error && html`<${ErrorNote} error=${error} />`}
           ${state.run?.error && html`<${ErrorNote} error=${state.run.error} />`}
         </div>
+        ${
+          part &&
+          html`
+            <div key=${part.number} class="scroll" tabindex="0" role="group" aria-labelledby="reading-title">
+              <${Part} node=${part} />
+            </div>
+          `
+        }
       </section>
       <section class="pane times" aria-labelledby="times-title">
         <header>
@@ -155,20 +159,20 @@ function Status({ recording, state, at }) {
   `;
 }
 
-function progress({ nodes, planComplete, mode }, status) {
-  if (status !== "running") return { queued: "asking" }[status] ?? status;
-  const done = nodes.filter(({ state }) => state === "done").length;
-  if (mode === "sequential") return "writing";
-  if (!nodes.length) return "planning";
-  return `${done} of ${nodes.length}${planComplete ? "" : "+"} parts done`;
+function progress({ nodes }, status) {
+  if (status === "queued") return "asking";
+  if (status === "running") return nodes.length ? "writing" : "planning";
+  return status;
 }
 
 function PlanNote({ state }) {
   const { mode, plan, planComplete, nodes } = state;
   if (mode === "sequential") return html`<small>not split</small>`;
   if (!nodes.length) return html`<small>planning …</small>`;
-  const by = plan?.source === "request" ? ", yours" : "";
-  return html`<small>${count(nodes.length, "part")}${planComplete ? by : " so far"}</small>`;
+  if (!planComplete) return html`<small>${count(nodes.length, "part")} so far</small>`;
+  const done = nodes.filter((node) => node.state === "done").length;
+  const by = plan?.source === "request" ? ", your plan" : "";
+  return html`<small class="number">${done} of ${count(nodes.length, "part")} done${by}</small>`;
 }
 
 /** For screen readers: states, never tokens. */

@@ -17,15 +17,12 @@ const TICKS = 4;
 export function Timeline({ state, at, end, selected, onSelect }) {
   const length = axisEnd(end ?? at);
   const plan = planRow(state, at);
+  const first = state.firstTextS;
   const ticks = Array.from({ length: TICKS + 1 }, (_, index) => (index * length) / TICKS);
   return html`
-    <div class="timeline">
+    <div class="timeline" data-first=${first != null} style=${{ "--first": first / length }}>
       <div class="axis" aria-hidden="true">
         ${ticks.map((tick) => html`<span style=${{ "--at": tick / length }}>${tick} s</span>`)}
-        ${
-          state.firstTextS != null &&
-          html`<i style=${{ "--at": state.firstTextS / length }} title="first text"></i>`
-        }
       </div>
       <ol role="list">
         ${plan && html`<${Row} key="plan" label="Plan" ...${plan} length=${length} />`}

@@ -13,8 +13,13 @@ export function stateWords(state) {
   return STATES[state] ?? state;
 }
 
-export function nameOf({ number, title }) {
-  return title ? `${number} ${title}` : "The whole answer";
+/** An answer that is not planned is one part without a title. */
+export function titleOf({ title }) {
+  return title || "The whole answer";
+}
+
+export function nameOf(node) {
+  return node.title ? `${node.number} ${node.title}` : titleOf(node);
 }
 
 /** Seconds, with one decimal below 100. */

@@ -50,8 +50,11 @@ def browser() -> Iterator[Any]:
 @pytest.fixture(scope="session")
 def server(model_folder: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """Greedy, and with answers that take seconds."""
-    settings = {"model": model_folder, "node_max_tokens": 120, "sequential_max_tokens": 240}
-    with Server(tmp_path_factory.mktemp("page"), COMMAND, **settings) as running:
+    settings = {"served_model_name": "SmolLM2-135M-Instruct", "node_max_tokens": 120}
+    folder = tmp_path_factory.mktemp("page")
+    with Server(
+        folder, COMMAND, model=model_folder, sequential_max_tokens=240, **settings
+    ) as running:
         yield running
 
 

@@ -52,10 +52,12 @@ def places(page: Any) -> dict[str, Any]:
 def test_from_a_click_to_the_answer(server: Server, opened: Open, images: Path) -> None:
     page = opened(server.url)
     accessible(page)
+    page.screenshot(path=images / "page-ask.png")
     page.get_by_label("Question").fill(QUESTION)
     page.get_by_role("radio", name="plato").check(force=True)
     fill_plan(page)
     accessible(page)
+    page.screenshot(path=images / "page-plan.png")
     page.get_by_role("button", name="Ask", exact=True).click()
     expect(page.get_by_role("heading", level=1)).to_have_text(QUESTION)
     page.locator(".card[data-state=running]").nth(2).wait_for()
