@@ -94,7 +94,7 @@ function App() {
 
 function Bar({ info, onOpen }) {
   return html`
-    <header class="bar">
+    <header class="masthead">
       <a class="brand" href="#/">Plato</a>
       ${
         enclosed.length > 0
