@@ -28,7 +28,12 @@ export const key = {
   set: (value) => sessionStorage.setItem(KEY, value.trim()),
 };
 
-/** The JSON of an answer. Throws `ApiError`. */
+/**
+ * The JSON of an answer. Throws `ApiError`.
+ *
+ * @param {string} path
+ * @param {{method?: string, body?: any, signal?: AbortSignal}} [options]
+ */
 export async function request(path, { method = "GET", body, signal } = {}) {
   const deadline = AbortSignal.timeout(ANSWER_MS);
   const response = await send(path, {
@@ -134,9 +139,13 @@ function within(promise, milliseconds) {
 function pause(milliseconds, signal) {
   return new Promise((resolve, reject) => {
     const timer = setTimeout(resolve, milliseconds);
-    signal.addEventListener("abort", () => {
-      clearTimeout(timer);
-      reject(signal.reason);
-    }, { once: true });
+    signal.addEventListener(
+      "abort",
+      () => {
+        clearTimeout(timer);
+        reject(signal.reason);
+      },
+      { once: true },
+    );
   });
 }

@@ -1,7 +1,5 @@
 /** The page: its routes, and what is around them. */
 
-import { render } from "preact";
-import { useEffect, useRef, useState } from "preact/hooks";
 import { request } from "plato/api.js";
 import { Ask, bodyOf, EMPTY_DRAFT } from "plato/ask.js";
 import { Compare } from "plato/compare.js";
@@ -10,6 +8,8 @@ import { html } from "plato/html.js";
 import { planOf } from "plato/plan_editor.js";
 import { enclosed } from "plato/recording.js";
 import { RunView } from "plato/run_view.js";
+import { render } from "preact";
+import { useEffect, useRef, useState } from "preact/hooks";
 
 const UNAUTHORIZED = 401;
 const COMPARISON = "comparison";
@@ -35,7 +35,9 @@ function App() {
   useEffect(() => {
     setError(null);
     // What had the focus is gone, except at first.
-    if (document.activeElement === document.body && route.view !== "ask") main.current.focus();
+    if (document.activeElement === document.body && route.view !== "ask") {
+      main.current.focus({ preventScroll: true });
+    }
   }, [route]);
 
   /** Start a run; `path` is that of its view. */
@@ -125,7 +127,10 @@ function useRoute() {
 
 function read() {
   if (enclosed.length) {
-    return { view: enclosed.length > 1 ? "compare" : "runs", ids: enclosed.map(({ run }) => run.id) };
+    return {
+      view: enclosed.length > 1 ? "compare" : "runs",
+      ids: enclosed.map(({ run }) => run.id),
+    };
   }
   const [view, ...ids] = location.hash.replace(/^#\/?/, "").split("/");
   const known = ids[0] && ["runs", "compare"].includes(view);

@@ -1,9 +1,9 @@
 /** The form for a question. */
 
-import { useState } from "preact/hooks";
 import { ErrorNote } from "plato/dialogs.js";
 import { html } from "plato/html.js";
 import { NO_PLAN, PlanEditor } from "plato/plan_editor.js";
+import { useState } from "preact/hooks";
 
 /**
  * @typedef {object} Draft
@@ -151,7 +151,8 @@ export function Ask({ draft, onChange, onAsk, info }) {
       <h2>Or try one of these</h2>
       <ul class="examples" role="list">
         ${EXAMPLES.map(
-          (question) => html`<li><button type="button" onClick=${() => change({ question })}>${question}</button></li>`,
+          (question) =>
+            html`<li><button type="button" onClick=${() => change({ question })}>${question}</button></li>`,
         )}
       </ul>
     </section>

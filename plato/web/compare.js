@@ -1,6 +1,5 @@
 /** The same question twice: sequentially, then planned; then both from the beginning, side by side. */
 
-import { useEffect, useMemo, useRef } from "preact/hooks";
 import { ErrorNote } from "plato/dialogs.js";
 import { ExportMenu } from "plato/exports.js";
 import { html, useTitle } from "plato/html.js";
@@ -10,6 +9,7 @@ import { fold } from "plato/run.js";
 import { Answer, Player } from "plato/run_view.js";
 import { Legend, Timeline } from "plato/timeline.js";
 import { count, rate, seconds } from "plato/words.js";
+import { useEffect, useMemo, useRef } from "preact/hooks";
 
 /**
  * @param {object} props
@@ -31,10 +31,12 @@ export function Compare({ first, second, askSecond }) {
   useEffect(() => {
     if (!both) watched.current = true;
     // Whoever has waited for both sees them again; who follows a link starts it.
-    else if (watched.current && !matchMedia("(prefers-reduced-motion: reduce)").matches) playback.play();
+    else if (watched.current && !matchMedia("(prefers-reduced-motion: reduce)").matches)
+      playback.play();
   }, [both]);
 
-  const at = (recording) => (both ? Math.min(playback.at, lengthOf(recording)) : lengthOf(recording));
+  const at = (recording) =>
+    both ? Math.min(playback.at, lengthOf(recording)) : lengthOf(recording);
   const end = Math.max(...recordings.map(lengthOf));
   return html`
     <article class="comparison">
@@ -87,11 +89,12 @@ function verdict(...recordings) {
     length: run.plato.timings.duration_s,
     tokens: run.plato.usage.output_tokens,
   }));
-  if (recordings.some(({ run }) => run.status !== "done")) return "One of the answers is incomplete.";
+  if (recordings.some(({ run }) => run.status !== "done"))
+    return "One of the answers is incomplete.";
   const [slow, fast] = [before, after].map(({ tokens, length }) => tokens / length);
   return (
     `${seconds(after.length)} instead of ${seconds(before.length)}, ` +
     `${(fast / slow).toFixed(2)} times the tokens a second ` +
-    `(${count(after.tokens, "token")} and ${count(before.tokens, "token")}).`
+    `(${after.tokens} and ${count(before.tokens, "token")}).`
   );
 }

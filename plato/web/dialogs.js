@@ -1,8 +1,8 @@
 /** The key and the history, each in a dialog; and errors. */
 
-import { useEffect, useRef, useState } from "preact/hooks";
 import { key, request } from "plato/api.js";
 import { html } from "plato/html.js";
+import { useEffect, useRef, useState } from "preact/hooks";
 
 const HISTORY = "plato.history";
 const MOST = 50;

@@ -1,12 +1,12 @@
 /** A run as a file: JSON, Markdown, a Chrome trace, or a page that replays it without a server. */
 
-import { useState } from "preact/hooks";
 import { ErrorNote } from "plato/dialogs.js";
 import { html } from "plato/html.js";
 import { enclosed } from "plato/recording.js";
 import { fold } from "plato/run.js";
 import { standalone } from "plato/standalone.js";
 import { cachedShare, listed, seconds } from "plato/words.js";
+import { useState } from "preact/hooks";
 
 const FORMATS = [
   { name: "JSON", ending: "json", type: "application/json", write: asJson },
@@ -74,7 +74,11 @@ function runAsMarkdown({ run, events }) {
     node.tokens,
     cachedShare(node),
   ]);
-  const table = [["part", "title", "needs", "start", "end", "tokens", "prompt"], Array(7).fill("---"), ...rows];
+  const table = [
+    ["part", "title", "needs", "start", "end", "tokens", "prompt"],
+    Array(7).fill("---"),
+    ...rows,
+  ];
   return [
     `# ${run.question.split("\n")[0]}`,
     run.answer,
@@ -90,14 +94,16 @@ function asTrace(recordings) {
   const traceEvents = recordings.flatMap(({ run, events }, index) => {
     const pid = index + 1;
     const span = (tid, name, from, to, args = {}) =>
-      from != null && to > from ? [{ ph: "X", pid, tid, name, ts: 1e6 * from, dur: 1e6 * (to - from), args }] : [];
+      from != null && to > from
+        ? [{ ph: "X", pid, tid, name, ts: 1e6 * from, dur: 1e6 * (to - from), args }]
+        : [];
     const named = (tid, name) => ({ ph: "M", pid, tid, name: "thread_name", args: { name } });
     const { plan, nodes } = fold(events);
     return [
       { ph: "M", pid, name: "process_name", args: { name: `${run.plato.mode}: ${run.question}` } },
       named(0, "plan"),
       ...(plan?.tokens ? span(0, "plan", plan.started_s, plan.finished_s, plan) : []),
-      ...nodes.flatMap(({ text, pieces, prompt, ...node }) => {
+      ...nodes.flatMap(({ text, prompt, ...node }) => {
         const { number, title, planned_s, started_s, taken_s, first_token_s, finished_s } = node;
         const taken = taken_s ?? started_s;
         return [

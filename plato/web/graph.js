@@ -2,7 +2,7 @@
 
 import { html } from "plato/html.js";
 import { layOut } from "plato/layout.js";
-import { cachedShare, count, listed, marks, stateWords, titleOf } from "plato/words.js";
+import { cachedShare, count, listed, marks, stateWords } from "plato/words.js";
 
 /** Share of a cell that its card takes; the rest is for lines. */
 const CARD = { width: 0.8, height: 0.82 };
@@ -60,7 +60,7 @@ function Card({ node, selected, onSelect }) {
   const facts = node.tokens ? [count(node.tokens, "token"), ...marks(node)] : [needs];
   const shown = html`
     <span class="card-title">
-      <${StateIcon} state=${node.state} /> <b>${node.number}</b> <span dir="auto">${titleOf(node)}</span>
+      <${StateIcon} state=${node.state} /> <b>${node.number}</b> <span dir="auto">${node.title}</span>
     </span>
     <span class="card-facts">${facts.join(" · ")}</span>
   `;
@@ -101,8 +101,10 @@ const ICONS = {
   planned: () => html`<circle cx="8" cy="8" r="6" stroke-dasharray="2.4 2.3" />`,
   queued: () => html`<circle cx="8" cy="8" r="6" /><path d="M8 4.8V8l2.2 1.4" />`,
   running: () => html`<circle cx="8" cy="8" r="6" /><circle class="pulse" cx="8" cy="8" r="3" />`,
-  done: () => html`<circle class="full" cx="8" cy="8" r="6.7" /><path class="on" d="m5.2 8.2 2 2 3.6-4.1" />`,
-  failed: () => html`<circle class="full" cx="8" cy="8" r="6.7" /><path class="on" d="m5.8 5.8 4.4 4.4m0-4.4-4.4 4.4" />`,
+  done: () =>
+    html`<circle class="full" cx="8" cy="8" r="6.7" /><path class="on" d="m5.2 8.2 2 2 3.6-4.1" />`,
+  failed: () =>
+    html`<circle class="full" cx="8" cy="8" r="6.7" /><path class="on" d="m5.8 5.8 4.4 4.4m0-4.4-4.4 4.4" />`,
   cancelled: () => html`<circle cx="8" cy="8" r="6" /><path d="m4 12 8-8" />`,
 };
 

@@ -20,9 +20,9 @@ export function layOut(nodes) {
   return { layers: heights.length, rows: Math.max(0, ...heights), places };
 }
 
-const STEPS_S = [2, 5, 10, 20, 30, 60, 120, 180, 300, 600, 1200, 1800, 3600];
+const STEPS_S = [2, 4, 8, 12, 20, 40, 60, 120, 240, 400, 600, 1200, 2400, 3600];
 
-/** The length of a time axis: it grows in a few steps, so that bars rarely move. */
+/** The length of a time axis in quarters: it grows in a few steps, so that bars rarely move. */
 export function axisEnd(seconds) {
   return STEPS_S.find((step) => step >= seconds) ?? seconds;
 }

@@ -30,7 +30,10 @@ function facts(node) {
   return [
     ["State", stateWords(node.state)],
     ["Needs", listed(node.dependencies) || "nothing"],
-    ["Sees", node.sees?.length ? seen(node) : missing && started_s != null ? "nothing of them" : null],
+    [
+      "Sees",
+      node.sees?.length ? seen(node) : missing && started_s != null ? "nothing of them" : null,
+    ],
     ["Prompt", node.prompt_tokens && promptWords(node)],
     ["Waited", seconds(span(planned_s, taken_s ?? started_s))],
     ["Prefill", seconds(span(taken_s ?? started_s, first_token_s))],

@@ -10,6 +10,7 @@ import { html } from "plato/html.js";
  * @property {"short" | "medium" | "long"} length
  */
 
+/** @type {PlannedPart} */
 const NEW = { title: "", dependencies: [], length: "medium" };
 
 /** @type {PlannedPart[]} */
@@ -17,7 +18,11 @@ export const NO_PLAN = [NEW, NEW];
 
 /** The plan of a run. */
 export function planOf(nodes) {
-  return nodes.map(({ title, dependencies, length }) => ({ title, dependencies, length: length ?? "medium" }));
+  return nodes.map(({ title, dependencies, length }) => ({
+    title,
+    dependencies,
+    length: length ?? "medium",
+  }));
 }
 
 /** The plan without one of its parts; later ones move up. */

@@ -1,7 +1,7 @@
 /** The time that is shown of recordings: now while a run goes on, any time afterwards. */
 
-import { useEffect, useState } from "preact/hooks";
 import { lengthOf } from "plato/recording.js";
+import { useEffect, useState } from "preact/hooks";
 
 const TICK_MS = 100;
 
@@ -56,6 +56,9 @@ function position(head, now) {
 function liveTime(recordings, now) {
   const times = recordings
     .filter(({ ended }) => !ended)
-    .map((each) => lengthOf(each) + (each.events.length ? Math.max(0, now - each.receivedAt) / 1000 : 0));
+    .map(
+      (each) =>
+        lengthOf(each) + (each.events.length ? Math.max(0, now - each.receivedAt) / 1000 : 0),
+    );
   return Math.max(0, ...times);
 }

@@ -11,9 +11,9 @@
  * @property {import("plato/api.js").ApiError | null} error
  */
 
-import { useEffect, useState } from "preact/hooks";
 import { follow, request } from "plato/api.js";
 import { timeOf } from "plato/run.js";
+import { useEffect, useState } from "preact/hooks";
 
 /** @type {Recording} */
 const NOTHING = { run: null, events: [], ended: false, receivedAt: 0, lost: false, error: null };

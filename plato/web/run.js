@@ -17,6 +17,7 @@
  * @property {number | null} finished_s
  * @property {number} tokens
  * @property {string} text
+ * @property {string} [prompt]
  * @property {string[]} retries Why it was dispatched again, each time.
  *
  * @typedef {object} State
@@ -111,7 +112,10 @@ class Fold {
       reason: [...this.#reasons].filter(Boolean).join("; ") || null,
       plan: this.#plan,
       planComplete: this.#planComplete,
-      nodes: nodes.map((node) => ({ ...node, text: node.pieces.map((p) => p.text).join("") })),
+      nodes: nodes.map(({ pieces, ...node }) => ({
+        ...node,
+        text: pieces.map((p) => p.text).join(""),
+      })),
       answer: this.#answer,
       firstTextS: this.#firstTextS,
       run: this.#run,

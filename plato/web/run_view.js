@@ -1,6 +1,5 @@
 /** One run: its plan beside the answer, and the timeline beneath. */
 
-import { useEffect, useMemo, useState } from "preact/hooks";
 import { request } from "plato/api.js";
 import { ErrorNote } from "plato/dialogs.js";
 import { ExportMenu } from "plato/exports.js";
@@ -13,6 +12,7 @@ import { enclosed, useRecording } from "plato/recording.js";
 import { fold } from "plato/run.js";
 import { Legend, Timeline } from "plato/timeline.js";
 import { count, nameOf, rate, seconds } from "plato/words.js";
+import { useEffect, useMemo, useState } from "preact/hooks";
 
 /** Parts for which there is room before the plan is known. */
 const ROOM = 5;
@@ -45,7 +45,8 @@ export function RunView({ id, onAskAgain }) {
   }, [selected]);
 
   if (error && !run) return html`<h1>This run cannot be shown</h1><${ErrorNote} error=${error} />`;
-  const rows = 1 + Math.min(ROOM, run?.options.mode === "sequential" ? 1 : (run?.options.max_nodes ?? ROOM));
+  const rows =
+    1 + Math.min(ROOM, run?.options.mode === "sequential" ? 1 : (run?.options.max_nodes ?? ROOM));
   return html`
     <article class="run" style=${{ "--room": rows }}>
       <header class="question">

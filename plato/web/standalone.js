@@ -1,6 +1,7 @@
 /** This page as one file that holds recordings: the same modules, and no server. */
 
-const POLICY = "default-src 'none'; script-src 'unsafe-inline' data:; style-src 'unsafe-inline'; img-src data:";
+const POLICY =
+  "default-src 'none'; script-src 'unsafe-inline' data:; style-src data:; img-src data:";
 
 /**
  * @param {{run: any, events: any[]}[]} recordings
@@ -17,13 +18,13 @@ export async function standalone(recordings) {
   );
   imports.textContent = JSON.stringify(map);
 
-  const sheet = page.querySelector("link[rel=stylesheet]");
-  const style = page.createElement("style");
-  style.textContent = await text(sheet.getAttribute("href"));
-  sheet.replaceWith(style);
-
-  const icon = page.querySelector("link[rel=icon]");
-  icon.setAttribute("href", dataUrl("image/svg+xml", await text(icon.getAttribute("href"))));
+  for (const [kind, type] of [
+    ["stylesheet", "text/css"],
+    ["icon", "image/svg+xml"],
+  ]) {
+    const link = page.querySelector(`link[rel=${kind}]`);
+    link.setAttribute("href", dataUrl(type, await text(link.getAttribute("href"))));
+  }
 
   const policy = page.createElement("meta");
   policy.httpEquiv = "Content-Security-Policy";

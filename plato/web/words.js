@@ -13,13 +13,8 @@ export function stateWords(state) {
   return STATES[state] ?? state;
 }
 
-/** An answer that is not planned is one part without a title. */
-export function titleOf({ title }) {
-  return title || "The whole answer";
-}
-
-export function nameOf(node) {
-  return node.title ? `${node.number} ${node.title}` : titleOf(node);
+export function nameOf({ number, title }) {
+  return `${number} ${title}`;
 }
 
 /** Seconds, with one decimal below 100. */
@@ -45,16 +40,15 @@ export function listed(numbers) {
     if (row && row.at(-1) === number - 1) row.push(number);
     else rows.push([number]);
   }
-  return rows
-    .flatMap((row) => (row.length < 3 ? row : [`${row[0]}-${row.at(-1)}`]))
-    .join(", ");
+  return rows.flatMap((row) => (row.length < 3 ? row : [`${row[0]}-${row.at(-1)}`])).join(", ");
 }
 
 /** What is special about a part, a word or two each; most have nothing. */
 export function marks(node) {
   const found = [];
   if (node.cut) found.push(node.answer_tokens ? "cut" : "left out");
-  if (node.retries.length) found.push(node.retries.length > 1 ? `retried ${node.retries.length} times` : "retried");
+  if (node.retries.length)
+    found.push(node.retries.length > 1 ? `retried ${node.retries.length} times` : "retried");
   return found;
 }
 
