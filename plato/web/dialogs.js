@@ -34,6 +34,10 @@ export function HistoryDialog({ onClose }) {
       setError,
     );
   }, []);
+  const forget = () => {
+    history.clear();
+    setEntries([]);
+  };
   return html`
     <${Dialog} title="History" onClose=${onClose}>
       ${error && html`<${ErrorNote} error=${error} />`}
@@ -53,7 +57,7 @@ export function HistoryDialog({ onClose }) {
       ${
         entries.length > 0 &&
         html`
-          <button type="button" onClick=${() => (history.clear(), setEntries([]))}>
+          <button type="button" onClick=${forget}>
             Forget what this browser has asked
           </button>
         `
