@@ -20,7 +20,7 @@ _IMPORT_MAP = re.compile(r'<script type="importmap">(.*?)</script>', re.DOTALL)
 def page_routes() -> list[BaseRoute]:
     """`/`, and below `/web` what it consists of. Everybody may read it; the API asks for keys."""
     files = GZipMiddleware(_PageFiles(directory=FOLDER, html=True))
-    return [Route("/", files), Mount("/web", files)]
+    return [Route("/", files, include_in_schema=False), Mount("/web", files)]
 
 
 class _PageFiles(StaticFiles):
