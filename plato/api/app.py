@@ -16,6 +16,7 @@ from plato.api.info import InfoRoutes
 from plato.api.manners import middleware
 from plato.api.models import ModelRoutes
 from plato.api.openapi import OpenApiRoutes
+from plato.api.page import page_routes
 from plato.api.passthrough import PassThrough, Upstreams
 from plato.api.passthrough.routes import PASSED_PATHS, PassedRoutes
 from plato.api.questions.intake import Intake
@@ -78,6 +79,7 @@ def new_app(
             Resource("/openapi.json", GET=openapi.get),
             Resource("/healthz", GET=health.alive),
             Resource("/readyz", GET=health.ready),
+            *page_routes(),
         ],
         middleware=middleware(settings, errors.respond_unexpected),
         exception_handlers=errors.handlers,

@@ -13,6 +13,7 @@ from pydantic_core import ErrorDetails
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
+from starlette.routing import Route
 
 from plato.api.wire import AnswerModel
 from plato.errors import AuthenticationError, BodyTimeoutError, InvalidRequestError, PlatoError
@@ -156,7 +157,9 @@ class ErrorReporter:
         """Errors of the router: an unknown path or a wrong method."""
         reason = error.detail
         if error.status_code == NOT_FOUND:
-            paths = sorted(getattr(route, "path", "") for route in request.app.routes)
+            # Not those of the page.
+            routes = [each for each in request.app.routes if isinstance(each, Route)]
+            paths = sorted(route.path for route in routes if route.include_in_schema)
             reason = f"there is no such path; this server has {', '.join(paths)}"
         reported = InvalidRequestError(
             f"{request.method} {request.url.path}: {reason}",
