@@ -7,9 +7,9 @@ import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import AsyncExitStack, aclosing, suppress
 from dataclasses import replace
+from http import HTTPStatus
 from typing import TypeVar, cast
 
-import httpx
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -25,6 +25,8 @@ from plato.api.passthrough.outgoing import Passed, read_fields
 from plato.api.passthrough.record import PassRecord
 from plato.api.passthrough.upstreams import Upstreams
 from plato.api.questions.intake import Received
+from plato.engine import UpstreamError
+from plato.engine.openai.response import UpstreamResponse
 from plato.errors import DeadlineError, InvalidRequestError, UnavailableError
 from plato.metrics import Recorder
 from plato.runs.token_rates import TokenRates
@@ -34,7 +36,7 @@ logger = logging.getLogger(__name__)
 
 Body = TypeVar("Body")
 T = TypeVar("T")
-Items = AsyncGenerator[httpx.Response | bytes]
+Items = AsyncGenerator[UpstreamResponse | bytes]
 """A response, and then the pieces of its body."""
 
 PASSED_HEADERS = frozenset(
@@ -42,7 +44,7 @@ PASSED_HEADERS = frozenset(
 )
 PASSED_PREFIXES = ("openai-", "x-ratelimit-", "retry-after-")
 """Other headers are about a connection, or tell what this server decides."""
-ABSENT = frozenset({httpx.codes.NOT_FOUND, httpx.codes.METHOD_NOT_ALLOWED})
+ABSENT = frozenset({HTTPStatus.NOT_FOUND, HTTPStatus.METHOD_NOT_ALLOWED})
 
 
 class AbsentPathError(Exception):
@@ -131,14 +133,14 @@ class PassThrough:
         `AbsentPathError` if it lacks an `optional` path.
         """
         head, items = await self._open(request, received, passed)
-        if optional and head.status_code in ABSENT:
+        if optional and head.status in ABSENT:
             await items.aclose()
             raise AbsentPathError(passed.path)
         return self._stream(received, head, items)
 
     async def _open(
         self, request: Request, received: Received, passed: Passed
-    ) -> tuple[httpx.Response, Items]:
+    ) -> tuple[UpstreamResponse, Items]:
         """The upstream's response, as soon as it begins, and what follows."""
         self._drain.refuse_new()
         self._rates.require(passed.tenant)
@@ -146,17 +148,17 @@ class PassThrough:
         items = self._answer(passed)
         try:
             async with while_connected(request):
-                return cast(httpx.Response, await anext(items)), items
+                return cast(UpstreamResponse, await anext(items)), items
         except BaseException:
             await items.aclose()
             raise
 
-    def _stream(self, received: Received, head: httpx.Response, items: Items) -> Response:
+    def _stream(self, received: Received, head: UpstreamResponse, items: Items) -> Response:
         return HeldStream(
             cast(AsyncGenerator[bytes], items),
             received.slot.pop_all(),
             self._settings.write_deadline_s,
-            status_code=head.status_code,
+            status_code=head.status,
             headers=_passed_back(head),
         )
 
@@ -174,7 +176,7 @@ class PassThrough:
                     if isinstance(item, bytes):
                         record.feed(item)
                     else:
-                        record.begin(item.status_code)
+                        record.begin(item.status)
                         in_events = _is_event_stream(item)
                     yield item
             record.complete()
@@ -196,8 +198,7 @@ class PassThrough:
             opening = opened.enter_async_context(self._upstreams.open(passed))
             response = await self._in_time(opening, deadline)
             yield response
-            pieces = response.aiter_raw()
-            while piece := await self._in_time(anext(pieces, b""), deadline):
+            while piece := await self._in_time(response.read(), deadline):
                 yield piece
 
     async def _in_time(self, awaited: Awaitable[T], deadline: float) -> T:
@@ -209,23 +210,21 @@ class PassThrough:
                 f"the answer took longer than the deadline of {self._settings.run_deadline_s:g} s; "
                 "ask for fewer tokens"
             ) from error
-        except httpx.HTTPError as error:
+        except UpstreamError as error:
             raise UnavailableError(
-                f"the upstream server broke off its answer ({str(error) or type(error).__name__}); "
-                "send the request again",
+                "the upstream server broke off its answer; send the request again",
                 retry_after_s=1.0,
             ) from error
 
 
-def _is_event_stream(response: httpx.Response) -> bool:
-    kind: str = response.headers.get("content-type", "")
-    return kind.startswith(sse.MEDIA_TYPE)
+def _is_event_stream(response: UpstreamResponse) -> bool:
+    return response.headers.get("content-type", "").startswith(sse.MEDIA_TYPE)
 
 
-def _passed_back(response: httpx.Response) -> dict[str, str]:
+def _passed_back(response: UpstreamResponse) -> dict[str, str]:
     """The headers that reach the client."""
     return {
         name: value
         for name, value in response.headers.items()
-        if name in PASSED_HEADERS or name.startswith(PASSED_PREFIXES)
+        if name.lower() in PASSED_HEADERS or name.lower().startswith(PASSED_PREFIXES)
     }
