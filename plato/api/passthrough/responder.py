@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import AsyncExitStack, aclosing, suppress
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
+from contextlib import AsyncExitStack, contextmanager, suppress
 from dataclasses import replace
 from http import HTTPStatus
 from typing import TypeVar, cast
@@ -31,11 +31,11 @@ from plato.errors import DeadlineError, InvalidRequestError, UnavailableError
 from plato.metrics import Recorder
 from plato.runs.token_rates import TokenRates
 from plato.settings import Settings
+from plato.tasks import Interruption
 
 logger = logging.getLogger(__name__)
 
 Body = TypeVar("Body")
-T = TypeVar("T")
 Items = AsyncGenerator[UpstreamResponse | bytes]
 """A response, and then the pieces of its body."""
 
@@ -171,14 +171,16 @@ class PassThrough:
         record = PassRecord(self._recorder, passed)
         in_events = False
         try:
-            async with aclosing(self._drain.watch(self._receive(passed))) as items:
-                async for item in items:
-                    if isinstance(item, bytes):
-                        record.feed(item)
-                    else:
-                        record.begin(item.status)
-                        in_events = _is_event_stream(item)
-                    yield item
+            with self._in_time() as answer:
+                async with AsyncExitStack() as opened:
+                    with answer:
+                        response = await opened.enter_async_context(self._upstreams.open(passed))
+                    record.begin(response.status)
+                    in_events = _is_event_stream(response)
+                    yield response
+                    while piece := await _next_piece(response, answer):
+                        record.feed(piece)
+                        yield piece
             record.complete()
         except Exception as error:
             record.outcome = "failed"
@@ -191,30 +193,31 @@ class PassThrough:
             record.close()
             self._rates.charge(passed.tenant, record.tokens)
 
-    async def _receive(self, passed: Passed) -> Items:
-        """See `_answer`; raises a `PlatoError`."""
-        deadline = asyncio.get_running_loop().time() + self._settings.run_deadline_s
-        async with AsyncExitStack() as opened:
-            opening = opened.enter_async_context(self._upstreams.open(passed))
-            response = await self._in_time(opening, deadline)
-            yield response
-            while piece := await self._in_time(response.read(), deadline):
-                yield piece
+    @contextmanager
+    def _in_time(self) -> Iterator[Interruption]:
+        """An answer, whose waits are interrupted at its deadline, or when the server stops."""
+        deadline_s = self._settings.run_deadline_s
+        late = DeadlineError(
+            f"the answer took longer than the deadline of {deadline_s:g} s; ask for fewer tokens"
+        )
+        with self._drain.answering() as answer:
+            loop = asyncio.get_running_loop()
+            timer = loop.call_later(deadline_s, answer.interrupt, late)
+            try:
+                yield answer
+            finally:
+                timer.cancel()
 
-    async def _in_time(self, awaited: Awaitable[T], deadline: float) -> T:
-        try:
-            async with asyncio.timeout_at(deadline):
-                return await awaited
-        except TimeoutError as error:
-            raise DeadlineError(
-                f"the answer took longer than the deadline of {self._settings.run_deadline_s:g} s; "
-                "ask for fewer tokens"
-            ) from error
-        except UpstreamError as error:
-            raise UnavailableError(
-                "the upstream server broke off its answer; send the request again",
-                retry_after_s=1.0,
-            ) from error
+
+async def _next_piece(response: UpstreamResponse, answer: Interruption) -> bytes:
+    """What comes next of the body; nothing at its end. Raises a `PlatoError`."""
+    try:
+        with answer:
+            return await response.read()
+    except UpstreamError as error:
+        raise UnavailableError(
+            "the upstream server broke off its answer; send the request again", retry_after_s=1.0
+        ) from error
 
 
 def _is_event_stream(response: UpstreamResponse) -> bool:
