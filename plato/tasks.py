@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
+from types import TracebackType
 from typing import ParamSpec, TypeVar
 
 logger = logging.getLogger(__name__)
@@ -24,6 +25,50 @@ async def in_thread_if_long(
     if chars <= SHORT_CHARS:
         return function(*args, **kwargs)
     return await asyncio.to_thread(function, *args, **kwargs)
+
+
+class Interruption:
+    """Ends what a task waits for with an error; each wait is a `with` block.
+
+    An `asyncio.timeout` for each of many short waits, as for the tokens of a stream, would cost
+    more than what they wait for.
+    """
+
+    def __init__(self) -> None:
+        self._error: Exception | None = None
+        self._waiting: asyncio.Task[object] | None = None
+        self._cancelling = 0
+        """Requests to cancel the task that there were before the wait."""
+
+    def interrupt(self, error: Exception) -> None:
+        """Have the wait raise `error`, or else the next one. Only the first error counts."""
+        if self._error is None:
+            self._error = error
+            if self._waiting is not None:
+                self._waiting.cancel()
+
+    def __enter__(self) -> None:
+        if self._error is not None:
+            raise self._error
+        self._waiting = asyncio.current_task()
+        assert self._waiting is not None
+        self._cancelling = self._waiting.cancelling()
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        assert self._waiting is not None
+        task, self._waiting = self._waiting, None
+        # Somebody else can have cancelled the task, too.
+        if (
+            self._error is not None
+            and task.uncancel() <= self._cancelling
+            and kind is asyncio.CancelledError
+        ):
+            raise self._error from error
 
 
 def expire(timer: asyncio.Timeout) -> None:

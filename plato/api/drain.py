@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
-from contextlib import aclosing, suppress
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import aclosing, contextmanager, suppress
 from typing import TypeVar
 
 from plato.errors import UnavailableError
-from plato.tasks import expire
+from plato.tasks import Interruption
 
 LAST_WORDS_S = 2.0
 """How long the clients of answers that are cut off have to take the error event."""
@@ -23,9 +23,7 @@ class Drain:
         self._ends_at: float | None = None
         """When answers are cut off, by the clock of the event loop; set while draining."""
         self._cut = False
-        self._waits: set[asyncio.Timeout] = set()
-        """One per answer that waits for an event."""
-        self._open = 0
+        self._answers: set[Interruption] = set()
         self._idle = asyncio.Event()
         self._idle.set()
 
@@ -38,21 +36,32 @@ class Drain:
                 retry_after_s=max(1.0, left_s),
             )
 
+    @contextmanager
+    def answering(self) -> Iterator[Interruption]:
+        """An answer, whose waits are interrupted by `UnavailableError` when it is cut off."""
+        answer = Interruption()
+        self._answers.add(answer)
+        self._idle.clear()
+        if self._cut:
+            _cut_off(answer)
+        try:
+            yield answer
+        finally:
+            self._answers.remove(answer)
+            if not self._answers:
+                self._idle.set()
+
     async def watch(self, items: AsyncGenerator[T]) -> AsyncGenerator[T]:
         """The items of an answer. Raises `UnavailableError` when it is cut off."""
-        self._open += 1
-        self._idle.clear()
-        try:
+        with self.answering() as answer:
             async with aclosing(items):
                 while True:
                     try:
-                        yield await self._next(items)
+                        with answer:
+                            item = await anext(items)
                     except StopAsyncIteration:
                         return
-        finally:
-            self._open -= 1
-            if not self._open:
-                self._idle.set()
+                    yield item
 
     async def finish(self, within_s: float) -> None:
         """Refuse new questions, and wait until all answers have ended, or cut them off."""
@@ -69,21 +78,13 @@ class Drain:
     def cut_off(self) -> None:
         """End all answers now, with an error."""
         self._cut = True
-        for wait in self._waits:
-            expire(wait)
+        for answer in self._answers:
+            _cut_off(answer)
 
-    async def _next(self, items: AsyncGenerator[T]) -> T:
-        try:
-            async with asyncio.timeout(0 if self._cut else None) as wait:
-                self._waits.add(wait)
-                try:
-                    return await anext(items)
-                finally:
-                    self._waits.remove(wait)
-        except TimeoutError as error:
-            if not wait.expired():
-                raise
-            raise UnavailableError(
-                "the server stopped before the end of the answer; send the question again",
-                retry_after_s=1.0,
-            ) from error
+
+def _cut_off(answer: Interruption) -> None:
+    error = UnavailableError(
+        "the server stopped before the end of the answer; send the question again",
+        retry_after_s=1.0,
+    )
+    answer.interrupt(error)

@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 from starlette.requests import ClientDisconnect, Request
 from starlette.types import Receive
 
-from plato.tasks import end_task, expire
+from plato.tasks import Interruption, end_task
 
 logger = logging.getLogger(__name__)
 
@@ -32,23 +32,19 @@ async def until_client_leaves(receive: Receive) -> None:
 
 @asynccontextmanager
 async def while_connected(request: Request) -> AsyncIterator[None]:
-    """Cancel the block when the client disconnects. Raises `ClientDisconnect`.
+    """Interrupt the block with `ClientDisconnect` when the client disconnects.
 
     For responses that are not streamed: nothing else notices that nobody waits for them.
     """
+    block = Interruption()
+    watching = asyncio.create_task(_interrupt_on_disconnect(request, block))
     try:
-        async with asyncio.timeout(None) as disconnected:
-            watching = asyncio.create_task(_expire_on_disconnect(request, disconnected))
-            try:
-                yield
-            finally:
-                await end_task(watching)
-    except TimeoutError as error:
-        if not disconnected.expired():
-            raise
-        raise ClientDisconnect from error
+        with block:
+            yield
+    finally:
+        await end_task(watching)
 
 
-async def _expire_on_disconnect(request: Request, timer: asyncio.Timeout) -> None:
+async def _interrupt_on_disconnect(request: Request, block: Interruption) -> None:
     await until_client_leaves(request.receive)
-    expire(timer)
+    block.interrupt(ClientDisconnect())

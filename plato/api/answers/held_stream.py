@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator
-from contextlib import AbstractContextManager, aclosing, suppress
+from contextlib import AbstractContextManager, aclosing, closing, suppress
 from typing import Any
 
 from starlette.requests import ClientDisconnect
@@ -12,6 +12,7 @@ from starlette.responses import StreamingResponse
 from starlette.types import Message, Receive, Scope, Send
 
 from plato.api.answers.disconnect import until_client_leaves
+from plato.tasks import Interruption
 
 
 class HeldStream(StreamingResponse):
@@ -35,18 +36,44 @@ class HeldStream(StreamingResponse):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send the pieces until their end, or until the client leaves: not an error of ours."""
-
-        async def send_in_time(message: Message) -> None:
-            try:
-                async with asyncio.timeout(self._write_deadline_s):
-                    await send(message)
-            except TimeoutError as error:
-                raise ClientDisconnect from error
-
-        with self._slot, suppress(ClientDisconnect):
+        with (
+            self._slot,
+            suppress(ClientDisconnect),
+            closing(_Writer(send, self._write_deadline_s)) as writer,
+        ):
             async with aclosing(self._pieces):
-                await super().__call__(scope, receive, send_in_time)
+                await super().__call__(scope, receive, writer.send)
 
     async def listen_for_disconnect(self, receive: Receive) -> None:
         """Called by Starlette, which ends the stream when this returns."""
         await until_client_leaves(receive)
+
+
+class _Writer:
+    """Sends messages, each within a time, of which one timer takes care for all of them."""
+
+    def __init__(self, send: Send, deadline_s: float) -> None:
+        self._send = send
+        self._deadline_s = deadline_s
+        self._loop = asyncio.get_running_loop()
+        self._wait = Interruption()
+        self._began: float | None = None
+        """When the message that is being sent was passed on."""
+        self._timer = self._loop.call_later(deadline_s, self._check)
+
+    async def send(self, message: Message) -> None:
+        """Raises `ClientDisconnect` if it takes longer than the deadline."""
+        self._began = self._loop.time()
+        with self._wait:
+            await self._send(message)
+        self._began = None
+
+    def close(self) -> None:
+        self._timer.cancel()
+
+    def _check(self) -> None:
+        taken_s = 0.0 if self._began is None else self._loop.time() - self._began
+        if taken_s >= self._deadline_s:
+            self._wait.interrupt(ClientDisconnect())
+        else:
+            self._timer = self._loop.call_later(self._deadline_s - taken_s, self._check)

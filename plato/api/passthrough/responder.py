@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import AsyncExitStack, aclosing, suppress
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
+from contextlib import AsyncExitStack, contextmanager, suppress
 from dataclasses import replace
+from http import HTTPStatus
 from typing import TypeVar, cast
 
-import httpx
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -25,16 +25,18 @@ from plato.api.passthrough.outgoing import Passed, read_fields
 from plato.api.passthrough.record import PassRecord
 from plato.api.passthrough.upstreams import Upstreams
 from plato.api.questions.intake import Received
+from plato.engine import UpstreamError
+from plato.engine.openai.response import UpstreamResponse
 from plato.errors import DeadlineError, InvalidRequestError, UnavailableError
 from plato.metrics import Recorder
 from plato.runs.token_rates import TokenRates
 from plato.settings import Settings
+from plato.tasks import Interruption
 
 logger = logging.getLogger(__name__)
 
 Body = TypeVar("Body")
-T = TypeVar("T")
-Items = AsyncGenerator[httpx.Response | bytes]
+Items = AsyncGenerator[UpstreamResponse | bytes]
 """A response, and then the pieces of its body."""
 
 PASSED_HEADERS = frozenset(
@@ -42,7 +44,7 @@ PASSED_HEADERS = frozenset(
 )
 PASSED_PREFIXES = ("openai-", "x-ratelimit-", "retry-after-")
 """Other headers are about a connection, or tell what this server decides."""
-ABSENT = frozenset({httpx.codes.NOT_FOUND, httpx.codes.METHOD_NOT_ALLOWED})
+ABSENT = frozenset({HTTPStatus.NOT_FOUND, HTTPStatus.METHOD_NOT_ALLOWED})
 
 
 class AbsentPathError(Exception):
@@ -131,14 +133,14 @@ class PassThrough:
         `AbsentPathError` if it lacks an `optional` path.
         """
         head, items = await self._open(request, received, passed)
-        if optional and head.status_code in ABSENT:
+        if optional and head.status in ABSENT:
             await items.aclose()
             raise AbsentPathError(passed.path)
         return self._stream(received, head, items)
 
     async def _open(
         self, request: Request, received: Received, passed: Passed
-    ) -> tuple[httpx.Response, Items]:
+    ) -> tuple[UpstreamResponse, Items]:
         """The upstream's response, as soon as it begins, and what follows."""
         self._drain.refuse_new()
         self._rates.require(passed.tenant)
@@ -146,17 +148,17 @@ class PassThrough:
         items = self._answer(passed)
         try:
             async with while_connected(request):
-                return cast(httpx.Response, await anext(items)), items
+                return cast(UpstreamResponse, await anext(items)), items
         except BaseException:
             await items.aclose()
             raise
 
-    def _stream(self, received: Received, head: httpx.Response, items: Items) -> Response:
+    def _stream(self, received: Received, head: UpstreamResponse, items: Items) -> Response:
         return HeldStream(
             cast(AsyncGenerator[bytes], items),
             received.slot.pop_all(),
             self._settings.write_deadline_s,
-            status_code=head.status_code,
+            status_code=head.status,
             headers=_passed_back(head),
         )
 
@@ -169,14 +171,16 @@ class PassThrough:
         record = PassRecord(self._recorder, passed)
         in_events = False
         try:
-            async with aclosing(self._drain.watch(self._receive(passed))) as items:
-                async for item in items:
-                    if isinstance(item, bytes):
-                        record.feed(item)
-                    else:
-                        record.begin(item.status_code)
-                        in_events = _is_event_stream(item)
-                    yield item
+            with self._in_time() as answer:
+                async with AsyncExitStack() as opened:
+                    with answer:
+                        response = await opened.enter_async_context(self._upstreams.open(passed))
+                    record.begin(response.status)
+                    in_events = _is_event_stream(response)
+                    yield response
+                    while piece := await _next_piece(response, answer):
+                        record.feed(piece)
+                        yield piece
             record.complete()
         except Exception as error:
             record.outcome = "failed"
@@ -189,43 +193,41 @@ class PassThrough:
             record.close()
             self._rates.charge(passed.tenant, record.tokens)
 
-    async def _receive(self, passed: Passed) -> Items:
-        """See `_answer`; raises a `PlatoError`."""
-        deadline = asyncio.get_running_loop().time() + self._settings.run_deadline_s
-        async with AsyncExitStack() as opened:
-            opening = opened.enter_async_context(self._upstreams.open(passed))
-            response = await self._in_time(opening, deadline)
-            yield response
-            pieces = response.aiter_raw()
-            while piece := await self._in_time(anext(pieces, b""), deadline):
-                yield piece
-
-    async def _in_time(self, awaited: Awaitable[T], deadline: float) -> T:
-        try:
-            async with asyncio.timeout_at(deadline):
-                return await awaited
-        except TimeoutError as error:
-            raise DeadlineError(
-                f"the answer took longer than the deadline of {self._settings.run_deadline_s:g} s; "
-                "ask for fewer tokens"
-            ) from error
-        except httpx.HTTPError as error:
-            raise UnavailableError(
-                f"the upstream server broke off its answer ({str(error) or type(error).__name__}); "
-                "send the request again",
-                retry_after_s=1.0,
-            ) from error
+    @contextmanager
+    def _in_time(self) -> Iterator[Interruption]:
+        """An answer, whose waits are interrupted at its deadline, or when the server stops."""
+        deadline_s = self._settings.run_deadline_s
+        late = DeadlineError(
+            f"the answer took longer than the deadline of {deadline_s:g} s; ask for fewer tokens"
+        )
+        with self._drain.answering() as answer:
+            loop = asyncio.get_running_loop()
+            timer = loop.call_later(deadline_s, answer.interrupt, late)
+            try:
+                yield answer
+            finally:
+                timer.cancel()
 
 
-def _is_event_stream(response: httpx.Response) -> bool:
-    kind: str = response.headers.get("content-type", "")
-    return kind.startswith(sse.MEDIA_TYPE)
+async def _next_piece(response: UpstreamResponse, answer: Interruption) -> bytes:
+    """What comes next of the body; nothing at its end. Raises a `PlatoError`."""
+    try:
+        with answer:
+            return await response.read()
+    except UpstreamError as error:
+        raise UnavailableError(
+            "the upstream server broke off its answer; send the request again", retry_after_s=1.0
+        ) from error
 
 
-def _passed_back(response: httpx.Response) -> dict[str, str]:
+def _is_event_stream(response: UpstreamResponse) -> bool:
+    return response.headers.get("content-type", "").startswith(sse.MEDIA_TYPE)
+
+
+def _passed_back(response: UpstreamResponse) -> dict[str, str]:
     """The headers that reach the client."""
     return {
         name: value
         for name, value in response.headers.items()
-        if name in PASSED_HEADERS or name.startswith(PASSED_PREFIXES)
+        if name.lower() in PASSED_HEADERS or name.lower().startswith(PASSED_PREFIXES)
     }

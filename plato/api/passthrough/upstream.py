@@ -6,10 +6,9 @@ import asyncio
 import json
 import logging
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from dataclasses import dataclass
-
-import httpx
+from http import HTTPStatus
 
 from plato.api.access.tenants import refuse_shared_cache
 from plato.api.manners import REQUEST_ID
@@ -17,6 +16,7 @@ from plato.api.passthrough.outgoing import Passed
 from plato.engine import EngineError, UpstreamError
 from plato.engine.openai.connection import MODELS, identify
 from plato.engine.openai.health import Health
+from plato.engine.openai.response import UpstreamResponse
 from plato.engine.openai.tenancy import tenant_salt
 from plato.engine.openai.transport import UpstreamTransport
 from plato.errors import UnavailableError
@@ -60,7 +60,6 @@ class Upstream:
             self._key,
             max_connections=settings.max_requests + CONTROL_CONNECTIONS,
             connect_s=CONNECT_S,
-            silence_s=settings.run_deadline_s,
         )
 
     @property
@@ -69,7 +68,7 @@ class Upstream:
         return self._transport.available and not self._health.problem
 
     @asynccontextmanager
-    async def open(self, passed: Passed) -> AsyncIterator[httpx.Response]:
+    async def open(self, passed: Passed) -> AsyncIterator[UpstreamResponse]:
         """The answer, as soon as it begins; leaving the block cancels what is left of it.
 
         Raises `UnavailableError` if the server is away, and `SettingsError` if it cannot keep the
@@ -77,11 +76,8 @@ class Upstream:
         """
         self.in_flight += 1
         try:
-            response = await self._send(passed)
-            try:
+            with closing(await self._send(passed)) as response:
                 yield response
-            finally:
-                await response.aclose()
         finally:
             self.in_flight -= 1
 
@@ -96,7 +92,7 @@ class Upstream:
         """Close all connections."""
         await self._transport.close()
 
-    async def _send(self, passed: Passed) -> httpx.Response:
+    async def _send(self, passed: Passed) -> UpstreamResponse:
         try:
             if self._health.problem:
                 raise UpstreamError(self._health.problem)
@@ -108,18 +104,13 @@ class Upstream:
                 passed.path,
                 # That of the whole answer is the caller's.
                 deadline_s=None,
-                content=passed.body(self._settings, server.model, salt),
-                headers={
-                    "Content-Type": "application/json",
-                    # As it is passed back.
-                    "Accept-Encoding": "identity",
-                    REQUEST_ID: passed.request_id,
-                },
+                data=passed.body(self._settings, server.model, salt),
+                headers={"Content-Type": "application/json", REQUEST_ID: passed.request_id},
             )
-        except (EngineError, TimeoutError, httpx.HTTPError) as error:
+        except (EngineError, TimeoutError) as error:
             raise self._away(error) from error
-        if response.status_code == httpx.codes.UNAUTHORIZED:
-            await response.aclose()
+        if response.status == HTTPStatus.UNAUTHORIZED:
+            response.close()
             raise self._refused_key()
         return response
 
@@ -133,15 +124,14 @@ class Upstream:
     async def _identify(self) -> _Server:
         """Ask for its model and its kind."""
         response = await self._transport.send("GET", MODELS, deadline_s=CONTROL_DEADLINE_S)
-        try:
-            if response.status_code in (httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN):
+        with closing(response):
+            if response.status in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
                 raise self._refused_key()
-            async with asyncio.timeout(CONTROL_DEADLINE_S):
-                answer = json.loads(await response.aread())
+            content = await response.read_all(CONTROL_DEADLINE_S)
+        try:
+            answer = json.loads(content)
         except ValueError:
             answer = None
-        finally:
-            await response.aclose()
         settings = self._settings
         model, dialect = identify(answer, settings.upstream_model, settings.upstream_dialect)
         refuse_shared_cache(settings, dialect.capabilities)

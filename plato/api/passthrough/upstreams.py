@@ -8,11 +8,10 @@ import math
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 
-import httpx
-
 from plato.api.passthrough.outgoing import Passed
 from plato.api.passthrough.upstream import Upstream
 from plato.engine.openai import health
+from plato.engine.openai.response import UpstreamResponse
 from plato.errors import UnavailableError
 from plato.settings import Settings
 from plato.tasks import end_task, repeat
@@ -43,7 +42,7 @@ class Upstreams:
         return bool(self._upstreams)
 
     @asynccontextmanager
-    async def open(self, passed: Passed) -> AsyncIterator[httpx.Response]:
+    async def open(self, passed: Passed) -> AsyncIterator[UpstreamResponse]:
         """The answer of the first server that answers; see `Upstream.open`.
 
         A server that is away has not begun to answer, so another one is asked.

@@ -6,10 +6,9 @@ import asyncio
 import json
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
+from http import HTTPStatus
 from typing import Any
-
-import httpx
 
 from plato.engine.errors import (
     EngineBusyError,
@@ -19,13 +18,12 @@ from plato.engine.errors import (
     UpstreamError,
 )
 from plato.engine.openai.config import UpstreamConfig
+from plato.engine.openai.response import UpstreamResponse
 from plato.engine.openai.sse import EventParser
 from plato.engine.openai.transport import UpstreamTransport
 
 CONTROL_CONNECTIONS = 4
 """Connections beside those of sequences, for health and the like."""
-MAX_ANSWER_BYTES = 4 << 20
-"""Limit of an answer that is no stream."""
 MAX_REASON_CHARS = 300
 DONE = "[DONE]"
 """Data of the last event of OpenAI's streams."""
@@ -46,7 +44,6 @@ class UpstreamClient:
             config.key,
             max_connections=config.max_sequences + CONTROL_CONNECTIONS,
             connect_s=config.connect_s,
-            silence_s=config.answer_s,
             is_outage=_is_outage,
             clock=clock,
         )
@@ -70,7 +67,7 @@ class UpstreamClient:
         """The JSON that the server answers; a GET without a body. `None` if there is none."""
         deadline_s = deadline_s or self._config.answer_s
         async with self._answer(path, body, deadline_s) as response:
-            content = await _read(response, deadline_s)
+            content = await response.read_all(deadline_s)
             try:
                 return json.loads(content or b"null")
             except ValueError as error:
@@ -79,7 +76,8 @@ class UpstreamClient:
     async def text(self, path: str) -> str:
         """The text that the server answers to a GET."""
         async with self._answer(path, None, self._config.answer_s) as response:
-            return (await _read(response, self._config.answer_s)).decode(errors="replace")
+            content = await response.read_all(self._config.answer_s)
+            return content.decode(errors="replace")
 
     async def ping(self, path: str) -> None:
         """See `UpstreamTransport.ping`."""
@@ -93,18 +91,16 @@ class UpstreamClient:
         """
         events = EventParser()
         async with self._answer(path, body, self._config.answer_s) as response:
-            pieces = response.aiter_bytes()
             deadline_s = self._config.answer_s
             while True:
                 found: list[str] = []
-                try:
-                    # Comments that keep the connection open are no progress.
-                    async with asyncio.timeout(deadline_s):
-                        while not found:
-                            found = events.feed(await anext(pieces))
-                except StopAsyncIteration:
+                # Comments that keep the connection open are no progress.
+                async with asyncio.timeout(deadline_s):
+                    while not found and (piece := await response.read()):
+                        found = events.feed(piece)
+                if not found:
                     if events.within_event:
-                        raise UpstreamError("the answer ended within an event") from None
+                        raise UpstreamError("the answer ended within an event")
                     return
                 deadline_s = self._config.silence_s
                 for data in found:
@@ -119,35 +115,25 @@ class UpstreamClient:
     @asynccontextmanager
     async def _answer(
         self, path: str, body: object, deadline_s: float
-    ) -> AsyncIterator[httpx.Response]:
+    ) -> AsyncIterator[UpstreamResponse]:
         """The server's answer, whose status is a success."""
+        method = "GET" if body is None else "POST"
         try:
-            response = await self._send(path, body, deadline_s)
-            try:
-                if response.is_error:
-                    content = await _read(response, deadline_s)
-                    raise status_error(response.status_code, content)
+            response = await self._transport.send(method, path, deadline_s=deadline_s, json=body)
+            with closing(response):
+                if response.status >= HTTPStatus.BAD_REQUEST:
+                    content = await response.read_all(deadline_s)
+                    raise status_error(response.status, content)
                 yield response
-            finally:
-                await response.aclose()
         except UpstreamError as error:
             raise type(error)(f"{path}: {error}") from error
         except TimeoutError as error:
             self._transport.outages += 1
             raise UpstreamError(f"{path}: the server does not answer in time") from error
-        except httpx.HTTPError as error:
-            self._transport.outages += 1
-            reason = str(error) or type(error).__name__
-            raise UpstreamError(f"{path}: the server is away: {reason}") from error
-
-    async def _send(self, path: str, body: object, deadline_s: float) -> httpx.Response:
-        """The response, as soon as its status is there."""
-        method = "GET" if body is None else "POST"
-        return await self._transport.send(method, path, deadline_s=deadline_s, json=body)
 
 
-def _is_outage(response: httpx.Response) -> bool:
-    return response.is_server_error and not _is_busy(response.status_code)
+def _is_outage(status: int) -> bool:
+    return status >= HTTPStatus.INTERNAL_SERVER_ERROR and not _is_busy(status)
 
 
 def status_error(status: int, content: bytes | str) -> EngineError:
@@ -155,16 +141,16 @@ def status_error(status: int, content: bytes | str) -> EngineError:
     reason = _reason(content) or f"status {status}"
     if _is_busy(status):
         return EngineBusyError(f"the server has no room: {reason}")
-    if status in (httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN):
+    if status in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
         # Clients are told, and some servers repeat part of the key.
         return KeyRefusedError("the server refuses Plato's key")
-    if httpx.codes.is_client_error(status):
+    if HTTPStatus.BAD_REQUEST <= status < HTTPStatus.INTERNAL_SERVER_ERROR:
         return RequestRefusedError(f"the server refuses the request: {reason}")
     return UpstreamError(f"the server failed with status {status}: {reason}")
 
 
 def _is_busy(status: int) -> bool:
-    return status in (httpx.codes.TOO_MANY_REQUESTS, httpx.codes.SERVICE_UNAVAILABLE)
+    return status in (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE)
 
 
 def _event(data: str) -> Any:
@@ -178,20 +164,9 @@ def _event(data: str) -> Any:
     if problem := event.get("error"):
         status = problem.get("code") if isinstance(problem, dict) else None
         raise status_error(
-            status if isinstance(status, int) else httpx.codes.INTERNAL_SERVER_ERROR, data
+            status if isinstance(status, int) else HTTPStatus.INTERNAL_SERVER_ERROR, data
         )
     return event
-
-
-async def _read(response: httpx.Response, deadline_s: float) -> bytes:
-    """The body of a response, within `MAX_ANSWER_BYTES`."""
-    content = bytearray()
-    async with asyncio.timeout(deadline_s):
-        async for piece in response.aiter_bytes():
-            content += piece
-            if len(content) > MAX_ANSWER_BYTES:
-                raise UpstreamError(f"the answer is longer than {MAX_ANSWER_BYTES} bytes")
-    return bytes(content)
 
 
 def _reason(content: bytes | str) -> str:

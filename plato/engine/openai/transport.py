@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
-from collections.abc import AsyncIterator, Callable
-from http.cookiejar import CookieJar, DefaultCookiePolicy
+from collections.abc import Callable
+from http import HTTPStatus
 from typing import Any
 
+import aiohttp
 import httpx
 
 from plato.breaker import CircuitBreaker
 from plato.engine.errors import UpstreamError
+from plato.engine.openai.response import UpstreamResponse
+
+logger = logging.getLogger(__name__)
 
 PING_DEADLINE_S = 5.0
 IDLE_S = 2.0
@@ -19,26 +24,10 @@ IDLE_S = 2.0
 is closed just as a request is sent."""
 
 
-class _WatchedStream(httpx.AsyncByteStream):
-    """Calls `on_piece` for every piece of a body that arrives."""
-
-    def __init__(self, stream: httpx.AsyncByteStream, on_piece: Callable[[], None]) -> None:
-        self._stream = stream
-        self._on_piece = on_piece
-
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        async for piece in self._stream:
-            self._on_piece()
-            yield piece
-
-    async def aclose(self) -> None:
-        await self._stream.aclose()
-
-
 class UpstreamTransport:
     """Sends requests to one server; after an outage they fail fast until it answers again.
 
-    Belongs to one event loop.
+    Callers bound the time: only connecting has a deadline of its own. Belongs to one event loop.
     """
 
     def __init__(
@@ -48,14 +37,14 @@ class UpstreamTransport:
         *,
         max_connections: int,
         connect_s: float,
-        silence_s: float,
-        is_outage: Callable[[httpx.Response], bool] = lambda _: False,
+        is_outage: Callable[[int], bool] = lambda _: False,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`silence_s` bounds each wait for data; for responses that are an outage see `is_outage`.
+        """For responses that are an outage see `is_outage`, which is called with their status.
 
         By default, a server that answers is well, whatever the status.
         """
+        self._url = url
         self._is_outage = is_outage
         self._clock = clock
         self._breaker = CircuitBreaker(clock=clock)
@@ -63,14 +52,28 @@ class UpstreamTransport:
         """When it last sent something."""
         self.outages = 0
         """Times that it was not there, or broke off: it may have restarted, even as another one."""
-        self._http = httpx.AsyncClient(
-            base_url=url,
-            headers={"Authorization": f"Bearer {key}"} if key else {},
+        # Bodies are passed back as they arrive.
+        headers = {"Accept-Encoding": "identity"}
+        if key:
+            headers["Authorization"] = f"Bearer {key}"
+        self._http = aiohttp.ClientSession(
+            headers=headers,
+            auto_decompress=False,
             # One caller must not be recognised by what another one was sent.
-            cookies=CookieJar(DefaultCookiePolicy(allowed_domains=())),
-            limits=httpx.Limits(max_connections=max_connections, keepalive_expiry=IDLE_S),
-            timeout=httpx.Timeout(silence_s, connect=connect_s),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            connector=aiohttp.TCPConnector(
+                limit=max_connections,
+                keepalive_timeout=IDLE_S,
+                # A server that restarts can have another address.
+                use_dns_cache=False,
+                # Its certificates are there on every system, and SSL_CERT_FILE names others.
+                ssl=httpx.create_ssl_context(),
+            ),
+            timeout=aiohttp.ClientTimeout(sock_connect=connect_s),
+            trust_env=True,
         )
+        self._reading: dict[asyncio.Future[None], aiohttp.StreamReader] = {}
+        """The body that arrives on a connection, by the future of its end; see `_watch`."""
 
     @property
     def available(self) -> bool:
@@ -79,35 +82,32 @@ class UpstreamTransport:
 
     async def send(
         self, method: str, path: str, *, deadline_s: float | None, **content: Any
-    ) -> httpx.Response:
-        """The response, as soon as its status is there; the caller closes it.
+    ) -> UpstreamResponse:
+        """The response, as soon as its head is there; the caller closes it.
 
-        `content` are arguments of `httpx.AsyncClient.build_request`. Raises `UpstreamError` during
-        an outage, `TimeoutError` after `deadline_s`, and `httpx.HTTPError`.
+        `content` are arguments of `aiohttp.ClientSession.request`. Raises `UpstreamError` if the
+        server is away, without asking it during an outage, and `TimeoutError` after `deadline_s`.
         """
         if not self._breaker.admit():
             raise UpstreamError("the server is away; trying again in a moment")
         try:
-            request = self._http.build_request(method, path, **content)
             async with asyncio.timeout(deadline_s):
-                response = await self._http.send(request, stream=True)
-        except (TimeoutError, httpx.TimeoutException):
+                response = await self._request(method, path, **content)
+        except TimeoutError:
             self._breaker.failed(timed_out=True)
             raise
-        except httpx.HTTPError:
+        except UpstreamError:
             self._breaker.failed()
             raise
         except BaseException:
             self._breaker.abandoned()
             raise
-        if self._is_outage(response):
-            self.heard_at = self._clock()
+        on_piece = self._note_heard
+        if self._is_outage(response.status):
             self._breaker.failed()
-        else:
-            self._note_heard()
-            assert isinstance(response.stream, httpx.AsyncByteStream)
-            response.stream = _WatchedStream(response.stream, self._note_heard)
-        return response
+            on_piece = self._note_time
+        on_piece()
+        return UpstreamResponse(response, on_piece, self._lost)
 
     async def ping(self, path: str) -> None:
         """A GET of which only the status matters; also sent during an outage, which may be over.
@@ -118,26 +118,75 @@ class UpstreamTransport:
         asked_at = self._clock()
         try:
             async with asyncio.timeout(PING_DEADLINE_S):
-                response = await self._http.send(self._http.build_request("GET", path), stream=True)
-                await response.aclose()
-        except (TimeoutError, httpx.TimeoutException) as error:
+                response = await self._request("GET", path)
+        except TimeoutError as error:
             if self.heard_at <= asked_at:
                 raise UpstreamError(f"{path}: the server does not answer in time") from error
             return
-        except httpx.HTTPError as error:
+        except UpstreamError as error:
+            raise UpstreamError(f"{path}: {error}") from error
+        response.close()
+        if response.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
             self.outages += 1
-            reason = str(error) or type(error).__name__
-            raise UpstreamError(f"{path}: the server is away: {reason}") from error
-        if response.is_server_error:
-            self.outages += 1
-            raise UpstreamError(f"{path}: the server is away: status {response.status_code}")
+            raise UpstreamError(f"{path}: the server is away: status {response.status}")
         self._note_heard()
-
-    def _note_heard(self) -> None:
-        """The server has sent something, so it is not away."""
-        self.heard_at = self._clock()
-        self._breaker.succeeded()
 
     async def close(self) -> None:
         """Close all connections."""
-        await self._http.aclose()
+        await self._http.close()
+
+    async def _request(self, method: str, path: str, **content: Any) -> aiohttp.ClientResponse:
+        """The response, as soon as its head is there. Raises `UpstreamError` and `TimeoutError`."""
+        try:
+            response = await self._http.request(
+                method, f"{self._url}{path}", allow_redirects=False, **content
+            )
+        except aiohttp.ServerTimeoutError:
+            raise
+        except aiohttp.ClientError as error:
+            raise self._lost(error) from error
+        self._watch(response)
+        return response
+
+    def _watch(self, response: aiohttp.ClientResponse) -> None:
+        """Have reading fail when the connection ends.
+
+        aiohttp closes a connection on which something else than HTTP arrives, and leaves whoever
+        reads the body to wait.
+        """
+        protocol = response.connection and response.connection.protocol
+        if protocol is None:  # All of it is there.
+            return
+        end = protocol.closed
+        if end is None:
+            _end(response.content)
+            return
+        # A connection that is kept has many bodies, and one callback.
+        if end not in self._reading:
+            end.add_done_callback(self._on_end)
+        self._reading[end] = response.content
+
+    def _on_end(self, end: asyncio.Future[None]) -> None:
+        # asyncio logs exceptions that nobody asks for.
+        end.cancelled() or end.exception()
+        _end(self._reading.pop(end))
+
+    def _lost(self, error: aiohttp.ClientError) -> UpstreamError:
+        self.outages += 1
+        # What is raised can reach clients, and aiohttp's message has the server's address.
+        logger.info("%s: %s", self._url, error)
+        return UpstreamError(f"the server is away: {type(error).__name__}")
+
+    def _note_heard(self) -> None:
+        """The server has sent something, so it is not away."""
+        self._note_time()
+        self._breaker.succeeded()
+
+    def _note_time(self) -> None:
+        self.heard_at = self._clock()
+
+
+def _end(body: aiohttp.StreamReader) -> None:
+    """Have reading it fail, unless it is complete, or fails already."""
+    if not body.is_eof() and body.exception() is None:
+        body.set_exception(aiohttp.ClientPayloadError("what arrives is no HTTP"))

@@ -1,0 +1,61 @@
+"""A server's response, whose body is read as it arrives."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+
+import aiohttp
+
+from plato.engine.errors import UpstreamError
+
+MAX_ANSWER_BYTES = 4 << 20
+"""Limit of an answer that is no stream."""
+
+
+class UpstreamResponse:
+    """A response whose head has arrived. Whoever gets it closes it."""
+
+    def __init__(
+        self,
+        response: aiohttp.ClientResponse,
+        on_piece: Callable[[], None],
+        on_loss: Callable[[aiohttp.ClientError], UpstreamError],
+    ) -> None:
+        """`on_piece` is called for all that arrives; `on_loss` gives the error if it breaks off."""
+        self.status = response.status
+        self.headers: Mapping[str, str] = response.headers
+        """Names are compared without regard to case."""
+        self._response = response
+        self._on_piece = on_piece
+        self._on_loss = on_loss
+
+    async def read(self) -> bytes:
+        """What has arrived of the body, as soon as there is something; nothing at its end.
+
+        Raises `UpstreamError` if the server breaks off.
+        """
+        try:
+            piece = await self._response.content.readany()
+        except aiohttp.ClientError as error:
+            raise self._on_loss(error) from error
+        self._on_piece()
+        return piece
+
+    async def read_all(self, deadline_s: float) -> bytes:
+        """The rest of the body.
+
+        Raises `TimeoutError` after `deadline_s`, and `UpstreamError` if the server breaks off, or
+        sends more than `MAX_ANSWER_BYTES`.
+        """
+        content = bytearray()
+        async with asyncio.timeout(deadline_s):
+            while piece := await self.read():
+                content += piece
+                if len(content) > MAX_ANSWER_BYTES:
+                    raise UpstreamError(f"the answer is longer than {MAX_ANSWER_BYTES} bytes")
+        return bytes(content)
+
+    def close(self) -> None:
+        """Cancel what is left of it."""
+        self._response.close()
