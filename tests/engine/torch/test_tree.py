@@ -134,8 +134,8 @@ def test_looking_finds_less_than_locking_while_something_is_computed(forest: For
 
 
 def test_positions_are_split_by_scope() -> None:
-    prompt = Prompt((Segment((1, 2), public=True), Segment((3,))), "t")
-    assert list(scope_runs(prompt, 0, 5)) == [("", 0, 2), ("tenant:t", 2, 5)]
-    assert list(scope_runs(prompt, 1, 2)) == [("", 1, 2)]
-    assert list(scope_runs(prompt, 3, 5)) == [("tenant:t", 3, 5)]
-    assert list(scope_runs(Prompt((Segment((1,)),)), 0, 1)) == [("tenant:", 0, 1)]
+    prompt = Prompt((Segment((1, 2), public=True), Segment((3,))), "t", "m")
+    assert list(scope_runs(prompt, 0, 5)) == [("public:m", 0, 2), ("tenant:m:t", 2, 5)]
+    assert list(scope_runs(prompt, 1, 2)) == [("public:m", 1, 2)]
+    assert list(scope_runs(prompt, 3, 5)) == [("tenant:m:t", 3, 5)]
+    assert list(scope_runs(Prompt((Segment((1,)),)), 0, 1)) == [("tenant::", 0, 1)]
