@@ -225,6 +225,7 @@ def new_scheduler(tools: ModelTools, pool: SimulatedPool) -> GraphScheduler:
             tools.template,
             tools.context_length,
             tools.fingerprint,
+            tools.base_fingerprint,
             tools.calibration,
             tools.sampling,
         ),
