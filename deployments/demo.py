@@ -24,7 +24,9 @@ from plato.models import resolve_model
 from plato.ports import free_port
 from plato.settings import Settings
 
-QUESTION = "What are the effects of social media on teenagers?"
+QUESTION = (
+    "Describe the causes and effects of air pollution, and suggest what a city should do first."
+)
 
 
 @dataclass(frozen=True, slots=True)
