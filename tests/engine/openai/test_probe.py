@@ -9,6 +9,7 @@ import pytest
 from plato.engine import EngineError, GenerateRequest, RequestRefusedError, Scores, losses
 from plato.engine.openai.dialects import Delta
 from plato.engine.openai.probe import find_notations
+from plato.engine.openai.response import MAX_ANSWER_BYTES
 from tests.engine.openai.conftest import MakeEngine
 from tests.engine.upstream.scripted import ScriptedServer, ask, byte_tokenizer, request, says
 
@@ -97,3 +98,15 @@ async def test_prefixes_are_cached_in_blocks_of_the_server(
 ) -> None:
     server.metrics = metrics
     assert (await make_engine()).capabilities.prefix_granularity == expected
+
+
+@pytest.mark.parametrize(
+    ("status", "metrics"), [(500, "down"), (503, "busy"), (200, "#" * (MAX_ANSWER_BYTES + 1))]
+)
+async def test_a_server_whose_metrics_cannot_be_read_is_used_all_the_same(
+    make_engine: MakeEngine, server: ScriptedServer, status: int, metrics: str
+) -> None:
+    server.metrics, server.metrics_status = metrics, status
+    engine = await make_engine()
+    assert engine.capabilities.prefix_granularity == 16
+    assert await ask(engine, request("one"))

@@ -109,6 +109,7 @@ class ScriptedServer:
     """Whether it knows `cache_salt`; otherwise it ignores it."""
     metrics: str | None = None
     """What it measures; `None`: nobody is told."""
+    metrics_status: int = 200
     healthy: bool = True
     late: list[float] = field(default_factory=list)
     """By how much its next answers about its health are late; the last one goes for all others."""
@@ -146,7 +147,8 @@ class ScriptedServer:
         return Response(status_code=200 if self.healthy else 503)
 
     async def _metrics(self, request: Request) -> Response:
-        return PlainTextResponse(self.metrics or "", 404 if self.metrics is None else 200)
+        status = 404 if self.metrics is None else self.metrics_status
+        return PlainTextResponse(self.metrics or "", status)
 
     async def _models(self, request: Request) -> Response:
         given = request.headers.get("authorization")

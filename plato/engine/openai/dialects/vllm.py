@@ -8,7 +8,12 @@ from dataclasses import replace
 from typing import Any
 
 from plato.engine.capabilities import Capabilities, PrefixSharing, Scores
-from plato.engine.errors import NoScoresError, RequestRefusedError, UpstreamError
+from plato.engine.errors import (
+    EngineBusyError,
+    NoScoresError,
+    RequestRefusedError,
+    UpstreamError,
+)
 from plato.engine.openai.client import UpstreamClient
 from plato.engine.openai.dialects.dialect import (
     Delta,
@@ -63,8 +68,9 @@ class VllmDialect(Dialect):
         info = await super().describe(client, model)
         try:
             found = _BLOCK_SIZE.search(await client.text(METRICS))
-        except RequestRefusedError:
-            found = None  # A gateway in front of it may pass on only what clients need.
+        except (RequestRefusedError, UpstreamError, EngineBusyError):
+            # A gateway in front of it may pass on only what clients need.
+            found = None
         block_tokens = int(found[1]) if found else BLOCK_TOKENS
         return replace(
             info, capabilities=replace(self.capabilities, prefix_granularity=block_tokens)
