@@ -57,7 +57,8 @@ class RealEngine:
     def settings(self, url: str) -> dict[str, Any]:
         """Settings of Plato that decodes with this engine; `url` is that of its server."""
         if self.in_process:
-            return {"engine": "vllm", "dtype": "float32"}
+            # As its server, which has no adapter: with one, vLLM compiles nothing on CPUs.
+            return {"engine": "vllm", "dtype": "float32", "adapter": "none"}
         return {
             "engine": "openai",
             "upstreams": (url,),
