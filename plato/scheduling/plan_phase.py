@@ -30,7 +30,7 @@ NO_ROOM = "not split: the question leaves too little of the model's context for 
 STRUCTURED = "not split: response_format is enforced by one grammar for the whole answer"
 COMPLETION = "not split: a completion continues one text; /v1/chat/completions plans its answers"
 CALL = "not split: the arguments of a tool call are enforced by one grammar"
-FULL = "not split: every decoder's batch is full, and more parts would decode no faster"
+LOADED = "not split: under this load, parts side by side would cost others more than they gain"
 
 
 class PlanPhase:
@@ -69,8 +69,9 @@ class PlanPhase:
         if undecided and too_short_to_split(request):
             await self._fall_back("max_tokens", TOO_SHORT)
             return
-        if undecided and self._services.decoder.full():
-            await self._fall_back("decoders_full", FULL)
+        parts = planned_parts(request, self._services.settings)
+        if undecided and not self._services.decoder.branches.pays(request.run_id, parts):
+            await self._fall_back("load", LOADED)
             return
         try:
             self._log.conversation_tokens = await self._nodes.open_conversation()

@@ -22,12 +22,12 @@ from plato.engine.prompt import Prompt, Segment
 from plato.engine.protocol import Chunk, FinishReason, GenerateRequest, KVPiece, Load
 from plato.engine.sampling import sampler
 from plato.engine.sampling.matcher import GrammarCompiler, Matcher
+from plato.engine.step_times import StepTimes
 from plato.engine.torch.config import TorchEngineConfig
 from plato.engine.torch.protocol import Model
 from plato.engine.torch.scheduler import Scheduler, Work
 from plato.engine.torch.sequence import Sequence
 from plato.engine.torch.tree import KVTree
-from plato.engine.torch.widths import StepTimes
 
 if TYPE_CHECKING:
     import numpy as np
@@ -67,7 +67,7 @@ class EngineCore:
         }
         self.pool = model.new_pool(max(1, config.kv_budget_bytes // model.kv_bytes_per_token))
         self.tree = KVTree(self.pool, clock)
-        self._step_times = StepTimes(config.max_sequences)
+        self._step_times = StepTimes()
         self._scheduler = Scheduler(
             self.pool,
             self.tree,
@@ -300,7 +300,9 @@ class EngineCore:
             prefill_tokens=self.tree.pending + sum(s.expected_prefill for s in scheduler.waiting),
             kv_free=self.pool.free_count + self.tree.evictable,
             kv_evictable=self.tree.evictable,
-            useful_width=self._step_times.useful_width,
+            places=self._config.max_sequences,
+            runs=len({sequence.request.run_id for sequence in self._sequences()}),
+            step_times=self._step_times.curve,
             kv_capacity=self.pool.capacity,
         )
 

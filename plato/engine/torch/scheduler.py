@@ -57,9 +57,10 @@ class Work:
 class Scheduler:
     """Shares steps and the KV budget between tenants, and among a tenant's sequences by rank.
 
-    Tenants share by the service that they got; a tenant's sequences are ranked by `order`. Where
-    the batch or the memory is full, a tenant that got less and runs less takes a place of the one
-    that runs most.
+    Tenants share by the service that they got; a tenant's sequences are ranked by `order`, but the
+    first sequence of a run comes before the further ones (*branches*) of all runs. Where the batch
+    or the memory is full, a tenant that got less and runs less takes a place of the one that runs
+    most, and the first sequence of a run the place of a branch.
 
     Prompts are computed in the order of `prefill_due`: shorter ones pass longer ones, but not for
     ever. A prompt of several steps leaves most of each step to the decoding sequences of other
@@ -242,7 +243,7 @@ class Scheduler:
             if len(self.running) < self._max_sequences and self._place(sequence):
                 self.waiting.remove(sequence)
                 bisect.insort(self.running, sequence, key=Sequence.order)
-            elif (victim := self._ahead_of(sequence.tenant)) is not None:
+            elif victim := self._ahead_of(sequence.tenant) or self._branch_for(sequence):
                 self._preempt(victim)
             else:
                 return
@@ -250,9 +251,12 @@ class Scheduler:
     def _next(self) -> Sequence:
         """The first waiting sequence of the tenant that was served least, or runs least."""
         running = Counter(sequence.tenant for sequence in self.running)
+        runs = {sequence.request.run_id for sequence in self.running}
         first: dict[str, Sequence] = {}
         for sequence in self.waiting:
-            first.setdefault(sequence.tenant, sequence)
+            known = first.setdefault(sequence.tenant, sequence)
+            if known.request.run_id in runs and sequence.request.run_id not in runs:
+                first[sequence.tenant] = sequence
         return min(first.values(), key=lambda s: (self._shares.served(s.tenant), running[s.tenant]))
 
     def _ahead_of(self, tenant: str) -> Sequence | None:
@@ -267,6 +271,18 @@ class Scheduler:
         if self._shares.served(most) < self._shares.served(tenant):
             return None
         return next(s for s in reversed(self.running) if s.tenant == most)
+
+    def _branch_for(self, sequence: Sequence) -> Sequence | None:
+        """The last branch of the run with the most, if `sequence` is the first of its run.
+
+        Only of its own tenant: between tenants, service decides.
+        """
+        same = [other for other in self.running if other.tenant == sequence.tenant]
+        runs = Counter(other.request.run_id for other in same)
+        if not runs or sequence.request.run_id in runs or max(runs.values()) < 2:
+            return None
+        most = max(runs, key=lambda run_id: runs[run_id])
+        return next(other for other in reversed(same) if other.request.run_id == most)
 
     def _place(self, sequence: Sequence) -> bool:
         """Lock the cached part of the sequence's tokens and allocate slots to compute the rest.

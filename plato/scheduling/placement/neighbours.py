@@ -1,0 +1,23 @@
+"""What decodes at a replica, as one run sees it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from plato.engine.step_times import StepCurve
+
+
+@dataclass(frozen=True, slots=True)
+class Neighbours:
+    """The batch that a sequence of a run would join."""
+
+    width: int
+    """Sequences that decode or wait there."""
+    places: int
+    """Sequences that can decode there side by side; 0: unknown."""
+    others: int
+    """Other runs there."""
+    single: bool
+    """Whether one of them has only one sequence there, as far as is known."""
+    times: StepCurve
+    """Of the steps there."""
