@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
 from statistics import fmean, median
@@ -50,7 +50,7 @@ def main() -> None:
 
 def report(found: dict[str, Any]) -> str:
     """The report of the benchmarks that there are, as Markdown."""
-    sections = {
+    sections: dict[str, Callable[[dict[str, Any]], str]] = {
         "answers": answers,
         "ablations": ablations,
         "worst_case": worst_case,
@@ -317,11 +317,11 @@ def load(name: str, one: dict[str, Any]) -> str:
         (
             heading(LOADS[name], one),
             f"![throughput, goodput and latency by rate]({name}.svg)",
-            "Questions arrive as a Poisson process at a rate relative to the capacity, half of "
-            "them short and always answered sequentially; the same questions at the same times "
-            "for every way. *Goodput*: answers a second with their first text within "
-            f"{settings['first_text_target_s']:g} s, and at most "
-            f"{settings['token_target_s'] * 1e3:g} ms for each further token. Means over "
+            "Questions arrive as a Poisson process at a rate relative to the capacity; "
+            f"{1 - settings['long_share']:.0%} are short and always answered sequentially. The "
+            "same questions at the same times for every way. *Goodput*: answers a second with "
+            f"their first text within {settings['first_text_target_s']:g} s, and at most "
+            f"{settings['token_target_s'] * 1e3:.3g} ms for each further token. Means over "
             f"{settings['seeds']} seeds, and 95 % intervals.",
             table(("rate", *(ratio.replace("_", " ") for ratio in RATIOS)), ratios),
             table(("rate", "way", *(column.replace("_", " ") for column in COLUMNS)), means),

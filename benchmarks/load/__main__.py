@@ -22,6 +22,7 @@ import random
 import sys
 from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any
 
@@ -29,22 +30,36 @@ import httpx
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.answering.asking import Way
+from benchmarks.answering.asking import SEQUENTIAL
 from benchmarks.common.report import Report, arguments
 from benchmarks.load.arrivals import arrivals
-from benchmarks.load.driver import play, saturate
+from benchmarks.load.bounds import measure_alone, measure_full
+from benchmarks.load.driver import play
 from benchmarks.load.metrics import COLUMNS, Row, Targets, mean_row, metrics, row
-from benchmarks.load.outcomes import Played
 from benchmarks.load.systems import System, in_process, paced, served, settings_of
 from plato.errors import PlatoError
 
-RATES = (0.2, 0.5, 0.8, 1.0, 1.2, 2.0)
-QUICK_RATES = (0.5, 1.0, 2.0)
-SEEDS, QUICK_SEEDS = 3, 1
-WINDOW_S, QUICK_WINDOW_S = 9.0, 4.5
-FILLS, QUICK_FILLS = 3, 2
-"""How often the system is filled to measure its capacity."""
+
+@dataclass(frozen=True, slots=True)
+class Size:
+    """How much is measured."""
+
+    rates: tuple[float, ...]
+    """Relative to the capacity."""
+    seeds: int
+    window_s: float
+    """In which questions arrive."""
+    alone: int
+    """Questions that are asked one at a time."""
+    fills: int
+    """How often the system is filled to measure its capacity."""
+
+
+FULL = Size((0.2, 0.5, 0.8, 1.0, 1.2, 2.0), seeds=3, window_s=8.0, alone=4, fills=3)
+QUICK = Size((0.5, 1.0, 2.0), seeds=1, window_s=6.0, alone=2, fills=2)
 AT_ONCE = 16
+SLACK = 2.0
+"""By how much a token may take longer than in a sequential answer alone."""
 
 
 def main() -> None:
@@ -72,15 +87,30 @@ def read_options() -> argparse.Namespace:
     parser.add_argument("--rates", type=float, nargs="+", help="relative to the capacity")
     parser.add_argument("--seeds", type=int)
     parser.add_argument("--window", type=float, help="seconds in which questions arrive")
-    parser.add_argument("--long", type=float, default=0.5, help="share of the questions with parts")
-    parser.add_argument("--first-text-s", type=float, default=2.0, help="target for goodput")
     parser.add_argument(
-        "--token-s", type=float, default=0.05, help="target for goodput: time per output token"
+        "--long", type=float, default=0.5, help="share of the questions with parts, 0 to 1"
+    )
+    parser.add_argument("--first-text-s", type=float, default=1.0, help="target for goodput")
+    parser.add_argument(
+        "--token-s",
+        type=float,
+        help="target for goodput: time per output token after the first text; default: twice that "
+        "of a sequential answer alone",
     )
     options = parser.parse_args()
-    options.rates = options.rates or (QUICK_RATES if options.quick else RATES)
-    options.seeds = options.seeds or (QUICK_SEEDS if options.quick else SEEDS)
-    options.window = options.window or (QUICK_WINDOW_S if options.quick else WINDOW_S)
+    size = QUICK if options.quick else FULL
+    options.size = replace(
+        size,
+        rates=tuple(options.rates or size.rates),
+        seeds=options.seeds or size.seeds,
+        window_s=options.window or size.window_s,
+    )
+    numbers = (options.paced, options.at_once, options.seeds, options.window)
+    targets = (options.first_text_s, options.token_s)
+    if any(n is not None and n <= 0 for n in (*numbers, *targets, *options.size.rates)):
+        parser.error("numbers must be above 0")
+    if not 0 <= options.long <= 1:
+        parser.error("--long must be between 0 and 1")
     return options
 
 
@@ -93,16 +123,19 @@ def open_system(options: argparse.Namespace) -> AbstractAsyncContextManager[Syst
 
 async def measure(options: argparse.Namespace) -> Report:
     """All measurements. Raises `RuntimeError` if the system does not answer as it must."""
+    size: Size = options.size
     async with open_system(options) as system:
-        capacity = await measure_capacity(system, options)
-        per_s = max(found["requests_per_s"] for found in capacity.values())
-        targets = Targets(options.first_text_s, options.token_s)
+        alone = await measure_alone(system, size.alone)
+        full = await measure_full(system, size.fills * system.at_once, options.long)
+        per_s = max(found["requests_per_s"] for found in full.values())
+        token_s = options.token_s or SLACK * alone[SEQUENTIAL.name]["token_s"]
+        targets = Targets(options.first_text_s, token_s)
         rows = []
-        for seed in range(options.seeds):
+        for seed in range(size.seeds):
             # Another order for each seed: whatever drifts meets every way and rate.
             chance = random.Random(seed)
-            for rate in chance.sample(options.rates, len(options.rates)):
-                count = max(2, round(options.window * rate * per_s))
+            for rate in chance.sample(size.rates, len(size.rates)):
+                count = max(2, round(size.window_s * rate * per_s))
                 asked = list(islice(arrivals(seed, options.long), count))
                 for way in chance.sample(system.ways, len(system.ways)):
                     played = await play(system, way, asked, rate * per_s)
@@ -114,50 +147,16 @@ async def measure(options: argparse.Namespace) -> Report:
         {
             "quick": options.quick,
             "system": options.url or (f"{options.paced} paced" if options.paced else "runtime"),
-            "seeds": options.seeds,
-            "window_s": options.window,
+            "seeds": size.seeds,
+            "window_s": size.window_s,
             "long_share": options.long,
             "at_once": system.at_once,
             "first_text_target_s": options.first_text_s,
-            "token_target_s": options.token_s,
+            "token_target_s": token_s,
         },
-        metrics={"capacity": capacity, **metrics(rows)},
+        metrics={"alone": alone, "full": full, **metrics(rows)},
         rows=rows,
     )
-
-
-async def measure_capacity(
-    system: System, options: argparse.Namespace
-) -> dict[str, dict[str, float]]:
-    """Answers and tokens a second of a full system, by way; before, each way warms up.
-
-    Raises `RuntimeError` if a question is not answered.
-    """
-    fills = QUICK_FILLS if options.quick else FILLS
-    questions = [
-        arrival.question
-        for arrival in islice(arrivals(0, options.long), max(2, fills * system.at_once))
-    ]
-    for way in system.ways:
-        _require(await saturate(system, way, questions[:2]), way)
-    capacity = {}
-    for way in system.ways:
-        played = await saturate(system, way, questions)
-        _require(played, way)
-        tokens = sum(outcome.tokens for outcome in played.outcomes)
-        capacity[way.name] = {
-            "requests_per_s": len(questions) / played.makespan_s,
-            "tokens_per_s": tokens / played.makespan_s,
-        }
-        sys.stderr.write(f"full, {way.name}: {tokens / played.makespan_s:.1f} tokens/s\n")
-    return capacity
-
-
-def _require(played: Played, way: Way) -> None:
-    for outcome in played.outcomes:
-        if not outcome.answered:
-            why = outcome.failure or "refused; lower --at-once"
-            raise RuntimeError(f"{outcome.question.name}, {way.name}: {why}")
 
 
 def _say(one: Row) -> None:

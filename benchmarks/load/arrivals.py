@@ -15,7 +15,7 @@ from plato.runs import Node
 SHORT = "short"
 """Kind of the questions that nobody would split."""
 SHORT_TOKENS = 48
-SCALE = 0.3
+SCALE = 0.5
 """Of the workload's lengths: many answers matter more than long ones."""
 
 

@@ -161,7 +161,12 @@ def test_the_section_of_the_report_has_every_rate_and_way() -> None:
             "benchmark": "load",
             "model": "tiny",
             "machine": {"gpu": None, "cpu": "some", "cores": 2, "torch": "2"},
-            "settings": {"first_text_target_s": 1.0, "token_target_s": 0.1, "seeds": 2},
+            "settings": {
+                "first_text_target_s": 1.0,
+                "token_target_s": 0.1,
+                "seeds": 2,
+                "long_share": 0.5,
+            },
             "rows": measured,
             "metrics": metrics(measured),
         },
