@@ -136,7 +136,7 @@ class Settings(SamplingFields, BaseSettings):
         default=None,
         min_length=1,
         description="Folder of a PEFT adapter, for plans and their parts; all other answers "
-        "are the model's without it. The built-in engine keeps the weights twice. `none`: none; "
+        "are the model's without it. `none`: none; "
         "default: the one that comes with Plato for the default model.",
     )
     cache_dir: str | None = Field(

@@ -51,7 +51,7 @@ class Work:
     @property
     def rows(self) -> Rows:
         """Slots of the sequence up to `stop`; a view, valid until the next step is scheduled."""
-        return Rows(self.sequence.slots[: self.stop], len(self))
+        return Rows(self.sequence.slots[: self.stop], len(self), self.sequence.adapted)
 
 
 class Scheduler:
@@ -156,8 +156,9 @@ class Scheduler:
                 budget -= stop - start
             if start < stop and self._reserve(sequence, stop):
                 work.append(Work(sequence, start, stop))
-        # Attention needs sequences with one new token first.
-        return sorted((item for item in work if item.sequence.running), key=lambda i: len(i) > 1)
+        return sorted(
+            (item for item in work if item.sequence.running), key=lambda item: item.rows.order
+        )
 
     def _is_long(self, sequence: Sequence) -> bool:
         """Whether its prompt takes more than one step."""
