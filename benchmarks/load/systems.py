@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -16,12 +16,14 @@ from benchmarks.answering.asking import (
     AUTO,
     PLATO,
     SEQUENTIAL,
+    Answered,
     Asker,
     RuntimeAsker,
     ServedModel,
     Way,
     http_asker,
 )
+from benchmarks.answering.questions import Question
 from plato.assembly import engine_config
 from plato.engine import Engine
 from plato.engine.torch import TorchEngine, TorchEngineConfig
@@ -75,12 +77,29 @@ def _at_once(settings: Settings) -> int:
     return settings.max_sequences * settings.decoder_count
 
 
+class _Askers:
+    """One system for most ways, and others for some."""
+
+    def __init__(self, usual: Asker, others: Mapping[Way, Asker]) -> None:
+        self._usual = usual
+        self._others = others
+
+    async def ask(self, question: Question, way: Way) -> Answered:
+        """See `Asker.ask`."""
+        return await self._others.get(way, self._usual).ask(question, way)
+
+
 @asynccontextmanager
 async def in_process(settings: Settings) -> AsyncIterator[System]:
-    """A runtime in this process."""
+    """A runtime in this process; with the way `plato`, branches start at once."""
     async with await Runtime.open(settings) as runtime:
-        asker = RuntimeAsker(runtime, settings)
-        yield System(settings.model_name, asker, WAYS, _at_once(settings), equal_work=True)
+        eager = settings.model_copy(update={"branch_slowdown": None})
+        other = Runtime(eager, runtime.tools, runtime.engines)
+        try:
+            asker = _Askers(RuntimeAsker(runtime, settings), {PLATO: RuntimeAsker(other, eager)})
+            yield System(settings.model_name, asker, WAYS, _at_once(settings), equal_work=True)
+        finally:
+            await other.scheduler.close()
 
 
 @asynccontextmanager

@@ -56,7 +56,8 @@ class PlanPhase:
         if Mode.SEQUENTIAL in (request.mode, self._state.mode):
             await self._answer_sequentially(None, self._state.plan)
             return
-        undecided = request.mode is Mode.AUTO and request.plan is None and not self._nodes.graph
+        given = request.plan is not None and not request.decode_plan
+        undecided = request.mode is Mode.AUTO and not given and not self._nodes.graph
         if request.raw:
             await self._fall_back("completions", COMPLETION)
             return
@@ -86,7 +87,7 @@ class PlanPhase:
         self._nodes.start_ready()
         if self._state.plan_complete:
             return
-        if request.plan is not None and not request.decode_plan:
+        if request.plan is not None and given:
             await self._follow_given(request.plan)
         else:
             await self._follow_planner()
