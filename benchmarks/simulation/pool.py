@@ -73,6 +73,7 @@ class SimulatedDecoder:
             places=self._width,
             runs=len({one.request.run_id for one in everyone}),
             step_times=self._curve,
+            prefill_s=1 / self._pace.prefill_tokens_per_s,
             kv_capacity=self._kv_tokens,
         )
 

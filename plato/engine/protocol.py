@@ -176,6 +176,8 @@ class Load:
     """Runs that its sequences are of."""
     step_times: StepCurve = NOT_MEASURED
     """Of decode steps, as measured by the engine; empty: by nobody."""
+    prefill_s: float = 0.0
+    """Seconds that each prompt token adds to a step; 0: not measured."""
     kv_evictable: int = 0
     """The part of `kv_free` that is cached and evictable."""
     kv_capacity: int = 0

@@ -86,7 +86,7 @@ class StepTimes:
         """By power of two: mean width and mean seconds; bounded by the bits of a width."""
         self.curve = NOT_MEASURED
         """What is known."""
-        self._prefill_s = 0.0
+        self.prefill_s = 0.0
         """Smoothed seconds that a prompt token adds to a step; 0: not known yet."""
 
     def note(self, width: int, seconds: float) -> None:
@@ -105,7 +105,7 @@ class StepTimes:
     def note_prefill(self, width: int, tokens: int, seconds: float) -> None:
         """Record a step that computed `tokens` prompt tokens beside `width` decoding sequences."""
         each = max(0.0, seconds - self._decode_s(width)) / tokens
-        self._prefill_s += (SMOOTHING if self._prefill_s else 1.0) * (each - self._prefill_s)
+        self.prefill_s += (SMOOTHING if self.prefill_s else 1.0) * (each - self.prefill_s)
 
     def room_beside(self, width: int) -> int | None:
         """Tokens of a long prompt that a step of `width` sequences has room for; `None`: any.
@@ -113,9 +113,9 @@ class StepTimes:
         With them it takes at most `SLOWDOWN` times as long; without other sequences, `ALONE_S`.
         """
         room_s = (SLOWDOWN - 1) * self._decode_s(width) if width else ALONE_S
-        if not room_s or not self._prefill_s:
+        if not room_s or not self.prefill_s:
             return None
-        return max(LEAST_PREFILL, int(room_s / self._prefill_s))
+        return max(LEAST_PREFILL, int(room_s / self.prefill_s))
 
     def _decode_s(self, width: int) -> float:
         """Seconds of a decode step; 0 if none was measured."""

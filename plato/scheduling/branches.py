@@ -16,16 +16,41 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 from plato.engine import DecoderPool, GenerateRequest
+from plato.runs import Mode, RunReport
 from plato.scheduling.placement import Placement
 from plato.scheduling.placement.neighbours import Neighbours
 
-PLAN_SHARE = 0.35
-"""Work of a planned answer beyond that of a sequential one, as a share of it: the plan's tokens,
-and the prompts of plan and parts."""
+LEAST_BRANCHES = 2
+"""Fewer parts side by side would not make up for the time of the plan."""
+SMOOTHING = 0.1
+"""Weight of the last planned answer in their mean cost."""
+MANY = 64
+"""Places of a batch, where they are not known."""
 FIRST_LINE_STEPS = 25
 """Steps until a planned answer shows its first text: those of the plan's first line."""
 RECHECK_S = 0.02
 """Branches that wait are considered at most this often while nothing ends."""
+
+
+@dataclass(frozen=True, slots=True)
+class PlanCost:
+    """What planned answers cost beyond their text, for each of its tokens."""
+
+    steps: float = 0.3
+    """Of plans."""
+    prompt_tokens: float = 1.0
+    """That plans and parts compute."""
+
+    def updated(self, report: RunReport) -> PlanCost:
+        """With one more answer in the mean, if it followed a plan of the model's."""
+        tokens = report.output_tokens
+        if report.mode is Mode.SEQUENTIAL or report.plan.source != "model" or not tokens:
+            return self
+        computed = report.prompt_tokens - report.cached_tokens
+        return PlanCost(
+            self.steps + SMOOTHING * (report.plan.steps / tokens - self.steps),
+            self.prompt_tokens + SMOOTHING * (computed / tokens - self.prompt_tokens),
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,23 +89,26 @@ class BranchPolicy:
         """Whether one more branch may join a batch."""
         return batch.width + 1 <= self.widest(batch)
 
-    def plans(self, batch: Neighbours, parts: int) -> bool:
-        """Whether an answer of so many parts should be planned, if all else stays as it is.
+    def plans(self, batch: Neighbours, cost: PlanCost) -> bool:
+        """Whether an answer should be planned that would join a batch.
 
-        If at least two parts would decode side by side, and the wider steps make up for the plan.
+        If some of its parts would decode side by side, and the decoder would keep up if all answers
+        were planned: it computes as many tokens a second as arrive, so what it computes now is the
+        load.
         """
         if self.slowdown is None:
             return True
-        times, width = batch.times, batch.width
-        first_s = FIRST_LINE_STEPS * times.seconds(width + 1)
+        times = batch.times
+        first_s = FIRST_LINE_STEPS * times.seconds(batch.width + 1)
         if self.first_text_s is not None and first_s > self.first_text_s:
             return False
         if not batch.others:
             return True
-        branches = min(parts, int(self.widest(batch)) - width)
-        if branches < 2:
+        if batch.width + LEAST_BRANCHES > self.widest(batch):
             return False
-        return times.rate(width + branches) >= (1 + PLAN_SHARE) * times.rate(width + 1)
+        planned_s = (1 + cost.steps) / times.rate(batch.places or MANY)
+        planned_s += cost.prompt_tokens * batch.prefill_s
+        return planned_s * times.rate(batch.others + 1) <= 1
 
 
 @dataclass(eq=False, slots=True)
@@ -105,17 +133,22 @@ class BranchAdmission:
         self._waiting: list[_Waiting] = []
         """In order of arrival; bounded by the runs in flight and their nodes."""
         self._checked_at = 0.0
+        self._cost = PlanCost()
 
     @property
     def waiting(self) -> int:
         """Nodes that could be decoded, and wait."""
         return len(self._waiting)
 
-    def pays(self, run_id: str, parts: int) -> bool:
-        """Whether a planned answer of `parts` parts would be worth its cost now."""
+    def note_ended(self, report: RunReport) -> None:
+        """A run has ended."""
+        self._cost = self._cost.updated(report)
+
+    def pays(self, run_id: str) -> bool:
+        """Whether a planned answer would be worth its cost now."""
         self._placement.replicas.update([replica.name for replica in self._pool.replicas()])
         batches = self._placement.replicas.neighbours(run_id, counted=False).values()
-        return not batches or any(self._policy.plans(batch, parts) for batch in batches)
+        return not batches or any(self._policy.plans(batch, self._cost) for batch in batches)
 
     @asynccontextmanager
     async def admitted(self, request: GenerateRequest) -> AsyncGenerator[None]:

@@ -70,8 +70,7 @@ class PlanPhase:
         if undecided and too_short_to_split(request):
             await self._fall_back("max_tokens", TOO_SHORT)
             return
-        parts = planned_parts(request, self._services.settings)
-        if undecided and not self._services.decoder.branches.pays(request.run_id, parts):
+        if undecided and not self._services.decoder.branches.pays(request.run_id):
             await self._fall_back("load", LOADED)
             return
         try:

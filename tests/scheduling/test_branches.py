@@ -14,9 +14,9 @@ from plato.engine import GenerateRequest, Load, Prompt, Replica, Segment
 from plato.engine.step_times import StepCurve
 from plato.metrics.table import FALLBACKS
 from plato.prompting.model_tools import ModelTools
-from plato.runs import Mode, NodeQueued, NodeStarted
+from plato.runs import Mode, NodeQueued, NodeStarted, PlanReport, RunState
 from plato.runtime import LocalPool
-from plato.scheduling.branches import BranchAdmission, BranchPolicy
+from plato.scheduling.branches import BranchAdmission, BranchPolicy, PlanCost
 from plato.scheduling.placement import Placement
 from plato.scheduling.placement.neighbours import Neighbours
 from tests.recording import MemoryRecorder
@@ -66,27 +66,56 @@ def test_branches_fill_a_batch_as_far_as_others_can_bear_it(
 
 
 @pytest.mark.parametrize(
-    ("policy", "batch", "plans"),
+    ("policy", "batch", "cost", "plans"),
     [
-        (BranchPolicy(1.15), replace(ROOM, width=0, others=0), True),
-        # 2 to 6 sequences: 100 tokens/s to 200.
-        (BranchPolicy(1.15), replace(ROOM, width=1, others=1), True),
-        # 9 to 12: the wider steps do not make up for the plan.
-        (BranchPolicy(1.15), replace(ROOM, width=8, others=8), False),
+        (BranchPolicy(1.15), replace(ROOM, width=0, others=0), PlanCost(9.0), True),
+        # 16 sequences of such answers: 246 tokens/s. Four sequential ones take 154.
+        (BranchPolicy(1.15), ROOM, PlanCost(0.3), True),
+        (BranchPolicy(1.15), ROOM, PlanCost(2.0), False),
+        # With 2 tokens of prompts of 1 ms each for every token, 164 and 143.
+        (BranchPolicy(1.15), replace(ROOM, prefill_s=0.001), PlanCost(0.3, 2.0), True),
+        (BranchPolicy(1.15), replace(ROOM, prefill_s=0.001), PlanCost(0.3, 3.0), False),
+        # Eleven sequential ones take 275.
+        (BranchPolicy(1.15), replace(ROOM, others=10, width=10), PlanCost(0.3), False),
         # There is room for one more sequence only.
-        (BranchPolicy(1.15), replace(ROOM, width=4, others=4, single=True), False),
-        (BranchPolicy(None), replace(ROOM, width=8, others=8), True),
+        (BranchPolicy(1.15), replace(ROOM, others=4, single=True, width=6), PlanCost(0.3), False),
+        (BranchPolicy(None), replace(ROOM, others=10, width=10), PlanCost(9.0), True),
         # Its first line would take 25 steps of 20 ms.
-        (BranchPolicy(1.15, first_text_s=0.45), replace(ROOM, width=0, others=0), False),
-        (BranchPolicy(1.15, first_text_s=0.55), replace(ROOM, width=0, others=0), True),
-        (BranchPolicy(1.15, token_s=0.026), replace(ROOM, width=1, others=1), True),
-        (BranchPolicy(1.15, token_s=0.022), replace(ROOM, width=1, others=1), False),
+        (BranchPolicy(1.15, 0.45), replace(ROOM, width=0, others=0), PlanCost(), False),
+        (BranchPolicy(1.15, 0.55), replace(ROOM, width=0, others=0), PlanCost(), True),
+        (BranchPolicy(1.15, token_s=0.031), ROOM, PlanCost(), True),
+        (BranchPolicy(1.15, token_s=0.029), ROOM, PlanCost(), False),
     ],
 )
-def test_an_answer_is_planned_if_its_branches_make_up_for_the_plan(
-    policy: BranchPolicy, batch: Neighbours, plans: bool
+def test_an_answer_is_planned_if_the_decoders_keep_up_with_plans(
+    policy: BranchPolicy, batch: Neighbours, cost: PlanCost, plans: bool
 ) -> None:
-    assert policy.plans(batch, parts=4) == plans
+    assert policy.plans(batch, cost) == plans
+
+
+def test_the_cost_of_plans_is_that_of_the_last_answers() -> None:
+    report = RunState(question(Mode.PLATO)).report()
+    planned = replace(
+        report,
+        mode=Mode.PLATO,
+        plan=PlanReport("model", steps=50),
+        output_tokens=100,
+        prompt_tokens=900,
+        cached_tokens=700,
+    )
+    cost = PlanCost(0.0, 0.0)
+    for _ in range(60):
+        cost = cost.updated(planned)
+    assert (cost.steps, cost.prompt_tokens) == (
+        pytest.approx(0.5, rel=0.01),
+        pytest.approx(2.0, rel=0.01),
+    )
+    for other in (
+        replace(planned, mode=Mode.SEQUENTIAL),
+        replace(planned, plan=PlanReport("request")),
+        replace(planned, output_tokens=0),
+    ):
+        assert cost.updated(other) is cost
 
 
 class OneReplica:

@@ -298,6 +298,7 @@ class EngineCore:
             places=self._config.max_sequences,
             runs=len({sequence.request.run_id for sequence in self._sequences()}),
             step_times=self._step_times.curve,
+            prefill_s=self._step_times.prefill_s,
             kv_capacity=self.pool.capacity,
         )
 

@@ -21,3 +21,5 @@ class Neighbours:
     """Whether one of them has only one sequence there, as far as is known."""
     times: StepCurve
     """Of the steps there."""
+    prefill_s: float = 0.0
+    """Seconds that each prompt token adds to a step; 0: not known."""

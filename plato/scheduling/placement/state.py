@@ -95,7 +95,7 @@ class ReplicaState:
         # Others may be planning, or have another scheduler: only their number is known.
         single = others > len(known) or any(self._runs[other] == 1 for other in known)
         times = load.step_times or self._observed.curve
-        return Neighbours(self.sequences, load.places, others, single, times)
+        return Neighbours(self.sequences, load.places, others, single, times, load.prefill_s)
 
     @property
     def sequences(self) -> int:
