@@ -163,6 +163,8 @@ static void multiply_rows_in_tiles(Member *member, const Linear *linear, const i
   SHARED_FOR(task, passes * pairs, 2) {
     int64_t pair = task % pairs, begin = task / pairs * ROW_BLOCK;
     int64_t end = rows - begin < ROW_BLOCK ? rows : begin + ROW_BLOCK;
+    for (int64_t b = 2 * pair; b < blocks && b < 2 * pair + 2; b++)
+      prefetch_block(linear->change, adapted, b);
     const int8_t *left = linear->packed + 2 * pair * width * OUTPUTS;
     const int8_t *right = 2 * pair + 1 < blocks ? left + width * OUTPUTS : left;
     for (int64_t at = begin; at < end; at += 16) {
@@ -326,6 +328,7 @@ static void multiply_rows(Member *member, const Linear *linear, const void *roun
     int64_t block = task % blocks, begin = task / blocks * ROW_BLOCK;
     int64_t count = rows - begin < ROW_BLOCK ? rows - begin : ROW_BLOCK;
     double sums[ROW_BLOCK][OUTPUTS];
+    prefetch_block(linear->change, adapted, block);
     multiply_block((const int16_t *)rounded + begin * width, width,
                    linear->packed + block * width * OUTPUTS, count, sums);
     for (int64_t r = 0; r < count; r++)

@@ -40,6 +40,15 @@ static inline Outputs load_outputs(const float *from) {
   return values;
 }
 
+// Fetches what `expand_block` will need: a block of B is too short for the CPU to expect the next.
+static void prefetch_block(const LowRank *change, const Adapted *adapted, int64_t block) {
+  if (!change || adapted->begin == adapted->end) return;
+  int64_t size = change->width * OUTPUTS;
+  __builtin_prefetch(change->scales + block * OUTPUTS);
+  for (int64_t at = 0; at < size; at += 64)
+    __builtin_prefetch(change->packed + block * size + at);
+}
+
 // Adds a block of B's products to those of the rows in [begin, end) that are adapted.
 static void expand_block(const LowRank *change, const Adapted *adapted, int64_t block,
                          int64_t begin, int64_t end, int64_t outputs, float *out) {
@@ -51,20 +60,19 @@ static void expand_block(const LowRank *change, const Adapted *adapted, int64_t 
   for (int64_t start = 0; start < change->width; start += SLICE) {
     int64_t columns = change->width - start < SLICE ? change->width - start : SLICE;
     const int8_t *packed = change->packed + (block * change->width + start) * OUTPUTS;
-    Outputs weights[SLICE];
-    for (int64_t c = 0; c < columns; c++) {
-      float values[OUTPUTS];
-      for (int64_t o = 0; o < OUTPUTS; o++) values[o] = packed[c * OUTPUTS + o];
-      weights[c] = load_outputs(values) * scales;
-    }
+    float weights[SLICE * OUTPUTS];
+    for (int64_t i = 0; i < columns * OUTPUTS; i++) weights[i] = packed[i];
     Outputs bias = change->bias && start == 0 ? load_outputs(change->bias + at) : none;
     for (int64_t r = first; r < last; r++) {
       const float *reduced = adapted->reduced + r * change->rank + change->starts[block] + start;
-      Outputs sums = bias;
-      for (int64_t c = 0; c < columns; c++) sums += reduced[c] * weights[c];
-      float values[OUTPUTS], *to = out + r * outputs + at;
-      memcpy(values, &sums, sizeof values);
-      for (int64_t o = 0; o < count; o++) to[o] += values[o];
+      Outputs sums = none;
+      for (int64_t c = 0; c < columns; c++) sums += reduced[c] * load_outputs(weights + c * OUTPUTS);
+      sums = sums * scales + bias;
+      float *to = out + r * outputs + at;
+      if (count == OUTPUTS) sums += load_outputs(to);
+      else
+        for (int64_t o = 0; o < count; o++) sums[o] += to[o];
+      memcpy(to, &sums, count * sizeof(float));
     }
   }
 }
