@@ -68,6 +68,8 @@ def engine_config(
         max_sequences=settings.max_sequences,
         max_waiting=settings.max_waiting,
         prefill_chunk=settings.prefill_chunk,
+        branch_slowdown=settings.branch_slowdown,
+        token_target_s=settings.token_target_s,
         threads=engine_threads(settings),
     )
 

@@ -13,7 +13,7 @@ import time
 from collections import Counter
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from plato.engine import DecoderPool, GenerateRequest
 from plato.runs import Mode, RunReport
@@ -151,14 +151,18 @@ class BranchAdmission:
         return not batches or any(self._policy.plans(batch, self._cost) for batch in batches)
 
     @asynccontextmanager
-    async def admitted(self, request: GenerateRequest) -> AsyncGenerator[None]:
-        """Wait until a node is admitted; it is decoded within the `async with` block."""
+    async def admitted(self, request: GenerateRequest) -> AsyncGenerator[GenerateRequest]:
+        """Wait until a node is admitted; it is decoded within the `async with` block.
+
+        Yields the request that says whether it is a branch.
+        """
         if self._admits(request):
             self._branches[request.run_id] += 1
         else:
             await self._wait(request)
+        branch = self._policy.slowdown is not None and self._branches[request.run_id] > 1
         try:
-            yield
+            yield replace(request, branch=branch)
         finally:
             self._leave(request.run_id)
 

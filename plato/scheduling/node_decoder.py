@@ -106,7 +106,7 @@ class NodeDecoder:
 
     async def decode(self, decoding: NodeDecoding) -> None:
         """Decode a node to its end, once it is admitted. Raises a `PlatoError` that names it."""
-        async with self.branches.admitted(decoding.request):
+        async with self.branches.admitted(decoding.request) as decoding.request:
             await self._decode(decoding)
 
     async def _decode(self, decoding: NodeDecoding) -> None:

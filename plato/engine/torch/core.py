@@ -25,6 +25,7 @@ from plato.engine.sampling.matcher import GrammarCompiler, Matcher
 from plato.engine.step_times import StepTimes
 from plato.engine.torch.config import TorchEngineConfig
 from plato.engine.torch.protocol import Model
+from plato.engine.torch.regulator import BranchRegulator
 from plato.engine.torch.scheduler import Scheduler, Work
 from plato.engine.torch.sequence import Sequence
 from plato.engine.torch.tree import KVTree
@@ -71,6 +72,9 @@ class EngineCore:
             max_sequences=config.max_sequences,
             prefill_chunk=config.prefill_chunk,
             room_beside=self._step_times.room_beside,
+            regulator=BranchRegulator(
+                self._step_times, config.branch_slowdown, config.token_target_s
+            ),
         )
         self._grammars = GrammarCompiler(model.tokenizer, model.vocabulary)
         self._leases = Leases(clock)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import bisect
 import logging
+import math
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ import numpy as np
 from plato.engine.prompt import Prompt
 from plato.engine.torch.attention import Rows
 from plato.engine.torch.pool import KVPool
+from plato.engine.torch.regulator import BranchRegulator
 from plato.engine.torch.sequence import Sequence
 from plato.engine.torch.shares import TenantShares
 from plato.engine.torch.tree import KVTree
@@ -84,8 +86,10 @@ class Scheduler:
         max_sequences: int,
         prefill_chunk: int,
         room_beside: Callable[[int], int | None] = lambda _: None,
+        regulator: BranchRegulator | None = None,
     ) -> None:
-        """`room_beside`: see `StepTimes.room_beside`."""
+        """`room_beside`: see `StepTimes.room_beside`. Without `regulator` no branch is delayed."""
+        self._regulator = regulator
         self._room_beside = room_beside
         self._shares = TenantShares()
         self._prefilled = 0
@@ -133,12 +137,16 @@ class Scheduler:
 
         `prefill_chunk` bounds the tokens of sequences with more than one. Decoding sequences come
         first, so that tokens which a grammar forced do not wait behind a long prompt; then
-        prompts.
+        prompts. Branches may have to wait, see `BranchRegulator`.
         """
         self._admit()
         decoding = [s for s in self.running if s.computed >= s.tail_start]
         prompts = [s for s in self.running if s.computed < s.tail_start]
         runs = {s.request.run_id for s in decoding}
+        branches = math.inf
+        if self._regulator is not None:
+            share = self._regulator.share(decoding)
+            decoding, branches = share.decoding, share.prompt_tokens
         budget = self._prefill_chunk
         work: list[Work] = []
         for sequence in (*decoding, *sorted(prompts, key=lambda s: s.prefill_due)):
@@ -152,8 +160,12 @@ class Scheduler:
                     others = bool(runs - {sequence.request.run_id})
                     beside = self._room_beside(len(decoding) if others else 0)
                     room = room if beside is None else min(room, beside)
+                if start < sequence.tail_start and sequence.request.branch:
+                    room = int(min(room, branches))
                 stop = min(stop, start + room)
                 budget -= stop - start
+                if start < sequence.tail_start and sequence.request.branch:
+                    branches -= stop - start
             if start < stop and self._reserve(sequence, stop):
                 work.append(Work(sequence, start, stop))
         return sorted(
