@@ -56,7 +56,7 @@ class Size:
 
 
 FULL = Size((0.2, 0.5, 0.8, 1.0, 1.2, 2.0), seeds=3, window_s=8.0, alone=4, fills=3)
-QUICK = Size((0.5, 1.0, 2.0), seeds=1, window_s=6.0, alone=2, fills=2)
+QUICK = Size((0.5, 1.0, 2.0), seeds=1, window_s=5.0, alone=2, fills=2)
 AT_ONCE = 16
 SLACK = 2.0
 """By how much a token may take longer than in a sequential answer alone."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,6 +18,7 @@ from benchmarks.load.driver import play, saturate
 from benchmarks.load.metrics import Targets, metrics, row
 from benchmarks.load.outcomes import Outcome, Played
 from benchmarks.load.systems import System, in_process, paced, served
+from benchmarks.plots import plot_load
 from benchmarks.publish import load
 from plato.runs import Node
 from plato.settings import Settings
@@ -152,6 +154,14 @@ def test_nothing_to_divide_by_is_no_figure() -> None:
     found = metrics(rows(sequential=(0.0,), plato=(0.0,), auto=(1.0,)))
     assert found["goodput_over_best"] == {"1": None}
     assert found["goodput_over_best_interval"] == {"1": (None, None)}
+
+
+def test_the_plot_leaves_out_what_was_not_answered(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    measured = rows(sequential=(10.0, 30.0), plato=(1.0, 2.0), auto=(20.0, 30.0))
+    measured[0]["latency_p99_s"] = None
+    plot_load(measured, tmp_path, "load")
+    assert {file.name for file in tmp_path.iterdir()} == {"load.png", "load.svg"}
 
 
 def test_the_section_of_the_report_has_every_rate_and_way() -> None:
