@@ -52,7 +52,8 @@ class BranchRegulator:
             return Share(list(decoding))
         limit_s = self._token_target_s or self._slowdown * curve.seconds(len(runs))
         first, branches = _split(decoding)
-        room = max(0, math.floor(curve.widest(limit_s)) - len(first))
+        widest = min(curve.widest(limit_s), len(decoding))
+        room = max(0, math.floor(widest) - len(first))
         advancing = {*first, *branches[:room]}
         left_s = limit_s - curve.seconds(len(advancing))
         each_s = self._times.prefill_s

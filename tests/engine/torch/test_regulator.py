@@ -83,6 +83,9 @@ def test_prompts_of_branches_get_what_is_left() -> None:
 def test_before_anything_is_measured_nothing_waits() -> None:
     share = BranchRegulator(StepTimes(), 1.0).share(sequences("AaaB"))
     assert (names(share.decoding), share.prompt_tokens) == ("AaaB", inf)
+    known = StepTimes()
+    known.note(1, 0.010)
+    assert names(BranchRegulator(known, 1.0).share(sequences("AaaB")).decoding) == "AaaB"
 
 
 def test_whoever_waits_decodes_the_same_text_later(
