@@ -143,8 +143,8 @@ class GenerateRequest:
     priority: int = 0
     """Higher is served first, among the sequences of a run."""
     branch: bool = False
-    """Whether others of its run decode already, so that it may be delayed where it delays other
-    runs."""
+    """Whether it is more than a sequential answer needs: a plan, or a node beside others of its
+    run. It may be delayed where it delays other runs."""
     lease: Lease | None = None
     group_s: float = 0.0
     """Tokens decoded within this many seconds after a chunk are sent together; the first token, the

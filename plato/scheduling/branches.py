@@ -134,6 +134,8 @@ class BranchAdmission:
         """In order of arrival; bounded by the runs in flight and their nodes."""
         self._checked_at = 0.0
         self._cost = PlanCost()
+        self._runs: set[str] = set()
+        """Runs that were asked about and have not ended; bounded by the runs in flight."""
 
     @property
     def waiting(self) -> int:
@@ -142,13 +144,20 @@ class BranchAdmission:
 
     def note_ended(self, report: RunReport) -> None:
         """A run has ended."""
+        self._runs.discard(report.run_id)
         self._cost = self._cost.updated(report)
 
     def pays(self, run_id: str) -> bool:
         """Whether a planned answer would be worth its cost now."""
-        self._placement.replicas.update([replica.name for replica in self._pool.replicas()])
+        names = [replica.name for replica in self._pool.replicas()]
+        self._placement.replicas.update(names)
         batches = self._placement.replicas.neighbours(run_id, counted=False).values()
-        return not batches or any(self._policy.plans(batch, self._cost) for batch in batches)
+        # Of runs that have just begun, decoders have not reported anything.
+        begun = -(-len(self._runs - {run_id}) // max(1, len(names)))
+        self._runs.add(run_id)
+        return not batches or any(
+            self._policy.plans(batch.with_runs(begun), self._cost) for batch in batches
+        )
 
     @asynccontextmanager
     async def admitted(self, request: GenerateRequest) -> AsyncGenerator[GenerateRequest]:

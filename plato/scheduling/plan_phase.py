@@ -117,6 +117,7 @@ class PlanPhase:
             decide=request.mode is Mode.AUTO,
             dependencies=request.mode is not Mode.SKELETON,
             run_began_unix_s=request.admitted_unix_s,
+            branch=settings.branch_slowdown is not None,
             lease=self._services.leases.lease,
             deadline_s=settings.plan_deadline_s,
             script=request.plan or (),

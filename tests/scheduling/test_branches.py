@@ -271,6 +271,18 @@ async def test_runs_that_only_the_decoder_knows_count_as_sequential() -> None:
         assert len(nodes.started) == 4
 
 
+async def test_runs_that_have_just_begun_count() -> None:
+    async with gate(BranchPolicy(1.15)) as nodes:
+        # Nothing is reported of them yet, and nothing booked.
+        assert [nodes.branches.pays(f"run-{n}") for n in range(12)] == [
+            *[True] * 8,
+            *[False] * 4,
+        ]
+        for n in range(11):
+            nodes.branches.note_ended(RunState(replace(question(), run_id=f"run-{n}")).report())
+        assert nodes.branches.pays("run-11")
+
+
 async def test_auto_does_not_split_what_costs_others_too_much_and_plato_does(
     make_scheduler: MakeScheduler, pool: LocalPool
 ) -> None:

@@ -44,13 +44,17 @@ class BranchRegulator:
         self._slowdown = slowdown
         self._token_target_s = token_target_s
 
-    def share(self, decoding: Items[Sequence]) -> Share:
-        """What advances of the sequences that could decode, in their order."""
-        runs = Counter(sequence.request.run_id for sequence in decoding)
+    def share(self, decoding: Items[Sequence], prompts: Items[Sequence] = ()) -> Share:
+        """What advances of the sequences that could decode, in their order.
+
+        `prompts` are the sequences that run beside them without a token yet.
+        """
+        runs = Counter(sequence.request.run_id for sequence in (*decoding, *prompts))
         curve = self._times.curve
         if self._slowdown is None or len(runs) < 2 or 1 not in runs.values() or not curve:
             return Share(list(decoding))
-        limit_s = self._token_target_s or self._slowdown * curve.seconds(len(runs))
+        alone = len({sequence.request.run_id for sequence in decoding})
+        limit_s = self._token_target_s or self._slowdown * curve.seconds(alone)
         first, branches = _split(decoding)
         widest = min(curve.widest(limit_s), len(decoding))
         room = max(0, math.floor(widest) - len(first))

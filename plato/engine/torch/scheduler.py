@@ -145,7 +145,7 @@ class Scheduler:
         runs = {s.request.run_id for s in decoding}
         branches = math.inf
         if self._regulator is not None:
-            share = self._regulator.share(decoding)
+            share = self._regulator.share(decoding, prompts)
             decoding, branches = share.decoding, share.prompt_tokens
         budget = self._prefill_chunk
         work: list[Work] = []

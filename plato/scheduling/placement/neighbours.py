@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from plato.engine.step_times import StepCurve
 
@@ -23,3 +23,9 @@ class Neighbours:
     """Of the steps there."""
     prefill_s: float = 0.0
     """Seconds that each prompt token adds to a step; 0: not known."""
+
+    def with_runs(self, others: int) -> Neighbours:
+        """With at least so many other runs, of which nothing more is known."""
+        if others <= self.others:
+            return self
+        return replace(self, width=max(self.width, others), others=others, single=True)

@@ -78,6 +78,9 @@ def test_prompts_of_branches_get_what_is_left() -> None:
     assert regulator.share(sequences("AB")).prompt_tokens == pytest.approx(4.8)
     assert regulator.share(sequences("AaaB")).prompt_tokens == LEAST_PREFILL
     assert regulator.share(sequences("AaBb")).prompt_tokens == inf
+    # Of a run that decodes nothing yet, too.
+    assert regulator.share(sequences("B"), sequences("a")).prompt_tokens == pytest.approx(4.4)
+    assert regulator.share(sequences("B"), sequences("bb")).prompt_tokens == inf
 
 
 def test_before_anything_is_measured_nothing_waits() -> None:
