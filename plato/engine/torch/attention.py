@@ -36,7 +36,10 @@ class Rows:
 
     @property
     def order(self) -> tuple[bool, bool]:
-        """Sort key of a step's rows."""
+        """Sort key of a step's rows.
+
+        Attention needs sequences with one new token first, and the adapter consecutive tokens.
+        """
         several = self.count > 1
         return several, self.adapted != several
 

@@ -178,9 +178,10 @@ static void multiply_rows_in_tiles(Member *member, const Linear *linear, const i
         if (right != left)
           finish(sums[r - first] + OUTPUTS, linear, (2 * pair + 1) * OUTPUTS, scales[r], add, row);
       }
+      // While these outputs are in the first-level cache.
+      for (int64_t b = 2 * pair; linear->change && b < blocks && b < 2 * pair + 2; b++)
+        expand_block(linear->change, adapted, b, at, at + 16 < end ? at + 16 : end, outputs, out);
     }
-    for (int64_t b = 2 * pair; linear->change && b < blocks && b < 2 * pair + 2; b++)
-      expand_block(linear->change, adapted, b, begin, end, outputs, out);
   }
   _tile_release();
   barrier(member);
