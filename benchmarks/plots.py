@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from statistics import median
+from statistics import fmean, median
 from typing import Any
 
 Rows = Sequence[dict[str, Any]]
 
-COLOURS = {"sequential": "#8c8c8c", "plato": "#1f77b4", "bound": "#111111"}
+COLOURS = {"sequential": "#8c8c8c", "plato": "#1f77b4", "auto": "#d62728", "bound": "#111111"}
 KINDS = ("independent", "mixed", "chain")
 
 
@@ -92,6 +92,52 @@ def plot_ablations(metrics: dict[str, Any], folder: Path) -> None:
     axes.set_xlabel("latency over that with all parts")
     axes.grid(alpha=0.3, axis="x")
     _save(figure, folder, "ablations")
+
+
+def plot_load(rows: Rows, folder: Path, name: str) -> None:
+    """Draw `name.*`: what each way gives by the rate of questions; bars from seed to seed."""
+    pyplot = _pyplot()
+    figure, panels = pyplot.subplots(2, 3, figsize=(11, 6), layout="constrained")
+    columns = {
+        "tokens_per_s": "answer tokens per second",
+        "goodput_per_s": "questions per second within the targets",
+        "latency_p50_s": "latency, median, s",
+        "latency_p99_s": "latency, p99, s",
+        "first_text_p99_s": "time to first text, p99, s",
+        "sequential_latency_p99_s": "latency of short questions, p99, s",
+    }
+    rates = sorted({row["rate"] for row in rows})
+    for axes, (column, title) in zip(panels.flat, columns.items(), strict=True):
+        for way in dict.fromkeys(row["way"] for row in rows):
+            by_rate = {
+                rate: values for rate in rates if (values := _values(rows, rate, way, column))
+            }
+            means = [fmean(values) for values in by_rate.values()]
+            below = [
+                mean - min(values) for mean, values in zip(means, by_rate.values(), strict=True)
+            ]
+            above = [
+                max(values) - mean for mean, values in zip(means, by_rate.values(), strict=True)
+            ]
+            axes.errorbar(
+                list(by_rate), means, (below, above), marker="o", label=way, color=COLOURS[way]
+            )
+        axes.set_title(title, fontsize=10)
+        axes.set_ylim(bottom=0)
+        axes.grid(alpha=0.3)
+    for axes in panels[1]:
+        axes.set_xlabel("questions per second over the capacity")
+    panels[0][0].legend()
+    _save(figure, folder, name)
+
+
+def _values(rows: Rows, rate: float, way: str, column: str) -> list[float]:
+    """Of all seeds."""
+    return [
+        row[column]
+        for row in rows
+        if (row["rate"], row["way"]) == (rate, way) and row[column] is not None
+    ]
 
 
 def _rate(rows: Rows, way: str, concurrency: int) -> float:

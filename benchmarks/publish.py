@@ -7,15 +7,19 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from statistics import fmean, median
 from typing import Any
 
 from benchmarks.common.report import RESULTS
-from benchmarks.plots import plot_ablations, plot_answers
+from benchmarks.load.metrics import COLUMNS, RATIOS, mean_row
+from benchmarks.plots import plot_ablations, plot_answers, plot_load
 
 KINDS = ("independent", "mixed", "chain")
+LOADS = {"load": "Under load", "load_paced": "Under load, several decoders that sleep"}
+"""Results of `benchmarks.load`, and their titles."""
 PROTOCOL = """\
 Everything is a ratio within one run, against sequential decoding on the same engine, model and
 machine; medians over questions. The *bound* is a list schedule of the same graph with this
@@ -38,15 +42,19 @@ def main() -> None:
         plot_answers(found["answers"]["rows"], folder)
     if "ablations" in found:
         plot_ablations(found["ablations"]["metrics"], folder)
+    for name in LOADS:
+        if name in found:
+            plot_load(found[name]["rows"], folder, name)
     print(folder / "REPORT.md")
 
 
 def report(found: dict[str, Any]) -> str:
     """The report of the benchmarks that there are, as Markdown."""
-    sections = {
+    sections: dict[str, Callable[[dict[str, Any]], str]] = {
         "answers": answers,
         "ablations": ablations,
         "worst_case": worst_case,
+        **{name: partial(load, name) for name in LOADS},
         "peers": peers,
         "engine": engine,
         "engines": engines,
@@ -289,6 +297,46 @@ def worst_case(one: dict[str, Any]) -> str:
             "On a full machine `auto` does not plan: it answers sequentially, and says so.",
         )
     )
+
+
+def load(name: str, one: dict[str, Any]) -> str:
+    """Under load: ratios by rate, and means by rate and way."""
+    rows, metrics, settings = one["rows"], one["metrics"], one["settings"]
+    rates = sorted({row["rate"] for row in rows})
+    ratios = [
+        (f"{rate:g}", *(_with_interval(metrics, ratio, f"{rate:g}") for ratio in RATIOS))
+        for rate in rates
+    ]
+    means = [
+        (f"{rate:g}", way, *("" if mean is None else mean for mean in found.values()))
+        for rate in rates
+        for way in dict.fromkeys(row["way"] for row in rows)
+        for found in [mean_row(rows, rate, way)]
+    ]
+    return "\n\n".join(
+        (
+            heading(LOADS[name], one),
+            f"![throughput, goodput and latency by rate]({name}.svg)",
+            "Questions arrive as a Poisson process at a rate relative to the capacity; "
+            f"{1 - settings['long_share']:.0%} are short and always answered sequentially. The "
+            "same questions at the same times for every way. *Goodput*: answers a second with "
+            f"their first text within {settings['first_text_target_s']:g} s, and at most "
+            f"{settings['token_target_s'] * 1e3:.3g} ms for each further token. Means over "
+            f"{settings['seeds']} seeds, and 95 % intervals.",
+            table(("rate", *(ratio.replace("_", " ") for ratio in RATIOS)), ratios),
+            table(("rate", "way", *(column.replace("_", " ") for column in COLUMNS)), means),
+            f"The thread that asks took at most {metrics['cpu_share']:.0%} of a processor, in "
+            "process with the scheduler's part, and was late by at most "
+            f"{metrics['late_p99_s'] * 1e3:.0f} ms (p99).",
+        )
+    )
+
+
+def _with_interval(metrics: dict[str, Any], name: str, key: str) -> str:
+    if metrics[name][key] is None:
+        return ""
+    low, high = ("∞" if end is None else f"{end:.2f}" for end in metrics[f"{name}_interval"][key])
+    return f"{metrics[name][key]:.2f} ({low} to {high})"
 
 
 def peers(one: dict[str, Any]) -> str:

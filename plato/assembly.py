@@ -19,6 +19,7 @@ from plato.engine.tokenizer_config import TokenizerConfig, context_length
 from plato.errors import ModelError, SettingsError
 from plato.metrics import NO_METRICS, Recorder
 from plato.models.adapter import find_adapter
+from plato.planning.cache import PlanCache
 from plato.planning.planner import ModelPlanner
 from plato.planning.prompt import PlanningPrompts
 from plato.planning.protocol import Planner
@@ -67,6 +68,8 @@ def engine_config(
         max_sequences=settings.max_sequences,
         max_waiting=settings.max_waiting,
         prefill_chunk=settings.prefill_chunk,
+        branch_slowdown=settings.branch_slowdown,
+        token_target_s=settings.token_target_s,
         threads=engine_threads(settings),
     )
 
@@ -246,8 +249,14 @@ def public_prompts(tools: ModelTools) -> tuple[Prompt, ...]:
     return tuple(prefix for prefix in prefixes if len(prefix))
 
 
-def new_planner(settings: Settings, tools: ModelTools, pool: DecoderPool) -> ModelPlanner:
-    """A planner over `pool`."""
+def new_planner(settings: Settings, tools: ModelTools, pool: DecoderPool) -> Planner:
+    """A planner over `pool`, which keeps plans if the settings say so."""
+    planner = new_model_planner(settings, tools, pool)
+    return PlanCache(planner, settings.plan_cache) if settings.plan_cache else planner
+
+
+def new_model_planner(settings: Settings, tools: ModelTools, pool: DecoderPool) -> ModelPlanner:
+    """A planner over `pool` that has the model write every plan."""
     kind = ModelPlanner
     if settings.equal_work:
         # Imported only on demand: production code must not depend on benchmark code.

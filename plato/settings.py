@@ -136,7 +136,7 @@ class Settings(SamplingFields, BaseSettings):
         default=None,
         min_length=1,
         description="Folder of a PEFT adapter, for plans and their parts; all other answers "
-        "are the model's without it. The built-in engine keeps the weights twice. `none`: none; "
+        "are the model's without it. `none`: none; "
         "default: the one that comes with Plato for the default model.",
     )
     cache_dir: str | None = Field(
@@ -299,6 +299,12 @@ class Settings(SamplingFields, BaseSettings):
         le=MAX_NODES,
         description="Number of parts that the model is asked for; lowered to `max_nodes`.",
     )
+    plan_cache: int = Field(
+        default=0,
+        ge=0,
+        description="Plans that each planner keeps, by tenant and conversation: a question that is "
+        "asked again gets the same plan at once. 0: none.",
+    )
     max_title_words: int = Field(
         default=12, ge=2, le=20, description="Maximum length of a decoded title."
     )
@@ -356,6 +362,27 @@ class Settings(SamplingFields, BaseSettings):
     )
     patience_s: float = Field(
         default=10.0, gt=0, description="Maximum time that a run waits for admission."
+    )
+
+    # Load
+    branch_slowdown: float | None = Field(
+        default=1.15,
+        ge=1.0,
+        description="How many times as long the steps of a decoder may take because parts are "
+        "decoded side by side, while others there are answered sequentially; further parts wait. "
+        "`None`: parts start at once, whatever that costs others.",
+    )
+    token_target_s: float | None = Field(
+        default=None,
+        gt=0,
+        description="Target for the time between tokens: instead of `branch_slowdown`, parts are "
+        "decoded side by side with other runs as long as steps take at most this long.",
+    )
+    first_text_target_s: float | None = Field(
+        default=None,
+        gt=0,
+        description="Target for the time to first text: `auto` does not split answers that would "
+        "miss it because of their plan.",
     )
 
     # Clients

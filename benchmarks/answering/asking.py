@@ -16,11 +16,16 @@ from benchmarks.common.workload import fresh_tenant
 from plato.api.answers.run_info import PlatoInfo, Usage
 from plato.api.questions.requests import parse_request, to_run_request
 from plato.api.runs.events import read_event
-from plato.runs import Mode, RunEvent, RunRequest, RunState
+from plato.runs import Mode, RunError, RunEvent, RunRequest, RunState
 from plato.runtime import Runtime
 from plato.settings import Settings
 
 TIMEOUT_S = 900.0
+BUSY = (httpx.codes.TOO_MANY_REQUESTS, httpx.codes.SERVICE_UNAVAILABLE)
+
+
+class RefusedError(RuntimeError):
+    """There is too much to do for this question."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +56,9 @@ class Way:
             for part in question.parts
         ]
         plato["decode_plan"] = self.decode_plan
+        if self.mode is Mode.AUTO:
+            # Of a sequential answer, if that is what it chooses.
+            return {"plato": plato, "max_tokens": question.tokens}
         return {"plato": plato}
 
 
@@ -58,7 +66,7 @@ SEQUENTIAL = Way("sequential", Mode.SEQUENTIAL)
 SKELETON = Way("skeleton", Mode.SKELETON, decode_plan=True)
 PLATO = Way("plato", Mode.PLATO, decode_plan=True)
 GIVEN = Way("plato, plan given", Mode.PLATO)
-AUTO = Way("auto", Mode.AUTO)
+AUTO = Way("auto", Mode.AUTO, decode_plan=True)
 
 
 @dataclass
@@ -127,7 +135,10 @@ class Asker(Protocol):
     """Something that answers questions."""
 
     async def ask(self, question: Question, way: Way) -> Answered:
-        """Ask, and wait for the whole answer. No cache of earlier questions serves it."""
+        """Ask, and wait for the whole answer. No cache of earlier questions serves it.
+
+        Raises `RefusedError`.
+        """
         ...
 
 
@@ -158,7 +169,12 @@ class RuntimeAsker:
                         answered.first_text_s = time.perf_counter() - began
                 answered.events += events
         answered.latency_s = time.perf_counter() - began
-        answer = state.answer()
+        try:
+            answer = state.answer()
+        except RunError as error:
+            if error.status in BUSY:
+                raise RefusedError(error.message) from error
+            raise
         answered.text = answer.text
         answered.info = PlatoInfo.of(answer.report).model_dump(mode="json")
         answered.usage = Usage.of(answer.report).model_dump()
@@ -184,14 +200,16 @@ class HttpAsker:
         self._plato = plato
         self._api_key = api_key
         self._extra = extra or {}
-        self._http = httpx.AsyncClient(timeout=TIMEOUT_S, trust_env=False)
+        # As many connections as there are questions at a time.
+        limits = httpx.Limits(max_connections=None)
+        self._http = httpx.AsyncClient(timeout=TIMEOUT_S, limits=limits, trust_env=False)
 
     async def close(self) -> None:
         """Close the connections."""
         await self._http.aclose()
 
     async def ask(self, question: Question, way: Way) -> Answered:
-        """See `Asker.ask`. Raises `RuntimeError` if the server refuses."""
+        """See `Asker.ask`. Raises `RuntimeError` if the server does not answer."""
         body = _body(question, way, self._model)
         body |= {"stream": True, "stream_options": {"include_usage": True}, **self._extra}
         if not self._plato:
@@ -203,7 +221,9 @@ class HttpAsker:
             "POST", f"{self._url}/chat/completions", json=body, headers=headers
         ) as response:
             if response.status_code != httpx.codes.OK:
-                raise RuntimeError(f"{self._url}: {(await response.aread()).decode()}")
+                refused = response.status_code in BUSY
+                kind = RefusedError if refused else RuntimeError
+                raise kind(f"{self._url}: {(await response.aread()).decode()}")
             async for line in response.aiter_lines():
                 if line.startswith("data: {"):
                     self._take(answered, json.loads(line.removeprefix("data: ")))

@@ -37,7 +37,7 @@ from benchmarks.planning import decisions, dependencies, plans
 from benchmarks.planning.asking import PlanAsker, each
 from benchmarks.planning.dependencies import BASELINES, by_rule
 from benchmarks.planning.labelled import LabelledPlan, questions_of, read_plans, sample
-from plato.assembly import new_planner
+from plato.assembly import new_model_planner
 from plato.errors import PlatoError
 from plato.models.adapter import find_adapter
 from plato.models.calibration import Calibration
@@ -116,7 +116,7 @@ async def _run(settings: Settings, options: argparse.Namespace) -> Report:
     sampled = {"tasks": number, "seed": options.seed}
     report = Report("planning", settings.model_name, {**settings.model_dump(), **sampled})
     async with await Runtime.open(settings) as runtime:
-        planner = new_planner(settings, runtime.tools, LocalPool(runtime.engines))
+        planner = new_model_planner(settings, runtime.tools, LocalPool(runtime.engines))
         asker = PlanAsker(planner, settings)
         # Loads what is loaded at first use, which would count as the time of a decision.
         await asker.decide(WARM_UP, fit=False)

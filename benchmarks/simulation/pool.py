@@ -18,6 +18,7 @@ from plato.engine import (
     Replica,
     Segment,
 )
+from plato.engine.step_times import StepCurve
 from plato.testing.paced import Pace, step_seconds
 
 GROUP = 8
@@ -44,6 +45,7 @@ class SimulatedDecoder:
         self._pace = pace
         self._kv_tokens = kv_tokens
         self._width = width
+        self._curve = StepCurve(tuple((width, ms / 1e3) for width, ms in pace.step_ms))
         self._chunk = chunk
         self._held: OrderedDict[bytes, int] = OrderedDict()
         """Chain -> tokens of its last segment."""
@@ -68,7 +70,10 @@ class SimulatedDecoder:
             kv_free=free,
             # What running sequences hold is held, too.
             kv_evictable=min(free, max(0, self._held_tokens - needed)),
-            useful_width=self._width,
+            places=self._width,
+            runs=len({one.request.run_id for one in everyone}),
+            step_times=self._curve,
+            prefill_s=1 / self._pace.prefill_tokens_per_s,
             kv_capacity=self._kv_tokens,
         )
 

@@ -53,6 +53,11 @@ class LiveSequences(Generic[S]):
     def __len__(self) -> int:
         return len(self._sequences)
 
+    @property
+    def runs(self) -> int:
+        """The number of runs that they are of."""
+        return len({sequence.request.run_id for sequence in self._sequences})
+
     def add(self, sequence: S) -> None:
         """A sequence arrives."""
         self._sequences.add(sequence)

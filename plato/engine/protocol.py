@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from plato.engine.capabilities import Capabilities
 from plato.engine.prompt import Prompt
+from plato.engine.step_times import NOT_MEASURED, StepCurve
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -141,6 +142,9 @@ class GenerateRequest:
     """When the run was admitted. Earlier runs of a tenant are served first."""
     priority: int = 0
     """Higher is served first, among the sequences of a run."""
+    branch: bool = False
+    """Whether it is more than a sequential answer needs: a plan, or a node beside others of its
+    run. It may be delayed where it delays other runs."""
     lease: Lease | None = None
     group_s: float = 0.0
     """Tokens decoded within this many seconds after a chunk are sent together; the first token, the
@@ -169,8 +173,14 @@ class Load:
     """Prompt tokens not computed yet."""
     kv_free: int = 0
     """KV tokens that are free or evictable."""
-    useful_width: int = 0
-    """Largest batch width that still increases throughput, by measured step times; 0: unknown."""
+    places: int = 0
+    """Sequences that can decode side by side; 0: unknown."""
+    runs: int = 0
+    """Runs that its sequences are of."""
+    step_times: StepCurve = NOT_MEASURED
+    """Of decode steps, as measured by the engine; empty: by nobody."""
+    prefill_s: float = 0.0
+    """Seconds that each prompt token adds to a step; 0: not measured."""
     kv_evictable: int = 0
     """The part of `kv_free` that is cached and evictable."""
     kv_capacity: int = 0

@@ -113,7 +113,8 @@ class EngineSampler:
         self._recorder.set(table.SEQUENCES, load.running, state="running")
         self._recorder.set(table.SEQUENCES, load.waiting, state="waiting")
         self._recorder.set(table.PREFILL_QUEUE, load.prefill_tokens)
-        self._recorder.set(table.USEFUL_WIDTH, load.useful_width)
+        useful = min(load.step_times.useful_width, load.places) if load.step_times else 0
+        self._recorder.set(table.USEFUL_WIDTH, useful)
         self._recorder.set(table.KV_CAPACITY, stats.kv_capacity * size)
         self._recorder.set(table.KV_USED, stats.kv_used * size)
         self._recorder.set(table.KV_AVAILABLE, load.kv_free * size)

@@ -198,7 +198,7 @@ FALLBACKS = _counter(
     "Answers whose planning was skipped or cut short, by reason.",
     Role.SCHEDULER,
     reason=(
-        *("not_split", "max_tokens", "context", "decoders_full", "planner_failed", "too_few_parts"),
+        *("not_split", "max_tokens", "context", "load", "planner_failed", "too_few_parts"),
         *("plan_broke_off", "response_format", "tool_choice", "completions"),
     ),
 )

@@ -92,6 +92,7 @@ class Decider:
             max_tokens=1,
             run_began_unix_s=request.run_began_unix_s,
             priority=DECISION_PRIORITY,
+            branch=request.branch,
             lease=request.lease,
             attempt=request.attempt,
             score=tokens,

@@ -47,6 +47,8 @@ from plato.tasks import end_task, in_thread_if_long
 
 PLAN_NODE = 0
 """Node number of the plan itself; the nodes of a run are numbered from 1."""
+PLAN_PRIORITY = 100
+"""Above that of nodes, which its lines start."""
 REPETITION_PENALTY = 1.2
 """Keeps the titles of a plan distinct; tokens of the outline's structure are exempt."""
 TITLE_END_BIAS = 2.0
@@ -253,6 +255,8 @@ class ModelPlanner:
             sampling=sampling,
             grammar=grammar,
             run_began_unix_s=request.run_began_unix_s,
+            priority=PLAN_PRIORITY,
+            branch=request.branch,
             lease=request.lease,
             group_s=GROUP_S,
             attempt=request.attempt,

@@ -25,6 +25,8 @@ class PlanRequest:
     """See `GenerateRequest`."""
     dependencies: bool = True
     """Whether to decide on dependencies; else no node has any (mode `skeleton`)."""
+    branch: bool = False
+    """See `GenerateRequest`."""
     lease: Lease | None = None
     """The scheduler's lease, passed to the engine: if the scheduler dies, the plan is cancelled."""
     deadline_s: float = 30.0

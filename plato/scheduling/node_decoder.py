@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+import time
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack, aclosing
 from dataclasses import dataclass, replace
@@ -28,6 +29,7 @@ from plato.metrics.table import (
     REUSE_PREDICTED,
 )
 from plato.runs import NodeStatus
+from plato.scheduling.branches import BranchAdmission, BranchPolicy
 from plato.scheduling.failures import AttemptFailure, LeaseLostError, SilenceError, classify_failure
 from plato.scheduling.leases import LeaseKeeper, being_cancelled
 from plato.scheduling.placement import Booking, Placement
@@ -97,13 +99,17 @@ class NodeDecoder:
         self._leases = leases
         self._settings = settings
         self._recorder = recorder
-
-    def full(self) -> bool:
-        """See `ReplicaTable.full`."""
-        return self._placement.replicas.full()
+        policy = BranchPolicy(
+            settings.branch_slowdown, settings.first_text_target_s, settings.token_target_s
+        )
+        self.branches = BranchAdmission(pool, placement, policy)
 
     async def decode(self, decoding: NodeDecoding) -> None:
-        """Decode a node to its end. Raises a `PlatoError` that names the node."""
+        """Decode a node to its end, once it is admitted. Raises a `PlatoError` that names it."""
+        async with self.branches.admitted(decoding.request) as decoding.request:
+            await self._decode(decoding)
+
+    async def _decode(self, decoding: NodeDecoding) -> None:
         deadline_s = self._settings.node_deadline_s
         try:
             async with asyncio.timeout(deadline_s) as timer:
@@ -209,6 +215,7 @@ class NodeDecoder:
         """Receive one attempt's chunks; `silence` is expired when the replica counts as lost."""
         lost = partial(expire, silence)
         stream, started, answered = self._pool.generate(request, ranked), False, False
+        steps, stepped_at = 0, 0.0
         with ExitStack() as held:
             if decoding.replica:
                 # Also before its first chunk: it may hang already.
@@ -226,7 +233,15 @@ class NodeDecoder:
                         held.close()
                         held.enter_context(self._leases.holding(chunk.replica, lost))
                     decoding.replica, decoding.epoch = chunk.replica, chunk.epoch
-                    self._placement.replicas.observe(chunk.replica, chunk.epoch, chunk.load)
+                    replicas = self._placement.replicas
+                    replicas.observe(chunk.replica, chunk.epoch, chunk.load)
+                    if chunk.steps > steps:
+                        now = time.monotonic()
+                        if steps:
+                            taken = (now - stepped_at) / (chunk.steps - steps)
+                            replicas.note_step(chunk.replica, taken)
+                        steps, stepped_at = chunk.steps, now
+                    self.branches.recheck()
                     if not started:
                         started = True
                         decoding.on_start()

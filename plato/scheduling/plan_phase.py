@@ -30,7 +30,7 @@ NO_ROOM = "not split: the question leaves too little of the model's context for 
 STRUCTURED = "not split: response_format is enforced by one grammar for the whole answer"
 COMPLETION = "not split: a completion continues one text; /v1/chat/completions plans its answers"
 CALL = "not split: the arguments of a tool call are enforced by one grammar"
-FULL = "not split: every decoder's batch is full, and more parts would decode no faster"
+LOADED = "not split: under this load, parts side by side would cost others more than they gain"
 
 
 class PlanPhase:
@@ -56,7 +56,8 @@ class PlanPhase:
         if Mode.SEQUENTIAL in (request.mode, self._state.mode):
             await self._answer_sequentially(None, self._state.plan)
             return
-        undecided = request.mode is Mode.AUTO and request.plan is None and not self._nodes.graph
+        given = request.plan is not None and not request.decode_plan
+        undecided = request.mode is Mode.AUTO and not given and not self._nodes.graph
         if request.raw:
             await self._fall_back("completions", COMPLETION)
             return
@@ -69,8 +70,8 @@ class PlanPhase:
         if undecided and too_short_to_split(request):
             await self._fall_back("max_tokens", TOO_SHORT)
             return
-        if undecided and self._services.decoder.full():
-            await self._fall_back("decoders_full", FULL)
+        if undecided and not self._services.decoder.branches.pays(request.run_id):
+            await self._fall_back("load", LOADED)
             return
         try:
             self._log.conversation_tokens = await self._nodes.open_conversation()
@@ -85,7 +86,7 @@ class PlanPhase:
         self._nodes.start_ready()
         if self._state.plan_complete:
             return
-        if request.plan is not None and not request.decode_plan:
+        if request.plan is not None and given:
             await self._follow_given(request.plan)
         else:
             await self._follow_planner()
@@ -116,6 +117,7 @@ class PlanPhase:
             decide=request.mode is Mode.AUTO,
             dependencies=request.mode is not Mode.SKELETON,
             run_began_unix_s=request.admitted_unix_s,
+            branch=settings.branch_slowdown is not None,
             lease=self._services.leases.lease,
             deadline_s=settings.plan_deadline_s,
             script=request.plan or (),

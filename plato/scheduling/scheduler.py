@@ -249,8 +249,10 @@ class GraphScheduler:
             self.runs.ended(run)
             if admitted:
                 self._admission.leave(request.tenant)
+            report = run.state.report()
+            self._services.decoder.branches.note_ended(report)
             if not run.answered_elsewhere:
-                self._rates.charge(request.tenant, run.state.report().billed_tokens)
+                self._rates.charge(request.tenant, report.billed_tokens)
             _note_end(self._recorder, run)
 
         journal = Journal(self._store, self._writes, lease, state)

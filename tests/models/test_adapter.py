@@ -1,4 +1,4 @@
-"""Which adapter is merged into a model."""
+"""Which adapter a model gets."""
 
 from __future__ import annotations
 

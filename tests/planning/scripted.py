@@ -13,7 +13,7 @@ from plato.engine import Chunk, FinishReason, GenerateRequest
 from plato.models.calibration import Calibration
 from plato.planning.grammar import outline_line
 from plato.planning.planner import ModelPlanner
-from plato.planning.protocol import PlanEnded, PlanEvent, PlanLine, PlanRequest
+from plato.planning.protocol import PlanEnded, PlanEvent, PlanLine, Planner, PlanRequest
 from plato.prompting import ChatTemplate, Tokenizer
 from plato.runs import Message, Node
 
@@ -161,7 +161,7 @@ def ask(*, decide: bool = False, **fields: Any) -> PlanRequest:
     )
 
 
-async def events_of(planner: ModelPlanner, request: PlanRequest) -> list[PlanEvent]:
+async def events_of(planner: Planner, request: PlanRequest) -> list[PlanEvent]:
     return [event async for event in planner.plan(request)]
 
 

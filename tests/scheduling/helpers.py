@@ -14,6 +14,7 @@ from plato.engine import (
     FinishReason,
     GenerateRequest,
     KVEventBatch,
+    Load,
     Replica,
     SamplingParams,
 )
@@ -127,6 +128,8 @@ class ScriptedPool:
         """(run, replica) of every release."""
         self.release_error: Exception | None = None
         """What a release raises."""
+        self.load = Load()
+        """What every chunk reports."""
 
     def hold(self, *nodes: int) -> None:
         """Let these wait before their first token."""
@@ -166,6 +169,7 @@ class ScriptedPool:
                 prompt_tokens=prompt,
                 replica="scripted",
                 epoch="epoch",
+                load=self.load,
                 **fields,
             )
 

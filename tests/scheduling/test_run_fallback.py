@@ -244,17 +244,3 @@ async def test_auto_does_not_split_what_leaves_no_room_for_a_part(
     report = answered_sequentially(await collect(scheduler, asked))
     assert "context" in (report.reason or "")
     assert planner.requests == []
-
-
-async def test_auto_does_not_split_while_every_batch_is_full_and_plato_does(
-    make_scheduler: MakeScheduler, pool: LocalPool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    planner = ScriptedPlanner(*parts((), ()))
-    scheduler = make_scheduler(pool, planner=planner)
-    monkeypatch.setattr(scheduler.placement.replicas, "full", lambda: True)
-    report = answered_sequentially(await collect(scheduler, question(Mode.AUTO)))
-    assert "full" in (report.reason or "")
-    assert planner.requests == []
-    assert finished(await collect(scheduler, question(Mode.PLATO))).mode is Mode.PLATO
-    given = question(Mode.AUTO, plan=parts((), ()))
-    assert finished(await collect(scheduler, given)).mode is Mode.PLATO

@@ -127,6 +127,8 @@ class ServerDecoder:
         return Load(
             running=self._slots.running,
             waiting=self._slots.waiting,
+            places=self._places,
+            runs=self._live.runs,
             prefill_tokens=self._live.prefill_tokens,
             kv_free=max(0, assumed - self._live.held_tokens),
         )

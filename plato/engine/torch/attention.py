@@ -1,7 +1,8 @@
 """Attention over the KV pool: the layout of a step's tokens, and attention in torch.
 
 A step computes a flat row of tokens of many sequences: first the sequences with one new token,
-then those with several (prefill, forced tokens). On a CPU our own kernels compute them all and read
+then those with several (prefill, forced tokens); those that are computed with the adapter are
+consecutive (see `Rows.order`). On a CPU our own kernels compute them all and read
 KV in place. Elsewhere `tree_attention` replaces transformers' attention: sequences with one new
 token in one padded batch, the others one by one with a causal mask.
 """
@@ -9,6 +10,7 @@ token in one padded batch, the others one by one with a causal mask.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -29,6 +31,17 @@ class Rows:
     slots: NDArray[np.int64]
     """Slot of every position in [0, end)."""
     count: int
+    adapted: bool = False
+    """Whether they are computed with the model's adapter, if it has one."""
+
+    @property
+    def order(self) -> tuple[bool, bool]:
+        """Sort key of a step's rows.
+
+        Attention needs sequences with one new token first, and the adapter consecutive tokens.
+        """
+        several = self.count > 1
+        return several, self.adapted != several
 
     @property
     def end(self) -> int:
@@ -56,6 +69,8 @@ class StepBatch:
     ) -> None:
         """`tile`: rows that the native kernel computes together; `None`: torch does."""
         self.pool = pool
+        self.adapted = _adapted(rows)
+        """The tokens that are computed with the adapter."""
         self.new_slots = _tensor(np.concatenate([row.slots[-row.count :] for row in rows]), device)
         self.positions = _tensor(
             np.concatenate([np.arange(row.end - row.count, row.end) for row in rows]), device
@@ -73,6 +88,16 @@ class StepBatch:
             raise AssertionError("sequences with one new token must come first")
         self.single_slots, self.single_mask = _pad(rows[: self.singles], device)
         self.spans = _spans(rows[self.singles :], self.singles, device)
+
+
+def _adapted(rows: list[Rows]) -> range:
+    starts = [0, *accumulate(row.count for row in rows)]
+    found = [index for index, row in enumerate(rows) if row.adapted]
+    if not found:
+        return range(0)
+    if found[-1] - found[0] >= len(found):
+        raise AssertionError("sequences with the adapter must be consecutive")
+    return range(starts[found[0]], starts[found[-1] + 1])
 
 
 def _query_rows(rows: list[Rows], tile: int, device: torch.device) -> QueryRows:

@@ -31,6 +31,11 @@ class TorchEngineConfig:
     """Sequences in the queue; beyond it requests are refused."""
     prefill_chunk: int = 256
     """Prompt tokens computed in one step, over all sequences."""
+    branch_slowdown: float | None = None
+    """How many times as long steps may take because of branches, see `BranchRegulator`; `None`:
+    branches are not delayed."""
+    token_target_s: float | None = None
+    """Target for the time between tokens, instead."""
     threads: int | None = None
     """Threads of one operation; `None` keeps torch's default."""
     tokenizer: TokenizerConfig | None = None

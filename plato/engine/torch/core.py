@@ -22,12 +22,13 @@ from plato.engine.prompt import Prompt, Segment
 from plato.engine.protocol import Chunk, FinishReason, GenerateRequest, KVPiece, Load
 from plato.engine.sampling import sampler
 from plato.engine.sampling.matcher import GrammarCompiler, Matcher
+from plato.engine.step_times import StepTimes
 from plato.engine.torch.config import TorchEngineConfig
 from plato.engine.torch.protocol import Model
+from plato.engine.torch.regulator import BranchRegulator
 from plato.engine.torch.scheduler import Scheduler, Work
 from plato.engine.torch.sequence import Sequence
 from plato.engine.torch.tree import KVTree
-from plato.engine.torch.widths import StepTimes
 
 if TYPE_CHECKING:
     import numpy as np
@@ -47,33 +48,33 @@ class EngineCore:
         config: TorchEngineConfig,
         epoch: str,
         clock: Callable[[], float] = time.monotonic,
-        base: Model | None = None,
     ) -> None:
-        """`model` has the adapter of `config`, if there is one, and `base` has not."""
         self._model = model
         self._config = config
         self._epoch = epoch
         self._clock = clock
-        served = [(model, config.adapter), *([(base, None)] if base is not None else [])]
-        self._models = {
-            fingerprint(config.model_folder, config.dtype, adapter): each
-            for each, adapter in served
-        }
-        """By fingerprint, as in prompts, whose makers do not know the precision that `auto`
-        becomes. The first one computes prompts without a fingerprint."""
+        adapters = [config.adapter, None] if config.adapter is not None else [None]
         self._kv_fingerprints = {
-            name: fingerprint(config.model_folder, model.precision, adapter)
-            for name, (_, adapter) in zip(self._models, served, strict=True)
+            fingerprint(config.model_folder, config.dtype, adapter): fingerprint(
+                config.model_folder, model.precision, adapter
+            )
+            for adapter in adapters
         }
+        """By fingerprint in prompts, whose makers do not know the precision that `auto` becomes."""
+        self._default = next(iter(self._kv_fingerprints))
+        """Of prompts without a fingerprint: with the adapter, if there is one."""
         self.pool = model.new_pool(max(1, config.kv_budget_bytes // model.kv_bytes_per_token))
         self.tree = KVTree(self.pool, clock)
-        self._step_times = StepTimes(config.max_sequences)
+        self._step_times = StepTimes()
         self._scheduler = Scheduler(
             self.pool,
             self.tree,
             max_sequences=config.max_sequences,
             prefill_chunk=config.prefill_chunk,
             room_beside=self._step_times.room_beside,
+            regulator=BranchRegulator(
+                self._step_times, config.branch_slowdown, config.token_target_s
+            ),
         )
         self._grammars = GrammarCompiler(model.tokenizer, model.vocabulary)
         self._leases = Leases(clock)
@@ -135,7 +136,7 @@ class EngineCore:
         if request.grammar is not None:
             matcher = self._grammars.matcher(request.grammar.lark, request.emitted)
         output = Output(request, self._model.tokenizer.backend, self._model.end_tokens)
-        sequence = Sequence(output, matcher, sink)
+        sequence = Sequence(output, matcher, sink, adapted=self._adapts(request.prompt))
         self._leases.grant(request.lease)
         self._scheduler.enqueue(sequence)
         self._load = self._measure_load()
@@ -148,7 +149,7 @@ class EngineCore:
         """
         check_request(
             request,
-            fingerprints=self._models,
+            fingerprints=self._kv_fingerprints,
             context_length=self._model.context_length,
             vocabulary=self._model.vocabulary,
         )
@@ -231,21 +232,15 @@ class EngineCore:
             self._load = self._measure_load()
             return
         self.steps += 1
-        by_model: dict[str, list[Work]] = {}
-        for item in work:
-            by_model.setdefault(self._model_of(item.sequence.request.prompt), []).append(item)
-        sampled = [
-            (self._compute(self._models[name], some), [w.sequence for w in some if w.samples])
-            for name, some in by_model.items()
-        ]
+        logits = self._compute(work)
+        sequences = [item.sequence for item in work if item.samples]
         self._scheduler.advance(work)
         self._load = self._measure_load()
-        for logits, sequences in sampled:
-            self.step_sequences += len(sequences)
-            if sequences:
-                choices = sampler.choose(logits, [sequence.draw() for sequence in sequences])
-                for sequence, choice in zip(sequences, choices, strict=True):
-                    self._take(sequence, choice)
+        self.step_sequences += len(sequences)
+        if sequences:
+            choices = sampler.choose(logits, [sequence.draw() for sequence in sequences])
+            for sequence, choice in zip(sequences, choices, strict=True):
+                self._take(sequence, choice)
         self.stepped_at = self._clock()
         self.busy_s += time.perf_counter() - began
 
@@ -264,8 +259,8 @@ class EngineCore:
         """Tokens that a grammar leaves no choice about; they are appended without a step."""
         return matcher.forced()
 
-    def _compute(self, model: Model, work: list[Work]) -> torch.Tensor:
-        """Compute the work of one model; returns the logits of the items that sample."""
+    def _compute(self, work: list[Work]) -> torch.Tensor:
+        """Compute the work of a step; returns the logits of the items that sample."""
         tokens: list[int] = []
         wanted: list[int] = []
         for item in work:
@@ -273,7 +268,7 @@ class EngineCore:
             if item.samples:
                 wanted.append(len(tokens) - 1)
         started = time.perf_counter()
-        logits = model.forward(self.pool, tokens, [item.rows for item in work], wanted)
+        logits = self._model.forward(self.pool, tokens, [item.rows for item in work], wanted)
         seconds = time.perf_counter() - started
         if len(tokens) == len(work):
             self._step_times.note(len(work), seconds)
@@ -282,9 +277,13 @@ class EngineCore:
             self._step_times.note_prefill(width, len(tokens) - width, seconds)
         return logits
 
+    def _adapts(self, prompt: Prompt) -> bool:
+        """Whether a prompt is computed with the adapter."""
+        return self._config.adapter is not None and self._model_of(prompt) == self._default
+
     def _model_of(self, prompt: Prompt) -> str:
-        """The fingerprint of the model that computes a prompt."""
-        return prompt.fingerprint or next(iter(self._models))
+        """The fingerprint, as in prompts, of the model that computes a prompt."""
+        return prompt.fingerprint or self._default
 
     def _kv_fingerprint(self, prompt: Prompt) -> str:
         return self._kv_fingerprints.get(self._model_of(prompt), "")
@@ -300,7 +299,10 @@ class EngineCore:
             prefill_tokens=self.tree.pending + sum(s.expected_prefill for s in scheduler.waiting),
             kv_free=self.pool.free_count + self.tree.evictable,
             kv_evictable=self.tree.evictable,
-            useful_width=self._step_times.useful_width,
+            places=self._config.max_sequences,
+            runs=len({sequence.request.run_id for sequence in self._sequences()}),
+            step_times=self._step_times.curve,
+            prefill_s=self._step_times.prefill_s,
             kv_capacity=self.pool.capacity,
         )
 

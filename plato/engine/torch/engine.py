@@ -10,7 +10,6 @@ import threading
 import time
 import uuid
 from collections.abc import AsyncGenerator, Callable
-from dataclasses import replace
 from typing import TypeVar, cast
 
 import torch
@@ -263,10 +262,7 @@ class TorchEngine:
             torch.set_num_threads(self._config.threads)
         try:
             model = self._load(self._config)
-            base = None
-            if self._config.adapter is not None:
-                base = self._load(replace(self._config, adapter=None))
-            core = self._new_core(model, self._config, self._epoch, base=base)
+            core = self._new_core(model, self._config, self._epoch)
             if core.has_own_threads:
                 use_one_thread()
         except BaseException as error:

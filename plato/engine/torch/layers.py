@@ -15,7 +15,8 @@ from torch import nn
 from plato.engine.torch.attention import StepBatch
 from plato.engine.torch.kernels import Kernels
 from plato.engine.torch.kernels.native import MAX_DIM, MAX_TILE
-from plato.engine.torch.linear import LinearFactory, merged
+from plato.engine.torch.linear import LinearFactory
+from plato.engine.torch.low_rank import merged_linear
 
 FAMILIES = frozenset({"llama", "mistral", "qwen2", "qwen3"})
 """Model types whose layers `replace_layers` supports."""
@@ -40,8 +41,8 @@ class GatedMLP(nn.Module):
 
     def __init__(self, mlp: Any, factory: LinearFactory, kernels: Kernels) -> None:
         super().__init__()
-        self._gate_up = factory(*merged((mlp.gate_proj, mlp.up_proj)))
-        self._down = factory(mlp.down_proj.weight, mlp.down_proj.bias)
+        self._gate_up = merged_linear(factory, (mlp.gate_proj, mlp.up_proj))
+        self._down = merged_linear(factory, (mlp.down_proj,))
         self._kernels = kernels
 
     def forward(self, hidden: torch.Tensor) -> torch.Tensor:
@@ -58,10 +59,10 @@ class Attention(nn.Module):
         self._layer: int = attention.layer_idx
         self._dim: int = attention.head_dim
         self._scaling: float = attention.scaling
-        self._heads = attention.q_proj.out_features // self._dim
-        self._kv_heads = attention.k_proj.out_features // self._dim
-        self._qkv = factory(*merged((attention.q_proj, attention.k_proj, attention.v_proj)))
-        self._output = factory(attention.o_proj.weight, attention.o_proj.bias)
+        self._heads = attention.config.num_attention_heads
+        self._kv_heads = attention.config.num_key_value_heads
+        self._qkv = merged_linear(factory, (attention.q_proj, attention.k_proj, attention.v_proj))
+        self._output = merged_linear(factory, (attention.o_proj,))
         self._kernels = kernels
         self._norms: tuple[Norm, Norm] | None = None
         if hasattr(attention, "q_norm"):

@@ -12,13 +12,22 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 from torch.nn.functional import embedding
 
 from plato.engine.tokenizer_config import TokenizerConfig
 from plato.engine.torch.attention import StepBatch
-from plato.engine.torch.kernels import LayerWeights, NativeDecoder, NativeKernels, PackedWeight
+from plato.engine.torch.kernels import (
+    LayerWeights,
+    NativeDecoder,
+    NativeKernels,
+    PackedLinear,
+    PackedLowRank,
+    PackedWeight,
+)
 from plato.engine.torch.kernels.native import MAX_TILE
 from plato.engine.torch.linear import merged
+from plato.engine.torch.low_rank import merged_change, without_change
 from plato.engine.torch.model import LanguageModel, ModelShape
 from plato.engine.torch.self_test import require_equal, self_test_tokens
 
@@ -41,7 +50,8 @@ class PackedWeights:
     head: PackedWeight
     head_bias: torch.Tensor | None
     expected: torch.Tensor
-    """[tokens, vocabulary]: logits of the self-test's tokens in float32, by transformers."""
+    """[1 or 2, tokens, vocabulary]: logits of the self-test's tokens in float32, by transformers:
+    without the adapter and, if there is one, with it."""
 
 
 class PackedModel(LanguageModel):
@@ -63,7 +73,7 @@ class PackedModel(LanguageModel):
         self._decoder = NativeDecoder(
             kernels, weights.layers, dim=self.head_dim, scaling=weights.attention_scale
         )
-        heads = weights.layers[0].output.columns // self.head_dim
+        heads = weights.layers[0].output.weight.columns // self.head_dim
         self._tile = max(1, MAX_TILE // (heads // self.kv_heads))
         tokens = self_test_tokens(self.vocabulary, self.context_length)
         require_equal(self, tokens, weights.expected, exact=False)
@@ -75,7 +85,13 @@ class PackedModel(LanguageModel):
         rotary = angles.cos() * self._rotary_scale, angles.sin() * self._rotary_scale
         assert batch.query_rows is not None
         self._decoder.compute(
-            hidden, rotary, batch.new_slots, batch.query_rows, batch.pool.keys, batch.pool.values
+            hidden,
+            rotary,
+            batch.new_slots,
+            batch.query_rows,
+            batch.pool.keys,
+            batch.pool.values,
+            batch.adapted,
         )
         return self._kernels.rms_norm(hidden, self._norm, self._eps)
 
@@ -104,8 +120,6 @@ def pack(
 
 def _pack_layer(layer: Any, kernels: NativeKernels) -> LayerWeights:
     attention, mlp = layer.self_attn, layer.mlp
-    qkv, qkv_bias = merged((attention.q_proj, attention.k_proj, attention.v_proj))
-    gate_up, gate_up_bias = merged((mlp.gate_proj, mlp.up_proj))
     query_norm, key_norm = (
         (attention.q_norm.weight, attention.k_norm.weight)
         if hasattr(attention, "q_norm")
@@ -117,15 +131,19 @@ def _pack_layer(layer: Any, kernels: NativeKernels) -> LayerWeights:
         query_norm=query_norm,
         key_norm=key_norm,
         eps=layer.input_layernorm.variance_epsilon,
-        qkv=kernels.pack(qkv),
-        qkv_bias=qkv_bias,
-        output=kernels.pack(attention.o_proj.weight),
-        output_bias=attention.o_proj.bias,
-        gate_up=kernels.pack(gate_up),
-        gate_up_bias=gate_up_bias,
-        down=kernels.pack(mlp.down_proj.weight),
-        down_bias=mlp.down_proj.bias,
+        qkv=_pack_linear(kernels, attention.q_proj, attention.k_proj, attention.v_proj),
+        output=_pack_linear(kernels, attention.o_proj),
+        gate_up=_pack_linear(kernels, mlp.gate_proj, mlp.up_proj),
+        down=_pack_linear(kernels, mlp.down_proj),
     )
+
+
+def _pack_linear(kernels: NativeKernels, *linears: nn.Module) -> PackedLinear:
+    """Pack linear layers as one that computes their concatenated outputs."""
+    weight, bias = merged(map(without_change, linears))
+    change = merged_change(linears)
+    packed = None if change is None else kernels.pack_low_rank(change)
+    return PackedLinear(kernels.pack(weight), bias, packed)
 
 
 def write_packed(weights: PackedWeights, file: Path) -> None:
@@ -136,7 +154,15 @@ def write_packed(weights: PackedWeights, file: Path) -> None:
 def read_packed(file: Path) -> PackedWeights:
     """Map a file of packed weights into memory. Raises all kinds of errors if it is damaged."""
     kinds: list[Callable[..., Any] | tuple[Callable[..., Any], str]]
-    kinds = [PackedWeights, ModelShape, LayerWeights, PackedWeight, frozenset]
+    kinds = [
+        PackedWeights,
+        ModelShape,
+        LayerWeights,
+        PackedLinear,
+        PackedLowRank,
+        PackedWeight,
+        frozenset,
+    ]
     with torch.serialization.safe_globals(kinds):
         weights: PackedWeights = torch.load(file, mmap=True, weights_only=True)
     return weights

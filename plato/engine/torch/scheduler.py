@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import bisect
 import logging
+import math
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ import numpy as np
 from plato.engine.prompt import Prompt
 from plato.engine.torch.attention import Rows
 from plato.engine.torch.pool import KVPool
+from plato.engine.torch.regulator import BranchRegulator
 from plato.engine.torch.sequence import Sequence
 from plato.engine.torch.shares import TenantShares
 from plato.engine.torch.tree import KVTree
@@ -51,15 +53,16 @@ class Work:
     @property
     def rows(self) -> Rows:
         """Slots of the sequence up to `stop`; a view, valid until the next step is scheduled."""
-        return Rows(self.sequence.slots[: self.stop], len(self))
+        return Rows(self.sequence.slots[: self.stop], len(self), self.sequence.adapted)
 
 
 class Scheduler:
     """Shares steps and the KV budget between tenants, and among a tenant's sequences by rank.
 
-    Tenants share by the service that they got; a tenant's sequences are ranked by `order`. Where
-    the batch or the memory is full, a tenant that got less and runs less takes a place of the one
-    that runs most.
+    Tenants share by the service that they got; a tenant's sequences are ranked by `order`, but the
+    first sequence of a run comes before the further ones (*branches*) of all runs. Where the batch
+    or the memory is full, a tenant that got less and runs less takes a place of the one that runs
+    most, and the first sequence of a run the place of a branch.
 
     Prompts are computed in the order of `prefill_due`: shorter ones pass longer ones, but not for
     ever. A prompt of several steps leaves most of each step to the decoding sequences of other
@@ -83,8 +86,10 @@ class Scheduler:
         max_sequences: int,
         prefill_chunk: int,
         room_beside: Callable[[int], int | None] = lambda _: None,
+        regulator: BranchRegulator | None = None,
     ) -> None:
-        """`room_beside`: see `StepTimes.room_beside`."""
+        """`room_beside`: see `StepTimes.room_beside`. Without `regulator` no branch is delayed."""
+        self._regulator = regulator
         self._room_beside = room_beside
         self._shares = TenantShares()
         self._prefilled = 0
@@ -132,12 +137,16 @@ class Scheduler:
 
         `prefill_chunk` bounds the tokens of sequences with more than one. Decoding sequences come
         first, so that tokens which a grammar forced do not wait behind a long prompt; then
-        prompts.
+        prompts. Branches may have to wait, see `BranchRegulator`.
         """
         self._admit()
         decoding = [s for s in self.running if s.computed >= s.tail_start]
         prompts = [s for s in self.running if s.computed < s.tail_start]
         runs = {s.request.run_id for s in decoding}
+        branches = math.inf
+        if self._regulator is not None:
+            share = self._regulator.share(decoding, prompts)
+            decoding, branches = share.decoding, share.prompt_tokens
         budget = self._prefill_chunk
         work: list[Work] = []
         for sequence in (*decoding, *sorted(prompts, key=lambda s: s.prefill_due)):
@@ -151,12 +160,17 @@ class Scheduler:
                     others = bool(runs - {sequence.request.run_id})
                     beside = self._room_beside(len(decoding) if others else 0)
                     room = room if beside is None else min(room, beside)
+                if start < sequence.tail_start and sequence.request.branch:
+                    room = int(min(room, branches))
                 stop = min(stop, start + room)
                 budget -= stop - start
+                if start < sequence.tail_start and sequence.request.branch:
+                    branches -= stop - start
             if start < stop and self._reserve(sequence, stop):
                 work.append(Work(sequence, start, stop))
-        # Attention needs sequences with one new token first.
-        return sorted((item for item in work if item.sequence.running), key=lambda i: len(i) > 1)
+        return sorted(
+            (item for item in work if item.sequence.running), key=lambda item: item.rows.order
+        )
 
     def _is_long(self, sequence: Sequence) -> bool:
         """Whether its prompt takes more than one step."""
@@ -242,7 +256,7 @@ class Scheduler:
             if len(self.running) < self._max_sequences and self._place(sequence):
                 self.waiting.remove(sequence)
                 bisect.insort(self.running, sequence, key=Sequence.order)
-            elif (victim := self._ahead_of(sequence.tenant)) is not None:
+            elif victim := self._ahead_of(sequence.tenant) or self._branch_for(sequence):
                 self._preempt(victim)
             else:
                 return
@@ -250,9 +264,12 @@ class Scheduler:
     def _next(self) -> Sequence:
         """The first waiting sequence of the tenant that was served least, or runs least."""
         running = Counter(sequence.tenant for sequence in self.running)
+        runs = {sequence.request.run_id for sequence in self.running}
         first: dict[str, Sequence] = {}
         for sequence in self.waiting:
-            first.setdefault(sequence.tenant, sequence)
+            known = first.setdefault(sequence.tenant, sequence)
+            if known.request.run_id in runs and sequence.request.run_id not in runs:
+                first[sequence.tenant] = sequence
         return min(first.values(), key=lambda s: (self._shares.served(s.tenant), running[s.tenant]))
 
     def _ahead_of(self, tenant: str) -> Sequence | None:
@@ -267,6 +284,18 @@ class Scheduler:
         if self._shares.served(most) < self._shares.served(tenant):
             return None
         return next(s for s in reversed(self.running) if s.tenant == most)
+
+    def _branch_for(self, sequence: Sequence) -> Sequence | None:
+        """The last branch of the run with the most, if `sequence` is the first of its run.
+
+        Only of its own tenant: between tenants, service decides.
+        """
+        same = [other for other in self.running if other.tenant == sequence.tenant]
+        runs = Counter(other.request.run_id for other in same)
+        if not runs or sequence.request.run_id in runs or max(runs.values()) < 2:
+            return None
+        most = max(runs, key=lambda run_id: runs[run_id])
+        return next(other for other in reversed(same) if other.request.run_id == most)
 
     def _place(self, sequence: Sequence) -> bool:
         """Lock the cached part of the sequence's tokens and allocate slots to compute the rest.

@@ -6,6 +6,7 @@ incorrectly must not be served.
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Protocol
 
 import torch
@@ -57,18 +58,26 @@ def require_equal(
 ) -> None:
     """Raise `ModelNotSupportedError` unless `tokens` get the `expected` logits.
 
-    `expected` is [tokens, vocabulary]. With `exact`, KV is kept in the type of the activations and
+    `expected` is [1 or 2, tokens, vocabulary]: without the adapter and, if the model has one, with
+    it. With `exact`, KV is kept in the type of the activations and
     single logits are compared; without, their distribution.
     """
+    for adapted, logits in enumerate(expected):
+        _require_equal(model, tokens, logits, adapted=bool(adapted), exact=exact)
+
+
+def _require_equal(
+    model: Computes, tokens: list[int], expected: torch.Tensor, *, adapted: bool, exact: bool
+) -> None:
     count = len(tokens)
     pool = model.new_pool(count, model.dtype if exact else None)
     slots = pool.allocate(count)
     half = count // 2
-    first = model.forward(pool, tokens[:half], [Rows(slots[:half], half)], list(range(half)))
-    rest = count - half - 1
-    second = model.forward(pool, tokens[half:-1], [Rows(slots[:-1], rest)], list(range(rest)))
-    third = model.forward(pool, tokens[-1:], [Rows(slots, 1)], [0])
-    logits = torch.cat([first, second, third])
+    pieces = []
+    for start, stop in pairwise((0, half, count - 1, count)):
+        rows = [Rows(slots[:stop], stop - start, adapted)]
+        pieces.append(model.forward(pool, tokens[start:stop], rows, list(range(stop - start))))
+    logits = torch.cat(pieces)
     if exact:
         what, limit = "logits differ", TOLERANCE
         difference = (logits - expected).abs().max().item()

@@ -35,11 +35,15 @@ class Sequence:
         output: Output,
         matcher: Matcher | None,
         sink: Callable[[Chunk | Exception], None],
+        *,
+        adapted: bool,
     ) -> None:
+        """`adapted`: whether it is computed with the model's adapter."""
         self.request = request = output.request
         self.output = output
         self.matcher = matcher
         self.sink = sink
+        self.adapted = adapted
         self.arrival = next(_arrivals)
         self.prompt_length = len(request.prompt)
         self.tokens: list[int] = [*request.prompt.tokens, *request.emitted]

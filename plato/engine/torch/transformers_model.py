@@ -1,4 +1,4 @@
-"""A model that transformers computes, with our attention and, on a CPU, our layers.
+"""A model that transformers computes, with our attention, adapter and, on a CPU, our layers.
 
 Importing transformers' models takes 4 s; models with packed weights are loaded without this module.
 """
@@ -12,18 +12,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file
 from transformers import AttentionInterface, AutoModelForCausalLM, PreTrainedConfig
 from transformers.utils import logging as transformers_logging
 
 from plato.engine.errors import EngineError, ModelNotSupportedError
-from plato.engine.fingerprint import ADAPTER_WEIGHTS
 from plato.engine.tokenizer_config import TokenizerConfig
 from plato.engine.torch.attention import StepBatch, tree_attention
 from plato.engine.torch.kernels import NativeKernels, new_kernels
 from plato.engine.torch.kernels.native import MAX_TILE
 from plato.engine.torch.layers import can_replace, replace_layers
 from plato.engine.torch.linear import Int8Linear, float_linear, replace_linears
+from plato.engine.torch.low_rank import AdaptedRows
 from plato.engine.torch.model import LanguageModel, ModelShape, types_of
 from plato.engine.torch.packed import PackedWeights, pack
 from plato.engine.torch.self_test import require_equal, self_test_tokens
@@ -52,12 +51,22 @@ class TransformersModel(LanguageModel):
             # 2 ms in each layer, 30 times as long as the attention itself.
             torch.backends.cuda.enable_cudnn_sdp(enabled=False)
         # Any, because transformers does not annotate what `Auto` classes return.
-        self._model: Any = _load(folder, dtype, adapter).to(device).eval()
+        self._model: Any = _load(folder, dtype).to(device).eval()
         self._config: Any = self._model.config.get_text_config()
         refuse_unsupported(self._config, self._model)
         super().__init__(self._shape(tokenizer), tokenizer, device, precision)
         self._test = self_test_tokens(self.vocabulary, self.context_length)
-        self._expected = self._own_logits()
+        expected = [self._own_logits()]
+        self._adapted = AdaptedRows()
+        if adapter is not None:
+            # Late: importing PEFT takes a second, and few models have an adapter.
+            from plato.engine.torch.adapter import PeftAdapter
+
+            applied = PeftAdapter(self._model, adapter)
+            expected.append(self._own_logits())
+            applied.apply_to_rows(self._adapted)
+        self._expected = torch.stack(expected)
+        """Without the adapter and, if there is one, with it."""
         self._model.set_attn_implementation(ATTENTION_NAME)
         self._decoder = self._model.get_decoder()
         self._head = self._model.get_output_embeddings()
@@ -89,6 +98,7 @@ class TransformersModel(LanguageModel):
         require_equal(self, self._test, self._expected, exact=self.precision != "int8")
 
     def _hidden(self, tokens: list[int], batch: StepBatch) -> torch.Tensor:
+        self._adapted.count, self._adapted.rows = len(tokens), batch.adapted
         hidden: torch.Tensor = self._decoder(
             input_ids=torch.tensor([tokens], device=self.device),
             position_ids=batch.positions[None],
@@ -137,7 +147,7 @@ class TransformersModel(LanguageModel):
         )
 
 
-def _load(folder: str, dtype: torch.dtype, adapter: Path | None) -> Any:
+def _load(folder: str, dtype: torch.dtype) -> Any:
     try:
         with _without_progress_bars():
             # Every family has eager attention; it is only the reference of the self-test.
@@ -146,37 +156,7 @@ def _load(folder: str, dtype: torch.dtype, adapter: Path | None) -> Any:
             )
     except Exception as error:
         raise EngineError(f"the model in {folder} cannot be loaded: {error}") from error
-    return model if adapter is None else _merged(model, adapter)
-
-
-def _merged(model: Any, adapter: Path) -> Any:
-    """The model with an adapter merged into its weights.
-
-    Raises `EngineError` if it cannot be merged, is only partly of this model, or PEFT would merge
-    it incorrectly.
-    """
-    # Late: importing it takes a second, and few models have an adapter.
-    from peft import PeftModel, get_peft_model_state_dict
-    from peft.tuners.tuners_utils import BaseTunerLayer
-
-    try:
-        adapted = PeftModel.from_pretrained(model, str(adapter))
-        ends = (model.get_input_embeddings(), model.get_output_embeddings())
-        tied = ends[0].weight is ends[1].weight
-        if tied and any(isinstance(end, BaseTunerLayer) for end in ends):
-            # PEFT would add the change of one end to both.
-            raise ValueError("it changes only one end of embeddings that the model shares")
-        own = set(get_peft_model_state_dict(adapted, save_embedding_layers=False))
-        stored = load_file(adapter / ADAPTER_WEIGHTS).keys()
-        # PEFT stores the original of an embedding that is changed, too.
-        others = own ^ {name for name in stored if not name.endswith(".base_layer.weight")}
-        if others:
-            raise ValueError(f"it is for a model with other layers ({min(others)})")
-        return adapted.merge_and_unload(safe_merge=True)
-    except Exception as error:
-        raise EngineError(
-            f"the adapter in {adapter} cannot be merged into this model: {error}"
-        ) from error
+    return model
 
 
 @contextmanager

@@ -91,6 +91,8 @@ class VllmCore:
         return Load(
             running=running,
             waiting=len(self.live) - running,
+            places=self._config.max_sequences,
+            runs=self.live.runs,
             prefill_tokens=self.live.prefill_tokens,
             kv_free=capacity - used,
             kv_evictable=min(capacity - used, max(0, self.index.tokens - used)),

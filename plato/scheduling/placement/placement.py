@@ -82,7 +82,9 @@ class Placement:
         """Count a placed sequence until it ends. Others keep away from a `suspect`."""
         sequence = choice.sequence
         prefill = len(sequence.prompt) - choice.predicted_tokens
-        booking = self.replicas.book(choice.replica, prefill, sequence.output, suspect=suspect)
+        booking = self.replicas.book(
+            choice.replica, sequence.run_id, prefill, sequence.output, suspect=suspect
+        )
         if choice.replica is not None:
             self.replicas.learn(sequence.prompt, choice.replica)
             self._policy.placed(sequence, choice.replica)

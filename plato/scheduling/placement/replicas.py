@@ -8,6 +8,7 @@ from dataclasses import replace
 
 from plato.engine import KVEventBatch, Load, Prompt, StoredPrefix
 from plato.scheduling.placement.index import KVIndex
+from plato.scheduling.placement.neighbours import Neighbours
 from plato.scheduling.placement.policy import ReplicaView
 from plato.scheduling.placement.state import Booking, ReplicaState
 
@@ -61,10 +62,23 @@ class ReplicaTable:
         """Leading tokens of `prompt` that `replica` should hold."""
         return self._index.cached(prompt).get(replica, 0) if replica in self._states else 0
 
-    def book(self, replica: str | None, prefill: int, output: int, *, suspect: bool) -> Booking:
+    def book(
+        self, replica: str | None, run_id: str, prefill: int, output: int, *, suspect: bool
+    ) -> Booking:
         """Count a sequence of so many tokens at `replica`, if that is known."""
         state = self._states.get(replica or "") or ReplicaState("")
-        return Booking(state, prefill, output, suspect)
+        return Booking(state, run_id, prefill, output, suspect)
+
+    def neighbours(self, run_id: str, *, counted: bool) -> dict[str, Neighbours]:
+        """What decodes at each replica beside a run; see `ReplicaState.neighbours`."""
+        return {
+            name: state.neighbours(run_id, counted=counted) for name, state in self._states.items()
+        }
+
+    def note_step(self, replica: str, seconds: float) -> None:
+        """A sequence at `replica` has waited so long for its next token."""
+        if replica in self._states:
+            self._states[replica].note_step(seconds)
 
     def has_room(self) -> bool:
         """Whether some replica has KV memory to spare for another run.
@@ -75,18 +89,6 @@ class ReplicaTable:
         loads = [state.load for state in self._states.values()]
         return not loads or any(
             load is None or load.kv_free > ROOM_TOKENS * (1 + load.waiting) for load in loads
-        )
-
-    def full(self) -> bool:
-        """Whether every replica has as many sequences as decode faster side by side.
-
-        More nodes would only wait for each other then. By the step times that replicas have
-        measured; one that has not reported yet is not full.
-        """
-        states = self._states.values()
-        return bool(states) and all(
-            state.load is not None and 0 < state.load.useful_width <= state.sequences
-            for state in states
         )
 
     def avoid(self, replica: str) -> None:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import replace
 
 from plato.engine import Load
+from plato.engine.step_times import StepTimes
+from plato.scheduling.placement.neighbours import Neighbours
 from plato.scheduling.placement.policy import ReplicaView
 
 _NO_LOAD = Load()
@@ -30,10 +33,18 @@ class ReplicaState:
         self._load: Load | None = None
         self._sequences = 0
         """Booked sequences; the reported load lags."""
+        self._unreported = 0
+        """Those of them that were booked since the last report."""
+        self.reports = 0
+        """How often the load was reported."""
         self._prefill = 0
         """Booked prompt tokens that are not computed yet."""
         self._kv = 0
         """KV tokens of booked sequences that the reported load does not count yet."""
+        self._runs: Counter[str] = Counter()
+        """Booked sequences by run; runs without any are dropped."""
+        self._observed = StepTimes()
+        """Between the chunks that came from there, for engines that measure no steps."""
         self._suspects = 0
         """Booked sequences suspected of crashing replicas."""
         self._view: ReplicaView | None = None
@@ -46,21 +57,51 @@ class ReplicaState:
     @load.setter
     def load(self, load: Load) -> None:
         self._load = load
+        self._unreported = 0
+        self.reports += 1
         self._view = None
 
-    def book(self, *, sequences: int = 0, prefill: int = 0, kv: int = 0, suspects: int = 0) -> None:
-        """Add to what is booked there, in sequences and tokens; negative values end bookings."""
-        self._sequences += sequences
+    def book(self, *, prefill: int = 0, kv: int = 0, suspects: int = 0) -> None:
+        """Add to what is booked there, in tokens and sequences; negative values end bookings."""
         self._prefill += prefill
         self._kv += kv
         self._suspects += suspects
         self._view = None
 
+    def enter(self, run_id: str) -> None:
+        """Book a sequence of a run."""
+        self._sequences += 1
+        self._unreported += 1
+        self._runs[run_id] += 1
+        self._view = None
+
+    def leave(self, run_id: str, reports: int) -> None:
+        """End the booking of a sequence that was made after so many reports."""
+        self._sequences -= 1
+        self._unreported -= reports == self.reports
+        self._runs[run_id] -= 1
+        if not self._runs[run_id]:
+            del self._runs[run_id]
+        self._view = None
+
+    def note_step(self, seconds: float) -> None:
+        """A sequence there has waited so long for its next token."""
+        self._observed.note(max(1, self.sequences), seconds)
+
+    def neighbours(self, run_id: str, *, counted: bool) -> Neighbours:
+        """What decodes there beside a run; `counted`: it has sequences there already."""
+        load, known = self._load or _NO_LOAD, self._runs.keys() - {run_id}
+        others = max(len(known), load.runs - counted)
+        # Others may be planning, or have another scheduler: only their number is known.
+        single = others > len(known) or any(self._runs[other] == 1 for other in known)
+        times = load.step_times or self._observed.curve
+        return Neighbours(self.sequences, load.places, others, single, times, load.prefill_s)
+
     @property
     def sequences(self) -> int:
         """Sequences that run or wait there."""
         load = self._load or _NO_LOAD
-        return max(load.running + load.waiting, self._sequences)
+        return max(load.running + load.waiting + self._unreported, self._sequences)
 
     @property
     def prefill(self) -> int:
@@ -88,12 +129,17 @@ class ReplicaState:
 class Booking:
     """A placed sequence, counted at its replica until it ends."""
 
-    def __init__(self, state: ReplicaState, prefill: int, output: int, suspect: bool) -> None:
+    def __init__(
+        self, state: ReplicaState, run_id: str, prefill: int, output: int, suspect: bool
+    ) -> None:
         self._state = state
+        self._run_id = run_id
         self._prefill = prefill
         self._kv = prefill + output
         self._suspect = suspect
-        state.book(sequences=1, prefill=prefill, kv=self._kv, suspects=suspect)
+        self._reports = state.reports
+        state.enter(run_id)
+        state.book(prefill=prefill, kv=self._kv, suspects=suspect)
 
     def prefilled(self) -> None:
         """Note that its prompt is computed, so that the reported load counts it. Idempotent."""
@@ -103,4 +149,5 @@ class Booking:
     def ended(self) -> None:
         """Note the end of the sequence."""
         self.prefilled()
-        self._state.book(sequences=-1, suspects=-self._suspect)
+        self._state.leave(self._run_id, self._reports)
+        self._state.book(suspects=-self._suspect)

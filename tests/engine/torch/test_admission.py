@@ -147,6 +147,54 @@ class TestQueue:
         assert max(widths) == 3
 
 
+class TestBranches:
+    """Sequences of a run beyond its first come after the first ones of all runs."""
+
+    def test_give_their_place_to_the_first_sequence_of_another_run(
+        self, make_core: MakeCore, tiny_reference: Any
+    ) -> None:
+        core = make_core(max_sequences=4)
+        branches = [Stream() for _ in range(6)]
+        for node, stream in enumerate(branches):
+            request = ask(some_tokens(5, node), node=node, run_id="wide", run_began_unix_s=1.0)
+            core.add(replace(request, max_tokens=20), stream)
+        for _ in range(3):
+            core.step()
+        late = [Stream() for _ in range(5)]
+        for number, stream in enumerate(late):
+            prompt = some_tokens(5, 90 + number)
+            core.add(ask(prompt, run_id=f"late-{number}", run_began_unix_s=2.0), stream)
+        core.step()
+        # One sequence of the wide run stays.
+        assert [len(stream.tokens) for stream in late] == [1, 1, 1, 0, 0]
+        assert core.preemptions == 3
+        drain(core)
+        core.check_integrity()
+        assert core.recomputed_tokens == 0
+        for node, stream in enumerate(branches):
+            assert_greedy(tiny_reference, some_tokens(5, node), stream.tokens)
+
+    def test_wait_behind_them(self, make_core: MakeCore) -> None:
+        core = make_core(max_sequences=1)
+        core.add(ask(some_tokens(5), node=1, run_id="wide", run_began_unix_s=1.0), Stream())
+        core.step()
+        order: list[str] = []
+
+        def sink(item: Any, name: str) -> None:
+            if item.finish is not None:
+                order.append(name)
+
+        for node in (2, 3):
+            request = ask(some_tokens(5, node), node=node, run_id="wide", run_began_unix_s=1.0)
+            core.add(request, partial(sink, name="branch"))
+        late = ask(some_tokens(5, 9), run_id="late", run_began_unix_s=2.0)
+        core.add(late, partial(sink, name="first"))
+        # While its first sequence decodes, a run waits with its others; then it is the earlier one.
+        core.step()
+        drain(core)
+        assert order == ["branch", "branch", "first"]
+
+
 class TestTenants:
     """Share the engine by what they got, however much one of them sends."""
 

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 from plato.engine.torch.kernels.build import load_library
-from plato.engine.torch.kernels.native import (
+from plato.engine.torch.kernels.native import NativeDecoder, NativeKernels
+from plato.engine.torch.kernels.portable import Kernels, PortableKernels, QueryRows
+from plato.engine.torch.kernels.weights import (
     LayerWeights,
-    NativeDecoder,
-    NativeKernels,
+    LowRank,
+    PackedLinear,
+    PackedLowRank,
     PackedWeight,
 )
-from plato.engine.torch.kernels.portable import Kernels, PortableKernels, QueryRows
 
 __all__ = [
     "Kernels",
     "LayerWeights",
+    "LowRank",
     "NativeDecoder",
     "NativeKernels",
+    "PackedLinear",
+    "PackedLowRank",
     "PackedWeight",
     "PortableKernels",
     "QueryRows",

@@ -118,7 +118,7 @@ static void multiply_all(Member *member, void *data) {
     round_row(all->x + r * columns, columns, all->rounded + r * 2 * padded(columns),
               all->scales + r);
   barrier(member);
-  multiply_rows(member, all->linear, all->rounded, all->scales, all->rows, 0, all->out);
+  multiply_rows(member, all->linear, all->rounded, all->scales, all->rows, NULL, 0, all->out);
 }
 
 void plato_linear(int threads, const Linear *linear, const float *x, int64_t rows, int8_t *rounded,
@@ -136,6 +136,7 @@ typedef struct {
 // The rows of one step.
 typedef struct {
   int64_t rows, hidden;
+  int64_t adapted_begin, adapted_end;  // The rows that are computed with the adapter.
   const float *cosine, *sine;  // [rows, dim]
   const int64_t *new_slots;    // [rows]: where a row's KV goes
   void *const *keys, *const *values;  // Of every layer.
@@ -150,6 +151,7 @@ typedef struct {
   float *both;      // [2 * intermediate]
   int8_t *rounded;  // [2 * padded widest input]
   float *scales;
+  float *reduced;   // [highest rank]
 } Scratch;
 
 enum { PRODUCTS, ATTENTION, BETWEEN, PHASES };
@@ -166,22 +168,35 @@ static void count(const Member *member, int phase, double *since) {
 // Seconds in the phases of `plato_layers` so far: products, attention, everything else.
 void plato_seconds(double *out) { memcpy(out, seconds, sizeof seconds); }
 
+// Most rows that a thread prepares for a product at a time, if they are multiplied by A as well: that
+// takes a row alone as long as several.
+#define RUN 16
+
 static void compute_layer(Member *member, const Layer *layer, const Step *step, const Look *look,
                           const Scratch *scratch, float *hidden, double *since) {
   int64_t rows = step->rows, size = step->hidden, dim = look->dim;
   int64_t heads = look->heads, kv_heads = look->kv_heads, all = (heads + 2 * kv_heads) * dim;
   int64_t inner = layer->down.columns, attended = heads * dim;
+  Adapted adapted = {step->adapted_begin, step->adapted_end, scratch->reduced};
+  int64_t run = (adapted.end - adapted.begin) / (4 * member->size);
+  run = run < 1 ? 1 : run > RUN ? RUN : run;
 #define ROUND(FROM, COLUMNS) \
   round_row(FROM, COLUMNS, scratch->rounded + r * 2 * padded(COLUMNS), scratch->scales + r)
-#define MULTIPLY_ROWS(LINEAR, ADD, OUT)                                                     \
-  barrier(member);                                                                          \
-  count(member, BETWEEN, since);                                                            \
-  multiply_rows(member, &layer->LINEAR, scratch->rounded, scratch->scales, rows, ADD, OUT); \
+#define REDUCE(LINEAR) \
+  reduce_rows(&layer->LINEAR, scratch->rounded, scratch->scales, &adapted, begin, end)
+#define MULTIPLY_ROWS(LINEAR, ADD, OUT)                                                \
+  barrier(member);                                                                     \
+  count(member, BETWEEN, since);                                                       \
+  multiply_rows(member, &layer->LINEAR, scratch->rounded, scratch->scales, rows,       \
+                &adapted, ADD, OUT);                                                   \
   count(member, PRODUCTS, since)
-  SHARED_FOR(r, rows, 1) {
-    float *normed = scratch->normed + r * size;
-    norm_row(hidden + r * size, layer->attention_norm, layer->eps, size, normed);
-    ROUND(normed, size);
+  SHARED_RUNS(begin, end, rows, run) {
+    for (int64_t r = begin; r < end; r++) {
+      float *normed = scratch->normed + r * size;
+      norm_row(hidden + r * size, layer->attention_norm, layer->eps, size, normed);
+      ROUND(normed, size);
+    }
+    REDUCE(qkv);
   }
   MULTIPLY_ROWS(qkv, 0, scratch->qkv);
   SHARED_FOR(r, rows, 1) {
@@ -198,21 +213,31 @@ static void compute_layer(Member *member, const Layer *layer, const Step *step, 
   count(member, BETWEEN, since);
   attend_rows(member, scratch->qkv, all, look, scratch->attended);
   count(member, ATTENTION, since);
-  SHARED_FOR(r, rows, 1) ROUND(scratch->attended + r * attended, attended);
+  SHARED_RUNS(begin, end, rows, run) {
+    for (int64_t r = begin; r < end; r++) ROUND(scratch->attended + r * attended, attended);
+    REDUCE(output);
+  }
   MULTIPLY_ROWS(output, 1, hidden);
-  SHARED_FOR(r, rows, 1) {
-    float *normed = scratch->normed + r * size;
-    norm_row(hidden + r * size, layer->mlp_norm, layer->eps, size, normed);
-    ROUND(normed, size);
+  SHARED_RUNS(begin, end, rows, run) {
+    for (int64_t r = begin; r < end; r++) {
+      float *normed = scratch->normed + r * size;
+      norm_row(hidden + r * size, layer->mlp_norm, layer->eps, size, normed);
+      ROUND(normed, size);
+    }
+    REDUCE(gate_up);
   }
   MULTIPLY_ROWS(gate_up, 0, scratch->both);
-  SHARED_FOR(r, rows, 1) {
-    float *both = scratch->both + 2 * r * inner;
-    swiglu_row(both, inner, both);
-    ROUND(both, inner);
+  SHARED_RUNS(begin, end, rows, run) {
+    for (int64_t r = begin; r < end; r++) {
+      float *both = scratch->both + 2 * r * inner;
+      swiglu_row(both, inner, both);
+      ROUND(both, inner);
+    }
+    REDUCE(down);
   }
   MULTIPLY_ROWS(down, 1, hidden);
 #undef ROUND
+#undef REDUCE
 #undef MULTIPLY_ROWS
 }
 

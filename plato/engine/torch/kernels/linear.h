@@ -5,6 +5,7 @@
 // every CPU and in every batch.
 
 #pragma once
+#include "low_rank.h"
 #include "platform.h"
 #include "team.h"
 #ifdef TILES
@@ -12,10 +13,8 @@
 #include <unistd.h>
 #endif
 
-// Outputs that are computed together, rows whose sums fit the registers together, rows that stay in
-// the second-level cache while all weights pass over them, pairs of inputs whose products sum up in
-// 32 bits.
-#define OUTPUTS 16
+// Rows whose sums fit the registers together, rows that stay in the second-level cache while all
+// weights pass over them, pairs of inputs whose products sum up in 32 bits.
 #if defined(WIDE) && defined(__AVX512VNNI__)
 #define WIDE_PRODUCTS 1
 #define ROW_GROUP 12
@@ -25,14 +24,15 @@
 #define ROW_BLOCK 192
 #define PAIRS 256
 
-typedef struct {
+struct Linear {
   // [outputs / OUTPUTS, inputs / group, OUTPUTS, group], padded with zeros: the data of one
   // task is contiguous. See `weight_group`.
   const int8_t *packed;
   const float *scales;  // [outputs]
   const float *bias;    // [outputs], or null
   int64_t columns, outputs;
-} Linear;
+  const LowRank *change;  // By an adapter, or null.
+};
 
 static int has_tiles;
 
@@ -154,7 +154,8 @@ static inline void multiply_tiles(const int8_t *left, const int8_t *right, const
 
 // See `multiply_rows`.
 static void multiply_rows_in_tiles(Member *member, const Linear *linear, const int8_t *rounded,
-                                   const float *scales, int64_t rows, int add, float *out) {
+                                   const float *scales, int64_t rows, const Adapted *adapted,
+                                   int add, float *out) {
   int64_t width = padded(linear->columns), outputs = linear->outputs;
   int64_t blocks = (outputs + OUTPUTS - 1) / OUTPUTS, pairs = (blocks + 1) / 2;
   int64_t passes = (rows + ROW_BLOCK - 1) / ROW_BLOCK, count = rows < 16 ? rows : 16;
@@ -162,6 +163,8 @@ static void multiply_rows_in_tiles(Member *member, const Linear *linear, const i
   SHARED_FOR(task, passes * pairs, 2) {
     int64_t pair = task % pairs, begin = task / pairs * ROW_BLOCK;
     int64_t end = rows - begin < ROW_BLOCK ? rows : begin + ROW_BLOCK;
+    for (int64_t b = 2 * pair; b < blocks && b < 2 * pair + 2; b++)
+      prefetch_block(linear->change, adapted, b);
     const int8_t *left = linear->packed + 2 * pair * width * OUTPUTS;
     const int8_t *right = 2 * pair + 1 < blocks ? left + width * OUTPUTS : left;
     for (int64_t at = begin; at < end; at += 16) {
@@ -175,6 +178,9 @@ static void multiply_rows_in_tiles(Member *member, const Linear *linear, const i
         if (right != left)
           finish(sums[r - first] + OUTPUTS, linear, (2 * pair + 1) * OUTPUTS, scales[r], add, row);
       }
+      // While these outputs are in the first-level cache.
+      for (int64_t b = 2 * pair; linear->change && b < blocks && b < 2 * pair + 2; b++)
+        expand_block(linear->change, adapted, b, at, at + 16 < end ? at + 16 : end, outputs, out);
     }
   }
   _tile_release();
@@ -304,13 +310,15 @@ static void multiply_block(const int16_t *x, int64_t stride, const int8_t *weigh
   }
 }
 
-// out [rows, outputs] = products of rounded rows, or out += them. Every thread of a team calls this,
-// and returns when all are done.
+// out [rows, outputs] = products of rounded rows, or out += them; with the linear's change, if it has
+// one, for the rows that are `adapted`. Every thread of a team calls this, and returns when all are
+// done.
 static void multiply_rows(Member *member, const Linear *linear, const void *rounded,
-                          const float *scales, int64_t rows, int add, float *out) {
+                          const float *scales, int64_t rows, const Adapted *adapted, int add,
+                          float *out) {
 #ifdef TILES
   if (has_tiles) {
-    multiply_rows_in_tiles(member, linear, rounded, scales, rows, add, out);
+    multiply_rows_in_tiles(member, linear, rounded, scales, rows, adapted, add, out);
     return;
   }
 #endif
@@ -321,11 +329,28 @@ static void multiply_rows(Member *member, const Linear *linear, const void *roun
     int64_t block = task % blocks, begin = task / blocks * ROW_BLOCK;
     int64_t count = rows - begin < ROW_BLOCK ? rows - begin : ROW_BLOCK;
     double sums[ROW_BLOCK][OUTPUTS];
+    prefetch_block(linear->change, adapted, block);
     multiply_block((const int16_t *)rounded + begin * width, width,
                    linear->packed + block * width * OUTPUTS, count, sums);
     for (int64_t r = 0; r < count; r++)
       finish(sums[r], linear, block * OUTPUTS, scales[begin + r], add,
              out + (begin + r) * outputs);
+    if (linear->change)
+      expand_block(linear->change, adapted, block, begin, begin + count, outputs, out);
   }
   barrier(member);
+}
+
+// Multiplies the adapted ones of the rounded rows [begin, end) by the A of a linear's change. One
+// thread calls this.
+static void reduce_rows(const Linear *linear, const int8_t *rounded, const float *scales,
+                        const Adapted *adapted, int64_t begin, int64_t end) {
+  const LowRank *change = linear->change;
+  if (begin < adapted->begin) begin = adapted->begin;
+  if (end > adapted->end) end = adapted->end;
+  if (!change || begin >= end) return;
+  Team alone = {0};
+  Member member = {&alone, 0, 1, 0};
+  multiply_rows(&member, change->reduce, rounded + begin * 2 * padded(linear->columns),
+                scales + begin, end - begin, NULL, 0, adapted->reduced + begin * change->rank);
 }

@@ -5,24 +5,35 @@ from __future__ import annotations
 import ctypes
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
 
 import torch
 from torch.nn.functional import pad
 
-from plato.engine.torch.kernels.memory import huge_pages
 from plato.engine.torch.kernels.portable import QueryRows
 from plato.engine.torch.kernels.team_size import TeamSize
+from plato.engine.torch.kernels.weights import (
+    TILE_OUTPUTS,
+    LayerWeights,
+    LowRank,
+    PackedLinear,
+    PackedLowRank,
+    PackedWeight,
+    gathered,
+    pack_expand,
+    pad_outputs,
+    rounded,
+)
 
 MAX_DIM = 256
 MAX_TILE = 16
 """Query heads that one task computes together."""
 
-TILE_OUTPUTS = 16
-"""Outputs of an int8 product that one task computes together."""
-
 _POINTER = ctypes.c_void_p
 _COUNT = ctypes.c_int64
+
+
+class _LowRank(ctypes.Structure):
+    """Its fields follow those of `_Linear`, which each refers to."""
 
 
 class _Linear(ctypes.Structure):
@@ -32,7 +43,19 @@ class _Linear(ctypes.Structure):
         ("bias", _POINTER),
         ("columns", _COUNT),
         ("outputs", _COUNT),
+        ("change", ctypes.POINTER(_LowRank)),
     )
+
+
+_LowRank._fields_ = (
+    ("reduce", ctypes.POINTER(_Linear)),
+    ("packed", _POINTER),
+    ("scales", _POINTER),
+    ("bias", _POINTER),
+    ("starts", _POINTER),
+    ("width", _COUNT),
+    ("rank", _COUNT),
+)
 
 
 class _Look(ctypes.Structure):
@@ -70,6 +93,8 @@ class _Step(ctypes.Structure):
     _fields_ = (
         ("rows", _COUNT),
         ("hidden", _COUNT),
+        ("adapted_begin", _COUNT),
+        ("adapted_end", _COUNT),
         ("cosine", _POINTER),
         ("sine", _POINTER),
         ("new_slots", _POINTER),
@@ -87,6 +112,7 @@ class _Scratch(ctypes.Structure):
         ("both", _POINTER),
         ("rounded", _POINTER),
         ("scales", _POINTER),
+        ("reduced", _POINTER),
     )
 
 
@@ -125,47 +151,6 @@ PHASES = ("linears", "attention", "norms, rotary, activation")
 """Phases that `NativeKernels.seconds` reports."""
 
 
-@dataclass(frozen=True, slots=True)
-class PackedWeight:
-    """The weight of a linear layer in int8, with a scale per output."""
-
-    packed: torch.Tensor
-    """int8 [blocks of outputs, groups of inputs, TILE_OUTPUTS, group], padded with zeros."""
-    scales: torch.Tensor
-    """float32 [outputs]."""
-    columns: int
-    outputs: int
-
-    @property
-    def width(self) -> int:
-        """Number of inputs, padded."""
-        return self.packed.shape[1] * self.packed.shape[3]
-
-
-@dataclass(frozen=True, slots=True)
-class LayerWeights:
-    """Weights of a decoder layer. Norms are float32 vectors."""
-
-    attention_norm: torch.Tensor
-    mlp_norm: torch.Tensor
-    query_norm: torch.Tensor | None
-    key_norm: torch.Tensor | None
-    eps: float
-    qkv: PackedWeight
-    qkv_bias: torch.Tensor | None
-    output: PackedWeight
-    output_bias: torch.Tensor | None
-    gate_up: PackedWeight
-    gate_up_bias: torch.Tensor | None
-    down: PackedWeight
-    down_bias: torch.Tensor | None
-
-    @property
-    def products(self) -> tuple[PackedWeight, ...]:
-        """The weights of the matrix products, in the order of their use."""
-        return self.qkv, self.output, self.gate_up, self.down
-
-
 class NativeKernels:
     """The kernels in C. Their arguments are contiguous tensors on the CPU."""
 
@@ -198,14 +183,18 @@ class NativeKernels:
     def pack(self, weight: torch.Tensor) -> PackedWeight:
         """Quantise a weight [outputs, columns] to int8, with 127 as the largest of each output."""
         outputs, columns = weight.shape
-        weight = weight.float()
-        scales = (weight.abs().amax(1) / 127.0).clamp_min(torch.finfo(torch.float32).tiny)
-        rounded = (weight / scales[:, None]).round().to(torch.int8)
+        whole, scales = rounded(weight)
         # The tile registers of some CPUs take groups of four inputs, sixteen at a time.
         unit = 64 if self._group == 4 else self._group
-        rounded = pad(rounded, (0, -columns % unit, 0, -outputs % TILE_OUTPUTS))
-        blocks = rounded.view(-1, TILE_OUTPUTS, rounded.shape[1] // self._group, self._group)
+        whole = pad(whole, (0, -columns % unit))
+        blocks = whole.view(-1, TILE_OUTPUTS, whole.shape[1] // self._group, self._group)
         return PackedWeight(blocks.transpose(1, 2).contiguous(), scales, columns, outputs)
+
+    def pack_low_rank(self, change: LowRank) -> PackedLowRank:
+        """Quantise the change that an adapter makes to a linear layer."""
+        expand, starts, scales = pack_expand(change.expand)
+        bias = None if change.bias is None else pad_outputs(change.bias)
+        return PackedLowRank(self.pack(change.reduce), expand, starts, scales, bias)
 
     def linear(
         self, x: torch.Tensor, weight: PackedWeight, bias: torch.Tensor | None
@@ -221,7 +210,7 @@ class NativeKernels:
         out = torch.empty((rows, weight.outputs))
         self._linear(
             self.threads,
-            _linear(weight, bias),
+            _linear(PackedLinear(weight, bias, None)),
             x.data_ptr(),
             rows,
             scratch.data_ptr(),
@@ -299,14 +288,17 @@ class NativeDecoder:
         self._layers = (_Layer * len(layers))(*map(_layer, self._weights))
         first = self._weights[0]
         self._dim, self._scaling = dim, scaling
-        self._hidden = first.qkv.columns
+        self._hidden = first.qkv.weight.columns
+        linears = [linear for layer in self._weights for linear in layer.linears]
+        ranks = [linear.change.reduce.outputs for linear in linears if linear.change is not None]
         self._widths = {
-            "normed": 4 * first.qkv.columns,
-            "qkv": 4 * first.qkv.outputs,
-            "attended": 4 * first.output.columns,
-            "both": 4 * first.gate_up.outputs,
-            "rounded": 2 * max(one.width for one in first.products),
+            "normed": 4 * self._hidden,
+            "qkv": 4 * first.qkv.weight.outputs,
+            "attended": 4 * first.output.weight.columns,
+            "both": 4 * first.gate_up.weight.outputs,
+            "rounded": 2 * max(one.weight.width for one in first.linears),
             "scales": 4,
+            "reduced": 4 * max(ranks, default=0),
         }
         """Bytes per row of each part of the scratch memory."""
         self._scratch = torch.empty(0, dtype=torch.uint8)
@@ -319,21 +311,25 @@ class NativeDecoder:
         rows: QueryRows,
         keys: Sequence[torch.Tensor],
         values: Sequence[torch.Tensor],
+        adapted: range,
     ) -> None:
         """Bring float32 `hidden` [rows, hidden size] through all layers, in place.
 
         `rotary` are cosines and sines [rows, dim]; `new_slots` [rows] say where in `keys` and
-        `values`, a tensor [capacity, KV heads, dim] for each layer, a row's KV goes.
+        `values`, a tensor [capacity, KV heads, dim] for each layer, a row's KV goes. The rows
+        `adapted` are computed with the adapter, if the weights have one.
         """
         count = len(hidden)
         pointers = [
             (ctypes.c_void_p * len(part))(*(tensor.data_ptr() for tensor in part))
             for part in (keys, values)
         ]
-        heads = self._weights[0].output.columns // self._dim
+        heads = self._weights[0].output.weight.columns // self._dim
         step = _Step(
             rows=count,
             hidden=self._hidden,
+            adapted_begin=adapted.start,
+            adapted_end=adapted.stop,
             cosine=rotary[0].data_ptr(),
             sine=rotary[1].data_ptr(),
             new_slots=new_slots.data_ptr(),
@@ -366,34 +362,6 @@ class NativeDecoder:
         return _Scratch(**parts)
 
 
-def gathered(layers: Sequence[LayerWeights]) -> list[LayerWeights]:
-    """The same layers with their packed weights consecutive on huge pages.
-
-    A step reads all of them: on small pages, TLB misses take a tenth of the time.
-    """
-    weights = [one for layer in layers for one in layer.products]
-    memory = huge_pages(sum(one.packed.numel() for one in weights)).view(torch.int8)
-    at = 0
-
-    def moved(weight: PackedWeight) -> PackedWeight:
-        nonlocal at
-        packed = memory[at : at + weight.packed.numel()].view(weight.packed.shape)
-        packed.copy_(weight.packed)
-        at += packed.numel()
-        return replace(weight, packed=packed)
-
-    return [
-        replace(
-            layer,
-            qkv=moved(layer.qkv),
-            output=moved(layer.output),
-            gate_up=moved(layer.gate_up),
-            down=moved(layer.down),
-        )
-        for layer in layers
-    ]
-
-
 def _layer(weights: LayerWeights) -> _Layer:
     return _Layer(
         attention_norm=weights.attention_norm.data_ptr(),
@@ -401,20 +369,36 @@ def _layer(weights: LayerWeights) -> _Layer:
         query_norm=_address(weights.query_norm),
         key_norm=_address(weights.key_norm),
         eps=weights.eps,
-        qkv=_linear(weights.qkv, weights.qkv_bias),
-        output=_linear(weights.output, weights.output_bias),
-        gate_up=_linear(weights.gate_up, weights.gate_up_bias),
-        down=_linear(weights.down, weights.down_bias),
+        qkv=_linear(weights.qkv),
+        output=_linear(weights.output),
+        gate_up=_linear(weights.gate_up),
+        down=_linear(weights.down),
     )
 
 
-def _linear(weight: PackedWeight, bias: torch.Tensor | None) -> _Linear:
-    return _Linear(
+def _linear(linear: PackedLinear) -> _Linear:
+    weight, change = linear.weight, linear.change
+    structure = _Linear(
         packed=weight.packed.data_ptr(),
         scales=weight.scales.data_ptr(),
-        bias=_address(bias),
+        bias=_address(linear.bias),
         columns=weight.columns,
         outputs=weight.outputs,
+    )
+    if change is not None:
+        structure.change = ctypes.pointer(_low_rank(change))
+    return structure
+
+
+def _low_rank(change: PackedLowRank) -> _LowRank:
+    return _LowRank(
+        reduce=ctypes.pointer(_linear(PackedLinear(change.reduce, None, None))),
+        packed=change.expand.data_ptr(),
+        scales=change.scales.data_ptr(),
+        bias=_address(change.bias),
+        starts=change.starts.data_ptr(),
+        width=change.expand.shape[1],
+        rank=change.reduce.outputs,
     )
 
 

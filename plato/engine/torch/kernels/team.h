@@ -89,6 +89,12 @@ static inline int64_t claim(Member *member, int64_t count) {
   return atomic_fetch_add_explicit(&member->team->next, count, memory_order_relaxed);
 }
 
+// for (...) over the runs [FIRST, LAST) of COUNT numbers below END, distributed; a barrier must follow.
+#define SHARED_RUNS(FIRST, LAST, END, COUNT)                                                      \
+  for (int64_t FIRST = claim(member, COUNT), LAST;                                                \
+       FIRST < (END) && (LAST = FIRST + (COUNT) < (END) ? FIRST + (COUNT) : (END), 1);            \
+       FIRST = claim(member, COUNT))
+
 // for (int64_t I = ...) over [0, END), distributed in runs of COUNT; a barrier must follow.
 #define SHARED_FOR(I, END, COUNT)                                                          \
   for (int64_t run_ = claim(member, COUNT); run_ < (END); run_ = claim(member, COUNT))     \
