@@ -1,4 +1,4 @@
-"""The examples of the official `openai` client; `make clients` runs those of all clients."""
+"""The examples that need no package of their own; `make clients` runs those of all clients."""
 
 from __future__ import annotations
 
@@ -28,9 +28,13 @@ async def test_every_step_of_the_examples_has_an_outcome(tiny_model_folder: str)
         serving(runtime.service, settings) as url,
         asyncio.timeout(100),
     ):
-        for example in ("openai_chat.py", "openai_responses.py"):
+        for runner, example in (
+            (sys.executable, "openai_chat.py"),
+            (sys.executable, "openai_responses.py"),
+            ("bash", "curl.sh"),
+        ):
             process = await asyncio.create_subprocess_exec(
-                *(sys.executable, str(EXAMPLES / example)),
+                *(runner, str(EXAMPLES / example)),
                 stdout=subprocess.PIPE,
                 env={**os.environ, "OPENAI_BASE_URL": f"{url}/v1", "PLATO_MODEL": "tiny"},
             )
@@ -39,4 +43,4 @@ async def test_every_step_of_the_examples_has_an_outcome(tiny_model_folder: str)
             _, *steps = re.split("^--- ", output.decode(), flags=re.MULTILINE)
             outcomes = dict(step.split("\n", 1) for step in steps)
             assert [name for name, outcome in outcomes.items() if not outcome.strip()] == []
-            assert {"ask", "stream", "structured answer", "tool demanded"} <= outcomes.keys()
+            assert {"stream", "structured answer", "tool demanded"} <= outcomes.keys()
