@@ -14,7 +14,7 @@ import httpx
 from plato.api.answers.run_info import PlatoInfo
 from plato.api.questions.requests import to_run_request, validate_request
 from plato.api.runs.events import read_event
-from plato.errors import PlatoError, UnavailableError
+from plato.errors import PlatoError, UnavailableError, UnreachableError
 from plato.runs import RunEvent, RunFailed, RunFinished, RunState
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ class HttpClient:
                         if update is not None:
                             yield update
             except (httpx.HTTPError, httpx.InvalidURL) as error:
-                raise UnavailableError(
+                raise UnreachableError(
                     f"no response from {self._base}: {str(error) or type(error).__name__}; "
                     "start a server with 'plato serve', or name another with --url"
                 ) from error

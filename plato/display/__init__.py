@@ -4,9 +4,10 @@
 graph with `GraphDrawing`.
 """
 
+from plato.display.cuts import mark_cuts
 from plato.display.graph import GraphDrawing
 from plato.display.notes import notes
 from plato.display.run_view import RunView
-from plato.display.summary import summary
+from plato.display.summary import brief, summary
 
-__all__ = ["GraphDrawing", "RunView", "notes", "summary"]
+__all__ = ["GraphDrawing", "RunView", "brief", "mark_cuts", "notes", "summary"]
