@@ -20,7 +20,8 @@ RESULTS := benchmarks/results
 
 # What computes by itself, and what needs the whole machine; everything else is the second half.
 FIRST := tests/engine tests/benchmarks tests/models tests/prompting tests/k8s
-CLUSTERS := tests/end_to_end tests/server tests/web tests/k8s/test_deploying.py
+CLUSTERS := tests/end_to_end tests/server tests/web tests/docs/test_tutorial.py \
+	tests/k8s/test_deploying.py
 # One thread each: threads of OpenMP wait for each other where two processes share two cores.
 HALVES := @OMP_NUM_THREADS=1 $(MAKE) --no-print-directory -j2 --output-sync tests-first tests-second
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from itertools import groupby
 from typing import Any
 
 from typer.main import get_command
@@ -29,9 +28,9 @@ def _described(command: Any, path: str, level: int) -> Iterator[str]:
     arguments = [one for one in command.params if one.param_type_name == "argument"]
     options = [one for one in command.params if one.param_type_name == "option"]
     yield _parameters("argument", arguments, context)
-    for panel, group in groupby(options, key=lambda one: getattr(one, "rich_help_panel", None)):
-        yield f"**{panel}**" if panel else ""
-        yield _parameters("option", group, context)
+    yield _parameters("option", [one for one in options if not _is_setting(one)], context)
+    if any(map(_is_setting, options)):
+        yield "And a flag for each of the [settings](settings.md): `--max-nodes` for `max_nodes`."
     for name, subcommand in subcommands.items():
         if not subcommand.hidden:
             yield from _described(subcommand, f"{path} {name}", min(level + (path != "plato"), 4))
@@ -42,6 +41,10 @@ def _parameters(kind: str, parameters: Any, context: Any) -> str:
     records = [one.get_help_record(context) for one in parameters]
     rows = [[code(record[0]), _plain(record[1])] for record in records if record is not None]
     return table([kind, "meaning"], rows) if rows else ""
+
+
+def _is_setting(option: Any) -> bool:
+    return (option.rich_help_panel or "").startswith("Settings: ")
 
 
 def _plain(text: str) -> str:

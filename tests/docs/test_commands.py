@@ -87,7 +87,7 @@ def test_commands_of_plato_exist(page: str) -> None:
 def test_targets_of_make_exist(page: str) -> None:
     for words in commands(page):
         if words[0] == "make" and len(words) > 1 and "=" not in words[1]:
-            assert re.search(rf"^{words[1]}:", MAKEFILE, re.MULTILINE), words
+            assert re.search(rf"^{re.escape(words[1])}:", MAKEFILE, re.MULTILINE), words
 
 
 @pytest.mark.parametrize("page", PAGES)
