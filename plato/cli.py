@@ -17,7 +17,7 @@ import typer
 from rich.console import Console
 from rich.live import Live
 
-from plato.client import Client, HttpClient, LocalClient, Update
+from plato.client import DEFAULT_URL, Answer, Asker, AsyncClient, LocalClient
 from plato.display import RunView, summary
 from plato.errors import InvalidPlanError, PlatoError
 from plato.interrupts import abrupt_interrupts
@@ -27,7 +27,6 @@ from plato.server.options import ServeOptions
 from plato.settings import MAX_NODES, Settings, read_settings
 from plato.tuning.options import TuneOptions
 
-DEFAULT_URL = "http://127.0.0.1:8000"
 INTERRUPTED = 130
 """The exit status that shells use for Ctrl-C."""
 TUNING = TuneOptions()
@@ -79,12 +78,12 @@ def ask(
     as_json: AsJson = False,
 ) -> None:
     """Answer a question, and show the progress of its parts."""
-    options: dict[str, Any] = {"plato": {"mode": mode.value, "headings": headings}}
+    options: dict[str, Any] = {"mode": mode.value, "headings": headings}
     if max_tokens is not None:
         options["max_tokens"] = max_tokens
     with _errors_to_stderr():
         if plan is not None:
-            options["plato"]["plan"] = read_plan(plan)
+            options["plan"] = read_plan(plan)
         asyncio.run(_ask(question, options, url, api_key, local=local, as_json=as_json))
 
 
@@ -223,31 +222,32 @@ async def _ask(
     local: bool,
     as_json: bool,
 ) -> None:
-    view, text, last = RunView(), "", Update()
+    view = RunView()
+    answer: Answer | None = None
     console = Console(stderr=True)
     async with _client(url, api_key, local=local, console=console) as client:
         # Without a terminal the answer is printed as it arrives, without live progress.
         moving = console.is_terminal
         live = Live(console=console, refresh_per_second=8, transient=True)
         with live if moving else nullcontext():
-            async with aclosing(client.ask(question, options)) as updates:
+            async with aclosing(client.stream(question, **options)) as updates:
                 async for update in updates:
-                    text += update.text
-                    last = update if update.info is not None else last
+                    answer = update.answer or answer
                     if update.event is not None:
                         view.feed(update.event)
                     if moving:
                         live.update(view.render())
                     elif not as_json:
                         print(update.text, end="", flush=True)
+    assert answer is not None  # It comes with the last update.
     if as_json:
-        info = last.info.model_dump(mode="json") if last.info is not None else None
-        print(json.dumps({"answer": text, "finish_reason": last.finish_reason, "plato": info}))
+        info = answer.info.model_dump(mode="json")
+        told = {"answer": answer.text, "finish_reason": answer.finish_reason, "plato": info}
+        print(json.dumps(told))
         return
-    print(text if moving else "")
-    if last.info is not None:
-        console.print()
-        console.print(summary(last.info))
+    print(answer.text if moving else "")
+    console.print()
+    console.print(summary(answer.info))
 
 
 async def _plan(
@@ -255,10 +255,9 @@ async def _plan(
 ) -> None:
     view = RunView()
     console = Console(stderr=True)
-    options = {"plato": {"mode": Mode.PLATO.value}}
     async with (
         _client(url, api_key, local=local, console=console) as client,
-        aclosing(client.ask(question, options)) as updates,
+        aclosing(client.stream(question, mode=Mode.PLATO.value)) as updates,
     ):
         async for update in updates:
             if update.event is not None:
@@ -283,13 +282,13 @@ async def _plan(
 @asynccontextmanager
 async def _client(
     url: str | None, api_key: str | None, *, local: bool, console: Console
-) -> AsyncGenerator[Client]:
+) -> AsyncGenerator[Asker]:
     """A client of the named or default server, or of a runtime in this process."""
     if not local:
-        client = HttpClient(url or DEFAULT_URL, api_key=api_key)
-        if url is not None or await client.answers():
-            yield client
-            return
+        async with AsyncClient(url or DEFAULT_URL, api_key=api_key) as client:
+            if url is not None or await client.answers():
+                yield client
+                return
         console.print(f"no server at {DEFAULT_URL}: answering in this process", style="dim")
     from plato.runtime import Runtime
 
