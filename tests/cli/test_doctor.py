@@ -17,6 +17,7 @@ from tests.cli.running import plato
 def model(tiny_model_folder: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The tiny model, and a hub that is not asked."""
     monkeypatch.setenv("PLATO_MODEL", tiny_model_folder)
+    monkeypatch.setenv("PLATO_KV_BUDGET_MB", "16")
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
 
 

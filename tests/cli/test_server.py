@@ -13,6 +13,8 @@ import pytest
 from tests.cli.running import plato, printed, refused
 from tests.end_to_end.server import Server
 
+pytestmark = pytest.mark.slow
+
 KEY = "sk-a-key-of-one-tenant"
 QUESTION = "Why is the sea salty?"
 PLAN = [{"title": "Salt"}, {"title": "Depth"}, {"title": "Both", "dependencies": [1, 2]}]
