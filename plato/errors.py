@@ -151,12 +151,6 @@ class UnavailableError(PlatoError):
     code = "unavailable"
 
 
-class UnreachableError(UnavailableError):
-    """Nothing answers at the URL of a server."""
-
-    code = "unreachable"
-
-
 class SlowConsumerError(PlatoError):
     """A follower of a run does not read its events."""
 

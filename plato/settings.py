@@ -1,8 +1,9 @@
 """All settings.
 
-Every field can be set by an environment variable (`PLATO_` and the name in capitals), by a Serve
-argument (`serve run deployments.app:build name=value`), or in the constructor. The constructor
-takes precedence, then the environment, then the default.
+Every field can be set by an environment variable (`PLATO_` and the name in capitals), by a flag of
+`plato serve`, in its file (`--config`), by a Serve argument (`serve run deployments.app:build
+name=value`), or in the constructor. Flags, arguments and the constructor take precedence, then the
+environment, then the file, then the default.
 """
 
 from __future__ import annotations

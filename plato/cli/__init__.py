@@ -3,6 +3,6 @@
 What only asks a server imports neither torch nor Ray; a test keeps it so.
 """
 
-from plato.cli.app import app, main
+from plato.cli.commands import app, main
 
 __all__ = ["app", "main"]

@@ -6,7 +6,7 @@ import asyncio
 import json
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from rich.console import Console
@@ -70,12 +70,11 @@ def ask(
     Exit status: 0; 1 it failed; 2 usage; 3 no server; 4 refused; 5 overloaded or out of time; 130
     interrupted.
     """
-    text = read_question(question or [])
-    plato: dict[str, Any] = {"mode": mode.value, "headings": headings}
-    if plan is not None:
-        plato["plan"] = read_plan(plan)
+    messages = messages_of(read_question(question or []), system)
     options = request_fields(option or [], seed=seed, max_tokens=max_tokens)
-    options |= {"messages": messages_of(text, system), "plato": plato}
+    options |= {"mode": mode.value, "headings": headings}
+    if plan is not None:
+        options["plan"] = read_plan(plan)
     output = Output.EVENTS if events else Output.JSON if as_json else Output.TEXT
     if compared and mode is Mode.SEQUENTIAL:
         raise UsageError("--compare needs another mode than sequential, with which it compares")
@@ -86,9 +85,9 @@ def ask(
         console = Console(stderr=True)
         async with open_client(url, api_key, local=local, console=console) as client:
             if compared:
-                await compare(client, text, options, output)
+                await compare(client, messages, options, output)
                 return
-            answered = await ask_and_show(client, text, options, output)
+            answered = await ask_and_show(client, messages, options, output)
         if output is Output.TEXT:
             show_summary(answered)
         else:

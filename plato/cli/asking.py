@@ -14,9 +14,9 @@ from rich.console import Console
 from rich.live import Live
 from rich.markdown import Markdown
 
-from plato.api.answers.run_info import PlatoInfo
 from plato.api.runs.events import describe_event
-from plato.client import Client, Update
+from plato.client import Answer, Asker, Update
+from plato.client.answer import Question
 from plato.display import RunView, mark_cuts, summary
 
 REFRESHES_PER_S = 8
@@ -38,9 +38,8 @@ class Answered:
     """An answer, as the client saw it. Times in seconds."""
 
     view: RunView = field(default_factory=RunView)
-    text: str = ""
-    info: PlatoInfo | None = None
-    finish_reason: str | None = None
+    answer: Answer | None = None
+    """Set at the end."""
     first_text_s: float | None = None
     duration_s: float = 0.0
 
@@ -48,40 +47,47 @@ class Answered:
         """Add an update that came at `at_s`."""
         if update.text and self.first_text_s is None:
             self.first_text_s = at_s
-        self.text += update.text
-        self.info = update.info or self.info
-        self.finish_reason = update.finish_reason or self.finish_reason
+        self.answer = update.answer
         if update.event is not None:
             self.view.feed(update.event)
         self.duration_s = at_s
 
     def as_json(self) -> dict[str, Any]:
         """What `--json` prints."""
-        info = None if self.info is None else self.info.model_dump(mode="json")
-        return {"answer": self.text, "finish_reason": self.finish_reason, "plato": info}
+        return {
+            "answer": self.complete.text,
+            "finish_reason": self.complete.finish_reason,
+            "plato": self.complete.info.model_dump(mode="json"),
+        }
+
+    @property
+    def complete(self) -> Answer:
+        """The complete answer."""
+        assert self.answer is not None  # It comes with the last update.
+        return self.answer
 
 
 async def ask_and_show(
-    client: Client, question: str, options: dict[str, Any], output: Output = Output.TEXT
+    client: Asker, question: Question, options: dict[str, Any], output: Output = Output.TEXT
 ) -> Answered:
-    """Ask, and print what `output` says while the answer comes, except its end.
+    """Ask, and print what `output` says as it comes; of `JSON`, and the last of `EVENTS`, nothing.
 
-    `show_answer` prints the answer of a terminal, where until its end the plan is shown.
+    On a terminal the plan is shown until the answer is complete.
     """
     answered, console = Answered(), Console(stderr=True)
     # Without a terminal the answer is printed as it arrives, without live progress.
-    moving = console.is_terminal
+    moving = console.is_terminal and output is not Output.EVENTS
     live = Live(console=console, refresh_per_second=REFRESHES_PER_S, transient=True)
     started = time.monotonic()
     with live if moving else nullcontext():
-        async with aclosing(client.ask(question, options)) as updates:
+        async with aclosing(client.stream(question, **options)) as updates:
             async for update in updates:
                 answered.take(update, time.monotonic() - started)
                 if moving:
                     live.update(answered.view.render())
                 elif output is Output.TEXT:
                     print(update.text, end="", flush=True)
-                if output is Output.EVENTS and update.event is not None:
+                elif output is Output.EVENTS and update.event is not None:
                     print(json.dumps(describe_event(update.event)), flush=True)
     if output is Output.TEXT:
         _show_text(answered, moving=moving)
@@ -90,18 +96,17 @@ async def ask_and_show(
 
 def show_summary(answered: Answered) -> None:
     """Print the graph, times and notes to standard error."""
-    if answered.info is not None:
-        console = Console(stderr=True)
-        console.print()
-        console.print(summary(answered.info))
+    console = Console(stderr=True)
+    console.print()
+    console.print(summary(answered.complete.info))
 
 
 def _show_text(answered: Answered, *, moving: bool) -> None:
     if not moving:
         print()
     elif not sys.stdout.isatty():
-        print(answered.text)
+        print(answered.complete.text)
     else:
         parts = {number: node.text for number, node in answered.view.state.nodes.items()}
-        marked = mark_cuts(answered.text, parts, answered.info)
+        marked = mark_cuts(answered.complete.text, parts, answered.complete.info)
         Console().print(Markdown(marked))

@@ -23,7 +23,7 @@ from plato.cli.options import (
     System,
     request_fields,
 )
-from plato.client import Client
+from plato.client import Asker
 from plato.display import brief
 from plato.errors import PlatoError
 from plato.runs import Mode
@@ -68,7 +68,7 @@ class _Conversation:
 
     def __init__(
         self,
-        client: Client,
+        client: Asker,
         mode: Mode,
         system: str | None,
         options: dict[str, Any],
@@ -99,18 +99,17 @@ class _Conversation:
 
     def _ask(self, question: str, runner: asyncio.Runner) -> None:
         messages = [*self._messages, {"role": "user", "content": question}]
-        options = {**self._options, "messages": messages, "plato": {"mode": self._mode.value}}
+        options = {**self._options, "mode": self._mode.value}
         try:
-            answered = runner.run(ask_and_show(self._client, question, options))
+            answered = runner.run(ask_and_show(self._client, messages, options))
         except KeyboardInterrupt:
             self._note("stopped; the question is forgotten")
             return
         except PlatoError as error:
             self._console.print(f"plato: {error.message}", style="red", markup=False)
             return
-        self._messages = [*messages, {"role": "assistant", "content": answered.text}]
-        if answered.info is not None:
-            self._console.print(brief(answered.info))
+        self._messages = [*messages, {"role": "assistant", "content": answered.complete.text}]
+        self._console.print(brief(answered.complete.info))
 
     def _note(self, text: str) -> None:
         self._console.print(text, style="dim", markup=False)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 
 from rich.console import Console
 
-from plato.cli.options import DEFAULT_URL
-from plato.client import Client, HttpClient, LocalClient
+from plato.client import DEFAULT_URL, Asker, AsyncClient, LocalClient
 from plato.logs import configure_logs
 from plato.settings import Settings, read_settings
 
@@ -17,22 +17,26 @@ from plato.settings import Settings, read_settings
 @asynccontextmanager
 async def open_client(
     url: str | None, api_key: str | None, *, local: bool, console: Console
-) -> AsyncGenerator[Client]:
+) -> AsyncGenerator[Asker]:
     """A client of the named or default server, or of a runtime in this process."""
     if not local:
-        client = HttpClient(url or DEFAULT_URL, api_key=api_key)
-        if url is not None or await client.answers():
-            yield client
-            return
+        async with AsyncClient(url or DEFAULT_URL, api_key=api_key) as client:
+            if url is not None or await client.answers():
+                yield client
+                return
         console.print(f"no server at {DEFAULT_URL}: answering in this process", style="dim")
+    settings = read_settings()
+    log_if_wanted(settings)
+    from plato.models.adapter import ModelFiles
+
+    # Before the other display: it shows the progress of a download.
+    await asyncio.to_thread(ModelFiles.resolve, settings)
     with console.status("loading the model"):
         from plato.runtime import Runtime
 
-        settings = read_settings()
-        log_if_wanted(settings)
         opened = await Runtime.open(settings)
-    async with opened as runtime:
-        yield LocalClient(runtime)
+    async with LocalClient(opened) as in_process:
+        yield in_process
 
 
 def log_if_wanted(settings: Settings) -> None:

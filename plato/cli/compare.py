@@ -11,7 +11,9 @@ from rich.rule import Rule
 from rich.table import Table
 
 from plato.cli.asking import Answered, Output, ask_and_show, show_summary
-from plato.client import Client
+from plato.cli.tables import table_of
+from plato.client import Asker
+from plato.client.answer import Question
 from plato.runs import Mode
 
 _FIGURES: tuple[tuple[str, str, Callable[[Answered], float | None]], ...] = (
@@ -22,19 +24,21 @@ _FIGURES: tuple[tuple[str, str, Callable[[Answered], float | None]], ...] = (
 )
 
 
-async def compare(client: Client, question: str, options: dict[str, Any], output: Output) -> None:
+async def compare(
+    client: Asker, question: Question, options: dict[str, Any], output: Output
+) -> None:
     """Answer sequentially, then as `options` say, and print both and a comparison."""
     console = Console(stderr=True)
     answers = {}
-    for mode in (Mode.SEQUENTIAL.value, options["plato"]["mode"]):
-        console.print(Rule(mode)) if output is Output.TEXT else None
-        plato = {**options["plato"], "mode": mode}
-        if mode == Mode.SEQUENTIAL:
-            plato.pop("plan", None)
-        answered = await ask_and_show(client, question, {**options, "plato": plato}, output)
+    sequential = {name: value for name, value in options.items() if name != "plan"}
+    sequential["mode"] = Mode.SEQUENTIAL.value
+    for asked in (sequential, options):
+        if output is Output.TEXT:
+            console.print(Rule(asked["mode"]))
+        answered = await ask_and_show(client, question, asked, output)
         if output is Output.TEXT:
             show_summary(answered)
-        answers[mode] = answered
+        answers[asked["mode"]] = answered
     if output is Output.JSON:
         print(json.dumps({mode: _as_json(answered) for mode, answered in answers.items()}))
     else:
@@ -48,14 +52,12 @@ def _as_json(answered: Answered) -> dict[str, Any]:
 
 
 def _table(answers: dict[str, Answered]) -> Table:
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
-    for name in ("", *answers, "ratio"):
-        table.add_column(name, justify="right" if name else "left")
+    rows = []
     for name, form, figure in _FIGURES:
         before, after = map(figure, answers.values())
         ratio = f"{after / before:.2f}" if before and after else "-"
-        table.add_row(name, _shown(form, before), _shown(form, after), ratio)
-    return table
+        rows.append((name, _shown(form, before), _shown(form, after), ratio))
+    return table_of(rows, "", *answers, "ratio", right=(*answers, "ratio"))
 
 
 def _shown(form: str, value: float | None) -> str:
@@ -64,5 +66,4 @@ def _shown(form: str, value: float | None) -> str:
 
 def _tokens(answered: Answered) -> int:
     """Tokens of the visible answer."""
-    nodes = () if answered.info is None else answered.info.graph.nodes
-    return sum(node.answer_tokens for node in nodes)
+    return sum(node.answer_tokens for node in answered.complete.graph.nodes)

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import json
-import sys
+from collections.abc import Iterator
 from itertools import groupby
 from typing import Any
 
 import typer
-from rich.console import Console
-from rich.table import Table
+from rich.text import Text
 
 from plato.cli.options import AsJson, SettingsFile
 from plato.cli.setting_sources import SourcedSettings, gather_settings
+from plato.cli.tables import print_rows
 from plato.settings import Settings, section_of
 from plato.validation import is_secret
 
@@ -45,17 +45,18 @@ def show(file: SettingsFile = None, as_json: AsJson = False) -> None:
             )
         )
         return
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), show_header=False)
+    print_rows(_lines(rows))
+
+
+def _lines(rows: dict[str, tuple[Any, str | None]]) -> Iterator[tuple[Text, ...]]:
     for section, names in groupby(rows, section_of):
-        table.add_row(f"[bold]{section}")
+        yield (Text(section, style="bold"),)
         for name in names:
             value, source = rows[name]
             style = "dim" if source is None else ""
             shown = value if isinstance(value, str) else json.dumps(value)
-            table.add_row(f"  {name}", shown, source or DEFAULT, style=style)
-    console = Console()
-    # A file or a pipe gets whole lines.
-    console.print(table, width=None if sys.stdout.isatty() else 200)
+            cells = (f"  {name}", shown, source or DEFAULT)
+            yield tuple(Text(cell, style=style) for cell in cells)
 
 
 def _value(found: SourcedSettings, name: str) -> Any:

@@ -12,6 +12,7 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
+from plato.client import UnreachableError
 from plato.errors import (
     BodyTimeoutError,
     DeadlineError,
@@ -20,7 +21,6 @@ from plato.errors import (
     PlatoError,
     SettingsError,
     UnavailableError,
-    UnreachableError,
 )
 
 EXTRAS = {
@@ -87,8 +87,12 @@ class CommandLine(TyperGroup):
         try:
             status = super().main(given, **{**options, "standalone_mode": False})
         except typer.Abort:
-            status = ExitCode.INTERRUPTED
+            # A question was answered with no.
+            status = ExitCode.FAILED
         except typer.TyperException as error:
+            if not error.format_message():
+                # Called without arguments: its help has been printed.
+                sys.exit(ExitCode.USAGE)
             status = _tell(UsageError(_in_our_words(error)), as_json=as_json)
         except PlatoError as error:
             status = _tell(error, as_json=as_json)
@@ -114,9 +118,11 @@ def _tell(error: PlatoError, *, as_json: bool) -> ExitCode:
 
 
 def _in_our_words(error: typer.TyperException) -> str:
-    """What the command line's parser says, in which pydantic's words are."""
+    """What the parser of the command line says, without pydantic's words, and where help is."""
     message = error.format_message().partition(", unable to parse")[0]
-    return message.replace("Input should be", "it takes")
+    message = message.replace("Input should", "it should").replace("Value error, ", "").rstrip(".")
+    context = getattr(error, "ctx", None)
+    return f"{message}; see: {context.command_path} --help" if context else message
 
 
 def _missing(error: ModuleNotFoundError) -> PlatoError:

@@ -9,10 +9,10 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.table import Table
 
 from plato.cli.errors import UsageError
 from plato.cli.options import AsJson
+from plato.cli.tables import print_rows
 from plato.settings import DEFAULT_MODEL, read_settings
 
 Name = Annotated[str, typer.Argument(help="Name on the Hugging Face hub, or a local folder.")]
@@ -32,12 +32,8 @@ def ls(as_json: AsJson = False) -> None:
     if as_json:
         print(json.dumps([{**asdict(each), "folder": str(each.folder)} for each in found]))
         return
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
-    for column in ("model", "revision", "size", "folder"):
-        table.add_column(column, justify="right" if column == "size" else "left")
-    for each in found:
-        table.add_row(each.name, each.revision[:12], _size(each.bytes), str(each.folder))
-    Console().print(table)
+    rows = [(each.name, each.revision[:12], _size(each.bytes), str(each.folder)) for each in found]
+    print_rows(rows, "model", "revision", "size", "folder", right=("size",))
     if not found:
         Console(stderr=True).print("none; fetch one with: plato models pull", style="dim")
 
@@ -62,11 +58,8 @@ def show(name: Name = DEFAULT_MODEL, as_json: AsJson = False) -> None:
     if as_json:
         print(json.dumps(facts))
         return
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), show_header=False)
-    for fact, value in facts.items():
-        shown = _size(value) if fact == "bytes" and isinstance(value, int) else str(value)
-        table.add_row(fact, shown)
-    Console().print(table)
+    facts["bytes"] = _size(facts["bytes"])
+    print_rows((fact, str(value)) for fact, value in facts.items())
 
 
 @models.command()

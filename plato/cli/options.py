@@ -10,9 +10,8 @@ from typing import Annotated, Any
 import typer
 
 from plato.cli.errors import UsageError
+from plato.client import DEFAULT_URL
 from plato.runs import Mode
-
-DEFAULT_URL = "http://127.0.0.1:8000"
 
 Url = Annotated[
     str,

@@ -40,10 +40,9 @@ async def _plan(
 ) -> None:
     view = RunView()
     console = Console(stderr=True)
-    options = {"plato": {"mode": Mode.PLATO.value}}
     async with (
         open_client(url, api_key, local=local, console=console) as client,
-        aclosing(client.ask(question, options)) as updates,
+        aclosing(client.stream(question, mode=Mode.PLATO.value)) as updates,
     ):
         async for update in updates:
             if update.event is not None:

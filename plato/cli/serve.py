@@ -31,7 +31,7 @@ def serve(
         ),
     ] = None,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on.")] = 8000,
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Port to listen on.")] = 8000,
     embedded: Annotated[
         bool, typer.Option("--embedded", help="Serve in this process, without Ray.")
     ] = False,
@@ -44,8 +44,9 @@ def serve(
     api_key: Annotated[
         str | None,
         typer.Option(
-            help="The key that clients have to send; `new`: one that is made and shown. Several, "
-            "and hashed ones: --api-keys-file."
+            help="The key that clients have to send; `new`: one that is made and shown. Other "
+            "users of this machine see a key in the list of processes: for them, and for several "
+            "keys, --api-keys-file has hashes."
         ),
     ] = None,
     allow_anonymous: Annotated[
@@ -85,7 +86,8 @@ def serve(
             "--metrics-port and --open-metrics are for Ray; with --embedded, metrics are at "
             "/metrics"
         )
-    given = _merged(given_flags(flags), arguments or [], api_key)
+    key = new_key() if api_key == NEW_KEY else api_key
+    given = _merged(given_flags(flags), arguments or [], key)
     settings = gather_settings(given, config).settings
     options = ServeOptions(
         secured(settings, host, allow_anonymous=allow_anonymous),
@@ -94,7 +96,7 @@ def serve(
         metrics_port,
         open_metrics,
         open_page,
-        key=settings_key(given) if api_key is not None else None,
+        key,
     )
     raise typer.Exit(run(options, embedded=embedded))
 
@@ -121,12 +123,7 @@ def run(options: ServeOptions, *, embedded: bool) -> int:
     return status
 
 
-def settings_key(given: dict[str, Any]) -> str:
-    """The key that `--api-key` has set."""
-    return str(given["api_keys"]).removeprefix(f"{TENANT}=")
-
-
-def _merged(flags: dict[str, Any], arguments: list[str], api_key: str | None) -> dict[str, Any]:
+def _merged(flags: dict[str, Any], arguments: list[str], key: str | None) -> dict[str, Any]:
     """Flags and arguments as settings. Raises `UsageError` if one is given twice."""
     models = [each for each in arguments if "=" not in each]
     if len(models) > 1:
@@ -134,8 +131,8 @@ def _merged(flags: dict[str, Any], arguments: list[str], api_key: str | None) ->
             f"'{models[1]}' is not a setting; write SETTING=VALUE, and one model at most"
         )
     others = parse_assignments(each for each in arguments if "=" in each)
-    if api_key is not None:
-        others["api_keys"] = f"{TENANT}={new_key() if api_key == NEW_KEY else api_key}"
+    if key is not None:
+        others["api_keys"] = f"{TENANT}={key}"
     if models:
         if "model" in others:
             raise UsageError(f"the model is given as {models[0]} and as model=...; keep one")

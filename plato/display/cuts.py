@@ -9,14 +9,12 @@ from plato.api.answers.run_info import PlatoInfo
 MARK = " […]"
 
 
-def mark_cuts(answer: str, texts: Mapping[int, str], info: PlatoInfo | None) -> str:
+def mark_cuts(answer: str, texts: Mapping[int, str], info: PlatoInfo) -> str:
     """The answer with a mark behind each part that was cut by length.
 
     `texts` are those of the parts by their numbers. A part whose text is not in the answer as it
     was decoded gets no mark.
     """
-    if info is None:
-        return answer
     marked: list[str] = []
     position = 0
     for node in info.graph.nodes:

@@ -62,6 +62,7 @@ def _totals(info: PlatoInfo) -> Iterator[str]:
     if plan.source == "model":
         decoded = f" ({plan.tokens} tokens in {plan.steps} steps)" if plan.tokens else ""
         yield f"plan {timings.plan_s:.1f} s{decoded}"
+    yield f"run {info.run}"
 
 
 def _seconds(value: float | None) -> str:

@@ -49,12 +49,17 @@ def local_models(cache_dir: str | None = None) -> list[LocalModel]:
     return sorted(found, key=lambda model: (model.name, model.revision))
 
 
-def find_local(name: str, cache_dir: str | None = None) -> Path | None:
-    """The folder of a model if it is on this machine. Raises `ModelError` for an invalid name."""
+def find_local(
+    name: str, cache_dir: str | None = None, revision: str | None = None, *, weights: bool = True
+) -> Path | None:
+    """The folder of a model if it is on this machine, or all but its weights.
+
+    Raises `ModelError` for an invalid name.
+    """
     folder = Path(name).expanduser()
     if folder.is_dir():
-        return folder.absolute() if find_problem(folder) is None else None
-    cached = hub.find_cached(name)
+        return folder.absolute() if find_problem(folder, weights=weights) is None else None
+    cached = hub.find_cached(name, revision, weights=weights)
     if cached is not None:
         return cached
     default = DefaultModel(cache_dir)

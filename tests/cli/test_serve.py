@@ -109,7 +109,7 @@ def test_a_key_is_taken_or_made_and_shown(parse: Any) -> None:
         (["--engine", "openai", "--upstream", "one:8000"], "'one:8000' is no URL"),
         (["--model", "one", "model=two"], "model is given twice, once as --model"),
         (["--model", "one", "two"], "model is given twice, once as --model"),
-        (["--port", "x"], "Invalid value for '--port': it takes a valid integer"),
+        (["--port", "x"], "Invalid value for '--port': it should be a valid integer; see: "),
         (["--api-key", "short"], "less than 16 characters"),
         (["--config", "/nowhere.toml"], "/nowhere.toml cannot be read (No such file"),
     ],

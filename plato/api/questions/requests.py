@@ -129,8 +129,13 @@ def _refuse_many_items(body: Any, context_length: int | None) -> None:
 
 def validate_request(fields: Mapping[str, Any]) -> ChatCompletionRequest:
     """Read the fields of a request as from a body. Raises `InvalidRequestError`."""
+    return parse_request(write_body(fields))
+
+
+def write_body(fields: Mapping[str, Any]) -> bytes:
+    """The body with the fields of a request. Raises `InvalidRequestError`."""
     try:
-        return parse_request(to_json(fields))
+        return to_json(fields)
     except PydanticSerializationError as error:
         raise InvalidRequestError(f"the request cannot be written as JSON: {error}") from error
 

@@ -10,13 +10,14 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.table import Table
+from rich.text import Text
 
 from plato.cli.doctor import engines, machine, services
 from plato.cli.doctor.finding import Finding, Level
 from plato.cli.errors import ExitCode
 from plato.cli.options import AsJson, SettingsFile
 from plato.cli.setting_sources import gather_settings
+from plato.cli.tables import print_rows
 from plato.settings import Settings
 
 Check = Callable[[Settings], Iterator[Finding]]
@@ -57,14 +58,16 @@ def doctor(
     if as_json:
         print(json.dumps([asdict(each) for each in found]))
     else:
-        Console().print(_table(found))
+        _print(found)
     if any(each.level is Level.ERROR for each in found):
         raise typer.Exit(ExitCode.FAILED)
 
 
-def _table(found: list[Finding]) -> Table:
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), show_header=False)
+def _print(found: list[Finding]) -> None:
+    rows = []
     for each in found:
         sign, style = _SIGNS[each.level]
-        table.add_row(f"[{style}]{sign}[/]", each.what, each.found, f"[dim]{each.advice}")
-    return table
+        rows.append(
+            (Text(sign, style=style), each.what, each.found, Text(each.advice, style="dim"))
+        )
+    print_rows(rows)

@@ -87,7 +87,12 @@ def check_model(settings: Settings) -> Iterator[Finding]:
     from plato.models.local import find_local
 
     try:
-        folder = find_local(settings.model, settings.cache_dir)
+        folder = find_local(
+            settings.model,
+            settings.cache_dir,
+            settings.model_revision,
+            weights=settings.engine != UPSTREAM_ENGINE,
+        )
     except PlatoError as problem:
         yield error("model", problem.message, "set --model to another one")
         return
@@ -113,10 +118,15 @@ def check_engine(settings: Settings) -> Iterator[Finding]:
 
 def _check_upstreams(settings: Settings) -> Iterator[Finding]:
     from plato.assembly import check_upstreams
-    from plato.models.adapter import ModelFiles
+    from plato.models.local import find_local
 
     try:
-        folder = ModelFiles.resolve(settings).folder
+        folder = find_local(
+            settings.model, settings.cache_dir, settings.model_revision, weights=False
+        )
+        if folder is None:
+            # The check of the model has told it.
+            return
         connections = check_upstreams(settings, str(folder))
     except PlatoError as problem:
         yield error("engine", problem.message, "start the server, or correct --upstreams")

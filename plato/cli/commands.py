@@ -12,6 +12,8 @@ import typer
 
 from plato import __version__
 from plato.cli.ask import ask
+from plato.cli.batch import batch
+from plato.cli.bench import bench
 from plato.cli.chat import chat
 from plato.cli.config import config
 from plato.cli.doctor import doctor
@@ -20,6 +22,7 @@ from plato.cli.key import key
 from plato.cli.models import models
 from plato.cli.options import AsJson
 from plato.cli.plan import plan
+from plato.cli.runs import runs, trace
 from plato.cli.serve import serve
 from plato.cli.tune import tune
 
@@ -36,13 +39,14 @@ app = typer.Typer(
 )
 
 _GROUPS: dict[str, tuple[Callable[..., None], ...]] = {
-    "Questions": (ask, chat, plan),
-    "Servers": (serve, doctor, key),
+    "Questions": (ask, chat, plan, batch, trace),
+    "Servers": (serve, doctor, bench, key),
     "Models": (tune,),
 }
 for _panel, _commands in _GROUPS.items():
     for _command in _commands:
         app.command(rich_help_panel=_panel)(_command)
+app.add_typer(runs, name="runs", rich_help_panel="Questions")
 app.add_typer(models, name="models", rich_help_panel="Models")
 app.add_typer(config, name="config", rich_help_panel="Servers")
 

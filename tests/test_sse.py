@@ -8,9 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from plato.engine import UpstreamError
-from plato.engine.openai import sse
-from plato.engine.openai.sse import EventParser
+from plato import sse
+from plato.sse import EventParser, EventStreamError
 
 STREAM = (
     ': ping\n\nevent: x\ndata: {"a": "é"}\n\ndata:1\r\n\r\nid: 7\nretry: 1\n\ndata: a\ndata: b\n\n'
@@ -39,14 +38,14 @@ def test_an_event_that_has_begun_is_known(rest: bytes) -> None:
     "garbage", [b"<html>\n", b'{"error": "x"}\n', b"data: \xff\xfe\n", b"Internal Server Error\n"]
 )
 def test_garbage_is_shown_in_the_error(garbage: bytes) -> None:
-    with pytest.raises(UpstreamError, match="no stream of server-sent events") as raised:
+    with pytest.raises(EventStreamError, match="no stream of server-sent events") as raised:
         EventParser().feed(garbage)
     assert repr(garbage.strip())[:10] in str(raised.value)
 
 
 def test_lines_and_events_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sse, "MAX_EVENT_BYTES", 20)
-    with pytest.raises(UpstreamError, match="longer than 20 bytes"):
+    with pytest.raises(EventStreamError, match="longer than 20 bytes"):
         EventParser().feed(b"data: " + b"x" * 20)
-    with pytest.raises(UpstreamError, match="longer than 20 bytes"):
+    with pytest.raises(EventStreamError, match="longer than 20 bytes"):
         EventParser().feed(b"data: 1234\n" * 3)

@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import threading
-from collections.abc import Callable, Coroutine
+from collections.abc import AsyncGenerator, Callable, Coroutine, Generator
 from typing import Any, TypeVar
+
+from plato.streams import next_item
 
 CALL_S = 30.0
 JOIN_S = 10.0
@@ -19,6 +21,7 @@ class LoopThread:
 
     def __init__(self, name: str) -> None:
         self._loop = asyncio.new_event_loop()
+        self._closing: set[asyncio.Task[None]] = set()
         self._thread = threading.Thread(target=self._loop.run_forever, name=name, daemon=True)
         self._thread.start()
 
@@ -28,8 +31,29 @@ class LoopThread:
             self._loop.call_soon_threadsafe(function, *arguments)
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
-        """Run `work`, which has a deadline, there, and wait for it in this thread."""
-        return asyncio.run_coroutine_threadsafe(work, self._loop).result()
+        """Run `work`, which has a deadline, there, and wait for it in this thread.
+
+        An interrupt of this thread cancels it.
+        """
+        future = asyncio.run_coroutine_threadsafe(work, self._loop)
+        try:
+            return future.result()
+        finally:
+            future.cancel()
+
+    def iterate(self, items: AsyncGenerator[T]) -> Generator[T]:
+        """The items, each awaited there in a task of its own; closing closes `items`."""
+        try:
+            while (item := self.run(next_item(items))) is not None:
+                yield item[0]
+        finally:
+            if threading.current_thread() is self._thread:
+                # The garbage collector closes it, for which its own thread cannot wait.
+                task = self._loop.create_task(items.aclose())
+                self._closing.add(task)
+                task.add_done_callback(self._closing.discard)
+            else:
+                self.run(items.aclose())
 
     async def call(self, function: Callable[[], T]) -> T:
         """Call `function` there, and wait for its result in the caller's loop."""

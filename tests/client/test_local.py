@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from plato.client import Client, HttpClient, LocalClient, Update
+from plato.client import Answer, Asker, AsyncClient, LocalClient, Update
 from plato.display import RunView
 from plato.errors import PlatoError
 from plato.runs import Node, NodeFinished, NodeOutput, NodePlanned
@@ -50,54 +50,54 @@ def folded(updates: list[Update]) -> list[tuple[Node, str]]:
     return [(node, view.state.nodes[node.number].text) for node in view.state.planned_nodes]
 
 
-async def ask(client: Client, **options: Any) -> list[Update]:
-    async with aclosing(client.ask("Why is the sea salty?", options)) as updates:
+async def ask(client: Asker, **options: Any) -> list[Update]:
+    async with aclosing(client.stream("Why is the sea salty?", **options)) as updates:
         return [update async for update in updates]
+
+
+def answer(updates: list[Update]) -> Answer:
+    """The answer, which the last update has."""
+    (found,) = (update.answer for update in updates if update.answer is not None)
+    assert updates[-1].answer is found
+    return found
 
 
 async def test_it_says_what_a_server_would(client: LocalClient, runtime: Runtime) -> None:
     plan = [{"title": "Salt"}, {"title": "Depth", "dependencies": [1]}]
-    updates = await ask(client, plato={"plan": plan, "headings": True})
+    updates = await ask(client, plan=plan, headings=True)
     text = "".join(update.text for update in updates)
     assert text.startswith("## Salt\n\n")
     kinds = [type(update.event) for update in updates if update.event]
     assert kinds[0] is NodePlanned
     assert kinds[-1] is NodeFinished
-    last = updates[-1]
-    assert last.finish_reason == "stop"
-    assert last.info is not None
-    async with serving(runtime.service, runtime.settings) as url:
-        told = await ask(HttpClient(url), plato={"plan": plan, "headings": True})
-    assert "".join(update.text for update in told) == text
-    assert told[-1].finish_reason == last.finish_reason
-    assert told[-1].info is not None
-    assert [part.title for part in told[-1].info.graph.nodes] == ["Salt", "Depth"]
-    assert told[-1].info.mode is last.info.mode
+    async with (
+        serving(runtime.service, runtime.settings) as url,
+        AsyncClient(url) as served,
+    ):
+        told = await ask(served, plan=plan, headings=True)
+    here, there = answer(updates), answer(told)
+    assert here.text == there.text == text
+    assert here.finish_reason == there.finish_reason == "stop"
+    assert [part.title for part in there.graph.nodes] == ["Salt", "Depth"]
+    assert there.info.mode is here.info.mode
+    assert there.usage.completion_tokens == here.usage.completion_tokens
     assert folded(told) == folded(updates)
 
 
 async def test_the_report_has_what_max_tokens_cut(client: LocalClient) -> None:
     plan = [{"title": title, "max_tokens": 6} for title in ("Salt", "Depth", "Tides")]
-    info = (await ask(client, max_tokens=8, plato={"plan": plan}))[-1].info
-    assert info is not None
-    nodes = info.graph.nodes
+    nodes = (await client.ask("Why?", max_tokens=8, plan=plan)).graph.nodes
     assert [node.answer_tokens for node in nodes] == [6, 2, 0]
     assert [node.cut for node in nodes] == ["budget", "max_tokens", "max_tokens"]
-
-
-async def test_events_come_unless_they_are_not_wanted(client: LocalClient) -> None:
-    updates = await ask(client, max_tokens=2, plato={"mode": "sequential", "events": False})
-    assert not any(update.event for update in updates)
-    assert updates[-1].info is not None
 
 
 @pytest.mark.parametrize(
     ("options", "wrong"),
     [
         ({"max_tokens": 0}, "max_tokens"),
-        ({"plato": {"mode": "fast"}}, "plato.mode"),
-        ({"plato": {"plan": ["Salt"]}}, r"plato\.plan"),
-        ({"plato": {"plan": [{"title": "A", "dependencies": [2]}, {"title": "B"}]}}, "part 1"),
+        ({"mode": "fast"}, "plato.mode"),
+        ({"plan": ["Salt"]}, r"plato\.plan"),
+        ({"plan": [{"title": "A", "dependencies": [2]}, {"title": "B"}]}, "part 1"),
     ],
 )
 async def test_wrong_options_are_refused_as_a_server_would(
@@ -109,8 +109,8 @@ async def test_wrong_options_are_refused_as_a_server_would(
 
 
 async def test_leaving_ends_the_run(client: LocalClient, runtime: Runtime) -> None:
-    options = {"max_tokens": 1500, "plato": {"mode": "sequential", "exact_lengths": True}}
-    async with aclosing(client.ask("Why?", options)) as updates:
+    options = {"max_tokens": 1500, "mode": "sequential", "exact_lengths": True}
+    async with aclosing(client.stream("Why?", **options)) as updates:
         async for update in updates:
             if isinstance(update.event, NodeOutput):
                 assert runtime.scheduler.runs

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from plato.engine.errors import UpstreamError
-
 MAX_EVENT_BYTES = 8 << 20
 """Limit of one line and of the data of one event; some repeat the prompt's token ids."""
 _FIELDS = frozenset({"data", "event", "id", "retry"})
+
+
+class EventStreamError(ValueError):
+    """What arrives is no stream of server-sent events, or one without bounds."""
 
 
 class EventParser:
@@ -29,10 +31,10 @@ class EventParser:
         return bool(self._rest or self._data)
 
     def feed(self, piece: bytes) -> list[str]:
-        """The data of the events that end in `piece`. Raises `UpstreamError`."""
+        """The data of the events that end in `piece`. Raises `EventStreamError`."""
         *lines, self._rest = (self._rest + piece).split(b"\n")
         if len(self._rest) > MAX_EVENT_BYTES:
-            raise UpstreamError(f"a line of the answer is longer than {MAX_EVENT_BYTES} bytes")
+            raise EventStreamError(f"a line of the answer is longer than {MAX_EVENT_BYTES} bytes")
         return [event for line in lines if (event := self._line(line)) is not None]
 
     def _line(self, line: bytes) -> str | None:
@@ -48,12 +50,12 @@ class EventParser:
         if name == "data":
             self._size += len(line)
             if self._size > MAX_EVENT_BYTES:
-                raise UpstreamError(f"an event is longer than {MAX_EVENT_BYTES} bytes")
+                raise EventStreamError(f"an event is longer than {MAX_EVENT_BYTES} bytes")
             self._data.append(value.removeprefix(" "))
         elif name and name not in _FIELDS:
             raise _no_events(line)
         return None
 
 
-def _no_events(line: bytes) -> UpstreamError:
-    return UpstreamError(f"the answer is no stream of server-sent events: {line[:100]!r}")
+def _no_events(line: bytes) -> EventStreamError:
+    return EventStreamError(f"the answer is no stream of server-sent events: {line[:100]!r}")
