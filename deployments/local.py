@@ -48,6 +48,7 @@ from plato.context.cluster import refuse_cluster
 from plato.models import Progress, resolve_model
 from plato.models.sampling import default_sampling
 from plato.settings import Settings
+from plato.tracing import load_tracing
 
 logger = logging.getLogger(__name__)
 
@@ -160,6 +161,9 @@ class LocalApp:
         if settings.redis_url is not None:
             # The replicas refuse it, too, but in tracebacks.
             refuse_cluster(settings.redis_url)
+        if settings.otlp_endpoint is not None:
+            # The same.
+            load_tracing()
         # Here and not in a replica, to show the progress of a first download.
         self._report(f"looking for {settings.model}")
         folder = resolve_model(

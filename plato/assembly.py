@@ -28,10 +28,11 @@ from plato.scheduling.scheduler import GraphScheduler
 from plato.settings import UPSTREAM_ENGINE, VLLM_ENGINE, Settings
 
 if TYPE_CHECKING:
-    # Processes without an engine do not import torch (600 MB, seconds).
+    # Processes without an engine do not import torch (600 MB, seconds); OpenTelemetry is optional.
     from plato.engine.openai import Connection, UpstreamConfig
     from plato.engine.torch import TorchEngineConfig
     from plato.engine.vllm import VllmConfig
+    from plato.tracing.tracing import Tracing
 
 logger = logging.getLogger(__name__)
 
@@ -274,6 +275,7 @@ def new_scheduler(
     name: str,
     recorder: Recorder = NO_METRICS,
     losses: tuple[str, ...] = (),
+    tracing: Tracing | None = None,
 ) -> GraphScheduler:
     """A scheduler over a planner, a pool and a store; `losses` are those of the engines."""
     return GraphScheduler(
@@ -286,4 +288,5 @@ def new_scheduler(
         name=name,
         recorder=recorder,
         losses=losses,
+        observer=tracing.observe if tracing is not None else None,
     )

@@ -504,6 +504,18 @@ class Settings(SamplingFields, BaseSettings):
         description="Time that answers have to end when a server stops, or a replica is shut down.",
     )
 
+    # Tracing
+    otlp_endpoint: Url | None = Field(
+        default=None,
+        description="URL of an OpenTelemetry collector, for OTLP over HTTP, such as "
+        "`http://localhost:4318`, which gets a trace of every run; default: no traces. Needs the "
+        "extra `otel`.",
+    )
+    otlp_texts: bool = Field(
+        default=False,
+        description="Whether traces have the texts of questions, titles and answers.",
+    )
+
     # Measurements
     equal_work: bool = Field(
         default=False,

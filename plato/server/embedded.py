@@ -87,7 +87,7 @@ async def serve(options: ServeOptions, listener: socket.socket) -> None:
         ]
         drain = Drain()
         upstreams = Upstreams.of(settings)
-        app = new_app(runtime.service, settings, recorder, drain, upstreams)
+        app = new_app(runtime.service, settings, recorder, drain, upstreams, runtime.tracing)
         app.add_route("/metrics", metrics.show, methods=["GET"])
         config = uvicorn.Config(
             app,
