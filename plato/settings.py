@@ -613,6 +613,7 @@ SECTIONS = {
     "max_requests": "Limits of each ingress",
     "placement": "Placement",
     "silence_s": "Recovery",
+    "otlp_endpoint": "Tracing",
     "equal_work": "Measurements and logs",
 }
 """Headings of the settings, each by the first one below it."""
