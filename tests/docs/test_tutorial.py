@@ -1,4 +1,4 @@
-"""The blocks of the tutorial do what they say, at a real server."""
+"""The blocks of the tutorial, and of the library, do what they say, at a real server."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ pytestmark = pytest.mark.slow
 
 DEFAULT, OWN = "http://127.0.0.1:8000", "http://127.0.0.1:8001"
 """The servers of the pages: of the default model, and of the reader's own."""
-STARTED = "plato serve --embedded"
-INSTALLED = "python3 -m venv"
+NOT_RUN = ("plato serve", "pip install", "python3 -m venv")
+"""Beginnings of blocks: the tests have a server, and what is installed."""
 DEADLINE_S = 100
 
 
@@ -48,16 +48,19 @@ def commands(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("page", ["first-answer", "own-plan", "own-model"])
+PAGES = ("tutorial/first-answer", "tutorial/own-plan", "tutorial/own-model", "how-to/library")
+
+
+@pytest.mark.parametrize("page", PAGES)
 def test_the_blocks_of_a_page_run(
-    page: str, urls: dict[str, str], commands: Path, tmp_path: Path
+    page: str, urls: dict[str, str], model_folder: str, commands: Path, tmp_path: Path
 ) -> None:
-    for block in blocks(f"docs/tutorial/{page}.md"):
-        if block.language in ("bash", "python") and not block.text.startswith((STARTED, INSTALLED)):
-            run(block, urls, commands, tmp_path)
+    for block in blocks(f"docs/{page}.md"):
+        if block.language in ("bash", "python") and not block.text.startswith(NOT_RUN):
+            run(block, urls, model_folder, commands, tmp_path)
 
 
-def run(block: Block, urls: dict[str, str], commands: Path, folder: Path) -> None:
+def run(block: Block, urls: dict[str, str], model: str, commands: Path, folder: Path) -> None:
     """Run a block as a reader would, in a folder of the page."""
     text = block.text
     for address, url in urls.items():
@@ -71,6 +74,7 @@ def run(block: Block, urls: dict[str, str], commands: Path, folder: Path) -> Non
             "PATH": f"{commands}{os.pathsep}{os.environ['PATH']}",
             "PYTHONPATH": str(ROOT),
             "PLATO_URL": urls[DEFAULT],
+            "PLATO_MODEL": model,
         },
         capture_output=True,
         text=True,
