@@ -20,7 +20,13 @@ CONFIG = {
     "theme": "neutral",
     # Text of SVG: as a picture of a page, an SVG shows no HTML in some viewers.
     "htmlLabels": False,
-    "flowchart": {"htmlLabels": False},
+    "flowchart": {
+        "htmlLabels": False,
+        "wrappingWidth": 400,
+        "rankSpacing": 25,
+        "nodeSpacing": 40,
+    },
+    "themeCSS": ".edgeLabel rect { fill: #fff; opacity: 1; }",
     "fontFamily": "sans-serif",
 }
 RENDER = """async ([config, name, source]) => {
@@ -30,6 +36,7 @@ RENDER = """async ([config, name, source]) => {
     const [, , width, height] = page.getAttribute("viewBox").split(" ");
     page.setAttribute("width", Math.ceil(width));
     page.setAttribute("height", Math.ceil(height));
+    page.style.background = "#fff";
     return new XMLSerializer().serializeToString(page);
 }"""
 
