@@ -8,6 +8,7 @@ import sys
 import threading
 
 from deployments.guard import guarded
+from plato.extras import needs
 from plato.logs import configure_logs
 from plato.server.options import ServeOptions, run_server, stage_reporter, stop_signals
 
@@ -16,7 +17,8 @@ def main() -> int:
     """Serve until a signal; returns the exit status."""
     options = ServeOptions.parse(sys.argv[1:])
     if options.embedded:
-        from plato.server import embedded
+        with needs("torch"):
+            from plato.server import embedded
 
         return embedded.main(options)
     configure_logs(options.settings.log_level, deployment="serve")
@@ -32,8 +34,9 @@ def _serve(options: ServeOptions) -> None:
         # Read by Ray when it is imported; see `deployments.local`.
         os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "1"
     guard = os.getppid()
-    # Takes seconds.
-    from deployments.local import LocalApp
+    with needs("serve"):
+        # Takes seconds.
+        from deployments.local import LocalApp
 
     with LocalApp(
         options.settings,

@@ -20,6 +20,7 @@ from rich.live import Live
 from plato.client import DEFAULT_URL, Answer, Asker, AsyncClient, LocalClient
 from plato.display import RunView, summary
 from plato.errors import InvalidPlanError, PlatoError
+from plato.extras import needs
 from plato.interrupts import abrupt_interrupts
 from plato.logs import configure_logs
 from plato.runs import Mode, Node
@@ -55,7 +56,7 @@ def serve(context: typer.Context) -> None:
     """Start a server on this machine; for options see `plato serve --help`."""
     options = ServeOptions.parse(context.args)
     if options.embedded:
-        with abrupt_interrupts():
+        with _errors_to_stderr(), abrupt_interrupts(), needs("torch"):
             from plato.server import embedded
         raise typer.Exit(embedded.main(options))
     # By name: only `deployments` depends on Ray; this package never imports it.
@@ -135,10 +136,11 @@ def tune(
 ) -> None:
     """Tune the configured model (PLATO_MODEL) for planning; writes a PEFT adapter."""
     with _errors_to_stderr():
-        from plato.models import resolve_model
-        from plato.models.progress import shown
-        from plato.tuning.examples import BUNDLED, read_examples
-        from plato.tuning.tuner import tune as run
+        with needs("torch"):
+            from plato.models import resolve_model
+            from plato.models.progress import shown
+            from plato.tuning.examples import BUNDLED, read_examples
+            from plato.tuning.tuner import tune as run
 
         settings = read_settings()
         _configure_logs(settings)
@@ -290,7 +292,8 @@ async def _client(
                 yield client
                 return
         console.print(f"no server at {DEFAULT_URL}: answering in this process", style="dim")
-    from plato.runtime import Runtime
+    with needs("torch"):
+        from plato.runtime import Runtime
 
     if console.is_terminal:
         console.print("loading the model", style="dim")
