@@ -12,7 +12,7 @@ import httpx
 
 from plato.api.questions.requests import write_body
 from plato.client.errors import UnreachableError, refusal
-from plato.errors import UnavailableError
+from plato.errors import AuthenticationError, UnavailableError
 from plato.sse import EventParser
 
 CONNECT_S = 5.0
@@ -27,7 +27,9 @@ class Connection:
     """Connections to one server; belongs to one event loop."""
 
     def __init__(self, url: str, api_key: str | None = None) -> None:
-        """`url` is the server's root or its `/v1`."""
+        """`url` is the server's root or its `/v1`. Raises `AuthenticationError`."""
+        if api_key and not (api_key.isascii() and api_key.isprintable()):
+            raise AuthenticationError("the API key has characters that none has; copy it again")
         self.base = url.rstrip("/").removesuffix("/v1")
         self._http = httpx.AsyncClient(
             headers={
@@ -67,26 +69,32 @@ class Connection:
         body: Mapping[str, Any] | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> AsyncGenerator[str]:
-        """The data of each server-sent event of a response; none if it has no content.
-
-        Raises a `PlatoError`, also one that the server reports in an event.
-        """
+        """The data of each server-sent event of a response. Raises a `PlatoError`."""
         content = None if body is None else write_body(body)
-        parser = EventParser()
         with self.understood():
             request = self._http.stream(method, self.base + path, content=content, headers=headers)
             async with request as response:
                 if not response.is_success:
                     await response.aread()
                     raise refusal(response)
-                pieces = response.aiter_bytes()
-                while True:
-                    async with asyncio.timeout(SILENCE_S):
-                        piece = await anext(pieces, b"")
-                    if not piece:
-                        return
-                    for data in parser.feed(piece):
-                        yield data
+                async for data in self._events_of(response):
+                    yield data
+
+    async def _events_of(self, response: httpx.Response) -> AsyncGenerator[str]:
+        parser = EventParser()
+        pieces = response.aiter_bytes()
+        while True:
+            try:
+                async with asyncio.timeout(SILENCE_S):
+                    piece = await anext(pieces, b"")
+            except (httpx.HTTPError, TimeoutError) as error:
+                raise UnavailableError(
+                    f"the answer from {self.base} breaks off ({_reason(error)}); try again"
+                ) from error
+            if not piece:
+                return
+            for data in parser.feed(piece):
+                yield data
 
     @contextmanager
     def understood(self) -> Iterator[None]:
@@ -95,7 +103,7 @@ class Connection:
             yield
         except (httpx.HTTPError, httpx.InvalidURL, TimeoutError) as error:
             raise UnreachableError(
-                f"no answer from {self.base} ({str(error) or type(error).__name__}); "
+                f"no answer from {self.base} ({_reason(error)}); "
                 "start a server with 'plato serve', or correct the URL"
             ) from error
         except (ValueError, LookupError, TypeError, AttributeError) as error:
@@ -107,3 +115,7 @@ class Connection:
     async def close(self) -> None:
         """Close all connections."""
         await self._http.aclose()
+
+
+def _reason(error: Exception) -> str:
+    return str(error) or type(error).__name__

@@ -32,8 +32,10 @@ def test_it_has_every_file_of_the_packages_and_nothing_else(wheel: Path) -> None
         if path.is_file() and "__pycache__" not in path.parts
     }
     assert {path for path in packed if not path.parts[0].endswith(".dist-info")} == expected
-    for name in ("plato/web/index.html", "plato/engine/torch/kernels/kernels.h"):
-        assert Path(name).parent in {path.parent for path in packed}
+    # The kernels, the page, the adapter of the default model, the examples for tuning.
+    assert {".c", ".h", ".html", ".js", ".css", ".safetensors", ".jsonl"} <= {
+        path.suffix for path in packed
+    }
 
 
 @pytest.mark.skipif(not find_spec("check_wheel_contents"), reason="needs check-wheel-contents")
