@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import AsyncGenerator, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import aclosing, contextmanager
 from typing import Any
 
 import httpx
@@ -77,8 +77,9 @@ class Connection:
                 if not response.is_success:
                     await response.aread()
                     raise refusal(response)
-                async for data in self._events_of(response):
-                    yield data
+                async with aclosing(self._events_of(response)) as events:
+                    async for data in events:
+                        yield data
 
     async def _events_of(self, response: httpx.Response) -> AsyncGenerator[str]:
         parser = EventParser()
