@@ -162,12 +162,12 @@ def _engine(
     return factory(settings, folder, name)
 
 
-def check_upstreams(settings: Settings, folder: str) -> None:
+def check_upstreams(settings: Settings, folder: str) -> list[Connection]:
     """Wait until the configured servers answer, and compare them with the model in `folder`.
 
-    Raises `ModelError` for one that does not answer in time, wants another key, is of an unknown
-    kind or has another model, and `SettingsError` if the file of the key cannot be read, or the
-    servers cannot separate the configured tenants.
+    Returns what was found at each. Raises `ModelError` for one that does not answer in time, wants
+    another key, is of an unknown kind or has another model, and `SettingsError` if the file of the
+    key cannot be read, or the servers cannot separate the configured tenants.
     """
     from plato.engine.openai import connect_at_start
 
@@ -186,6 +186,7 @@ def check_upstreams(settings: Settings, folder: str) -> None:
         raise ModelError(f"the model {settings.model}: {error}") from error
     for connection in connections:
         refuse_shared_cache(settings, connection.capabilities)
+    return connections
 
 
 async def open_store(

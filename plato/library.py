@@ -8,7 +8,7 @@ from contextlib import aclosing
 from typing import Any, Self
 
 from plato.client import Asker, BlockingAsker, LocalClient, Question, Update
-from plato.extras import needs
+from plato.extras import not_installed
 from plato.settings import read_settings
 
 
@@ -41,9 +41,10 @@ class AsyncPlato(Asker):
         """Load the model, once; takes seconds. Raises a `PlatoError`."""
         async with self._opening:
             if self._client is None:
-                with needs("torch"):
+                try:
                     from plato.runtime import Runtime
-
+                except ModuleNotFoundError as error:
+                    raise not_installed(error) from error
                 self._client = LocalClient(await Runtime.open(self.settings))
             return self._client
 

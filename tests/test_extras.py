@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import pytest
 
-from plato.errors import SettingsError
-from plato.extras import needs
+from plato.extras import not_installed
 
 
-def test_a_missing_package_is_told_with_its_extra() -> None:
-    told = r"needs raytracing.*pip install 'plato-serve\[serve]'"
-    with pytest.raises(SettingsError, match=told), needs("serve"):
-        import raytracing.module  # noqa: F401
+@pytest.mark.parametrize(("module", "extra"), [("ray.serve", "serve"), ("tokenizers", "torch")])
+def test_a_missing_package_is_told_with_its_extra(module: str, extra: str) -> None:
+    error = not_installed(ModuleNotFoundError(f"No module named {module!r}", name=module))
+    package = module.partition(".")[0]
+    assert error.message.startswith(f"this needs {package}, which is not installed")
+    assert error.message.endswith(f"pip install 'plato-serve[{extra}]'")
 
 
 def test_a_missing_module_of_our_own_is_a_mistake_of_ours() -> None:
-    with pytest.raises(ModuleNotFoundError), needs("torch"):
-        import plato.missing  # noqa: F401
+    with pytest.raises(ModuleNotFoundError):
+        not_installed(ModuleNotFoundError("No module named 'plato.x'", name="plato.x"))

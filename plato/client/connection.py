@@ -11,7 +11,7 @@ from typing import Any
 import httpx
 
 from plato.api.questions.requests import write_body
-from plato.client.errors import UnreachableError, refusal
+from plato.client.errors import reason_of, refusal, unreachable
 from plato.errors import AuthenticationError, UnavailableError
 from plato.sse import EventParser
 
@@ -90,7 +90,7 @@ class Connection:
                     piece = await anext(pieces, b"")
             except (httpx.HTTPError, TimeoutError) as error:
                 raise UnavailableError(
-                    f"the answer from {self.base} breaks off ({_reason(error)}); try again"
+                    f"the answer from {self.base} breaks off ({reason_of(error)}); try again"
                 ) from error
             if not piece:
                 return
@@ -103,10 +103,7 @@ class Connection:
         try:
             yield
         except (httpx.HTTPError, httpx.InvalidURL, TimeoutError) as error:
-            raise UnreachableError(
-                f"no answer from {self.base} ({_reason(error)}); "
-                "start a server with 'plato serve', or correct the URL"
-            ) from error
+            raise unreachable(self.base, error) from error
         except (ValueError, LookupError, TypeError, AttributeError) as error:
             raise UnavailableError(
                 f"{self.base} may not be a Plato server: unexpected response "
@@ -116,7 +113,3 @@ class Connection:
     async def close(self) -> None:
         """Close all connections."""
         await self._http.aclose()
-
-
-def _reason(error: Exception) -> str:
-    return str(error) or type(error).__name__

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import socket
+import ssl
 from collections.abc import Iterator, Mapping
 from http import HTTPStatus
 from typing import Any
@@ -22,6 +24,34 @@ class UnreachableError(UnavailableError):
     """No server answers at the URL."""
 
     code = "unreachable"
+
+
+def unreachable(base: str, error: Exception) -> UnreachableError:
+    """Why there is no answer from the server at `base`, and what to do."""
+    if isinstance(error, httpx.UnsupportedProtocol | httpx.InvalidURL):
+        return UnreachableError(f"{base!r} is no URL of a server; write http://host:port")
+    return UnreachableError(
+        f"no answer from {base}: {reason_of(error)}; start a server with 'plato serve', or correct "
+        "the URL"
+    )
+
+
+def reason_of(error: Exception) -> str:
+    """Why a connection or an answer did not come."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, ConnectionRefusedError):
+            return "nothing listens there"
+        if isinstance(cause, socket.gaierror):
+            return "there is no host of this name"
+        if isinstance(cause, ssl.SSLError):
+            return f"no secure connection is possible ({cause.reason})"
+        cause = cause.__cause__ or cause.__context__
+    if isinstance(error, httpx.ConnectTimeout):
+        return "no connection in time"
+    if isinstance(error, httpx.TimeoutException | TimeoutError):
+        return "it took too long"
+    return f"the connection broke off ({type(error).__name__})"
 
 
 def read_json(data: str) -> dict[str, Any]:

@@ -4,11 +4,21 @@
 graph with `GraphDrawing`. `graph_svg` and `graph_mermaid` draw it for documents.
 """
 
+from plato.display.cuts import mark_cuts
 from plato.display.graph import GraphDrawing
 from plato.display.mermaid import graph_mermaid
 from plato.display.notes import notes
 from plato.display.run_view import RunView
-from plato.display.summary import summary
+from plato.display.summary import brief, summary
 from plato.display.svg import graph_svg
 
-__all__ = ["GraphDrawing", "RunView", "graph_mermaid", "graph_svg", "notes", "summary"]
+__all__ = [
+    "GraphDrawing",
+    "RunView",
+    "brief",
+    "graph_mermaid",
+    "graph_svg",
+    "mark_cuts",
+    "notes",
+    "summary",
+]

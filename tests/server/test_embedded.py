@@ -100,7 +100,7 @@ def test_a_page_whose_name_leads_to_this_machine_is_refused(server: Server) -> N
 def test_a_port_in_use_is_one_line_before_anything_is_loaded(server: Server) -> None:
     port = server.url.rpartition(":")[2]
     for way in ([], ["--embedded"]):
-        command = [sys.executable, "-m", "plato.cli", "serve", *way, "--port", port]
+        command = [sys.executable, "-m", "plato", "serve", *way, "--port", port]
         refused = subprocess.run(command, capture_output=True, text=True, timeout=30)
         assert refused.returncode == 2
         (line,) = refused.stderr.splitlines()
@@ -111,7 +111,7 @@ def test_a_port_in_use_is_one_line_before_anything_is_loaded(server: Server) -> 
 def test_an_upstream_that_is_away_is_one_line(way: list[str], tiny_model_folder: str) -> None:
     url = f"http://127.0.0.1:{free_port()}"
     options = ["--engine", "openai", "--upstream", url, "--model", tiny_model_folder]
-    command = [sys.executable, "-m", "plato.cli", "serve", *way, "--port", str(free_port())]
+    command = [sys.executable, "-m", "plato", "serve", *way, "--port", str(free_port())]
     refused = subprocess.run(
         [*command, *options, "upstream_start_s=0.1"], capture_output=True, text=True, timeout=60
     )

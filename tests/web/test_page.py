@@ -11,6 +11,7 @@ from typing import Any
 import httpx
 import pytest
 
+from tests.cli.running import plato
 from tests.end_to_end.server import Server
 from tests.web.conftest import COMMAND, PARTS, PHONE, QUESTION
 
@@ -321,6 +322,23 @@ def test_files_and_a_page_that_replays_without_a_server(
     accessible(alone)
     alone.get_by_role("slider", name="Time").fill("0")
     assert reading.count() == 0
+    alone.get_by_role("button", name="Replay").click()
+    expect(alone.locator(".card[data-state=running]").first).to_be_visible()
+
+
+def test_a_page_that_the_command_writes_replays_the_same(
+    server: Server, opened: Open, run: dict[str, Any], tmp_path: Path
+) -> None:
+    file = tmp_path / "run.html"
+    written = plato("trace", run["id"], "--html", str(file), "--url", server.url)
+    assert written.exit_code == 0, written.stderr
+    page = opened(f"{server.url}/#/runs/{run['id']}")
+    ended(page, "done")
+    alone = opened(file.as_uri(), offline=True)
+    reading = ".reading .prose"
+    assert alone.locator(reading).inner_text() == page.locator(reading).inner_text()
+    alone.get_by_role("slider", name="Time").fill("0")
+    assert alone.locator(reading).count() == 0
     alone.get_by_role("button", name="Replay").click()
     expect(alone.locator(".card[data-state=running]").first).to_be_visible()
 

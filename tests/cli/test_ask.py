@@ -1,4 +1,4 @@
-"""The `plato` command, against a server that replays and against the tiny model."""
+"""Questions of the command, to a server that replays and to the tiny model."""
 
 from __future__ import annotations
 
@@ -9,18 +9,13 @@ import subprocess
 import sys
 import threading
 from dataclasses import replace
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 import pytest
-from click.testing import Result
-from typer.testing import CliRunner
 
-from plato.api.access.keys import hash_key, read_keys
-from plato.api.answers.run_info import PlatoInfo
-from plato.cli import app, read_plan
-from plato.errors import InvalidPlanError
+from plato.api.answers.run_info import PlatoInfo, Usage
+from plato.cli.plan_file import read_plan
 from plato.runs import (
     Length,
     Mode,
@@ -33,7 +28,8 @@ from plato.runs import (
     PlanReport,
     RunState,
 )
-from tests.replaying import DONE, ReplayServer, delta, error, happened
+from tests.cli.running import plato, refused
+from tests.replaying import DONE, ReplayServer, delta, event, happened
 from tests.runs.examples import request
 
 NODES = (
@@ -50,21 +46,11 @@ PARTS = [
 
 
 @pytest.fixture(autouse=True)
-def environment(tiny_model_folder: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The tiny model, short parts, and no server of the user's."""
-    for name in [name for name in os.environ if name.startswith("PLATO_")]:
-        monkeypatch.delenv(name)
+def model(tiny_model_folder: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The tiny model, and short parts."""
     monkeypatch.setenv("PLATO_MODEL", tiny_model_folder)
     monkeypatch.setenv("PLATO_NODE_MAX_TOKENS", "6")
     monkeypatch.setenv("PLATO_KV_BUDGET_MB", "16")
-
-
-def plato(*arguments: str) -> Result:
-    """Run the command; only `SystemExit` may leave it."""
-    result = CliRunner().invoke(app, arguments)
-    assert result.exception is None or isinstance(result.exception, SystemExit)
-    assert "Traceback" not in result.stderr
-    return result
 
 
 def planned(part: dict[str, Any]) -> bytes:
@@ -75,7 +61,8 @@ def planned(part: dict[str, Any]) -> bytes:
 
 def report(reason: str | None = None) -> bytes:
     ended = replace(RunState(request()).report(), reason=reason, nodes=NODES)
-    return delta(finish="stop", **PlatoInfo.of(ended).model_dump(mode="json"))
+    usage = {"choices": [], "usage": Usage.of(ended).model_dump(mode="json")}
+    return delta(finish="stop", **PlatoInfo.of(ended).model_dump(mode="json")) + event(usage)
 
 
 CHOSEN = happened(ModeChosen("r1", 0.2, Mode.PLATO))
@@ -121,20 +108,6 @@ class TestAsk:
         assert told["plato"]["reason"] == "late"
         assert result.stderr == ""
 
-    @pytest.mark.parametrize("arguments", [(), ("--json",)])
-    def test_an_error_is_one_line_on_stderr(self, arguments: tuple[str, ...]) -> None:
-        refusal = json.dumps(error("the question is too long; shorten it")).encode()
-        with ReplayServer(refusal, status=400) as server:
-            result = plato("ask", QUESTION, "--url", server.url, *arguments)
-        assert result.exit_code == 1
-        assert result.stdout == ""
-        assert result.stderr == "plato: the question is too long; shorten it\n"
-
-    def test_a_server_that_was_named_and_is_not_there_is_an_error(self) -> None:
-        result = plato("ask", QUESTION, "--url", "http://127.0.0.1:9")
-        assert result.exit_code == 1
-        assert "plato serve" in result.stderr
-
     def test_a_plan_from_a_file_is_followed_in_this_process(self, tmp_path: Path) -> None:
         file = tmp_path / "plan.txt"
         file.write_text(LINES)
@@ -150,13 +123,11 @@ class TestAsk:
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setenv("PLATO_DECODERS", "0")
-        result = plato("ask", QUESTION, "--local")
-        assert (result.exit_code, "PLATO_DECODERS" in result.stderr) == (1, True)
+        assert "PLATO_DECODERS" in refused("ask", QUESTION, "--local")
         monkeypatch.delenv("PLATO_DECODERS")
         (tmp_path / "config.json").write_text("{}")
         monkeypatch.setenv("PLATO_MODEL", str(tmp_path))
-        result = plato("ask", QUESTION, "--local")
-        assert (result.exit_code, str(tmp_path) in result.stderr) == (1, True)
+        assert str(tmp_path) in refused("ask", QUESTION, "--local", code=1)
 
     def test_ctrl_c_ends_quietly_and_hangs_up(self) -> None:
         with ReplayServer(delta("It "), threading.Event()) as server:
@@ -221,97 +192,3 @@ class TestPlan:
         file = tmp_path / "plan.json"
         file.write_text(result.stdout)
         assert read_plan(file) == plan["plan"]
-
-
-class TestReadPlan:
-    @pytest.mark.parametrize("ending", ["\n", "\r\n"])
-    def test_plan_lines(self, tmp_path: Path, ending: str) -> None:
-        file = tmp_path / "plan"
-        file.write_bytes(LINES.replace("\n", ending).encode())
-        assert read_plan(file) == PARTS
-
-    @pytest.mark.parametrize("name", ["plan", "plan.json"])
-    @pytest.mark.parametrize("indent", [None, 2])
-    def test_json(self, tmp_path: Path, name: str, indent: int | None) -> None:
-        file = tmp_path / name
-        file.write_text(json.dumps(PARTS, indent=indent))
-        assert read_plan(file) == PARTS
-
-    @pytest.mark.parametrize(
-        ("content", "wrong"),
-        [
-            (b"1 | - | Salt\n", r"\[END\]"),
-            (b"1 | 2 | Salt\n[END]", "line 1"),
-            (b"[ONE]", "sequential"),
-            (b"[{]", "not valid JSON"),
-            (b'{"parts": []}', "not a JSON list"),
-            (b"\xff\xfe", "cannot be read"),
-        ],
-    )
-    def test_what_is_wrong_is_named(self, tmp_path: Path, content: bytes, wrong: str) -> None:
-        file = tmp_path / "plan"
-        file.write_bytes(content)
-        with pytest.raises(InvalidPlanError, match=wrong):
-            read_plan(file)
-
-    def test_a_file_that_is_not_there_is_an_error_of_the_command(self, tmp_path: Path) -> None:
-        result = plato("ask", QUESTION, "--plan", str(tmp_path / "none"))
-        assert result.exit_code == 1
-        assert result.stderr.startswith("plato: the plan in ")
-
-
-class TestTune:
-    @pytest.fixture
-    def data(self, tmp_path: Path) -> Path:
-        """A few examples of every kind."""
-        file = tmp_path / "own.jsonl"
-        lines = (files("plato.tuning") / "data" / "examples.jsonl").read_text("utf-8").splitlines()
-        file.write_text("\n".join(lines[::20]), "utf-8")
-        return file
-
-    def test_its_adapter_can_be_used(
-        self, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        out = tmp_path / "adapter"
-        options = ("--data", str(data), "--epochs", "1", "--kl-weight", "0", "--rank", "2")
-        result = plato("tune", str(out), *options)
-        assert result.exit_code == 0, result.stderr
-        assert json.loads(result.stdout).keys() == {"calibration", "dependencies", "losses"}
-        assert f"PLATO_ADAPTER={out}" in result.stderr
-        monkeypatch.setenv("PLATO_ADAPTER", str(out))
-        assert plato("ask", QUESTION, "--local", "--mode", "sequential").exit_code == 0
-
-    @pytest.mark.parametrize(
-        ("arguments", "wrong"),
-        [
-            (("--data", "none.jsonl"), "none.jsonl cannot be read"),
-            (("--initial", "none"), "none has no adapter_config.json"),
-        ],
-    )
-    def test_what_is_wrong_is_one_line(
-        self, arguments: tuple[str, ...], wrong: str, tmp_path: Path
-    ) -> None:
-        result = plato("tune", str(tmp_path / "out"), *arguments)
-        assert result.exit_code == 1
-        (line,) = [line for line in result.stderr.splitlines() if line.startswith("plato: ")]
-        assert wrong in line
-
-
-def test_a_key_is_printed_with_its_line_for_the_server() -> None:
-    key, line = plato("key", "shop").stdout.splitlines()
-    assert read_keys([line]) == {hash_key(key): "shop"}
-    refused = plato("key", "two words")
-    assert refused.exit_code == 1
-    assert refused.stderr.startswith("plato: an API key is written TENANT=KEY")
-
-
-def test_asking_a_server_loads_no_model_code() -> None:
-    code = "import sys, plato.cli; sys.exit('torch' in sys.modules or 'ray' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
-
-
-def test_help_names_the_commands() -> None:
-    result = plato("--help")
-    assert result.exit_code == 0
-    for command in ("serve", "ask", "plan"):
-        assert command in result.stdout
