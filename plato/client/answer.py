@@ -6,11 +6,13 @@ from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
+from html import escape
 from typing import Any, Self
 
 from plato.api.answers.run_info import Graph, PlatoInfo, Timings, Usage
 from plato.api.questions.options import PlatoOptions
-from plato.runs import AnswerFinish, RunEvent
+from plato.display import graph_mermaid, graph_svg
+from plato.runs import AnswerFinish, Mode, RunEvent
 
 Question = str | Sequence[Mapping[str, Any]]
 """A question, or a conversation as chat completions have it: `{"role": ..., "content": ...}`."""
@@ -41,6 +43,20 @@ class Answer:
     def timings(self) -> Timings:
         """Of the whole answer, in seconds."""
         return self.info.timings
+
+    def mermaid(self) -> str:
+        """The graph as a Mermaid flowchart."""
+        return graph_mermaid(self.graph.nodes)
+
+    def _repr_svg_(self) -> str:
+        """The graph, for notebooks."""
+        return graph_svg(self.graph.nodes)
+
+    def _repr_html_(self) -> str:
+        """The graph if there is a plan, and the text, for notebooks."""
+        graph = "" if self.info.mode is Mode.SEQUENTIAL else self._repr_svg_()
+        text = f'<div style="white-space: pre-wrap">{escape(self.text)}</div>'
+        return f"<div>{graph}{text}</div>"
 
 
 @dataclass(frozen=True, slots=True)

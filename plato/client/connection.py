@@ -5,14 +5,14 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import AsyncGenerator, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import aclosing, contextmanager
 from typing import Any
 
 import httpx
 
 from plato.api.questions.requests import write_body
-from plato.client.errors import refusal, unreachable
-from plato.errors import UnavailableError
+from plato.client.errors import reason_of, refusal, unreachable
+from plato.errors import AuthenticationError, UnavailableError
 from plato.sse import EventParser
 
 CONNECT_S = 5.0
@@ -27,7 +27,9 @@ class Connection:
     """Connections to one server; belongs to one event loop."""
 
     def __init__(self, url: str, api_key: str | None = None) -> None:
-        """`url` is the server's root or its `/v1`."""
+        """`url` is the server's root or its `/v1`. Raises `AuthenticationError`."""
+        if api_key and not (api_key.isascii() and api_key.isprintable()):
+            raise AuthenticationError("the API key has characters that none has; copy it again")
         self.base = url.rstrip("/").removesuffix("/v1")
         self._http = httpx.AsyncClient(
             headers={
@@ -67,26 +69,33 @@ class Connection:
         body: Mapping[str, Any] | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> AsyncGenerator[str]:
-        """The data of each server-sent event of a response; none if it has no content.
-
-        Raises a `PlatoError`, also one that the server reports in an event.
-        """
+        """The data of each server-sent event of a response. Raises a `PlatoError`."""
         content = None if body is None else write_body(body)
-        parser = EventParser()
         with self.understood():
             request = self._http.stream(method, self.base + path, content=content, headers=headers)
             async with request as response:
                 if not response.is_success:
                     await response.aread()
                     raise refusal(response)
-                pieces = response.aiter_bytes()
-                while True:
-                    async with asyncio.timeout(SILENCE_S):
-                        piece = await anext(pieces, b"")
-                    if not piece:
-                        return
-                    for data in parser.feed(piece):
+                async with aclosing(self._events_of(response)) as events:
+                    async for data in events:
                         yield data
+
+    async def _events_of(self, response: httpx.Response) -> AsyncGenerator[str]:
+        parser = EventParser()
+        pieces = response.aiter_bytes()
+        while True:
+            try:
+                async with asyncio.timeout(SILENCE_S):
+                    piece = await anext(pieces, b"")
+            except (httpx.HTTPError, TimeoutError) as error:
+                raise UnavailableError(
+                    f"the answer from {self.base} breaks off ({reason_of(error)}); try again"
+                ) from error
+            if not piece:
+                return
+            for data in parser.feed(piece):
+                yield data
 
     @contextmanager
     def understood(self) -> Iterator[None]:

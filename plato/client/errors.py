@@ -31,12 +31,13 @@ def unreachable(base: str, error: Exception) -> UnreachableError:
     if isinstance(error, httpx.UnsupportedProtocol | httpx.InvalidURL):
         return UnreachableError(f"{base!r} is no URL of a server; write http://host:port")
     return UnreachableError(
-        f"no answer from {base}: {_reason(error)}; start a server with 'plato serve', or correct "
+        f"no answer from {base}: {reason_of(error)}; start a server with 'plato serve', or correct "
         "the URL"
     )
 
 
-def _reason(error: Exception) -> str:
+def reason_of(error: Exception) -> str:
+    """Why a connection or an answer did not come."""
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, ConnectionRefusedError):

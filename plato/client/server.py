@@ -52,7 +52,7 @@ class AsyncClient(Asker):
                     update = reader.read(read_json(data))
                     if update != Update():
                         yield update
-        raise UnavailableError(f"the answer from {self._connection.base} is incomplete; ask again")
+        raise UnavailableError(f"the answer from {self._connection.base} is incomplete; try again")
 
     async def answers(self) -> bool:
         """Whether a server responds."""

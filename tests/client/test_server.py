@@ -166,7 +166,8 @@ async def test_an_error_in_the_middle_of_the_answer_ends_it() -> None:
 
 @pytest.mark.parametrize("last", [(), (None,), (b"data: {",)])
 async def test_an_answer_that_breaks_off_is_no_answer(last: tuple[Any, ...]) -> None:
-    with ReplayServer(delta("The "), *last) as server, pytest.raises(UnavailableError):
+    replay = ReplayServer(delta("The "), *last)
+    with replay as server, pytest.raises(UnavailableError, match="try again"):
         await ask(server)
 
 
@@ -197,9 +198,15 @@ async def test_models_that_are_none_are_told(models: bytes) -> None:
 @pytest.mark.parametrize("url", ["http://127.0.0.1:{port}", "nonsense", "http://[::1", "ftp://x"])
 async def test_a_server_that_is_not_there_is_a_clear_error(url: str) -> None:
     async with AsyncClient(url.format(port=free_port())) as client:
-        with pytest.raises(UnreachableError, match="plato serve"):
+        with pytest.raises(UnreachableError, match=r"plato serve|write http://host:port"):
             await client.ask(QUESTION)
         assert not await client.answers()
+
+
+@pytest.mark.parametrize("key", ["“quoted”", "two\nlines"])
+def test_a_key_that_cannot_be_one_is_told(key: str) -> None:
+    with pytest.raises(AuthenticationError, match="copy it again"):
+        AsyncClient(api_key=key)
 
 
 async def test_a_server_that_is_there_answers() -> None:
