@@ -169,11 +169,15 @@ class Ingress:
         )
 
     async def drain(self) -> None:
-        """Refuse new questions; returns when all answers have ended, within `drain_s`."""
+        """Refuse new questions; returns when all answers have ended, within `drain_s`.
+
+        Their spans are sent then, too.
+        """
         await self._drain.finish(self._settings.drain_s)
+        if self._tracing is not None:
+            await self._tracing.close()
 
     async def __del__(self) -> None:
         """Called by Serve on a graceful shutdown, after the responses have ended."""
-        tracing = getattr(self, "_tracing", None)
-        if tracing is not None:
-            await tracing.close()
+        if getattr(self, "_tracing", None) is not None:
+            await self._tracing.close()

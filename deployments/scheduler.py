@@ -137,8 +137,10 @@ class SchedulerService:
         return await self._scheduler.runs.cancel(tenant, run_id)
 
     async def drain(self) -> None:
-        """Hand the runs without followers over; see `GraphScheduler.drain`."""
+        """Hand the runs without followers over; see `GraphScheduler.drain`. Send the last spans."""
         await self._scheduler.drain()
+        if self._tracing is not None:
+            await self._tracing.close()
 
     async def ready(self) -> dict[str, object]:
         """Readiness of the decoders and the store. Raises if no decoder decodes."""
@@ -166,8 +168,5 @@ class SchedulerService:
 
     async def __del__(self) -> None:
         """Called by Serve on a graceful shutdown, after the streams have ended."""
-        scheduler = getattr(self, "_scheduler", None)
-        if scheduler is not None:
-            await scheduler.drain()
-            if self._tracing is not None:
-                await self._tracing.close()
+        if hasattr(self, "_scheduler"):
+            await self.drain()

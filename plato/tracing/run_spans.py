@@ -102,8 +102,9 @@ class _RunSpans:
             self._span.error = ended.message
         if self._texts:
             self._span.attributes |= names.texts_of_run(self._state)
-            for number, node in self._nodes.items():
-                node.span.attributes |= names.texts_of_node(self._state.node(number))
+            for number, status in self._state.nodes.items():
+                if number in self._nodes:
+                    self._nodes[number].span.attributes |= names.texts_of_node(status)
         return self._span
 
     def _take_over(self, term: int) -> None:
