@@ -60,8 +60,8 @@ class RepositoryLinks(SphinxTransform):
 def _linked(app: Sphinx) -> set[Path]:
     """The paths that pages link to."""
     if not hasattr(app.env, "repository_paths"):
-        app.env.repository_paths = set()  # type: ignore[attr-defined]
-    return app.env.repository_paths  # type: ignore[attr-defined,no-any-return]
+        app.env.repository_paths = set()
+    return app.env.repository_paths
 
 
 def source_pages(app: Sphinx) -> Iterator[tuple[str, dict[str, Any], str]]:
@@ -83,7 +83,7 @@ def source_pages(app: Sphinx) -> Iterator[tuple[str, dict[str, Any], str]]:
             language = get_lexer_for_filename(path.name).aliases[0]
         except ClassNotFound:
             language = "text"
-        yield _page(path, app.builder.highlighter.highlight_block(text, language, force=True))  # type: ignore[attr-defined]
+        yield _page(path, app.builder.highlighter.highlight_block(text, language, force=True))
 
 
 def _entries(folder: Path) -> list[str]:

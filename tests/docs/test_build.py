@@ -51,10 +51,10 @@ def test_the_reference_has_everything(built: Path) -> None:
     metrics = text_of(reference / "metrics.html")
     assert [name for name in METRICS if name not in metrics] == []
     events = text_of(reference / "events.html")
-    kinds = [kind.model_fields["type"].annotation.__args__[0] for kind in DESCRIBED_TYPES]  # type: ignore[union-attr]
+    kinds = [kind.model_fields["type"].annotation.__args__[0] for kind in DESCRIBED_TYPES]
     assert [name for name in kinds if name not in events] == []
     command_line = text_of(reference / "command-line.html")
-    names = get_command(app).commands  # type: ignore[attr-defined]
+    names = get_command(app).commands
     assert [name for name in names if f"plato {name}" not in command_line] == []
     http = text_of(reference / "http.html")
     assert "POST /v1/chat/completions" in http
