@@ -52,9 +52,7 @@ class RepositoryLinks(SphinxTransform):
         path = path.resolve()
         if not target or target.startswith("#") or not path.is_relative_to(root):
             return None
-        if path.is_dir() or (path.is_file() and path.stat().st_size <= MAX_BYTES):
-            return path.relative_to(root)
-        return None
+        return path.relative_to(root) if path.is_dir() or _is_text(path) else None
 
 
 def _linked(app: Sphinx) -> set[Path]:
@@ -77,7 +75,7 @@ def source_pages(app: Sphinx) -> Iterator[tuple[str, dict[str, Any], str]]:
             for name in names
         )
         yield _page(path, f"<ul>{items}</ul>")
-    for path in files:
+    for path in sorted(files):
         text = (root / path).read_text("utf-8")
         try:
             language = get_lexer_for_filename(path.name).aliases[0]
@@ -88,12 +86,14 @@ def source_pages(app: Sphinx) -> Iterator[tuple[str, dict[str, Any], str]]:
 
 def _entries(folder: Path) -> list[str]:
     """Names of the text files in a folder."""
-    return sorted(path.name for path in folder.iterdir() if path.is_file() and _is_text(path))
+    return sorted(path.name for path in folder.iterdir() if _is_text(path))
 
 
 def _is_text(path: Path) -> bool:
+    """Whether a path is a file of text that is small enough for a page, and not empty."""
     try:
-        return path.stat().st_size <= MAX_BYTES and bool(path.read_text("utf-8"))
+        small = path.is_file() and path.stat().st_size <= MAX_BYTES
+        return small and bool(path.read_text("utf-8"))
     except UnicodeDecodeError:
         return False
 
