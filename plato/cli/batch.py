@@ -181,7 +181,8 @@ async def _answer_all(
             async def work() -> None:
                 nonlocal failed
                 for item in waiting:
-                    failed += not await _answer(client, item, defaults, file)
+                    answered = await _answer(client, item, defaults, file)
+                    failed += not answered
                     bar.advance(task)
 
             try:

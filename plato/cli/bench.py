@@ -166,7 +166,8 @@ async def _ask(connection: Connection, model: str, question: str, max_tokens: in
     }
     started = time.perf_counter()
     first_text_s: float | None = None
-    chunks, usage = 0, {}
+    usage: dict[str, Any] = {}
+    chunks = 0
     events = connection.events("POST", "/v1/chat/completions", body=body)
     with connection.understood():
         async with aclosing(events):

@@ -30,7 +30,7 @@ def ls(as_json: AsJson = False) -> None:
 
     found = local_models(read_settings().cache_dir)
     if as_json:
-        print(json.dumps([{**asdict(each), "folder": str(each.folder)} for each in found]))
+        print(json.dumps([asdict(each) for each in found], default=str))
         return
     rows = [(each.name, each.revision[:12], _size(each.bytes), str(each.folder)) for each in found]
     print_rows(rows, "model", "revision", "size", "folder", right=("size",))

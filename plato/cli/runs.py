@@ -25,7 +25,7 @@ from plato.cli.options import ApiKey, AsJson, Url
 from plato.cli.tables import print_rows
 from plato.client import DEFAULT_URL, AsyncClient, RunUpdate
 from plato.client.errors import read_error
-from plato.display import RunView, summary
+from plato.display import RunView, graph_mermaid, summary
 from plato.exports import Recording, to_chrome_trace, to_markdown, to_page
 
 T = TypeVar("T")
@@ -41,6 +41,8 @@ class Format(StrEnum):
     MARKDOWN = "md"
     TRACE = "trace"
     """For chrome://tracing and ui.perfetto.dev."""
+    MERMAID = "mermaid"
+    """The graph alone, for Markdown."""
     HTML = "html"
     """A page that replays it without a server."""
 
@@ -49,6 +51,7 @@ _WRITERS: dict[Format, Callable[[Recording], str]] = {
     Format.JSON: lambda recording: json.dumps([recording.as_json()], indent=1) + "\n",
     Format.MARKDOWN: to_markdown,
     Format.TRACE: lambda recording: json.dumps(to_chrome_trace(recording)) + "\n",
+    Format.MERMAID: lambda recording: graph_mermaid(recording.nodes),
     Format.HTML: lambda recording: to_page([recording]),
 }
 
@@ -130,7 +133,8 @@ def export(
             "--format",
             "-f",
             help="`json` (the run and its events), `md` (Markdown), `trace` (for chrome://tracing "
-            "and ui.perfetto.dev), `html` (a page that replays without a server).",
+            "and ui.perfetto.dev), `mermaid` (the graph alone, for Markdown), `html` (a page that "
+            "replays without a server).",
         ),
     ] = Format.JSON,
     out: Annotated[

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Collection, Iterable, Sequence
 
 from rich.console import Console
@@ -16,9 +17,8 @@ def print_rows(
     rows: Iterable[Sequence[str | Text]], *headers: str, right: Collection[str] = ()
 ) -> None:
     """Print a table to standard output. See `table_of`."""
-    console = Console()
-    table = table_of(rows, *headers, right=right)
-    console.print(table, width=None if console.is_terminal else PIPE_WIDTH)
+    console = Console() if sys.stdout.isatty() else Console(width=PIPE_WIDTH)
+    console.print(table_of(rows, *headers, right=right))
 
 
 def table_of(
@@ -26,7 +26,7 @@ def table_of(
 ) -> Table:
     """Rows without lines between them; strings are shown as they are, without markup.
 
-    The columns whose headers are in `right` are aligned there.
+    The columns whose headers are in `right` are aligned there; the first one is not wrapped.
     """
     table = Table(
         box=None,
@@ -36,7 +36,9 @@ def table_of(
         show_header=bool(headers),
     )
     for header in headers:
-        table.add_column(header, justify="right" if header in right else "left")
+        table.add_column(
+            header, justify="right" if header in right else "left", no_wrap=header == headers[0]
+        )
     for row in rows:
         table.add_row(*(Text(cell) if isinstance(cell, str) else cell for cell in row))
     return table

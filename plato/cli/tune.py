@@ -11,6 +11,8 @@ from typing import Annotated
 import typer
 
 from plato.cli.clients import log_if_wanted
+from plato.cli.errors import UsageError
+from plato.errors import InvalidRequestError
 from plato.settings import read_settings
 from plato.tuning.options import TuneOptions
 
@@ -61,7 +63,10 @@ def tune(
     log_if_wanted(settings)
     files = data or [Path("bundled")]
     sources = [BUNDLED if str(file) == "bundled" else file for file in files]
-    examples = [example for source in sources for example in read_examples(source)]
+    try:
+        examples = [example for source in sources for example in read_examples(source)]
+    except InvalidRequestError as error:
+        raise UsageError(error.message) from error
     options = replace(
         TUNING,
         epochs=epochs,

@@ -29,8 +29,9 @@ def summary(info: PlatoInfo) -> RenderableType:
 
 
 def brief(info: PlatoInfo) -> RenderableType:
-    """Totals and notes alone."""
-    return Group(Text(", ".join(_totals(info)), style="dim"), notes(info))
+    """Totals, the run's id, and notes."""
+    run = Text(f"run {info.run}", style="dim")
+    return Group(Text(", ".join(_totals(info)), style="dim"), run, notes(info))
 
 
 class _Figures:
@@ -62,7 +63,6 @@ def _totals(info: PlatoInfo) -> Iterator[str]:
     if plan.source == "model":
         decoded = f" ({plan.tokens} tokens in {plan.steps} steps)" if plan.tokens else ""
         yield f"plan {timings.plan_s:.1f} s{decoded}"
-    yield f"run {info.run}"
 
 
 def _seconds(value: float | None) -> str:

@@ -90,10 +90,14 @@ def parameters(folder: Path) -> int:
 
 def _hub_repositories() -> list[Any]:
     """The models in the hub's cache."""
-    from huggingface_hub import scan_cache_dir
+    from huggingface_hub import constants, scan_cache_dir
     from huggingface_hub.errors import CacheNotFound
 
     try:
-        return [repo for repo in scan_cache_dir().repos if repo.repo_type == "model"]
+        return [
+            repo
+            for repo in scan_cache_dir(constants.HF_HUB_CACHE).repos
+            if repo.repo_type == "model"
+        ]
     except CacheNotFound:
         return []

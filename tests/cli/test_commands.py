@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 
@@ -87,33 +86,39 @@ def test_usage_errors_are_json_on_demand() -> None:
     assert refused("nonsense").startswith("No such command 'nonsense'")
 
 
+BASE = """
+import json, sys
+
+class Absent:
+    def find_spec(self, name, *_):
+        if name.partition(".")[0] in {"torch", "ray", "transformers", "numpy"}:
+            raise ModuleNotFoundError(name, name=name)
+
+sys.meta_path.insert(0, Absent())
+from plato.cli import app
+
+codes = []
+for command in json.loads(sys.argv[1]):
+    try:
+        app(command)
+    except SystemExit as exit:
+        codes.append(exit.code)
+print(json.dumps(codes))
+"""
+"""Runs commands where nothing is installed but the client; prints their exit statuses."""
+
+
 def test_asking_a_server_needs_neither_torch_nor_ray() -> None:
-    code = (
-        "import sys\n"
-        "class Absent:\n"
-        "    def find_spec(self, name, *_):\n"
-        "        if name.partition('.')[0] in {'torch', 'ray', 'transformers', 'numpy'}:\n"
-        "            raise ModuleNotFoundError(name, name=name)\n"
-        "sys.meta_path.insert(0, Absent())\n"
-        "from plato.cli import main\n"
-        "main()\n"
-    )
-
-    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, "-c", code, *arguments], capture_output=True, text=True, timeout=60
-        )
-
     with ReplayServer(b"", status=503) as server:
-        for command in (["ask", "Why?"], ["chat"], ["runs", "show", "r1"], ["batch", os.devnull]):
-            asked = run(*command, "--url", server.url)
-            assert "Error" not in asked.stderr
-            assert "not installed" not in asked.stderr
-    for command in (["config", "show"], ["key", "shop"], ["version"], ["serve", "--help"]):
-        assert run(*command).returncode == 0
-    local = run("ask", "Why?", "--local")
-    assert local.returncode == 1
-    assert "is not installed; run: pip install 'plato-serve[torch]'" in local.stderr
+        asked = [[command, "Why?", "--url", server.url] for command in ("ask", "plan")]
+        offline = [["config", "show"], ["key", "shop"], ["version"], ["serve", "--help"]]
+        local = ["ask", "Why?", "--local"]
+        commands = json.dumps([*asked, *offline, local])
+        ran = subprocess.run(
+            [sys.executable, "-c", BASE, commands], capture_output=True, text=True, timeout=60
+        )
+    assert json.loads(ran.stdout.splitlines()[-1]) == [5, 5, 0, 0, 0, 0, 1], ran.stderr
+    assert "is not installed; run: pip install 'plato-serve[torch]'" in ran.stderr
 
 
 def test_output_that_nobody_reads_is_no_error() -> None:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import shutil
-import sys
 from pathlib import Path
 
 import pytest
+from huggingface_hub import constants
 
 from tests.cli.running import plato, printed, refused
 
@@ -24,12 +24,7 @@ def hub(tiny_model_folder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         (repository / "refs").mkdir()
         (repository / "refs" / "main").write_text(COMMIT)
     (folder / "model.safetensors").unlink()
-    constants = sys.modules["huggingface_hub.constants"]
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(cache))
-    for module in ("_snapshot_download", "utils._cache_manager"):
-        found = sys.modules[f"huggingface_hub.{module}"]
-        if hasattr(found, "HF_HUB_CACHE"):
-            monkeypatch.setattr(found, "HF_HUB_CACHE", str(cache))
     monkeypatch.setenv("PLATO_CACHE_DIR", str(tmp_path / "plato"))
     return cache
 

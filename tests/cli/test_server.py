@@ -170,6 +170,8 @@ class TestRuns:
         assert recording["events"][-1]["type"] == "run_finished"
         document = plato("runs", "export", run["id"], "-f", "md").stdout
         assert run["answer"] in document
+        graph = plato("runs", "export", run["id"], "-f", "mermaid").stdout
+        assert "    n1 --> n3" in graph.splitlines()
         file = tmp_path / "trace.json"
         assert plato("runs", "export", run["id"], "-f", "trace", "-o", str(file)).exit_code == 0
         spans = json.loads(file.read_text())["traceEvents"]

@@ -42,14 +42,16 @@ def test_its_adapter_can_be_used(
 
 
 @pytest.mark.parametrize(
-    ("arguments", "wrong"),
+    ("arguments", "wrong", "code"),
     [
-        (("--data", "none.jsonl"), "none.jsonl cannot be read"),
-        (("--initial", "none"), "none has no adapter_config.json"),
+        (("--data", "none.jsonl"), "none.jsonl cannot be read", 2),
+        (("--initial", "none"), "none has no adapter_config.json", 1),
     ],
 )
-def test_what_is_wrong_is_one_line(arguments: tuple[str, ...], wrong: str, tmp_path: Path) -> None:
+def test_what_is_wrong_is_one_line(
+    arguments: tuple[str, ...], wrong: str, code: int, tmp_path: Path
+) -> None:
     result = plato("tune", str(tmp_path / "out"), *arguments)
-    assert result.exit_code == 1
+    assert result.exit_code == code
     (line,) = [line for line in result.stderr.splitlines() if line.startswith("plato: ")]
     assert wrong in line
