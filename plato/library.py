@@ -64,8 +64,10 @@ class AsyncPlato(Asker):
 class Plato(BlockingAsker[AsyncPlato]):
     """`AsyncPlato` for ordinary code, and for notebooks.
 
-    with Plato() as plato:
-        answer = plato.ask("How do I choose my first road bicycle?", mode="plato")
+    Use it as a context manager, or close it:
+
+        with Plato() as plato:
+            answer = plato.ask("How do I choose my first road bicycle?", mode="plato")
     """
 
     def __init__(self, model: str | None = None, **settings: Any) -> None:

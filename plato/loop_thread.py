@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 from plato.streams import next_item
 
 CALL_S = 30.0
+SETTLE_S = 1.0
 JOIN_S = 10.0
 
 T = TypeVar("T")
@@ -76,7 +77,17 @@ class LoopThread:
 
     def end(self) -> None:
         """End the loop, whose work has ended. Idempotent."""
+        if self._thread.is_alive():
+            self.run(_settle())
         self.post(self._loop.stop)
         self._thread.join(JOIN_S)
         if not self._thread.is_alive():
             self._loop.close()
+
+
+async def _settle() -> None:
+    """Let generators that nobody closed end: the event loop closes them in tasks of their own."""
+    await asyncio.get_running_loop().shutdown_asyncgens()
+    current = asyncio.current_task()
+    if others := [task for task in asyncio.all_tasks() if task is not current]:
+        await asyncio.wait(others, timeout=SETTLE_S)

@@ -52,8 +52,10 @@ class BlockingAsker(Generic[A]):
 class Client(BlockingAsker[AsyncClient]):
     """A client of a server.
 
-    with Client("http://127.0.0.1:8000") as client:
-        answer = client.ask("How do I choose my first road bicycle?", mode="plato")
+    Use it as a context manager, or close it:
+
+        with Client("http://127.0.0.1:8000") as client:
+            answer = client.ask("How do I choose my first road bicycle?", mode="plato")
     """
 
     def __init__(self, url: str = DEFAULT_URL, *, api_key: str | None = None) -> None:

@@ -24,8 +24,10 @@ END = "[DONE]"
 class AsyncClient(Asker):
     """A client of a server; belongs to one event loop.
 
-    async with AsyncClient("http://127.0.0.1:8000") as client:
-        answer = await client.ask("How do I choose my first road bicycle?", mode="plato")
+    Use it as a context manager, or close it:
+
+        async with AsyncClient("http://127.0.0.1:8000") as client:
+            answer = await client.ask("How do I choose my first road bicycle?", mode="plato")
     """
 
     def __init__(self, url: str = DEFAULT_URL, *, api_key: str | None = None) -> None:

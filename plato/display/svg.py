@@ -8,11 +8,11 @@ from html import escape
 from plato.display.levels import levels
 from plato.runs import NodeReport, NodeState
 
-WIDTH, HEIGHT = 220, 48
+WIDTH, HEIGHT = 230, 48
 """Of a part, in pixels."""
 GAP_X, GAP_Y = 48, 14
 MARGIN = 4
-TITLE_CHARS = 30
+TITLE_CHARS = 28
 _COLOURS = {
     NodeState.DONE: "#2e8b57",
     NodeState.RUNNING: "#1e88c8",
@@ -35,7 +35,7 @@ def graph_svg(nodes: Sequence[NodeReport]) -> str:
         for row, node in enumerate(level)
     }
     width = max((x for x, _ in places.values()), default=0) + WIDTH + MARGIN
-    height = max((y for _, y in places.values()), default=0) + HEIGHT + MARGIN
+    height = max((y for _, y in places.values()), default=0) + HEIGHT + GAP_Y
     content = [edge for node in nodes for edge in _edges(node, places)]
     content += [_part(node, *places[node.number]) for node in nodes]
     return (
@@ -48,12 +48,21 @@ def graph_svg(nodes: Sequence[NodeReport]) -> str:
 def _edges(node: NodeReport, places: dict[int, tuple[int, int]]) -> Iterator[str]:
     """Curves from the right of what a part needs to its left."""
     x, y = places[node.number]
-    y += HEIGHT // 2
     for needed in node.dependencies:
         from_x, from_y = places[needed]
-        from_x, from_y = from_x + WIDTH, from_y + HEIGHT // 2
-        path = f"M{from_x} {from_y}C{from_x + GAP_X} {from_y} {x - GAP_X} {y} {x} {y}"
-        yield f'<path d="{path}" fill="none" stroke="{_OTHERS}" stroke-width="1.5"/>'
+        path = _curve(from_x + WIDTH, from_y + HEIGHT // 2, x, y + HEIGHT // 2)
+        yield f'<path d="M{path}" fill="none" stroke="{_OTHERS}" stroke-width="1.5"/>'
+
+
+def _curve(from_x: int, from_y: int, x: int, y: int) -> str:
+    """A curve, or, past parts that are between, two and a line between their rows."""
+    half = GAP_X // 2
+    if x - from_x <= GAP_X:
+        return f"{from_x} {from_y}C{from_x + half} {from_y} {x - half} {y} {x} {y}"
+    lane = from_y + (HEIGHT + GAP_Y) // 2
+    first = _curve(from_x, from_y, from_x + GAP_X, lane)
+    last = _curve(x - GAP_X, lane, x, y)
+    return f"{first}L{last}"
 
 
 def _part(node: NodeReport, x: int, y: int) -> str:

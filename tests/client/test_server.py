@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import threading
 from contextlib import aclosing
@@ -255,6 +256,14 @@ class TestBlocking:
             for _ in client.stream(QUESTION):
                 break
             assert server.left.wait(5)
+
+    def test_nothing_is_left_behind(self, caplog: pytest.LogCaptureFixture) -> None:
+        for _ in range(5):
+            with ReplayServer(*WHOLE) as server, Client(server.url) as client:
+                assert client.ask(QUESTION).text
+                next(client.stream(QUESTION))
+            gc.collect()
+        assert "Task was destroyed" not in caplog.text
 
     def test_errors_arrive(self) -> None:
         with Client(f"http://127.0.0.1:{free_port()}") as client:
