@@ -33,11 +33,12 @@ include_patterns = [
     "plato/web/README.md",
     "CHANGELOG.md",
     "CONTRIBUTING.md",
+    "README.md",
     "SECURITY.md",
 ]
 exclude_patterns = [".*", "build", "dist", "shared", "**/node_modules", "**/__pycache__"]
 
-myst_enable_extensions = ["fieldlist"]
+myst_enable_extensions = ["html_image"]
 myst_heading_anchors = 4
 default_role = "code"
 autodoc_member_order = "bysource"
