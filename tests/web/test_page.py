@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,7 +13,6 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.cli.running import plato
 from tests.end_to_end.server import Server
 from tests.web.conftest import COMMAND, PARTS, PHONE, QUESTION
 
@@ -330,8 +331,8 @@ def test_a_page_that_the_command_writes_replays_the_same(
     server: Server, opened: Open, run: dict[str, Any], tmp_path: Path
 ) -> None:
     file = tmp_path / "run.html"
-    written = plato("trace", run["id"], "--html", str(file), "--url", server.url)
-    assert written.exit_code == 0, written.stderr
+    command = [sys.executable, "-m", "plato", "trace", run["id"], "--html", str(file)]
+    subprocess.run([*command, "--url", server.url], timeout=60, check=True)
     page = opened(f"{server.url}/#/runs/{run['id']}")
     ended(page, "done")
     alone = opened(file.as_uri(), offline=True)
