@@ -16,12 +16,12 @@ from opentelemetry.trace import Span as OpenSpan
 from opentelemetry.trace import SpanKind, Status, StatusCode, set_span_in_context
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
-from plato import __version__
 from plato.runs import MOVED, RunEvent, RunFailed, RunState
 from plato.settings import Settings
 from plato.tracing.attributes import ERROR_TYPE, RUN_ID
 from plato.tracing.run_spans import run_span
 from plato.tracing.span import Attributes, Span, Value
+from plato.version import __version__
 
 logger = logging.getLogger(__name__)
 
