@@ -21,6 +21,7 @@ extensions = [
     "sphinx.ext.autodoc",
     "sphinx.ext.napoleon",
     "sphinx_copybutton",
+    "plato_docs.docstrings",
     "plato_docs.generated",
     "plato_docs.repository",
 ]
