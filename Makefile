@@ -7,6 +7,7 @@
 #   make soak    the long tests that make test leaves out
 #   make clients the examples, each with its client, against a server (installs the clients first)
 #   make lint    lint, format, types, import layers
+#   make docs    build the documentation into build/docs; warnings are errors
 #   make bench   run the quick benchmarks (a quarter of an hour) and write benchmarks/results/REPORT.md
 #   make engines the tests that every engine passes, against real vLLM and llama.cpp (half an hour)
 #   make clean   remove .venv, .clients, .engines, build output and tool caches
@@ -19,11 +20,12 @@ RESULTS := benchmarks/results
 
 # What computes by itself, and what needs the whole machine; everything else is the second half.
 FIRST := tests/engine tests/benchmarks tests/models tests/prompting tests/k8s
-CLUSTERS := tests/end_to_end tests/server tests/web tests/k8s/test_deploying.py
+CLUSTERS := tests/end_to_end tests/server tests/web tests/docs/test_tutorial.py \
+	tests/k8s/test_deploying.py
 # One thread each: threads of OpenMP wait for each other where two processes share two cores.
 HALVES := @OMP_NUM_THREADS=1 $(MAKE) --no-print-directory -j2 --output-sync tests-first tests-second
 
-.PHONY: tests-first tests-second demo serve test quick soak lint bench clients engines clean
+.PHONY: tests-first tests-second demo serve test quick soak lint docs bench clients engines clean
 
 demo: $(INSTALLED)
 	@$(BIN)/python -m deployments.demo
@@ -55,6 +57,10 @@ lint: $(INSTALLED)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+docs: $(INSTALLED)
+	$(BIN)/python -m sphinx -q -W --keep-going -b html -c docs . build/docs
+	@echo "build/docs/index.html"
 
 $(INSTALLED): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \

@@ -17,7 +17,7 @@ from rich.table import Table
 
 from deployments.local import LocalApp
 from plato.api.answers.run_info import PlatoInfo
-from plato.client import HttpClient
+from plato.client import Answer, AsyncClient
 from plato.display import RunView, notes, summary
 from plato.errors import PlatoError
 from plato.models import resolve_model
@@ -33,7 +33,7 @@ QUESTION = (
 class Outcome:
     """One answer, as seen by the client. Times in seconds."""
 
-    answer: str
+    text: str
     seconds: float
     first_text_s: float
     info: PlatoInfo
@@ -54,44 +54,38 @@ class Outcome:
         return self.info.usage.cached_tokens
 
 
-async def answer(client: HttpClient, console: Console, question: str, mode: str) -> Outcome:
+async def ask(client: AsyncClient, console: Console, question: str, mode: str) -> Outcome:
     """Ask, display the answer while it streams, and time it."""
-    view, text = RunView(), ""
-    info: PlatoInfo | None = None
+    view = RunView()
+    answer: Answer | None = None
     started = time.monotonic()
     first_text_s = 0.0
-    options = {"plato": {"mode": mode, "headings": True}}
     with Live(console=console, refresh_per_second=8, transient=True) as live:
-        async with aclosing(client.ask(question, options)) as updates:
+        async with aclosing(client.stream(question, mode=mode, headings=True)) as updates:
             async for update in updates:
-                if update.text and not text:
+                if update.text and not first_text_s:
                     first_text_s = time.monotonic() - started
-                text += update.text
-                info = update.info or info
+                answer = update.answer or answer
                 if update.event is not None:
                     view.feed(update.event)
                     live.update(view.render())
-    assert info is not None  # It comes with the last update.
-    return Outcome(text, time.monotonic() - started, first_text_s, info)
+    assert answer is not None  # It comes with the last update.
+    return Outcome(answer.text, time.monotonic() - started, first_text_s, answer.info)
 
 
 async def compare(url: str, console: Console, question: str) -> None:
     """Answer the question in both modes, and print the comparison."""
-    client = HttpClient(url)
-    async with aclosing(
-        client.ask("Hello", {"max_tokens": 8, "plato": {"mode": "sequential"}})
-    ) as warm:
-        async for _ in warm:
-            pass
-    console.print(Rule("sequential"))
-    sequential = await answer(client, console, question, "sequential")
-    console.print(sequential.answer, highlight=False)
-    console.print(notes(sequential.info))
-    console.print(Rule("plato"))
-    plato = await answer(client, console, question, "plato")
-    console.print(plato.answer, highlight=False)
-    console.print(summary(plato.info))
-    console.print(table(sequential, plato))
+    async with AsyncClient(url) as client:
+        await client.ask("Hello", max_tokens=8, mode="sequential")
+        console.print(Rule("sequential"))
+        sequential = await ask(client, console, question, "sequential")
+        console.print(sequential.text, highlight=False)
+        console.print(notes(sequential.info))
+        console.print(Rule("plato"))
+        plato = await ask(client, console, question, "plato")
+        console.print(plato.text, highlight=False)
+        console.print(summary(plato.info))
+        console.print(table(sequential, plato))
 
 
 def table(sequential: Outcome, plato: Outcome) -> Table:

@@ -18,6 +18,7 @@ from pathlib import Path
 
 from deployments.session_folder import KILL_DEADLINE_S, sweep
 from plato.server.options import SECOND_S, stop_signals
+from plato.server.stages import OPENED
 
 STOP_S = 30.0
 """Time to stop, in addition to that for draining."""
@@ -114,4 +115,12 @@ def _kill_children() -> None:
 
 
 def _children() -> list[int]:
-    return [int(pid) for pid in Path("/proc/thread-self/children").read_text().split()]
+    pids = map(int, Path("/proc/thread-self/children").read_text().split())
+    return [pid for pid in pids if not _is_users(pid)]
+
+
+def _is_users(pid: int) -> bool:
+    """Whether a process is a program that was opened for the user, or was started by one."""
+    with suppress(OSError):
+        return f"{OPENED}=".encode() in Path(f"/proc/{pid}/environ").read_bytes()
+    return False

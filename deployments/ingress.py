@@ -26,6 +26,7 @@ from plato.prompting import ChatTemplate, Tokenizer
 from plato.runs import EventId, RunEvents, RunPage, RunRequest, RunSnapshot, RunState
 from plato.runs.failover import call_with_failover, follow_detached, follow_with_failover
 from plato.settings import Settings
+from plato.tracing import open_tracing
 
 CALL_DEADLINE_S = 5.0
 ABANDONED_S = 10.0
@@ -139,7 +140,7 @@ class Ingress:
 
     async def __init__(self, settings: Settings, scheduler: DeploymentHandle[Any]) -> None:  # type: ignore[misc]
         """Bind the API to the schedulers."""
-        start_replica(settings)
+        self._tracing = open_tracing(settings, start_replica(settings))
         self._settings = settings
         self._drain = Drain()
         # From here and not through the decoders: a hop of Ray for every token would cost more than
@@ -159,9 +160,24 @@ class Ingress:
     def __serve_build_asgi_app__(self) -> Starlette:
         """Called by Serve after the constructor."""
         return new_app(
-            self._service, self._settings, replica_recorder(), self._drain, self._upstreams
+            self._service,
+            self._settings,
+            replica_recorder(),
+            self._drain,
+            self._upstreams,
+            self._tracing,
         )
 
     async def drain(self) -> None:
-        """Refuse new questions; returns when all answers have ended, within `drain_s`."""
+        """Refuse new questions; returns when all answers have ended, within `drain_s`.
+
+        Their spans are sent then, too.
+        """
         await self._drain.finish(self._settings.drain_s)
+        if self._tracing is not None:
+            await self._tracing.close()
+
+    async def __del__(self) -> None:
+        """Called by Serve on a graceful shutdown, after the responses have ended."""
+        if getattr(self, "_tracing", None) is not None:
+            await self._tracing.close()

@@ -45,9 +45,10 @@ from deployments.app import build
 from deployments.session_folder import session_folder
 from plato.assembly import check_upstreams
 from plato.context.cluster import refuse_cluster
-from plato.models import resolve_model
+from plato.models import Progress, resolve_model
 from plato.models.sampling import default_sampling
 from plato.settings import Settings
+from plato.tracing import load_tracing
 
 logger = logging.getLogger(__name__)
 
@@ -127,13 +128,15 @@ class LocalApp:
         logs: bool = False,
         metrics_port: int | None = None,
         report: Callable[[str], None] = lambda _: None,
+        progress: Progress | None = None,
     ) -> None:
         """`logs` forwards the logs of all replicas to standard error.
 
         Metrics are served at `metrics_port`, or at a free port. `report` is called with each stage
-        of the start, from several threads.
+        of the start, from several threads, `progress` with that of a download.
         """
         self._report = report
+        self._progress = progress
         self._settings = settings
         self._host = host
         self._port = port
@@ -158,8 +161,14 @@ class LocalApp:
         if settings.redis_url is not None:
             # The replicas refuse it, too, but in tracebacks.
             refuse_cluster(settings.redis_url)
+        if settings.otlp_endpoint is not None:
+            # The same.
+            load_tracing()
         # Here and not in a replica, to show the progress of a first download.
-        folder = resolve_model(settings.model, settings.cache_dir, settings.model_revision)
+        self._report(f"looking for {settings.model}")
+        folder = resolve_model(
+            settings.model, settings.cache_dir, settings.model_revision, self._progress
+        )
         # The replicas refuse an invalid file, too, but in tracebacks.
         default_sampling(settings, folder)
         if settings.upstreams:

@@ -28,6 +28,7 @@ from plato.prompting.model_tools import ModelTools
 from plato.runs import BEFORE_ALL, EventId, RunEvents, RunPage, RunRequest, RunSnapshot
 from plato.scheduling.stats import SchedulerSampler
 from plato.settings import Settings
+from plato.tracing import open_tracing
 
 CANCEL_RETRY_S = 0.5
 
@@ -45,6 +46,7 @@ class SchedulerService:
     ) -> None:
         """Load the tokenizer and connect to the store; `store` owns it if no URL is set."""
         name = start_replica(settings)
+        self._tracing = open_tracing(settings, name)
         tools = await asyncio.to_thread(ModelTools.load, settings)
         async with asyncio.timeout(START_DEADLINE_S):
             # The router learns about the replicas on its first call.
@@ -63,6 +65,7 @@ class SchedulerService:
             name=name,
             recorder=recorder,
             losses=losses(stats.capabilities),
+            tracing=self._tracing,
         )
         self._scheduler.start()
         self._sampling = start_sampling(
@@ -134,8 +137,10 @@ class SchedulerService:
         return await self._scheduler.runs.cancel(tenant, run_id)
 
     async def drain(self) -> None:
-        """Hand the runs without followers over; see `GraphScheduler.drain`."""
+        """Hand the runs without followers over; see `GraphScheduler.drain`. Send the last spans."""
         await self._scheduler.drain()
+        if self._tracing is not None:
+            await self._tracing.close()
 
     async def ready(self) -> dict[str, object]:
         """Readiness of the decoders and the store. Raises if no decoder decodes."""
@@ -163,6 +168,5 @@ class SchedulerService:
 
     async def __del__(self) -> None:
         """Called by Serve on a graceful shutdown, after the streams have ended."""
-        scheduler = getattr(self, "_scheduler", None)
-        if scheduler is not None:
-            await scheduler.drain()
+        if hasattr(self, "_scheduler"):
+            await self.drain()

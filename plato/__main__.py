@@ -6,6 +6,9 @@ import sys
 
 from plato.interrupts import abrupt_interrupts
 
+INTERRUPTED = 130
+"""The exit status that shells use for Ctrl-C."""
+
 
 def main() -> None:
     """Run the command."""
@@ -16,7 +19,7 @@ def main() -> None:
         cli.main()
     except KeyboardInterrupt:
         # Typer turns it into an exit status only while a command runs, not while it is prepared.
-        sys.exit(cli.INTERRUPTED)
+        sys.exit(INTERRUPTED)
 
 
 if __name__ == "__main__":

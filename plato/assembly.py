@@ -29,10 +29,11 @@ from plato.scheduling.scheduler import GraphScheduler
 from plato.settings import UPSTREAM_ENGINE, VLLM_ENGINE, Settings
 
 if TYPE_CHECKING:
-    # Processes without an engine do not import torch (600 MB, seconds).
+    # Processes without an engine do not import torch (600 MB, seconds); OpenTelemetry is optional.
     from plato.engine.openai import Connection, UpstreamConfig
     from plato.engine.torch import TorchEngineConfig
     from plato.engine.vllm import VllmConfig
+    from plato.tracing.tracing import Tracing
 
 logger = logging.getLogger(__name__)
 
@@ -165,12 +166,12 @@ def _engine(
     return factory(settings, folder, name)
 
 
-def check_upstreams(settings: Settings, folder: str) -> None:
+def check_upstreams(settings: Settings, folder: str) -> list[Connection]:
     """Wait until the configured servers answer, and compare them with the model in `folder`.
 
-    Raises `ModelError` for one that does not answer in time, wants another key, is of an unknown
-    kind or has another model, and `SettingsError` if the file of the key cannot be read, or the
-    servers cannot separate the configured tenants.
+    Returns what was found at each. Raises `ModelError` for one that does not answer in time, wants
+    another key, is of an unknown kind or has another model, and `SettingsError` if the file of the
+    key cannot be read, or the servers cannot separate the configured tenants.
     """
     from plato.engine.openai import connect_at_start
 
@@ -189,6 +190,7 @@ def check_upstreams(settings: Settings, folder: str) -> None:
         raise ModelError(f"the model {settings.model}: {error}") from error
     for connection in connections:
         refuse_shared_cache(settings, connection.capabilities)
+    return connections
 
 
 async def open_store(
@@ -282,6 +284,7 @@ def new_scheduler(
     name: str,
     recorder: Recorder = NO_METRICS,
     losses: tuple[str, ...] = (),
+    tracing: Tracing | None = None,
 ) -> GraphScheduler:
     """A scheduler over a planner, a pool and a store; `losses` are those of the engines."""
     return GraphScheduler(
@@ -294,4 +297,5 @@ def new_scheduler(
         name=name,
         recorder=recorder,
         losses=losses,
+        observer=tracing.observe if tracing is not None else None,
     )

@@ -6,6 +6,7 @@ import json
 import logging
 import sys
 from datetime import UTC, datetime
+from typing import Any
 
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 
@@ -36,9 +37,22 @@ class JsonFormatter(logging.Formatter):
         return json.dumps(line, default=str)
 
 
+class _StderrHandler(logging.StreamHandler[Any]):
+    """Writes to what standard error is at the moment: a progress bar stands in for it."""
+
+    @property
+    def stream(self) -> Any:
+        """Read by `logging`."""
+        return sys.stderr
+
+    @stream.setter
+    def stream(self, _: Any) -> None:
+        """Set by `logging`."""
+
+
 def configure_logs(level: str, **fields: str) -> None:
     """Send the logs of `plato` and `deployments` to standard error. Idempotent."""
-    handler = logging.StreamHandler(sys.stderr)
+    handler = _StderrHandler()
     handler.setFormatter(JsonFormatter(**fields))
     for name in ("plato", "deployments"):
         logger = logging.getLogger(name)

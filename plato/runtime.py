@@ -34,6 +34,9 @@ from plato.runs import Answer, Message, RunEvents, RunPage, RunRequest, RunSnaps
 from plato.scheduling.scheduler import GraphScheduler
 from plato.scheduling.stats import SchedulerSampler
 from plato.settings import Settings
+from plato.tracing import open_tracing
+
+NAME = "runtime"
 
 
 class LocalPool:
@@ -185,6 +188,7 @@ class Runtime:
         self.tools = tools
         self.engines = engines
         self._store = store or MemoryContextStore()
+        self.tracing = open_tracing(settings, NAME)
         pool = pool or LocalPool(engines, recorder)
         self.scheduler = new_scheduler(
             settings,
@@ -192,9 +196,10 @@ class Runtime:
             planner=planner or new_planner(settings, tools, pool),
             pool=pool,
             store=self._store,
-            name="runtime",
+            name=NAME,
             recorder=recorder,
             losses=losses_of(engines.values()),
+            tracing=self.tracing,
         )
         self.service = LocalRunService(self.scheduler, engines, tools)
         """For `plato.api.app.new_app`."""
@@ -227,8 +232,10 @@ class Runtime:
         await self.close()
 
     async def close(self) -> None:
-        """Stop the scheduler, the store and the engines. Idempotent."""
+        """Stop the scheduler, the store and the engines, and send the last spans. Idempotent."""
         await self.scheduler.close()
+        if self.tracing is not None:
+            await self.tracing.close()
         await self._store.close()
         for engine in self.engines.values():
             await engine.close()

@@ -1,13 +1,17 @@
 """All settings.
 
-Every field can be set by an environment variable (`PLATO_` and the name in capitals), by a Serve
-argument (`serve run deployments.app:build name=value`), or in the constructor. The constructor
-takes precedence, then the environment, then the default.
+Every field can be set by an environment variable (`PLATO_` and the name in capitals), by a flag of
+`plato serve`, in its file (`--config`), by a Serve argument (`serve run deployments.app:build
+name=value`), or in the constructor. Flags, arguments and the constructor take precedence, then the
+environment, then the file, then the default.
 """
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Mapping
+from contextlib import suppress
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -23,9 +27,11 @@ from pydantic import (
     field_validator,
     model_validator,
 )
+from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from plato.errors import SettingsError
+from plato.validation import is_mapping, is_optional, is_secret, what_it_takes
 
 DEFAULT_MODEL = "HuggingFaceTB/SmolLM2-135M-Instruct"
 MAX_NODES = 32
@@ -36,6 +42,8 @@ MAX_PARAMETER = 10**9
 """Bound of the engine for sampling parameters; also of the inverse of a penalty."""
 
 
+NULL = "null"
+"""No value, where text is written."""
 VLLM_ENGINE = "vllm"
 UPSTREAM_ENGINE = "openai"
 
@@ -112,7 +120,9 @@ class Settings(SamplingFields, BaseSettings):
     Sampling parameters are the defaults of requests; plans have their own.
     """
 
-    model_config = SettingsConfigDict(env_prefix="PLATO_", extra="forbid", frozen=True)
+    model_config = SettingsConfigDict(
+        env_prefix="PLATO_", extra="forbid", frozen=True, env_parse_none_str=NULL
+    )
 
     # Model
     model: str = Field(
@@ -143,8 +153,14 @@ class Settings(SamplingFields, BaseSettings):
         default=None,
         description="Folder for converted models and packed weights; default: ~/.cache/plato.",
     )
-    dtype: Literal["auto", "float32", "bfloat16", "int8"] = "auto"
-    device: Literal["auto", "cpu", "cuda"] = "auto"
+    dtype: Literal["auto", "float32", "bfloat16", "int8"] = Field(
+        default="auto",
+        description="Type of the weights in the built-in engine; `auto`: bfloat16 on a GPU, int8 "
+        "on a CPU, float32 where there is no C compiler.",
+    )
+    device: Literal["auto", "cpu", "cuda"] = Field(
+        default="auto", description="Where the built-in engine computes; `auto`: a GPU, if any."
+    )
 
     # Engine
     engine: str = Field(
@@ -227,8 +243,12 @@ class Settings(SamplingFields, BaseSettings):
         ge=1,
         description="Autoscaling target: tokens to compute and decode per decoder.",
     )
-    upscale_delay_s: float = Field(default=10.0, ge=0)
-    downscale_delay_s: float = Field(default=300.0, ge=0)
+    upscale_delay_s: float = Field(
+        default=10.0, ge=0, description="Time over the target before decoders are added."
+    )
+    downscale_delay_s: float = Field(
+        default=300.0, ge=0, description="Time under the target before decoders are removed."
+    )
     decoder_cpus: float = Field(
         default=1.0, ge=0, description="CPUs that Ray reserves for each decoder."
     )
@@ -276,7 +296,9 @@ class Settings(SamplingFields, BaseSettings):
         description="First part of all keys in the store: applications with the same namespace and "
         "model adopt each other's runs; default: the name of the Serve application, or `plato`.",
     )
-    redis_timeout_s: float = Field(default=0.5, gt=0)
+    redis_timeout_s: float = Field(
+        default=0.5, gt=0, description="Timeout of a call to the store; without it runs go on."
+    )
     redis_ttl_s: int = Field(default=3600, ge=1, description="Retention of runs in the store.")
     tenant_store_mb: int = Field(
         default=64,
@@ -330,9 +352,15 @@ class Settings(SamplingFields, BaseSettings):
     )
 
     # Deadlines
-    plan_deadline_s: float = Field(default=30.0, gt=0)
-    node_deadline_s: float = Field(default=120.0, gt=0)
-    run_deadline_s: float = Field(default=300.0, gt=0)
+    plan_deadline_s: float = Field(
+        default=30.0, gt=0, description="Maximum time for a plan; then the answer is sequential."
+    )
+    node_deadline_s: float = Field(
+        default=120.0, gt=0, description="Maximum time for one part, retries included."
+    )
+    run_deadline_s: float = Field(
+        default=300.0, gt=0, description="Maximum time for an answer, and that requests may set."
+    )
     lease_ttl_s: float = Field(
         default=1.2,
         gt=0.2,
@@ -503,6 +531,18 @@ class Settings(SamplingFields, BaseSettings):
         description="Time that answers have to end when a server stops, or a replica is shut down.",
     )
 
+    # Tracing
+    otlp_endpoint: Url | None = Field(
+        default=None,
+        description="URL of an OpenTelemetry collector, for OTLP over HTTP, such as "
+        "`http://localhost:4318`, which gets a trace of every run; default: no traces. Needs the "
+        "extra `otel`.",
+    )
+    otlp_texts: bool = Field(
+        default=False,
+        description="Whether traces have the texts of questions, titles and answers.",
+    )
+
     # Measurements
     equal_work: bool = Field(
         default=False,
@@ -511,7 +551,9 @@ class Settings(SamplingFields, BaseSettings):
         "answers of different modes equal work.",
     )
 
-    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
+        default="INFO", description="Least level of the lines in the log."
+    )
 
     @model_validator(mode="after")
     def _bounds(self) -> Settings:
@@ -583,18 +625,87 @@ class Settings(SamplingFields, BaseSettings):
         return self.served_model_name or self.model
 
 
-def read_settings(values: Mapping[str, object] | None = None) -> Settings:
-    """Settings from `values` and the environment. Raises `SettingsError` that names the field."""
+SECTIONS = {
+    "temperature": "Sampling",
+    "model": "Model",
+    "engine": "Engine",
+    "decoders": "Deployments",
+    "redis_url": "Context store",
+    "max_nodes": "Planning",
+    "plan_deadline_s": "Deadlines",
+    "stream_interval_s": "Streaming",
+    "max_runs": "Admission",
+    "api_keys": "Clients",
+    "max_tenant_runs": "Limits of each scheduler",
+    "max_requests": "Limits of each ingress",
+    "placement": "Placement",
+    "silence_s": "Recovery",
+    "otlp_endpoint": "Tracing",
+    "equal_work": "Measurements and logs",
+}
+"""Headings of the settings, each by the first one below it."""
+
+
+_UNPARSED = re.compile(r'error parsing value for field "(\w+)"')
+"""Said by pydantic-settings of a variable that is not JSON where JSON is wanted."""
+
+
+def section_of(name: str) -> str:
+    """The heading that a setting is under."""
+    fields = list(Settings.model_fields)
+    before = fields[: fields.index(name) + 1]
+    return next(SECTIONS[each] for each in reversed(before) if each in SECTIONS)
+
+
+def variable_of(name: str) -> str:
+    """The environment variable of a setting."""
+    return f"{Settings.model_config['env_prefix']}{name}".upper()
+
+
+def read_settings(
+    values: Mapping[str, object] | None = None, written: Mapping[str, str] | None = None
+) -> Settings:
+    """Settings from `values` and the environment.
+
+    A value can be the text that a person has written, as in the environment. `written` says by
+    setting how: as a flag, for example. Raises `SettingsError` that names it so.
+    """
+    given = {name: _typed(name, value) for name, value in (values or {}).items()}
     try:
-        return Settings.model_validate(values or {})
+        return Settings.model_validate(given)
     except ValidationError as error:
-        first = error.errors()[0]
-        name = "_".join(map(str, first["loc"]))
-        if name in Settings.model_fields and name not in (values or {}):
-            name = f"PLATO_{name}".upper()
-        if first["type"] == "extra_forbidden":
-            near = get_close_matches(name, Settings.model_fields, 1)
-            hint = f"; did you mean {near[0]}?" if near else ""
-            raise SettingsError(f"there is no setting {name}{hint}") from error
-        reason = first["msg"].removeprefix("Value error, ")
-        raise SettingsError(f"{name} is invalid: {reason}" if name else reason) from error
+        raise SettingsError(_problem(error.errors()[0], given, written or {})) from error
+
+
+def _typed(name: str, value: object) -> object:
+    """A value as pydantic takes it, from text as in the environment."""
+    field = Settings.model_fields.get(name)
+    if field is None or not isinstance(value, str):
+        return value
+    if value == NULL and is_optional(field):
+        return None
+    if is_mapping(field):
+        with suppress(ValueError):
+            return json.loads(value)
+    return value
+
+
+def _problem(problem: ErrorDetails, given: Mapping[str, object], written: Mapping[str, str]) -> str:
+    """What is wrong, by the name that the person knows it by, and what would be right."""
+    name = str(problem["loc"][0]) if problem["loc"] else ""
+    told = written.get(name, name if name in given else variable_of(name))
+    if problem["type"] == "extra_forbidden":
+        near = get_close_matches(name, Settings.model_fields, 1)
+        hint = f"; did you mean {near[0]}?" if near else ""
+        return f"there is no setting {written.get(name, name)}{hint}"
+    if problem["type"] == "value_error":
+        reason = problem["msg"].removeprefix("Value error, ")
+        if (unparsed := _UNPARSED.match(reason)) is not None:
+            name = unparsed[1]
+            return f"{variable_of(name)} takes {what_it_takes(Settings.model_fields[name])}"
+        return f"{told} is invalid: {reason}" if name else reason
+    field = Settings.model_fields[name]
+    if problem["type"] == "string_pattern_mismatch":
+        return f"{told} has {problem['input']!r}, which it cannot take. {field.description}"
+    value = "" if is_secret(field) else f" is {problem['input']!r}; it"
+    return f"{told}{value} takes {what_it_takes(field)}"

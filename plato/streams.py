@@ -18,27 +18,27 @@ async def with_heartbeat(
     Each item is awaited in a task of its own, so that waiting for it can be interrupted without
     cancelling it. Closing closes `items`.
     """
-    next_item: asyncio.Task[tuple[T] | None] | None = None
+    waiting: asyncio.Task[tuple[T] | None] | None = None
     async with aclosing(items):
         try:
             while True:
-                next_item = next_item or asyncio.create_task(_next(items))
+                waiting = waiting or asyncio.create_task(next_item(items))
                 timeout = interval_s() if callable(interval_s) else interval_s
-                done, _ = await asyncio.wait([next_item], timeout=timeout)
+                done, _ = await asyncio.wait([waiting], timeout=timeout)
                 if not done:
                     yield None
                     continue
-                item, next_item = next_item.result(), None
+                item, waiting = waiting.result(), None
                 if item is None:
                     return
                 yield item[0]
         finally:
-            if next_item is not None:
-                next_item.cancel()
-                await asyncio.wait([next_item])
+            if waiting is not None:
+                waiting.cancel()
+                await asyncio.wait([waiting])
 
 
-async def _next(items: AsyncGenerator[T]) -> tuple[T] | None:
+async def next_item(items: AsyncGenerator[T]) -> tuple[T] | None:
     """The next item, in a tuple; `None` at the end."""
     try:
         return (await anext(items),)

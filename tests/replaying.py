@@ -13,6 +13,7 @@ from plato.runs import Event
 
 DONE = b"data: [DONE]\n\n"
 DEADLINE_S = 10.0
+Piece = bytes | threading.Event | None
 
 
 def event(chunk: dict[str, Any]) -> bytes:
@@ -40,15 +41,17 @@ class ReplayServer:
     """Answers health checks, lists one model, and plays `pieces` for every completion.
 
     It waits where a piece is an event, and hangs up without an end of the stream after `None`.
+    As the events of a run each connection gets the pieces that are left.
     """
 
     def __init__(
         self,
-        *pieces: bytes | threading.Event | None,
+        *pieces: Piece,
         status: int = 200,
         models: bytes = b'{"data": [{"id": "small"}]}',
     ) -> None:
-        self.pieces: Iterable[bytes | threading.Event | None] = pieces
+        self.pieces = pieces
+        self._events = iter(pieces)
         self.status = status
         self.models = models
         self.bodies: list[dict[str, Any]] = []
@@ -62,6 +65,10 @@ class ReplayServer:
             protocol_version = "HTTP/1.1"
 
             def do_GET(self) -> None:
+                if self.path.endswith("/events"):
+                    server.headers.append(dict(self.headers))
+                    server.play(self, server._events)
+                    return
                 found = {"/healthz": b'{"status": "ok"}', "/v1/models": server.models}
                 body = found.get(self.path)
                 self.send_response(404 if body is None else 200)
@@ -73,7 +80,7 @@ class ReplayServer:
                 length = int(self.headers["Content-Length"])
                 server.bodies.append(json.loads(self.rfile.read(length)))
                 server.headers.append(dict(self.headers))
-                server.play(self)
+                server.play(self, server.pieces)
 
             def log_message(self, *_: object) -> None:
                 pass
@@ -86,13 +93,13 @@ class ReplayServer:
         """Where it listens."""
         return f"http://127.0.0.1:{self._server.server_address[1]}"
 
-    def play(self, handler: BaseHTTPRequestHandler) -> None:
+    def play(self, handler: BaseHTTPRequestHandler, pieces: Iterable[Piece]) -> None:
         """Send the pieces as chunks (RFC 9112, section 7.1)."""
         handler.send_response(self.status)
         handler.send_header("Transfer-Encoding", "chunked")
         handler.end_headers()
         try:
-            for piece in self.pieces:
+            for piece in pieces:
                 if piece is None:
                     handler.close_connection = True
                     return

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
 
 import httpx
 import uvicorn
@@ -14,6 +15,9 @@ from plato.api.passthrough import Upstreams
 from plato.api.service import RunService
 from plato.metrics import NO_METRICS, Recorder
 from plato.settings import Settings
+
+if TYPE_CHECKING:
+    from plato.tracing.tracing import Tracing
 
 
 def connect(
@@ -32,9 +36,10 @@ async def serving(
     settings: Settings,
     recorder: Recorder = NO_METRICS,
     upstreams: Upstreams | None = None,
+    tracing: Tracing | None = None,
 ) -> AsyncIterator[str]:
     """A server on a free port of this machine; gives its URL."""
-    app = new_app(service, settings, recorder, upstreams=upstreams)
+    app = new_app(service, settings, recorder, upstreams=upstreams, tracing=tracing)
     config = uvicorn.Config(app, port=0, log_level="error")
     server = uvicorn.Server(config)
     task = asyncio.create_task(server.serve())

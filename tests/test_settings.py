@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import aclosing
 from typing import Any
 
 import httpx
@@ -44,9 +43,7 @@ async def as_library(runtime: Runtime, **options: Any) -> str:
 
 
 async def by_command(runtime: Runtime, **options: Any) -> str:
-    async with aclosing(LocalClient(runtime).ask(QUESTION, options)) as updates:
-        infos = [update.info async for update in updates if update.info is not None]
-    return infos[0].run
+    return (await LocalClient(runtime).ask(QUESTION, **options)).info.run
 
 
 every_way = pytest.mark.parametrize("ask", [over_http, as_library, by_command])

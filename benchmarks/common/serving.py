@@ -99,7 +99,7 @@ def serving(
     url = f"http://127.0.0.1:{port}"
     given = [f"{name}={_text(getattr(settings, name))}" for name in settings.model_fields_set]
     way = ["--embedded"] if embedded else []
-    command = [python, "-m", "plato.cli", "serve", *way, "--port", str(port), *given]
+    command = [python, "-m", "plato", "serve", *way, "--port", str(port), *given]
     with (
         tempfile.TemporaryDirectory() as folder,
         launched(command, url, ready="/readyz", log=Path(folder) / "log") as server,

@@ -15,15 +15,14 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-from collections.abc import AsyncGenerator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Sequence
 from typing import Any
 
 from benchmarks.common.report import Report, arguments
 from benchmarks.ground_truth.asking import ask_all
 from benchmarks.ground_truth.evaluation import evaluate
 from benchmarks.ground_truth.tasks import CONSISTENCY, SUMS, Task, draw_tasks
-from plato.client import Client, HttpClient, LocalClient
+from plato.client import Asker, AsyncClient, LocalClient
 from plato.errors import PlatoError
 from plato.runs import Mode
 from plato.runtime import Runtime
@@ -85,7 +84,7 @@ async def _run(settings: Settings, options: argparse.Namespace) -> Report:
         "repetition_penalty": options.repetition_penalty,
         "seed": options.seed,
     }
-    async with _client(settings, options.url) as client:
+    async with await _client(settings, options.url) as client:
         rows: list[dict[str, Any]] = []
         for mode in options.modes:
             rows += await ask_all(
@@ -101,13 +100,8 @@ async def _run(settings: Settings, options: argparse.Namespace) -> Report:
     return Report("ground_truth", model, shown, evaluate(tasks, rows), rows)
 
 
-@asynccontextmanager
-async def _client(settings: Settings, url: str | None) -> AsyncGenerator[Client]:
-    if url:
-        yield HttpClient(url)
-    else:
-        async with await Runtime.open(settings) as runtime:
-            yield LocalClient(runtime)
+async def _client(settings: Settings, url: str | None) -> Asker:
+    return AsyncClient(url) if url else LocalClient(await Runtime.open(settings))
 
 
 if __name__ == "__main__":

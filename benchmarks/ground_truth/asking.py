@@ -10,13 +10,12 @@ from contextlib import aclosing
 from typing import Any
 
 from benchmarks.ground_truth.tasks import Task
-from plato.api.answers.run_info import PlatoInfo
-from plato.client import Client
+from plato.client import Answer, Asker
 from plato.runs import Mode, NodeOutput
 
 
 async def ask_all(
-    client: Client,
+    client: Asker,
     tasks: Sequence[Task],
     mode: Mode,
     *,
@@ -46,14 +45,13 @@ async def ask_all(
 
 
 async def _ask(
-    client: Client, task: Task, mode: Mode, *, given_plans: bool, sampling: dict[str, Any]
+    client: Asker, task: Task, mode: Mode, *, given_plans: bool, sampling: dict[str, Any]
 ) -> dict[str, Any]:
-    plato: dict[str, Any] = {"mode": mode.value}
-    options: dict[str, Any] = {**sampling, "plato": plato}
+    options: dict[str, Any] = {**sampling, "mode": mode}
     planned = given_plans and mode is not Mode.SEQUENTIAL
     if planned:
-        plato["max_nodes"] = len(task.plan)
-        plato["plan"] = [
+        options["max_nodes"] = len(task.plan)
+        options["plan"] = [
             {
                 "title": node.title,
                 "dependencies": list(node.dependencies),
@@ -63,18 +61,18 @@ async def _ask(
         ]
     else:
         options["max_tokens"] = task.max_tokens
-    answer = ""
-    info: PlatoInfo | None = None
+    answer: Answer | None = None
     texts: defaultdict[int, str] = defaultdict(str)
-    async with aclosing(client.ask(task.question, options)) as updates:
+    async with aclosing(client.stream(task.question, **options)) as updates:
         async for update in updates:
-            answer += update.text
-            info = update.info or info
+            answer = update.answer or answer
             if isinstance(update.event, NodeOutput):
                 texts[update.event.number] += update.event.node_text
-    assert info is not None
+    assert answer is not None
     # Only under the task's own plan is a node a part of the task.
-    parts = tuple(texts[node.number] for node in task.plan) if planned else task.sections(answer)
+    parts = (
+        tuple(texts[node.number] for node in task.plan) if planned else task.sections(answer.text)
+    )
     values = task.values(parts)
     return {
         "task": task.name,
@@ -82,10 +80,10 @@ async def _ask(
         "dependencies": task.dependencies,
         "depth": task.depth,
         "mode": mode.value,
-        "answered_as": info.mode.value,
+        "answered_as": answer.info.mode.value,
         "correct": task.correct(values),
         "values": values,
         "question": task.question,
-        "answer": answer,
-        "plan": [(node.title, node.dependencies) for node in info.graph.nodes],
+        "answer": answer.text,
+        "plan": [(node.title, node.dependencies) for node in answer.graph.nodes],
     }

@@ -8,9 +8,9 @@ set -eu
 
 folder=$1 variant=$2
 case "$variant" in
-    cpu | cuda) plato=. bounded=none ;;
+    cpu | cuda) plato=".[otel,serve]" bounded=none ;;
     # vLLM bounds these itself, below the versions of constraints.txt.
-    vllm) plato=".[vllm]" bounded="fastapi|llguidance|numpy|transformers" ;;
+    vllm) plato=".[otel,vllm]" bounded="fastapi|llguidance|numpy|transformers" ;;
     *) echo "install.sh: no variant '$variant'; cpu, cuda or vllm" >&2; exit 2 ;;
 esac
 

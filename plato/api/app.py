@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from starlette.applications import Starlette
 
 from plato.api.access.limits import Limits
@@ -26,8 +28,12 @@ from plato.api.runs.detached import DetachedRuns
 from plato.api.runs.list import RunListRoutes
 from plato.api.runs.routes import RunRoutes
 from plato.api.service import RunService
+from plato.api.tracing import trace_questions
 from plato.metrics import NO_METRICS, Recorder
 from plato.settings import Settings
+
+if TYPE_CHECKING:
+    from plato.tracing.tracing import Tracing
 
 
 def new_app(
@@ -36,10 +42,12 @@ def new_app(
     recorder: Recorder = NO_METRICS,
     drain: Drain | None = None,
     upstreams: Upstreams | None = None,
+    tracing: Tracing | None = None,
 ) -> Starlette:
     """The application; `recorder` records latencies and errors as clients see them.
 
-    `drain` ends it, and `upstreams` answer what is not planned; the caller closes them.
+    `drain` ends it, `upstreams` answer what is not planned, and `tracing` has a trace of every
+    question; the caller closes them.
     Raises `SettingsError` if the API keys in the settings are not valid.
     """
     drain = drain or Drain()
@@ -85,4 +93,6 @@ def new_app(
         exception_handlers=errors.handlers,
     )
     app.router.redirect_slashes = False
+    if tracing is not None:
+        trace_questions(app, tracing)
     return app

@@ -149,6 +149,7 @@ class ErrorReporter:
     async def _respond(
         self, request: Request, error: PlatoError, headers: Mapping[str, str] | None = None
     ) -> Response:
+        request.state.error = error.code
         self._note(error, request.url.path, getattr(request.state, "run", None))
         headers = {**error_headers(error), **(headers or {})}
         return ErrorBody.of(error).as_response(error.status, headers)

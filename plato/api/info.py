@@ -7,7 +7,6 @@ from functools import partial
 from starlette.requests import Request
 from starlette.responses import Response
 
-from plato import __version__
 from plato.api.answers.run_info import Sampling
 from plato.api.models import model_names
 from plato.api.operation import operation
@@ -19,6 +18,7 @@ from plato.engine.grammar import MAX_SCHEMA_CHARS
 from plato.errors import UnavailableError
 from plato.runs import Mode
 from plato.settings import Settings
+from plato.version import __version__
 
 
 class Bounds(AnswerModel):

@@ -13,7 +13,6 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import BaseRoute
 
-from plato import __version__
 from plato.api.answers.sse import MEDIA_TYPE
 from plato.api.errors import ErrorBody
 from plato.api.manners import REQUEST_ID
@@ -22,6 +21,7 @@ from plato.api.questions.body import JSON
 from plato.api.routing import Resource
 from plato.errors import AuthenticationError, HostError, PlatoError
 from plato.settings import Settings
+from plato.version import __version__
 
 VERSION = "3.2.0"
 """Of OpenAPI; the first that describes the events of a stream (`itemSchema`)."""

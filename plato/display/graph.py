@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from rich.console import Console, ConsoleOptions, RenderResult
 from rich.text import Text
 
+from plato.display.levels import levels
 from plato.display.numbers import listed
 from plato.runs import NodeReport, NodeState
 
@@ -60,8 +61,7 @@ _ASCII = _Signs(
 class GraphDrawing:
     """The parts of a plan by level, with what each needs and when it was decoded.
 
-    A part is one level below the lowest part that it needs, so the parts of a level, which a
-    bracket joins, need nothing of each other. Fits any width; long titles are wrapped. Where the
+    A bracket joins the parts of a level. Fits any width; long titles are wrapped. Where the
     terminal's encoding is not a UTF, the drawing is ASCII, and characters of titles that cannot be
     encoded become `?`.
     """
@@ -103,7 +103,7 @@ class GraphDrawing:
             column = MARGIN + room + GAP
             heading = _beside(heading, column, Text(self._scale(bars), style="dim"))
         yield heading
-        for depth, level in enumerate(self._levels()):
+        for depth, level in enumerate(levels(self._nodes)):
             if depth:
                 yield Text(signs.below, style="dim")
             for node, (begin, more) in zip(level, signs.margins(len(level)), strict=True):
@@ -115,18 +115,6 @@ class GraphDrawing:
                 yield _beside(line, column, self._bar(node, bars, signs)) if bars else line
                 for line in rest:
                     yield Text.assemble((f"{more} ", "dim"), line)
-
-    def _levels(self) -> list[list[NodeReport]]:
-        """The parts by the number of parts on the longest path to them."""
-        depths: dict[int, int] = {}
-        levels: list[list[NodeReport]] = []
-        for node in self._nodes:
-            depth = max((depths.get(other, -1) + 1 for other in node.dependencies), default=0)
-            depths[node.number] = depth
-            if depth == len(levels):
-                levels.append([])
-            levels[depth].append(node)
-        return levels
 
     def _label(self, node: NodeReport, signs: _Signs, encoding: str) -> Text:
         title = _encodable(f"{node.number} {node.title}", encoding)

@@ -6,20 +6,16 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from plato.display.graph import GraphDrawing
-from plato.engine import SamplingParams
-from plato.runs import Mode, NodeState, RunEvent, RunRequest, RunState
+from plato.runs import Mode, NodeState, RunEvent, RunState
 
 TAIL_CHARS = 70
-
-_OBSERVED = RunRequest("", (), Mode.AUTO, SamplingParams(), max_nodes=0, deadline_s=0.0)
-"""A placeholder; the request is not shown."""
 
 
 class RunView:
     """A run on the terminal."""
 
     def __init__(self) -> None:
-        self.state = RunState(_OBSERVED)
+        self.state = RunState.of_events()
 
     def feed(self, event: RunEvent) -> None:
         """Apply an event."""

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
-from rich.console import Group, RenderableType
+from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
 from rich.table import Table
 from rich.text import Text
 
@@ -14,6 +14,9 @@ from plato.display.notes import notes
 from plato.display.numbers import listed
 from plato.runs import Mode, NodeReport
 
+NARROW = 64
+"""Terminals narrower than this show the most important columns only."""
+
 
 def summary(info: PlatoInfo) -> RenderableType:
     """The graph, unless the answer is sequential; the figures of the parts; totals; notes."""
@@ -22,25 +25,33 @@ def summary(info: PlatoInfo) -> RenderableType:
     if info.mode is not Mode.SEQUENTIAL:
         heading = f"plan ({info.mode})"
         drawn = [GraphDrawing(heading, nodes, until_s=info.timings.duration_s), Text()]
-    return Group(*drawn, _figures(nodes), Text(", ".join(_totals(info))), notes(info))
+    return Group(*drawn, _Figures(nodes), brief(info))
 
 
-def _figures(nodes: tuple[NodeReport, ...]) -> Table:
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
-    for name in ("part", "sees", "start", "first", "end", "tokens", "prompt", "cached"):
-        table.add_column(name, justify="right")
-    for node in nodes:
-        table.add_row(
-            str(node.number),
-            listed(node.sees) or "-",
-            _seconds(node.started_s),
-            _seconds(node.first_token_s),
-            _seconds(node.finished_s),
-            str(node.tokens),
-            str(node.prompt_tokens),
-            str(node.cached_tokens),
-        )
-    return table
+def brief(info: PlatoInfo) -> RenderableType:
+    """Totals, the run's id, and notes."""
+    run = Text(f"run {info.run}", style="dim")
+    return Group(Text(", ".join(_totals(info)), style="dim"), run, notes(info))
+
+
+class _Figures:
+    """A table with a row a part, which fits any width."""
+
+    def __init__(self, nodes: tuple[NodeReport, ...]) -> None:
+        self._nodes = nodes
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        """The table, with fewer columns on a narrow terminal."""
+        wide = options.max_width >= NARROW
+        columns = {
+            name: figure for name, figure in _COLUMNS.items() if wide or name not in _WIDE_ONLY
+        }
+        table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
+        for name in columns:
+            table.add_column(name, justify="right")
+        for node in self._nodes:
+            table.add_row(*(figure(node) for figure in columns.values()))
+        yield table
 
 
 def _totals(info: PlatoInfo) -> Iterator[str]:
@@ -56,3 +67,16 @@ def _totals(info: PlatoInfo) -> Iterator[str]:
 
 def _seconds(value: float | None) -> str:
     return "-" if value is None else f"{value:.2f}"
+
+
+_COLUMNS: dict[str, Callable[[NodeReport], str]] = {
+    "part": lambda node: str(node.number),
+    "sees": lambda node: listed(node.sees) or "-",
+    "start": lambda node: _seconds(node.started_s),
+    "first": lambda node: _seconds(node.first_token_s),
+    "end": lambda node: _seconds(node.finished_s),
+    "tokens": lambda node: str(node.tokens),
+    "prompt": lambda node: str(node.prompt_tokens),
+    "cached": lambda node: str(node.cached_tokens),
+}
+_WIDE_ONLY = ("sees", "first", "prompt", "cached")

@@ -11,6 +11,7 @@ from plato.engine import fingerprint
 from plato.engine.fingerprint import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 from plato.errors import ModelError
 from plato.models.folder import is_whole
+from plato.models.progress import Progress
 from plato.models.resolve import resolve_model
 from plato.settings import DEFAULT_MODEL, UPSTREAM_ENGINE, VLLM_ENGINE, Settings
 
@@ -31,13 +32,13 @@ class ModelFiles:
     """Whether the weights in the folder are used: not with upstreams, which have their own."""
 
     @classmethod
-    def resolve(cls, settings: Settings) -> ModelFiles:
+    def resolve(cls, settings: Settings, progress: Progress | None = None) -> ModelFiles:
         """Those of the configured model, downloaded if necessary. Raises `ModelError`."""
         # First, because it takes no time, and a download minutes.
         adapter = find_adapter(settings)
         weights = settings.engine != UPSTREAM_ENGINE
         folder = resolve_model(
-            settings.model, settings.cache_dir, settings.model_revision, weights=weights
+            settings.model, settings.cache_dir, settings.model_revision, progress, weights=weights
         )
         return cls(folder, adapter, weights)
 

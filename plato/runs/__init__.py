@@ -7,6 +7,7 @@ plan; `failover` follows a run whose scheduler fails.
 from plato.runs.events import (
     ANSWERED_ELSEWHERE,
     BEFORE_ALL,
+    FIRST_TERM,
     MOVED,
     Event,
     EventId,
@@ -46,6 +47,7 @@ from plato.runs.state import RunState
 __all__ = [
     "ANSWERED_ELSEWHERE",
     "BEFORE_ALL",
+    "FIRST_TERM",
     "MOVED",
     "NO_PLAN",
     "Answer",

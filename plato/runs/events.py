@@ -42,6 +42,7 @@ class EventId(NamedTuple):
 
 BEFORE_ALL = EventId(0, 0)
 """Before the first event of any run."""
+FIRST_TERM = 1
 
 
 @dataclass(frozen=True, slots=True)

@@ -87,6 +87,8 @@ class RunRequest:
     """When a scheduler admitted it; its deadline counts from then. 0: not yet."""
     fingerprint: str = ""
     """Of the model that answers it, and whose tokens its events have; empty: not chosen yet."""
+    traceparent: str = ""
+    """Names the span of the request that asked for it (W3C Trace Context); empty: none."""
     takeovers: int = 0
     """Schedulers that have driven it and failed."""
 

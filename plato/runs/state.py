@@ -10,8 +10,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import replace
 from operator import attrgetter
-from typing import TypeVar
+from typing import Self, TypeVar
 
+from plato.engine import SamplingParams
 from plato.runs.events import (
     BEFORE_ALL,
     Event,
@@ -62,6 +63,12 @@ class RunState:
         self._plan: PlanFinished | None = None
         for event in events:
             self.feed(event)
+
+    @classmethod
+    def of_events(cls, events: Iterable[RunEvent] = ()) -> Self:
+        """The state of a run of which only the events are known; its request is a placeholder."""
+        unknown = RunRequest("", (), Mode.AUTO, SamplingParams(), max_nodes=0, deadline_s=0.0)
+        return cls(unknown, events)
 
     def feed(self, event: RunEvent) -> str:
         """Apply an event; returns the text it releases that is new here.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from bisect import bisect_right
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass, replace
 
 from plato.errors import SlowConsumerError
@@ -81,6 +81,11 @@ class EventLog:
     def ended(self) -> bool:
         """Whether the run has ended."""
         return self.state.ended is not None
+
+    @property
+    def events(self) -> Sequence[RunEvent]:
+        """All events, those of previous schedulers condensed."""
+        return self._events
 
     @property
     def stamp(self) -> tuple[str, float]:

@@ -195,5 +195,5 @@ def _not_split(probability: float | None, why: str | None) -> str:
         return f"not split: {why}"
     reason = "not split: the model prefers to answer in one piece"
     if probability is not None:
-        reason += f" (its probability of [ONE], {probability:.2g}, is too high)"
+        reason += f" (with a probability of {probability:.2g}, which is too high)"
     return reason

@@ -18,7 +18,16 @@ from plato.metrics.recording import record_run
 from plato.metrics.table import RUNS_TAKEN_OVER
 from plato.planning.protocol import Planner
 from plato.prompting.model_tools import ModelTools
-from plato.runs import BEFORE_ALL, EventId, RunError, RunEvents, RunFailed, RunRequest, RunState
+from plato.runs import (
+    BEFORE_ALL,
+    FIRST_TERM,
+    EventId,
+    RunError,
+    RunEvents,
+    RunFailed,
+    RunRequest,
+    RunState,
+)
 from plato.runs.token_rates import TokenRates
 from plato.scheduling.admission import Admission
 from plato.scheduling.kv_events import KVEventFollower
@@ -34,10 +43,9 @@ from plato.scheduling.services import Services
 from plato.scheduling.stats import SchedulerStats
 from plato.settings import Settings
 from plato.tasks import end_task
+from plato.tracing import RunObserver
 
 logger = logging.getLogger(__name__)
-
-FIRST_TERM = 1
 
 
 class GraphScheduler:
@@ -59,6 +67,7 @@ class GraphScheduler:
         name: str = "scheduler",
         recorder: Recorder = NO_METRICS,
         losses: tuple[str, ...] = (),
+        observer: RunObserver | None = None,
     ) -> None:
         """`losses` are those of the engines, for reports. `close` closes neither pool nor store."""
         self.fingerprint = model.fingerprint
@@ -87,6 +96,7 @@ class GraphScheduler:
         self.runs = RunRegistry(store, self._stored, self._owner, settings)
         """Runs of this scheduler; also follows runs of other schedulers."""
         self._background: list[asyncio.Task[None]] = []
+        self._observer = observer
         self._draining = False
 
     def stats(self) -> SchedulerStats:
@@ -254,6 +264,9 @@ class GraphScheduler:
             if not run.answered_elsewhere:
                 self._rates.charge(request.tenant, report.billed_tokens)
             _note_end(self._recorder, run)
+            if self._observer is not None:
+                # Not now: those who follow the run come first.
+                asyncio.get_running_loop().call_soon(self._observer, run.state, run.log.events)
 
         journal = Journal(self._store, self._writes, lease, state)
         run = Run(state, self._services, journal, term=term, on_end=on_end)

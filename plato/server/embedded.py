@@ -22,14 +22,9 @@ from plato.metrics.sampling import sample
 from plato.models.adapter import ModelFiles
 from plato.runtime import Runtime
 from plato.server.connections import bounded_protocol, raise_file_limit
-from plato.server.options import (
-    SECOND_S,
-    ServeOptions,
-    run_server,
-    stage_reporter,
-    stop_signals,
-)
+from plato.server.options import SECOND_S, ServeOptions, run_server, stop_signals
 from plato.server.prometheus import PrometheusMetrics
+from plato.server.stages import Stages
 from plato.tasks import end_task
 
 SERVICE_METRICS = {
@@ -50,13 +45,13 @@ class _HttpServer(uvicorn.Server):
         yield
 
 
-def main(options: ServeOptions) -> int:
-    """Serve until a signal; returns the exit status."""
+def main(options: ServeOptions, listener: socket.socket) -> int:
+    """Serve on `listener` until a signal; returns the exit status."""
     configure_logs(options.settings.log_level)
     raise_file_limit()
 
     def run() -> None:
-        with options.bind() as listener:
+        with listener:
             asyncio.run(serve(options, listener))
 
     return run_server(run)
@@ -64,13 +59,15 @@ def main(options: ServeOptions) -> int:
 
 async def serve(options: ServeOptions, listener: socket.socket) -> None:
     """Load the model, and serve on `listener` until a signal."""
-    settings, report = options.settings, stage_reporter()
-    metrics = PrometheusMetrics()
+    settings, metrics = options.settings, PrometheusMetrics()
     recorder = metrics.recorder("runtime", SERVICE_METRICS)
-    report(f"loading {settings.model_name}")
-    files = await asyncio.to_thread(ModelFiles.resolve, settings)
-    store = await open_store(settings, files.fingerprint(settings.dtype))
-    async with await Runtime.open(settings, store, recorder) as runtime:
+    with Stages() as stages:
+        stages(f"looking for {settings.model}")
+        files = await asyncio.to_thread(ModelFiles.resolve, settings, stages.progress)
+        store = await open_store(settings, files.fingerprint(settings.dtype))
+        stages(f"loading {settings.model_name}")
+        opened = await Runtime.open(settings, store, recorder)
+    async with opened as runtime:
         # The store may have runs of a server that has died.
         runtime.scheduler.start()
         samplers = [*runtime.samplers(recorder)]
@@ -90,7 +87,7 @@ async def serve(options: ServeOptions, listener: socket.socket) -> None:
         ]
         drain = Drain()
         upstreams = Upstreams.of(settings)
-        app = new_app(runtime.service, settings, recorder, drain, upstreams)
+        app = new_app(runtime.service, settings, recorder, drain, upstreams, runtime.tracing)
         app.add_route("/metrics", metrics.show, methods=["GET"])
         config = uvicorn.Config(
             app,
@@ -101,8 +98,7 @@ async def serve(options: ServeOptions, listener: socket.socket) -> None:
             timeout_graceful_shutdown=CLOSE_S,
         )
         listener.listen()
-        report(f"serving {settings.model_name} at {options.url}/v1")
-        report(f"Prometheus metrics at {options.url}/metrics")
+        stages.ready(options, f"{options.url}/metrics")
         try:
             server = _HttpServer(config)
             stopping = asyncio.create_task(_stop(drain, settings.drain_s, server), name="stop")

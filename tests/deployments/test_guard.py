@@ -7,12 +7,13 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 import psutil
 import pytest
 
+from plato.server.stages import OPENED
 from tests.end_to_end.waiting import wait_until
 
 SERVER = """
@@ -70,7 +71,12 @@ class Guarded:
 
 @contextmanager
 def guarded(
-    drain_s: float = 20.0, stop_s: float = 20.0, stops_in_s: float = 0.3, *, nohup: bool = False
+    drain_s: float = 20.0,
+    stop_s: float = 20.0,
+    stops_in_s: float = 0.3,
+    *,
+    nohup: bool = False,
+    environment: Mapping[str, str] | None = None,
 ) -> Iterator[Guarded]:
     times = map(str, (drain_s, stop_s, stops_in_s))
     command = [sys.executable, "-c", SERVER, *times]
@@ -82,6 +88,7 @@ def guarded(
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
+        env={**os.environ, **(environment or {})},
     ) as process:
         signal.signal(signal.SIGHUP, before)
         running = Guarded(process)
@@ -102,6 +109,15 @@ def test_a_signal_to_the_whole_group_stops_the_server_once(number: signal.Signal
         assert running.line() == "stopping 1 True"
         assert running.line() == "stopped 1"
         assert running.status() == 3
+
+
+def test_a_browser_that_was_opened_for_the_user_outlives_the_server() -> None:
+    with guarded(environment={OPENED: "1"}) as running:
+        running.process.send_signal(signal.SIGTERM)
+        assert running.process.wait(10) == 3
+        assert not running.server.is_running()
+        assert running.left.is_running()
+        running.left.kill()
 
 
 def test_other_signals_do_not_disturb_the_stop() -> None:

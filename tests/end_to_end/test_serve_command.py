@@ -29,7 +29,7 @@ def test_plato_ask_gets_an_answer(server: Server) -> None:
     assert httpx.get(f"{server.url}/healthz", timeout=5).json() == {"status": "ok"}
     question = ["ask", "What is rain?", "--mode", "plato", "--max-tokens", "60", "--json"]
     asked = subprocess.run(
-        [sys.executable, "-m", "plato.cli", *question],
+        [sys.executable, "-m", "plato", *question],
         env=os.environ | {"PLATO_URL": server.url, "HOME": str(server.home)},
         capture_output=True,
         timeout=100,

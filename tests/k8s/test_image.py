@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from plato.version import __version__
 from tests.k8s.dockerfile import DOCKERFILE, read
 from tests.k8s.rendering import K8S, ROOT, Manifests
 
@@ -77,11 +78,10 @@ def test_the_last_stage_has_only_what_it_runs_and_its_user_is_that_of_the_pods(
 
 
 def test_the_tags_of_the_manifests_are_the_projects_version(manifests: Manifests) -> None:
-    version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
     gpu = any("num-gpus" in group["rayStartParams"] for group in manifests.groups.values())
     vllm = manifests.application["args"].get("engine") == "vllm"
     variant = "vllm" if vllm else "cuda" if gpu else "cpu"
     for _, group in manifests.ray_groups():
         for container in group["template"]["spec"]["containers"]:
-            assert container["image"].endswith(f"plato:{version}-{variant}")
-    assert f"plato:{version}-cpu" in DOCKERFILE.read_text()
+            assert container["image"].endswith(f"plato:{__version__}-{variant}")
+    assert f"plato:{__version__}-cpu" in DOCKERFILE.read_text()

@@ -104,7 +104,7 @@ def test_the_pod_monitor_is_valid() -> None:
     assert complaints(Draft202012Validator(POD_MONITOR), monitor) == []
 
 
-@pytest.mark.parametrize("component", ["ingress", "load-balancer"])
+@pytest.mark.parametrize("component", ["ingress", "load-balancer", "tracing"])
 @pytest.mark.parametrize("overlay", OVERLAYS)
 def test_what_components_add_is_valid(
     overlay: str, component: str, tmp_path: Path, ray_services: Draft202012Validator

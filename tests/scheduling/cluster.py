@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from plato.assembly import new_planner, new_scheduler
 from plato.context import ContextStore, MemoryContextStore
@@ -15,6 +16,9 @@ from plato.prompting.model_tools import ModelTools
 from plato.runs import RunEvents, RunRequest
 from plato.settings import Settings
 from tests.faults import FaultyEngines, FaultyStore
+
+if TYPE_CHECKING:
+    from plato.tracing.tracing import Tracing
 
 DEADLINE_S = 60.0
 
@@ -51,6 +55,7 @@ class Process:
             pool=cluster.pool,
             store=self.store,  # type: ignore[arg-type]
             name=name,
+            tracing=cluster.tracing,
         )
         self.scheduler.start()
 
@@ -92,6 +97,8 @@ class Cluster:
     pool: FaultyEngines
     tools: ModelTools
     store: ContextStore = field(default_factory=MemoryContextStore)
+    tracing: Tracing | None = None
+    """Of the schedulers that start from now on."""
     schedulers: list[Process] = field(default_factory=list)
     happened: Counter[str] = field(default_factory=Counter)
 

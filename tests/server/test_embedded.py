@@ -100,24 +100,24 @@ def test_a_page_whose_name_leads_to_this_machine_is_refused(server: Server) -> N
 def test_a_port_in_use_is_one_line_before_anything_is_loaded(server: Server) -> None:
     port = server.url.rpartition(":")[2]
     for way in ([], ["--embedded"]):
-        command = [sys.executable, "-m", "plato.cli", "serve", *way, "--port", port]
+        command = [sys.executable, "-m", "plato", "serve", *way, "--port", port]
         refused = subprocess.run(command, capture_output=True, text=True, timeout=30)
         assert refused.returncode == 2
         (line,) = refused.stderr.splitlines()
-        assert line.startswith(f"plato serve: cannot listen on 127.0.0.1:{port}")
+        assert line.startswith(f"plato: cannot listen on 127.0.0.1:{port}")
 
 
 @pytest.mark.parametrize("way", [[], ["--embedded"]])
 def test_an_upstream_that_is_away_is_one_line(way: list[str], tiny_model_folder: str) -> None:
     url = f"http://127.0.0.1:{free_port()}"
     options = ["--engine", "openai", "--upstream", url, "--model", tiny_model_folder]
-    command = [sys.executable, "-m", "plato.cli", "serve", *way, "--port", str(free_port())]
+    command = [sys.executable, "-m", "plato", "serve", *way, "--port", str(free_port())]
     refused = subprocess.run(
         [*command, *options, "upstream_start_s=0.1"], capture_output=True, text=True, timeout=60
     )
     assert refused.returncode == 1
     last = refused.stderr.splitlines()[-1]
-    assert last.startswith(f"plato serve: the model {tiny_model_folder}: {url}: ")
+    assert last.startswith(f"plato: the model {tiny_model_folder}: {url}: ")
     assert "the server is away" in last
     assert "Traceback" not in refused.stderr
 
@@ -139,7 +139,8 @@ def test_one_process_answers_and_ends_with_what_it_has_begun(server: Server) -> 
     assert reasons[-1] == "length"
     assert server.wait(10) == 0
     assert "loading tiny" in server.log
-    assert f"serving tiny at {url}/v1" in server.log
+    assert "serving tiny" in server.log
+    assert f"API  {url}/v1" in server.log
     assert "Traceback" not in server.log
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -321,6 +323,23 @@ def test_files_and_a_page_that_replays_without_a_server(
     accessible(alone)
     alone.get_by_role("slider", name="Time").fill("0")
     assert reading.count() == 0
+    alone.get_by_role("button", name="Replay").click()
+    expect(alone.locator(".card[data-state=running]").first).to_be_visible()
+
+
+def test_a_page_that_the_command_writes_replays_the_same(
+    server: Server, opened: Open, run: dict[str, Any], tmp_path: Path
+) -> None:
+    file = tmp_path / "run.html"
+    command = [sys.executable, "-m", "plato", "trace", run["id"], "--html", str(file)]
+    subprocess.run([*command, "--url", server.url], timeout=60, check=True)
+    page = opened(f"{server.url}/#/runs/{run['id']}")
+    ended(page, "done")
+    alone = opened(file.as_uri(), offline=True)
+    reading = ".reading .prose"
+    assert alone.locator(reading).inner_text() == page.locator(reading).inner_text()
+    alone.get_by_role("slider", name="Time").fill("0")
+    assert alone.locator(reading).count() == 0
     alone.get_by_role("button", name="Replay").click()
     expect(alone.locator(".card[data-state=running]").first).to_be_visible()
 

@@ -18,7 +18,7 @@ from plato.api.drain import Drain
 from plato.api.errors import ErrorReporter
 from plato.api.questions.intake import Received
 from plato.api.service import RunService
-from plato.errors import UnplannedError
+from plato.errors import PlatoError, UnplannedError
 from plato.metrics import Recorder
 from plato.metrics.recording import AnswerTimer
 from plato.runs import (
@@ -108,6 +108,12 @@ class Answers:
             except BaseException:
                 await batches.aclose()
                 raise
+
+        def note(error: Exception) -> PlatoError:
+            reported = self._errors.in_stream(error, request.url.path, asked.run_id)
+            request.state.error = reported.code
+            return reported
+
         if stream:
             # A client that disconnects closes this generator.
             events = write_events(
@@ -115,7 +121,7 @@ class Answers:
                 answer_format,
                 begun=begun,
                 end=lambda: answer_format.end(state.answer()),
-                note=lambda error: self._errors.in_stream(error, request.url.path, asked.run_id),
+                note=note,
             )
             slot = received.slot.pop_all()
             return sse.EventStream(events, slot, self._settings.write_deadline_s)

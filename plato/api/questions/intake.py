@@ -83,6 +83,7 @@ class Intake:
             fingerprint=self._service.fingerprint,
             tenant=received.tenant,
             raw=raw,
+            traceparent=getattr(request.state, "traceparent", ""),
         )
         request.state.run = asked.run_id
         self._drain.refuse_new()

@@ -129,8 +129,13 @@ def _refuse_many_items(body: Any, context_length: int | None) -> None:
 
 def validate_request(fields: Mapping[str, Any]) -> ChatCompletionRequest:
     """Read the fields of a request as from a body. Raises `InvalidRequestError`."""
+    return parse_request(write_body(fields))
+
+
+def write_body(fields: Mapping[str, Any]) -> bytes:
+    """The body with the fields of a request. Raises `InvalidRequestError`."""
     try:
-        return parse_request(to_json(fields))
+        return to_json(fields)
     except PydanticSerializationError as error:
         raise InvalidRequestError(f"the request cannot be written as JSON: {error}") from error
 
@@ -145,11 +150,12 @@ def to_run_request(
     tenant: str = "",
     run_id: str | None = None,
     raw: bool = False,
+    traceparent: str = "",
     seed_source: Callable[[], int] = random_seed,
 ) -> RunRequest:
     """The request for the scheduler, with the defaults of `settings`; by default a new run.
 
-    With `raw` the only message is continued, see `RunRequest`.
+    With `raw` the only message is continued; see `RunRequest`, also for `traceparent`.
     `sampling` has the defaults of `plato.models.sampling.default_sampling`, and `fingerprint` is
     of the model that is to answer.
 
@@ -193,6 +199,7 @@ def to_run_request(
         ignored=body.ignored,
         metadata=tuple((body.metadata or {}).items()),
         created_unix_s=time.time(),
+        traceparent=traceparent,
         deadline_s=_deadline(options, settings),
     )
 

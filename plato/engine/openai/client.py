@@ -19,8 +19,8 @@ from plato.engine.errors import (
 )
 from plato.engine.openai.config import UpstreamConfig
 from plato.engine.openai.response import UpstreamResponse
-from plato.engine.openai.sse import EventParser
 from plato.engine.openai.transport import UpstreamTransport
+from plato.sse import EventParser, EventStreamError
 
 CONTROL_CONNECTIONS = 4
 """Connections beside those of sequences, for health and the like."""
@@ -89,7 +89,7 @@ class UpstreamClient:
         Raises `UpstreamError` if the stream ends within an event, an event does not arrive in time,
         or is no JSON. Errors that the server reports in an event are raised like statuses.
         """
-        events = EventParser()
+        parser = EventParser()
         async with self._answer(path, body, self._config.answer_s) as response:
             deadline_s = self._config.answer_s
             while True:
@@ -97,9 +97,9 @@ class UpstreamClient:
                 # Comments that keep the connection open are no progress.
                 async with asyncio.timeout(deadline_s):
                     while not found and (piece := await response.read()):
-                        found = events.feed(piece)
+                        found = _events(parser, piece)
                 if not found:
-                    if events.within_event:
+                    if parser.within_event:
                         raise UpstreamError("the answer ended within an event")
                     return
                 deadline_s = self._config.silence_s
@@ -151,6 +151,13 @@ def status_error(status: int, content: bytes | str) -> EngineError:
 
 def _is_busy(status: int) -> bool:
     return status in (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE)
+
+
+def _events(parser: EventParser, piece: bytes) -> list[str]:
+    try:
+        return parser.feed(piece)
+    except EventStreamError as error:
+        raise UpstreamError(str(error)) from error
 
 
 def _event(data: str) -> Any:

@@ -14,9 +14,9 @@ from plato.engine.prompt import Prompt
 from plato.engine.protocol import Chunk, EngineStats, GenerateRequest, KVEventBatch, KVPiece
 from plato.engine.vllm.config import VllmConfig
 from plato.engine.vllm.core import VllmCore
-from plato.engine.vllm.loop import LoopThread
 from plato.engine.vllm.protocol import Backend
 from plato.engine.vllm.sequence import VllmSequence
+from plato.loop_thread import LoopThread
 
 
 def start_vllm(config: VllmConfig) -> Backend:

@@ -14,7 +14,7 @@ from plato.api.access.keys import hash_key
 from plato.api.access.tenants import Tenants, hashed_tenant
 from plato.errors import AuthenticationError, HostError, SettingsError
 from plato.runtime import Runtime
-from plato.server.options import ServeOptions
+from plato.server.options import secured
 from plato.settings import Settings, read_settings
 from tests.api.asking import CHAT, RUNS, short
 from tests.serving import connect
@@ -83,7 +83,7 @@ async def test_keys_are_not_shown_with_the_settings(monkeypatch: pytest.MonkeyPa
     assert OLD not in f"{settings} {settings.model_dump_json()}"
 
 
-LOCAL = ServeOptions.parse([]).settings.allowed_hosts
+LOCAL = secured(Settings(), "127.0.0.1", allow_anonymous=False).allowed_hosts
 NAMED = ("plato.lan", "*.example.org")
 
 

@@ -1,0 +1,1 @@
+"""What Sphinx needs of this project: the generated reference, and links to its files."""

@@ -1,0 +1,5 @@
+"""`plato doctor`."""
+
+from plato.cli.doctor.command import doctor
+
+__all__ = ["doctor"]
