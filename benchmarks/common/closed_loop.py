@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import aclosing
 from dataclasses import dataclass
 
@@ -54,7 +54,7 @@ async def closed_loop(drive: Drive, load: Load) -> Figures:
     `RuntimeError` if a run fails, or none ends.
     """
     loop = asyncio.get_running_loop()
-    chance, graphs = random.Random(0), fixed_graphs()
+    chance, graphs = random.Random(0), _shuffled(random.Random(0))
     tokens, first, latency = 0, list[float](), list[float]()
     start_s = loop.time() + load.warm_up_s
     end_s = start_s + load.measured_s
@@ -82,7 +82,7 @@ async def closed_loop(drive: Drive, load: Load) -> Figures:
         await asyncio.sleep(chance.uniform(0.0, load.warm_up_s / 2))
         asked = 0
         while loop.time() < end_s:
-            await ask(new_request(chance.choice(graphs), f"{load.name}{number}-{asked}", load))
+            await ask(new_request(next(graphs), f"{load.name}{number}-{asked}", load))
             asked += 1
 
     clients = [asyncio.create_task(keep_asking(number)) for number in range(load.questions)]
@@ -103,6 +103,13 @@ async def closed_loop(drive: Drive, load: Load) -> Figures:
         percentile(latency, 0.5),
         percentile(latency, 0.99),
     )
+
+
+def _shuffled(chance: random.Random) -> Iterator[FixedGraph]:
+    """All graphs in random order, again and again: short loads have the same mix as long ones."""
+    graphs = fixed_graphs()
+    while True:
+        yield from chance.sample(graphs, len(graphs))
 
 
 def new_request(graph: FixedGraph, name: str, load: Load) -> RunRequest:
