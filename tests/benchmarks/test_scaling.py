@@ -40,7 +40,6 @@ def simulate(tools: ModelTools, costs: Costs = FREE, interval_s: float = 0.1) ->
 def test_tokens_are_sent_in_groups(tools: ModelTools) -> None:
     often, seldom = simulate(tools, interval_s=0.05), simulate(tools, interval_s=0.4)
     assert seldom.messages_per_token < 0.7 * often.messages_per_token
-    assert often.figures.tokens_per_s == pytest.approx(seldom.figures.tokens_per_s, rel=0.1)
 
 
 def test_a_scheduler_that_works_all_the_time_bounds_the_throughput(tools: ModelTools) -> None:
