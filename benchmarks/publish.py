@@ -61,6 +61,7 @@ def report(found: dict[str, Any]) -> str:
         "gpu": gpu,
         "routing": routing,
         "scaleout": scaleout,
+        "cluster": cluster,
         "startup": startup,
         "clients": clients,
         "limits": limits,
@@ -419,6 +420,28 @@ def routing(one: dict[str, Any]) -> str:
 def scaleout(one: dict[str, Any]) -> str:
     """Scaling out."""
     return _figures("Scaling out, simulated", one, "![throughput by decoders](scaleout.svg)")
+
+
+def cluster(one: dict[str, Any]) -> str:
+    """Scaling out on a cluster."""
+    columns = {
+        "decoders": "decoders",
+        "tokens/s": "tokens_per_s",
+        "predicted": "predicted_tokens_per_s",
+        "measured over predicted": "of_prediction",
+        "first text p50, s": "first_text_p50_s",
+        "predicted p50, s": "predicted_first_text_p50_s",
+        "latency p50, s": "latency_p50_s",
+        "predicted latency, s": "predicted_latency_p50_s",
+    }
+    rows = [[row[name] for name in columns.values()] for row in one["rows"]]
+    return "\n\n".join(
+        (
+            heading("Scaling out, on a cluster", one),
+            "![throughput by decoders](cluster.svg)",
+            table(tuple(columns), rows),
+        )
+    )
 
 
 def startup(one: dict[str, Any]) -> str:

@@ -78,7 +78,9 @@ async def stream(
     response = detached(call)
     watch = None if patience is None else patience.watch()
     cancel_in_s: float | None = 0.0
-    items = with_heartbeat(_items(response), lambda: None if watch is None else watch.left_s)
+    items = _items(response)
+    if watch is not None:
+        items = with_heartbeat(items, lambda: watch.left_s)
     try:
         async with aclosing(items):
             async for item in items:

@@ -45,10 +45,11 @@ class Mailbox:
                 self._loop.call_soon_threadsafe(self._arrived.set)
 
     async def get(self) -> Chunk:
-        """Wait for the next chunk; all but the first are delayed by `group_s` to group tokens.
+        """Wait for the next chunk; all but the first wait for a tick, to group tokens.
 
-        The end of a line and the end of the stream are not delayed. Raises the error that ended
-        the stream.
+        Ticks are the multiples of `group_s` on the loop's clock: sequences grow together, so one
+        wake-up serves all of them, here and wherever their chunks arrive. The end of a line and the
+        end of the stream do not wait. Raises the error that ended the stream.
         """
         if self._fetched and self._group_s > 0:
             await self._grow()
@@ -69,8 +70,10 @@ class Mailbox:
             if self._urgent:
                 return
             self._arrived.clear()
+        # The tick after the nearest one: a timer may fire shortly before or after its tick.
+        tick = round(self._loop.time() / self._group_s) + 1
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(self._group_s):
+            async with asyncio.timeout_at(tick * self._group_s):
                 await self._arrived.wait()
 
     @property

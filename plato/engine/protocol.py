@@ -147,8 +147,8 @@ class GenerateRequest:
     run. It may be delayed where it delays other runs."""
     lease: Lease | None = None
     group_s: float = 0.0
-    """Tokens decoded within this many seconds after a chunk are sent together; the first token, the
-    last, and one that ends a line are sent at once. Saves messages between processes."""
+    """Tokens are sent together at the multiples of this many seconds; the first token, the last,
+    and one that ends a line are sent at once. Saves messages between processes."""
     score: tuple[int, ...] = ()
     """Token ids whose log probabilities as the first output token are reported (`Chunk.scores`)."""
     source: str = ""

@@ -13,6 +13,7 @@ from plato.runs import (
     Mode,
     ModeChosen,
     NodeCancelled,
+    NodeOutput,
     NodeReport,
     NodeState,
     RunEvent,
@@ -26,6 +27,9 @@ from plato.scheduling.ownership.journal import Journal
 MAX_EVENTS_BEHIND = 4096
 """A follower that lags further behind is dropped. A read returns all pending events, so only one
 that has stopped reading lags this far."""
+HIDDEN_S = 0.4
+"""Output that makes no text visible waits for so long for other events, to be sent with them: a
+message to a follower costs about as much as all other work for it."""
 
 
 @dataclass(eq=False, slots=True)
@@ -66,6 +70,8 @@ class EventLog:
         self._started = self._loop.time() - state.at_s
         self._followers: set[_Follower] = set()
         self._news = asyncio.Event()
+        self._waking: asyncio.TimerHandle | None = None
+        """Wakes the followers for output that has waited long enough."""
 
     @property
     def at_s(self) -> float:
@@ -113,10 +119,20 @@ class EventLog:
             if len(self._events) - max(follower.read, follower.joined) > MAX_EVENTS_BEHIND:
                 follower.dropped = True
                 self._followers.discard(follower)
-        self._news.set()
-        self._news = asyncio.Event()
+        if text or not isinstance(event, NodeOutput):
+            self._wake()
+        elif self._waking is None:
+            self._waking = self._loop.call_later(HIDDEN_S, self._wake)
         if self.composer.done and not self.ended and not self.state.settled:
             self.on_complete()
+
+    def _wake(self) -> None:
+        """Have the followers read."""
+        if self._waking is not None:
+            self._waking.cancel()
+            self._waking = None
+        self._news.set()
+        self._news = asyncio.Event()
 
     def cancel_open(self) -> None:
         """Report all nodes that have not ended as cancelled."""

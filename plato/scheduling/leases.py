@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -15,6 +14,9 @@ logger = logging.getLogger(__name__)
 
 RENEWALS = 3
 """Renewals per TTL."""
+RENEWALS_PER_S = 50
+"""Of all replicas together; with more of them leases are longer. A renewal is a call, which takes
+more than a millisecond of this process's time, and every scheduler decodes on every replica."""
 LATENESS = 2.0
 """Extension of a lease, in units of the recent lateness of this process."""
 MAX_EXTENSION_S = 6.0
@@ -55,9 +57,7 @@ class LeaseKeeper:
     ) -> None:
         self._pool = pool
         self._owner = owner
-        self._ttl_s = ttl_s
-        self.lease = Lease(owner, ttl_s) if pool.remote else None
-        """Sent with every sequence."""
+        self._shortest_ttl_s = ttl_s
         self._silence_s = silence_s if silence_s is not None else 1.5 * ttl_s
         self._patience: dict[str, Patience] = {}
         """By replica; only of the most recent `MAX_REPLICAS`."""
@@ -66,6 +66,15 @@ class LeaseKeeper:
         self.silences = 0
         """Times a replica counted as lost."""
 
+    @property
+    def lease(self) -> Lease | None:
+        """Sent with every sequence; None for a pool in this process."""
+        return Lease(self._owner, self._ttl_s) if self._pool.remote else None
+
+    @property
+    def _ttl_s(self) -> float:
+        return max(self._shortest_ttl_s, len(self._leases) * RENEWALS / RENEWALS_PER_S)
+
     @contextmanager
     def holding(self, replica: str, on_lost: OnLost = lambda: None) -> Iterator[None]:
         """Renew the lease at `replica` while the context lasts.
@@ -73,7 +82,7 @@ class LeaseKeeper:
         `on_lost` is called whenever the replica has been silent for another `silence_s`, or longer
         if it or this process has been late recently. Does nothing for a pool in this process.
         """
-        if self.lease is None:
+        if not self._pool.remote:
             yield
             return
         lease = self._leases.setdefault(replica, _ReplicaLease())
@@ -97,11 +106,11 @@ class LeaseKeeper:
             await asyncio.wait(tasks)
 
     async def _keep(self, replica: str, lease: _ReplicaLease) -> None:
-        interval = self._ttl_s / RENEWALS
+        loop = asyncio.get_running_loop()
         patience = self._patience_with(replica)
         watch = patience.watch()
         while True:
-            began = time.monotonic()
+            began, interval = loop.time(), self._ttl_s / RENEWALS
             # A shorter deadline would mistake a slow replica for a silent one.
             if await self._renew(replica, max(interval, watch.left_s)):
                 watch.heard()
@@ -113,7 +122,7 @@ class LeaseKeeper:
                 watch.restart()
                 for on_lost in tuple(lease.watchers):
                     on_lost()
-            await asyncio.sleep(max(0.0, began + interval - time.monotonic()))
+            await asyncio.sleep(max(0.0, began + interval - loop.time()))
 
     def _patience_with(self, replica: str) -> Patience:
         patience = self._patience.pop(replica, None) or Patience(self._silence_s)

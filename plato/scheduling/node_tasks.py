@@ -17,10 +17,6 @@ from plato.scheduling.ownership.journal import Journal
 from plato.scheduling.services import Services
 from plato.tasks import in_thread_if_long
 
-HIDDEN_INTERVALS = 2.5
-"""Factor by which nodes whose text is not visible yet send less often: messages cost CPU time that
-decoders on the same machine need."""
-
 INSTRUCTION_TOKENS = 24
 """Of the words and markup around a title."""
 SENTENCE_SHARE = 4
@@ -147,7 +143,6 @@ class NodeTasks:
         keep: int | None,
         exempt: frozenset[int] = frozenset(),
     ) -> None:
-        interval_s = self._services.settings.stream_interval_s
         hidden = len(self._texts) < node.number - 1
         grammar = self._request.grammar
         request = GenerateRequest(
@@ -161,7 +156,7 @@ class NodeTasks:
             run_began_unix_s=self._request.admitted_unix_s,
             priority=height,
             lease=self._services.leases.lease,
-            group_s=HIDDEN_INTERVALS * interval_s if hidden else interval_s,
+            group_s=self._services.stream_interval.seconds(hidden=hidden),
             keep=keep,
         )
         work = NodeTask(request, prompt, self._log, self._services)
@@ -196,7 +191,8 @@ class NodeTasks:
             work.restore()
         else:
             try:
-                await work.decode()
+                with self._services.stream_interval.sequence():
+                    await work.decode()
             finally:
                 if keep is not None and work.decoding.replica:
                     self.pinned_at.add(work.decoding.replica)

@@ -41,6 +41,7 @@ from plato.scheduling.placement import Placement, Policy
 from plato.scheduling.run import Run
 from plato.scheduling.services import Services
 from plato.scheduling.stats import SchedulerStats
+from plato.scheduling.stream_interval import StreamInterval
 from plato.settings import Settings
 from plato.tasks import end_task
 from plato.tracing import RunObserver
@@ -81,7 +82,10 @@ class GraphScheduler:
         """Chooses replicas for sequences."""
         leases = LeaseKeeper(pool, self._owner, settings.lease_ttl_s, silence_s=settings.silence_s)
         decoder = NodeDecoder(pool, self.placement, leases, settings, recorder)
-        self._services = Services(settings, model, planner, decoder, leases, recorder, losses)
+        interval = StreamInterval(settings.stream_interval_s)
+        self._services = Services(
+            settings, model, planner, decoder, leases, interval, recorder, losses
+        )
         self._kv_events = KVEventFollower(store, pool, self.placement.replicas)
         self._writes = WriteBehind()
         self._admission = Admission(

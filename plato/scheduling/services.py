@@ -9,6 +9,7 @@ from plato.planning.protocol import Planner
 from plato.prompting.model_tools import ModelTools
 from plato.scheduling.leases import LeaseKeeper
 from plato.scheduling.node_decoder import NodeDecoder
+from plato.scheduling.stream_interval import StreamInterval
 from plato.settings import Settings
 
 
@@ -21,6 +22,7 @@ class Services:
     planner: Planner
     decoder: NodeDecoder
     leases: LeaseKeeper
+    stream_interval: StreamInterval
     recorder: Recorder
     losses: tuple[str, ...] = ()
     """What is lost on the engines; see `plato.engine.losses`."""

@@ -87,6 +87,23 @@ async def test_a_chunk_goes_out_after_its_time_and_then_the_next_at_once() -> No
         assert (await late).tokens == (3,)
 
 
+async def test_sequences_grow_together_so_that_their_chunks_go_out_at_one_time() -> None:
+    loop, went_out = asyncio.get_running_loop(), list[float]()
+
+    async def receive(begins_s: float) -> None:
+        mailbox = Mailbox(group_s=0.2)
+        await asyncio.sleep(begins_s)
+        for offset in range(2):
+            mailbox.put(chunk(offset, offset))
+            await mailbox.get()
+        went_out.append(loop.time())
+
+    # The first token at a tick, so that all have the same next one.
+    await asyncio.sleep(0.2 - loop.time() % 0.2)
+    await asyncio.gather(*(receive(0.02 * number) for number in range(3)))
+    assert max(went_out) - min(went_out) < 0.02
+
+
 async def test_an_error_ends_the_growing() -> None:
     mailbox = Mailbox(group_s=30.0)
     mailbox.put(chunk(0, 1))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncGenerator
+from contextlib import ExitStack
 
 import pytest
 
@@ -12,6 +13,7 @@ from plato.engine import Chunk, GenerateRequest, Replica
 from plato.engine.torch import TorchEngine
 from plato.runs import NodeQueued
 from plato.runtime import LocalPool
+from plato.scheduling import leases
 from plato.scheduling.leases import LeaseKeeper
 from tests.scheduling.conftest import MakeScheduler
 from tests.scheduling.helpers import (
@@ -140,6 +142,21 @@ async def test_a_process_that_is_late_asks_for_longer_leases(pool: Renewals) -> 
         await until(lambda: len(asked) >= 2)
         time.sleep(1.0)  # noqa: ASYNC251
         await until(lambda: asked[-1] > TTL_S + 1.0)
+
+
+async def test_leases_at_many_replicas_are_longer_and_renewed_less_often(
+    pool: Renewals, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(leases, "RENEWALS_PER_S", 20)
+    keeper = LeaseKeeper(pool, "me", TTL_S)
+    with ExitStack() as held:
+        for number in range(10):
+            held.enter_context(keeper.holding(f"r{number}"))
+        assert keeper.lease is not None
+        assert keeper.lease.ttl_s == pytest.approx(10 * leases.RENEWALS / 20)
+        await asyncio.sleep(0.7)
+        # The first ones, and those after half a second; with short leases it would be 15 each.
+        assert 10 < sum(pool.by_replica.values()) <= 20
 
 
 async def test_in_one_process_there_is_nothing_to_lease(engine: TorchEngine) -> None:
