@@ -179,5 +179,6 @@ class Ingress:
 
     async def __del__(self) -> None:
         """Called by Serve on a graceful shutdown, after the responses have ended."""
-        if getattr(self, "_tracing", None) is not None:
-            await self._tracing.close()
+        # It may be missing, if the constructor has failed.
+        if tracing := getattr(self, "_tracing", None):
+            await tracing.close()

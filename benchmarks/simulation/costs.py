@@ -23,6 +23,7 @@ from plato.context.embedded import EmbeddedValkey
 from plato.context.redis import RedisContextStore
 from plato.engine import Chunk
 from plato.engine import Load as EngineLoad
+from plato.engine.step_times import StepCurve
 from plato.prompting.model_tools import ModelTools
 from plato.runs import EventId
 from plato.settings import Settings
@@ -44,7 +45,17 @@ CHUNK = Chunk(
     cached_tokens=250,
     replica="abcdefgh",
     epoch="0123456789ab",
-    load=EngineLoad(8, 0, 300, 20_000, 16, 10_000, 40_000),
+    load=EngineLoad(
+        running=8,
+        prefill_tokens=300,
+        kv_free=20_000,
+        kv_evictable=10_000,
+        kv_capacity=40_000,
+        places=16,
+        runs=3,
+        step_times=StepCurve(((1, 0.007), (2.4, 0.008), (5.1, 0.011), (8.0, 0.013))),
+        prefill_s=0.0008,
+    ),
     steps=50,
 )
 GROUPS = (1, 16)
