@@ -34,8 +34,23 @@ async def with_heartbeat(
                 yield item[0]
         finally:
             if waiting is not None:
-                waiting.cancel()
-                await asyncio.wait([waiting])
+                await _end(waiting)
+
+
+async def _end(waiting: asyncio.Task[object]) -> None:
+    """Cancel a task, and wait for its end also if this task is cancelled again meanwhile.
+
+    Scopes of anyio, as around responses, do that at every wait.
+    """
+    waiting.cancel()
+    cancelled: asyncio.CancelledError | None = None
+    while not waiting.done():
+        try:
+            await asyncio.wait([waiting])
+        except asyncio.CancelledError as error:
+            cancelled = error
+    if cancelled is not None:
+        raise cancelled
 
 
 async def next_item(items: AsyncGenerator[T]) -> tuple[T] | None:

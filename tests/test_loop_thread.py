@@ -59,10 +59,15 @@ def test_leaving_an_iteration_closes_it(loop: LoopThread) -> None:
 
 def test_an_interrupt_ends_what_is_waited_for(loop: LoopThread) -> None:
     counting = Counting()
+    # In the background of a shell, interrupts are ignored.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     interrupt = threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGINT))
     interrupt.start()
-    with pytest.raises(KeyboardInterrupt):
-        list(loop.iterate(counting.numbers(3)))
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            list(loop.iterate(counting.numbers(3)))
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert counting.closed.is_set()
 
 

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
+import anyio
 import pytest
 
 from plato.streams import with_heartbeat
@@ -62,6 +63,25 @@ async def test_closing_it_in_mid_wait_closes_the_source() -> None:
     async with aclosing(with_heartbeat(source.items(), INTERVAL_S)) as items:
         assert await anext(items) is None
     assert source.closed
+
+
+async def test_a_scope_that_cancels_again_and_again_waits_for_the_source() -> None:
+    closed = []
+
+    async def slow_to_end() -> AsyncGenerator[int]:
+        try:
+            await asyncio.Event().wait()
+            yield 1
+        finally:
+            await asyncio.sleep(0.02)
+            closed.append(True)
+
+    with anyio.CancelScope() as scope:
+        asyncio.get_running_loop().call_later(0.02, scope.cancel)
+        async with aclosing(with_heartbeat(slow_to_end(), 5.0)) as items:
+            await anext(items)
+    assert scope.cancelled_caught
+    assert closed
 
 
 async def test_what_the_source_raises_goes_through() -> None:

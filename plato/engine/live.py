@@ -55,8 +55,9 @@ class LiveSequences(Generic[S]):
 
     @property
     def runs(self) -> int:
-        """The number of runs that they are of."""
-        return len({sequence.request.run_id for sequence in self._sequences})
+        """The number of runs that those are of which have not ended."""
+        live = (sequence for sequence in self._sequences if sequence.output.finish is None)
+        return len({sequence.request.run_id for sequence in live})
 
     def add(self, sequence: S) -> None:
         """A sequence arrives."""

@@ -9,6 +9,8 @@ import pytest
 
 from plato import errors
 from plato.api import errors as api_errors
+from plato.cli.errors import UsageError
+from plato.client.errors import UnreachableError
 from plato.errors import PlatoError
 from plato.metrics import METRICS, Kind, Metric, Role, metrics_of, table
 from plato.runs import Mode
@@ -64,6 +66,9 @@ def test_every_error_that_a_client_can_get_has_a_label_of_its_own() -> None:
     codes = {kind.code for kind in _kinds(PlatoError)} | set(api_errors._OWN_TYPES)
     codes -= {
         None,
+        # Of programs that ask a server.
+        UsageError.code,
+        UnreachableError.code,
         # What keeps a server from starting: no client hears of it.
         errors.ModelError.code,
         errors.SettingsError.code,

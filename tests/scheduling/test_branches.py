@@ -19,6 +19,7 @@ from plato.runtime import LocalPool
 from plato.scheduling.branches import BranchAdmission, BranchPolicy, PlanCost
 from plato.scheduling.placement import Placement
 from plato.scheduling.placement.neighbours import Neighbours
+from plato.scheduling.placement.state import REPORT_S
 from tests.recording import MemoryRecorder
 from tests.scheduling.conftest import MakeScheduler
 from tests.scheduling.helpers import (
@@ -281,6 +282,19 @@ async def test_runs_that_have_just_begun_count() -> None:
         for n in range(11):
             nodes.branches.note_ended(RunState(replace(question(), run_id=f"run-{n}")).report())
         assert nodes.branches.pays("run-11")
+
+
+async def test_an_old_report_says_nothing_of_a_decoder_that_has_nothing_of_ours() -> None:
+    now = 100.0
+    placement = Placement(seed=1, clock=lambda: now)
+    branches = BranchAdmission(OneReplica(), placement, BranchPolicy(1.15))  # type: ignore[arg-type]
+    placement.choose(Prompt((Segment((1,)),)), OneReplica().replicas())
+    crowd = Load(running=15, places=16, runs=15, step_times=SLOPE)
+    placement.replicas.observe("a", "e1", crowd)
+    assert not branches.pays("one")
+    branches.note_ended(RunState(replace(question(), run_id="one")).report())
+    now += REPORT_S + 0.1
+    assert branches.pays("two")
 
 
 async def test_auto_does_not_split_what_costs_others_too_much_and_plato_does(

@@ -54,6 +54,7 @@ def settings_of(folder: str, collector: Collector, **fields: Any) -> Settings:
         temperature=0.0,
         lease_ttl_s=10,
         otlp_endpoint=collector.url,
+        equal_work=True,
         **fields,
     )
 
@@ -153,7 +154,7 @@ async def test_the_spans_say_what_the_response_says(
 async def test_a_decoded_plan_has_its_tokens_and_parts_begin_within_it(
     http: httpx.AsyncClient, collector: Collector
 ) -> None:
-    response = await ask(http, plato={"mode": "plato"})
+    response = await ask(http, plato={"mode": "plato", "plan": DIAMOND, "decode_plan": True})
     spans, report = await trace_of(collector, response), response.json()["plato"]["plan"]
     plan = named(spans, "plan")
     assert plan.attributes["plato.plan.source"] == "model"

@@ -71,8 +71,10 @@ class ReplicaTable:
 
     def neighbours(self, run_id: str, *, counted: bool) -> dict[str, Neighbours]:
         """What decodes at each replica beside a run; see `ReplicaState.neighbours`."""
+        now = self._clock()
         return {
-            name: state.neighbours(run_id, counted=counted) for name, state in self._states.items()
+            name: state.neighbours(run_id, now, counted=counted)
+            for name, state in self._states.items()
         }
 
     def note_step(self, replica: str, seconds: float) -> None:
@@ -116,7 +118,7 @@ class ReplicaTable:
         if state is None:
             return
         self._enter_epoch(state, epoch)
-        state.load = load
+        state.load, state.reported_at = load, self._clock()
 
     def epochs(self) -> dict[str, str]:
         """Epoch by replica; empty for one that has not reported yet."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from dataclasses import replace
 
@@ -10,6 +11,8 @@ from plato.engine.step_times import StepTimes
 from plato.scheduling.placement.neighbours import Neighbours
 from plato.scheduling.placement.policy import ReplicaView
 
+REPORT_S = 2.0
+"""How long a report counts at a replica where this scheduler has nothing, and hears no more."""
 _NO_LOAD = Load()
 
 
@@ -35,6 +38,8 @@ class ReplicaState:
         """Booked sequences; the reported load lags."""
         self._unreported = 0
         """Those of them that were booked since the last report."""
+        self.reported_at = -math.inf
+        """When that was, in the table's clock."""
         self.reports = 0
         """How often the load was reported."""
         self._prefill = 0
@@ -88,9 +93,12 @@ class ReplicaState:
         """A sequence there has waited so long for its next token."""
         self._observed.note(max(1, self.sequences), seconds)
 
-    def neighbours(self, run_id: str, *, counted: bool) -> Neighbours:
+    def neighbours(self, run_id: str, now: float, *, counted: bool) -> Neighbours:
         """What decodes there beside a run; `counted`: it has sequences there already."""
         load, known = self._load or _NO_LOAD, self._runs.keys() - {run_id}
+        if not self._runs and now > self.reported_at + REPORT_S:
+            # The last chunk may be of a sequence that was cancelled after it.
+            return Neighbours(0, load.places, 0, False, load.step_times, load.prefill_s)
         others = max(len(known), load.runs - counted)
         # Others may be planning, or have another scheduler: only their number is known.
         single = others > len(known) or any(self._runs[other] == 1 for other in known)
