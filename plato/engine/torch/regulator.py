@@ -49,11 +49,11 @@ class BranchRegulator:
 
         `prompts` are the sequences that run beside them without a token yet.
         """
-        runs = Counter(sequence.request.run_id for sequence in (*decoding, *prompts))
+        runs = Counter(sequence.run for sequence in (*decoding, *prompts))
         curve = self._times.curve
         if self._slowdown is None or len(runs) < 2 or 1 not in runs.values() or not curve:
             return Share(list(decoding))
-        alone = len({sequence.request.run_id for sequence in decoding})
+        alone = len({sequence.run for sequence in decoding})
         limit_s = self._token_target_s or self._slowdown * curve.seconds(alone)
         first, branches = _split(decoding)
         widest = min(curve.widest(limit_s), len(decoding))
@@ -70,17 +70,17 @@ def _split(decoding: Items[Sequence]) -> tuple[list[Sequence], list[Sequence]]:
 
     Branches of runs with few come first, so that runs share the room.
     """
-    certain = {sequence.request.run_id for sequence in decoding if not sequence.request.branch}
+    certain = {sequence.run for sequence in decoding if not sequence.request.branch}
     first: list[Sequence] = []
     ranked: list[tuple[int, Sequence]] = []
-    before = Counter[str]()
+    before = Counter[tuple[str, str]]()
     for sequence in decoding:
-        run_id = sequence.request.run_id
-        if not sequence.request.branch or run_id not in certain:
+        run = sequence.run
+        if not sequence.request.branch or run not in certain:
             first.append(sequence)
-            certain.add(run_id)
+            certain.add(run)
         else:
-            ranked.append((before[run_id], sequence))
-            before[run_id] += 1
+            ranked.append((before[run], sequence))
+            before[run] += 1
     ranked.sort(key=lambda item: item[0])
     return first, [sequence for _, sequence in ranked]

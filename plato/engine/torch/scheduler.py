@@ -251,24 +251,28 @@ class Scheduler:
         The next one is the first of the tenant that was served least. None overtakes it, or one
         that waits for memory could starve.
         """
+        preempted: set[Sequence] = set()
         while self.waiting:
             sequence = self._next()
+            if sequence in preempted:
+                return  # Or two could take each other's place for ever.
             if len(self.running) < self._max_sequences and self._place(sequence):
                 self.waiting.remove(sequence)
                 bisect.insort(self.running, sequence, key=Sequence.order)
             elif victim := self._ahead_of(sequence.tenant) or self._branch_for(sequence):
                 self._preempt(victim)
+                preempted.add(victim)
             else:
                 return
 
     def _next(self) -> Sequence:
         """The first waiting sequence of the tenant that was served least, or runs least."""
         running = Counter(sequence.tenant for sequence in self.running)
-        runs = {sequence.request.run_id for sequence in self.running}
+        runs = {sequence.run for sequence in self.running}
         first: dict[str, Sequence] = {}
         for sequence in self.waiting:
             known = first.setdefault(sequence.tenant, sequence)
-            if known.request.run_id in runs and sequence.request.run_id not in runs:
+            if known.run in runs and sequence.run not in runs:
                 first[sequence.tenant] = sequence
         return min(first.values(), key=lambda s: (self._shares.served(s.tenant), running[s.tenant]))
 
@@ -291,11 +295,11 @@ class Scheduler:
         Only of its own tenant: between tenants, service decides.
         """
         same = [other for other in self.running if other.tenant == sequence.tenant]
-        runs = Counter(other.request.run_id for other in same)
-        if not runs or sequence.request.run_id in runs or max(runs.values()) < 2:
+        runs = Counter(other.run for other in same)
+        if not runs or sequence.run in runs or max(runs.values()) < 2:
             return None
-        most = max(runs, key=lambda run_id: runs[run_id])
-        return next(other for other in reversed(same) if other.request.run_id == most)
+        most = max(runs, key=lambda run: runs[run])
+        return next(other for other in reversed(same) if other.run == most)
 
     def _place(self, sequence: Sequence) -> bool:
         """Lock the cached part of the sequence's tokens and allocate slots to compute the rest.

@@ -75,6 +75,11 @@ class Sequence:
         return self.request.prompt.tenant
 
     @property
+    def run(self) -> tuple[str, str]:
+        """Its run: ids are those of the tenant."""
+        return self.tenant, self.request.run_id
+
+    @property
     def slots_needed(self) -> int:
         """Slots for its whole budget; the KV of the last token is never computed."""
         return self.prompt_length + self.request.max_tokens - 1

@@ -174,6 +174,22 @@ class TestBranches:
         for node, stream in enumerate(branches):
             assert_greedy(tiny_reference, some_tokens(5, node), stream.tokens)
 
+    def test_of_two_tenants_with_equal_run_ids_are_told_apart(self, make_core: MakeCore) -> None:
+        core = make_core(max_sequences=4, kv_tokens=100)
+        for tenant, run, node, began in (
+            *(("a", "x", node, 1.0) for node in range(3)),
+            ("b", "y", 0, 1.0),
+            ("a", "y", 1, 2.0),
+        ):
+            request = ask(some_tokens(10, node), node=node, run_id=run, tenant=tenant)
+            core.add(replace(request, max_tokens=20, run_began_unix_s=began), Stream())
+        for _ in range(1000):
+            if not core.has_work:
+                break
+            core.step()
+            core.check_integrity()
+        assert not core.has_work
+
     def test_wait_behind_them(self, make_core: MakeCore) -> None:
         core = make_core(max_sequences=1)
         core.add(ask(some_tokens(5), node=1, run_id="wide", run_began_unix_s=1.0), Stream())

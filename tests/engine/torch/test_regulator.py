@@ -30,6 +30,10 @@ class Asked:
 
     request: GenerateRequest
 
+    @property
+    def run(self) -> tuple[str, str]:
+        return "", self.request.run_id
+
 
 def sequences(text: str) -> list[Any]:
     """A letter is a run; a small one is a branch of it."""
