@@ -6,6 +6,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any
 
@@ -22,6 +23,9 @@ PING_DEADLINE_S = 5.0
 IDLE_S = 2.0
 """How long a connection is kept that nobody uses: less than at servers (uvicorn: 5 s), so that none
 is closed just as a request is sent."""
+STALE = 3
+"""Connections in a row that a server may have closed just as a request was sent, for other reasons
+(llama.cpp's closes each after 100 requests)."""
 
 
 class UpstreamTransport:
@@ -70,6 +74,7 @@ class UpstreamTransport:
                 ssl=httpx.create_ssl_context(),
             ),
             timeout=aiohttp.ClientTimeout(sock_connect=connect_s),
+            trace_configs=[_trace_reuse()],
             trust_env=True,
         )
         self._reading: dict[asyncio.Future[None], aiohttp.StreamReader] = {}
@@ -137,16 +142,26 @@ class UpstreamTransport:
 
     async def _request(self, method: str, path: str, **content: Any) -> aiohttp.ClientResponse:
         """The response, as soon as its head is there. Raises `UpstreamError` and `TimeoutError`."""
-        try:
-            response = await self._http.request(
-                method, f"{self._url}{path}", allow_redirects=False, **content
-            )
-        except aiohttp.ServerTimeoutError:
-            raise
-        except aiohttp.ClientError as error:
-            raise self._lost(error) from error
-        self._watch(response)
-        return response
+        for attempt in range(STALE + 1):
+            reuse = _Reuse()
+            try:
+                response = await self._http.request(
+                    method,
+                    f"{self._url}{path}",
+                    allow_redirects=False,
+                    trace_request_ctx=reuse,
+                    **content,
+                )
+            except aiohttp.ServerTimeoutError:
+                raise
+            except aiohttp.ClientError as error:
+                stale = isinstance(error, aiohttp.ClientOSError | aiohttp.ServerDisconnectedError)
+                if stale and reuse.reused and attempt < STALE:
+                    continue
+                raise self._lost(error) from error
+            self._watch(response)
+            return response
+        raise AssertionError("the last attempt returns or raises")
 
     def _watch(self, response: aiohttp.ClientResponse) -> None:
         """Have reading fail when the connection ends.
@@ -184,6 +199,22 @@ class UpstreamTransport:
 
     def _note_time(self) -> None:
         self.heard_at = self._clock()
+
+
+@dataclass(slots=True)
+class _Reuse:
+    """Whether a request went over a connection that had been used before."""
+
+    reused: bool = False
+
+
+def _trace_reuse() -> aiohttp.TraceConfig:
+    async def note(_: aiohttp.ClientSession, context: Any, __: Any) -> None:
+        context.trace_request_ctx.reused = True
+
+    trace = aiohttp.TraceConfig()
+    trace.on_connection_reuseconn.append(note)
+    return trace
 
 
 def _end(body: aiohttp.StreamReader) -> None:

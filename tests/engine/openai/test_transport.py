@@ -63,9 +63,9 @@ async def served(reply: Reply) -> AsyncIterator[tuple[Server, UpstreamTransport]
             await transport.close()
 
 
-async def get(transport: UpstreamTransport) -> bytes:
+async def get(transport: UpstreamTransport, method: str = "GET", **content: object) -> bytes:
     """The body of a response that is read to its end."""
-    response = await transport.send("GET", "/", deadline_s=DEADLINE_S)
+    response = await transport.send(method, "/", deadline_s=DEADLINE_S, **content)
     try:
         return await response.read_all(DEADLINE_S)
     finally:
@@ -158,3 +158,30 @@ async def test_errors_do_not_tell_where_the_server_is() -> None:
         await get(transport)
     assert "127.0.0.1" not in str(raised.value)
     await transport.close()
+
+
+async def test_a_connection_that_the_server_closes_as_it_is_used_again_costs_no_request() -> None:
+    answered: set[asyncio.StreamWriter] = set()
+
+    async def once(writer: asyncio.StreamWriter) -> None:
+        if writer in answered:
+            raise ConnectionError
+        answered.add(writer)
+        await says_hello(writer)
+
+    async with served(once) as (server, transport):
+        for _ in range(3):
+            assert await get(transport, "POST", data=b"") == b"hello"
+        assert (server.connections, len(server.heads)) == (3, 5)
+        assert transport.outages == 0
+
+
+async def test_a_server_that_closes_new_connections_is_away() -> None:
+    async def never(writer: asyncio.StreamWriter) -> None:
+        raise ConnectionError
+
+    # A GET aiohttp sends again by itself.
+    async with served(never) as (server, transport):
+        with pytest.raises(UpstreamError, match="away"):
+            await get(transport, "POST", data=b"")
+        assert len(server.heads) == 1
