@@ -8,6 +8,7 @@ costs the others (the branch externality of TAPER, arXiv 2605.06914).
 from __future__ import annotations
 
 import asyncio
+import heapq
 import math
 import time
 from collections import Counter
@@ -30,6 +31,8 @@ FIRST_LINE_STEPS = 25
 """Steps until a planned answer shows its first text: those of the plan's first line."""
 RECHECK_S = 0.02
 """Branches that wait are considered at most this often while nothing ends."""
+CONSIDERED = 16
+"""Branches that are considered at a time: placement is asked for each."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,7 +204,7 @@ class BranchAdmission:
 
     def _admit(self) -> None:
         """Admit one branch, and look again when it has been placed."""
-        for waiting in sorted(self._waiting, key=self._order):
+        for waiting in heapq.nsmallest(CONSIDERED, self._waiting, key=self._order):
             if self._admits(waiting.request):
                 self._waiting.remove(waiting)
                 self._branches[waiting.request.run_id] += 1
