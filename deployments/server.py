@@ -40,10 +40,11 @@ def _serve(options: ServeOptions) -> None:
                 progress=stages.progress,
             )
             opened.enter_context(app)
-        stages.ready(options, app.metrics_url)
         told = threading.Event()
         for number in stop_signals():
             signal.signal(number, lambda *_: told.set())
+        # Whoever reads it may stop the server at once.
+        stages.ready(options, app.metrics_url)
         told.wait()
         stages("stopping")
         if os.getppid() == guard:

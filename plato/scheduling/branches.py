@@ -205,7 +205,8 @@ class BranchAdmission:
     def _admit(self) -> None:
         """Admit one branch, and look again when it has been placed."""
         for waiting in heapq.nsmallest(CONSIDERED, self._waiting, key=self._order):
-            if self._admits(waiting.request):
+            # One that is done was cancelled, and its task has yet to say so.
+            if not waiting.turn.done() and self._admits(waiting.request):
                 self._waiting.remove(waiting)
                 self._branches[waiting.request.run_id] += 1
                 waiting.turn.set_result(None)

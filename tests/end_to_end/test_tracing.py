@@ -8,6 +8,7 @@ import httpx
 import pytest
 
 from tests.end_to_end.server import Server
+from tests.end_to_end.waiting import wait_until
 
 pytest.importorskip("opentelemetry.exporter.otlp.proto.http.trace_exporter")
 
@@ -47,6 +48,8 @@ def test_ingress_and_scheduler_send_one_trace_before_they_end(
                 timeout=60,
             ).raise_for_status()
             assert collector.spans == []
+            # Before, it is still starting, and ends at once.
+            wait_until(lambda: "/v1\n" in server.log, 30, "the server says that it is ready")
             assert server.stop() == 0
         spans = {span.name: span for span in collector.run(response.headers["x-request-id"])}
     root, run = spans["POST /v1/chat/completions"], spans["invoke_workflow plato"]

@@ -170,6 +170,14 @@ class Gate:
             await task
         await self.settle()
 
+    async def cancel_all(self, run_id: str) -> None:
+        tasks = [self._nodes.pop(key) for key in list(self._nodes) if key[0] == run_id]
+        for task in tasks:
+            task.cancel()
+        ends = await asyncio.gather(*tasks, return_exceptions=True)
+        assert {type(end) for end in ends} == {asyncio.CancelledError}
+        await self.settle()
+
     async def settle(self) -> None:
         for _ in range(20):
             await asyncio.sleep(0)
@@ -254,6 +262,19 @@ async def test_a_cancelled_branch_leaves_its_place_and_the_queue() -> None:
         assert nodes.branches.waiting == 1
         await nodes.cancel("planned", 1)
         assert nodes.started[-1] == ("planned", 4)
+
+
+async def test_all_branches_of_a_run_may_be_cancelled_at_once() -> None:
+    async with gate(BranchPolicy(1.15)) as nodes:
+        nodes.start("sequential", 1)
+        for node in range(1, 6):
+            nodes.start("planned", node)
+        await nodes.settle()
+        await nodes.cancel_all("planned")
+        assert nodes.branches.waiting == 0
+        nodes.start("planned", 9)
+        await nodes.settle()
+        assert nodes.started[-1] == ("planned", 9)
 
 
 async def test_runs_that_only_the_decoder_knows_count_as_sequential() -> None:
