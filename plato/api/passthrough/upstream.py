@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, closing
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, closing, contextmanager
 from dataclasses import dataclass
 from http import HTTPStatus
 
@@ -21,6 +21,7 @@ from plato.engine.openai.tenancy import tenant_salt
 from plato.engine.openai.transport import UpstreamTransport
 from plato.errors import UnavailableError
 from plato.settings import Settings
+from plato.tasks import Interruption
 
 logger = logging.getLogger(__name__)
 
@@ -48,6 +49,10 @@ class Upstream:
         self.url = url
         self.in_flight = 0
         """Requests that it is answering."""
+        self._heads: set[Interruption] = set()
+        """Waits for the beginning of an answer."""
+        self._answers: set[UpstreamResponse] = set()
+        """Answers that have begun."""
         self._settings = settings
         self._key = settings.upstream_key()
         self._server: _Server | None = None
@@ -77,16 +82,28 @@ class Upstream:
         self.in_flight += 1
         try:
             with closing(await self._send(passed)) as response:
-                yield response
+                self._answers.add(response)
+                try:
+                    yield response
+                finally:
+                    self._answers.remove(response)
         finally:
             self.in_flight -= 1
 
     async def check(self) -> None:
-        """Ask whether it is well; what it runs is asked again after an outage."""
+        """Ask whether it is well; what it runs is asked again after an outage.
+
+        If it is not, nobody waits for its answers any more.
+        """
         outages = self._transport.outages
         await self._health.check(lambda: self._transport.ping(self._health_path))
         if self._health.problem or self._transport.outages != outages:
             self._server = None
+        if self._health.problem:
+            for head in tuple(self._heads):
+                head.interrupt(UpstreamError(self._health.problem))
+            for answer in tuple(self._answers):
+                answer.close()
 
     async def close(self) -> None:
         """Close all connections."""
@@ -99,20 +116,31 @@ class Upstream:
             server, salt = await self._identified(), None
             if passed.decodes and server.salts:
                 salt = tenant_salt(passed.tenant, self._key)
-            response = await self._transport.send(
-                "POST",
-                passed.path,
-                # That of the whole answer is the caller's.
-                deadline_s=None,
-                data=passed.body(self._settings, server.model, salt),
-                headers={"Content-Type": "application/json", REQUEST_ID: passed.request_id},
-            )
+            with self._interruptible():
+                response = await self._transport.send(
+                    "POST",
+                    passed.path,
+                    # That of the whole answer is the caller's.
+                    deadline_s=None,
+                    data=passed.body(self._settings, server.model, salt),
+                    headers={"Content-Type": "application/json", REQUEST_ID: passed.request_id},
+                )
         except (EngineError, TimeoutError) as error:
             raise self._away(error) from error
         if response.status == HTTPStatus.UNAUTHORIZED:
             response.close()
             raise self._refused_key()
         return response
+
+    @contextmanager
+    def _interruptible(self) -> Iterator[None]:
+        head = Interruption()
+        self._heads.add(head)
+        try:
+            with head:
+                yield
+        finally:
+            self._heads.remove(head)
 
     async def _identified(self) -> _Server:
         """The server; asked once, however many requests wait for it."""

@@ -249,6 +249,33 @@ class TestSeveral:
                 assert (await http.post(CHAT, json=asking(seed))).is_success
             assert len(sick.passed) > before
 
+    async def test_nobody_waits_for_one_that_stands_still(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(health, "INTERVAL_S", 0.05)
+        monkeypatch.setattr(transport, "PING_DEADLINE_S", 0.2)
+        async with passing_front(2) as front, front.http() as http, asyncio.timeout(20):
+            for seed in range(8):
+                assert (await http.post(CHAT, json=asking(seed))).is_success
+            still, other = front.upstreams
+            begun = len(still.passed), len(other.passed)
+            assert min(begun) > 0
+            still.hold.clear()
+            streaming = [
+                asyncio.create_task(http.post(CHAT, json=STREAM | asking(seed)))
+                for seed in range(8)
+            ]
+            await until(lambda: len(still.passed) + len(other.passed) == sum(begun) + 8)
+            waiting = [asyncio.create_task(http.post(CHAT, json=asking(seed))) for seed in range(8)]
+            await until(lambda: len(still.passed) + len(other.passed) == sum(begun) + 16)
+            still.late_s = 60.0
+            # What has not begun, the other one answers.
+            assert all(answer.is_success for answer in await asyncio.gather(*waiting))
+            streams = await asyncio.gather(*streaming)
+            ends = [stream.text.strip().splitlines()[-1] for stream in streams]
+            assert {end for end in ends if "broke off" not in end} == {"data: [DONE]"}
+            assert any("broke off" in end for end in ends)
+
     async def test_one_that_streams_is_well_however_late_its_health_is(
         self, front: Front, monkeypatch: pytest.MonkeyPatch
     ) -> None:
