@@ -62,7 +62,15 @@ _NEUTRAL: dict[str, tuple[object, ...]] = {
     "truncation": ("disabled",),
     "stream_options": ({"include_usage": True}, {"include_usage": False}),
 }
-"""Values that change nothing, as null, false and empty ones do."""
+"""Values that change nothing, as null does."""
+_OFF = frozenset(
+    {
+        *("logprobs", "top_logprobs", "tools", "functions", "include", "reasoning", "echo"),
+        *("stream_options", "chat_template_kwargs", "audio", "web_search_options"),
+        *("use_beam_search", "ignore_eos", "return_token_ids", "background"),
+    }
+)
+"""Parameters that change nothing if they are false, 0 or empty. Others may be on by default."""
 _ROLES = ("system", "developer", "user", "assistant")
 
 
@@ -105,7 +113,9 @@ def _named_mode(fields: Mapping[str, Any]) -> Mode | None:
 
 
 def _is_neutral(name: str, value: Any) -> bool:
-    return value in (None, False, [], {}) or value in _NEUTRAL.get(name, ())
+    if value is None or value in _NEUTRAL.get(name, ()):
+        return True
+    return name in _OFF and value in (False, [], {})
 
 
 def _is_plain_message(message: Any) -> bool:

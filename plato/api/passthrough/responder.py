@@ -44,6 +44,8 @@ PASSED_HEADERS = frozenset(
 )
 PASSED_PREFIXES = ("openai-", "x-ratelimit-", "retry-after-")
 """Other headers are about a connection, or tell what this server decides."""
+MAX_HELD = 64 << 10
+"""Bytes of an event that are held back until it is complete."""
 ABSENT = frozenset({HTTPStatus.NOT_FOUND, HTTPStatus.METHOD_NOT_ALLOWED})
 
 
@@ -169,7 +171,7 @@ class PassThrough:
         the connection, so that nobody takes the body for complete.
         """
         record = PassRecord(self._recorder, passed)
-        in_events = False
+        in_events, held = False, b""
         try:
             with self._in_time() as answer:
                 async with AsyncExitStack() as opened:
@@ -180,14 +182,19 @@ class PassThrough:
                     yield response
                     while piece := await _next_piece(response, answer):
                         record.feed(piece)
-                        yield piece
+                        if in_events:
+                            piece, held = whole_events(held + piece)
+                        if piece:
+                            yield piece
+            if held:
+                yield held
             record.complete()
         except Exception as error:
             record.outcome = "failed"
             if not in_events:
                 raise
             reported = self._errors.in_stream(error, passed.path, passed.request_id)
-            # The upstream may have broken off within an event.
+            # What there is of an event that the upstream broke off in is left out.
             yield b"\n\n" + sse.event(error_text(reported))
         finally:
             record.close()
@@ -207,6 +214,16 @@ class PassThrough:
                 yield answer
             finally:
                 timer.cancel()
+
+
+def whole_events(data: bytes) -> tuple[bytes, bytes]:
+    """The events of a stream that are complete, and the beginning of the next one.
+
+    What is longer than `MAX_HELD` is not held back.
+    """
+    ends = (data.rfind(end) + len(end) for end in (b"\n\n", b"\r\n\r\n") if end in data)
+    cut = max(ends, default=0)
+    return (data, b"") if len(data) - cut > MAX_HELD else (data[:cut], data[cut:])
 
 
 async def _next_piece(response: UpstreamResponse, answer: Interruption) -> bytes:

@@ -27,6 +27,11 @@ PLAIN: list[dict[str, Any]] = [
     {"plato": {"mode": "auto"}},
 ]
 OTHER: list[dict[str, Any]] = [
+    # Their servers do something else by default.
+    {"skip_special_tokens": False},
+    {"add_generation_prompt": False},
+    {"thinking_token_budget": 0},
+    {"id_slot": 0},
     {"tools": [{}]},
     {"tools": [{}], "tool_choice": "required"},
     {"functions": [{}]},

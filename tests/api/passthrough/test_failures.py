@@ -13,6 +13,7 @@ import pytest
 from plato.api.app import new_app
 from plato.api.drain import Drain
 from plato.api.passthrough import Upstreams
+from plato.api.passthrough.responder import MAX_HELD, whole_events
 from plato.engine.openai import health, transport
 from plato.metrics.table import PASSED_ON
 from tests.api.passthrough.fronts import (
@@ -50,6 +51,22 @@ async def test_an_upstream_that_is_away_is_told_at_once(front: Front) -> None:
                 await asyncio.sleep(0.1)
     assert front.recorder.total(PASSED_ON, outcome="failed") >= 5
     assert front.recorder.total(PASSED_ON, outcome="answered") == 1
+
+
+@pytest.mark.parametrize(
+    ("data", "whole", "held"),
+    [
+        (b"data: 1\n\ndata: 2\n\n", b"data: 1\n\ndata: 2\n\n", b""),
+        (b"data: 1\n\ndata: {", b"data: 1\n\n", b"data: {"),
+        (b"data: 1\r\n\r\ndata: {", b"data: 1\r\n\r\n", b"data: {"),
+        (b"data: {", b"", b"data: {"),
+        (b"data: " + b"x" * MAX_HELD, b"data: " + b"x" * MAX_HELD, b""),
+    ],
+)
+def test_an_event_is_passed_back_when_complete(
+    data: bytes, whole: bytes, held: bytes
+) -> None:
+    assert whole_events(data) == (whole, held)
 
 
 async def test_an_upstream_that_dies_in_mid_stream_is_an_error_and_no_end(front: Front) -> None:
