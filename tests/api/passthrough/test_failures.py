@@ -63,9 +63,7 @@ async def test_an_upstream_that_is_away_is_told_at_once(front: Front) -> None:
         (b"data: " + b"x" * MAX_HELD, b"data: " + b"x" * MAX_HELD, b""),
     ],
 )
-def test_an_event_is_passed_back_when_complete(
-    data: bytes, whole: bytes, held: bytes
-) -> None:
+def test_an_event_is_passed_back_when_complete(data: bytes, whole: bytes, held: bytes) -> None:
     assert whole_events(data) == (whole, held)
 
 
