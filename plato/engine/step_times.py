@@ -59,6 +59,15 @@ class StepCurve:
         (low, fast), (high, slow) = self.points[-2:]
         return high + (seconds - slow) * (high - low) / (slow - fast) if slow > fast else math.inf
 
+    def bearable_s(self, runs: int, slowdown: float, token_target_s: float | None = None) -> float:
+        """Seconds of a step with branches of so many runs that others can bear.
+
+        The target for the time between tokens, or `slowdown` times a step without branches.
+        """
+        if token_target_s is not None:
+            return token_target_s
+        return slowdown * self.seconds(runs)
+
     @property
     def useful_width(self) -> float:
         """Largest width that still increases throughput; infinite while all do."""

@@ -80,12 +80,9 @@ class BranchPolicy:
         if not batch.others:
             return limit
         times = batch.times
-        if self.token_s is not None:
-            useful = times.widest(self.token_s)
-        elif batch.single:
-            useful = times.widest(self.slowdown * times.seconds(batch.others + 1))
-        else:
-            useful = times.useful_width
+        useful = times.useful_width
+        if self.token_s is not None or batch.single:
+            useful = times.widest(times.bearable_s(batch.others + 1, self.slowdown, self.token_s))
         return min(limit, useful)
 
     def admits(self, batch: Neighbours) -> bool:

@@ -370,3 +370,13 @@ async def test_a_branch_that_waits_is_reported_as_queued_until_it_starts(
         NodeStarted,
         NodeStarted,
     ]
+
+
+def test_step_times_are_those_of_the_engine_or_of_the_chunks_that_came() -> None:
+    placement = Placement(seed=1)
+    placement.choose(Prompt((Segment((1,)),)), OneReplica().replicas())
+    for reported in (StepCurve(), SLOPE):
+        placement.replicas.observe("a", "e1", Load(step_times=reported))
+        placement.replicas.note_step("a", 0.5)
+        times = placement.replicas.neighbours("run", counted=False)["a"].times
+        assert times.seconds(1) == (0.020 if reported else 0.5)

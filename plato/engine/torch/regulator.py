@@ -54,7 +54,7 @@ class BranchRegulator:
         if self._slowdown is None or len(runs) < 2 or 1 not in runs.values() or not curve:
             return Share(list(decoding))
         alone = len({sequence.run for sequence in decoding})
-        limit_s = self._token_target_s or self._slowdown * curve.seconds(alone)
+        limit_s = curve.bearable_s(alone, self._slowdown, self._token_target_s)
         first, branches = _split(decoding)
         widest = min(curve.widest(limit_s), len(decoding))
         room = max(0, math.floor(widest) - len(first))

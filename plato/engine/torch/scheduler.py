@@ -160,11 +160,12 @@ class Scheduler:
                     others = bool(runs - {sequence.request.run_id})
                     beside = self._room_beside(len(decoding) if others else 0)
                     room = room if beside is None else min(room, beside)
-                if start < sequence.tail_start and sequence.request.branch:
+                is_branch = start < sequence.tail_start and sequence.request.branch
+                if is_branch:
                     room = int(min(room, branches))
                 stop = min(stop, start + room)
                 budget -= stop - start
-                if start < sequence.tail_start and sequence.request.branch:
+                if is_branch:
                     branches -= stop - start
             if start < stop and self._reserve(sequence, stop):
                 work.append(Work(sequence, start, stop))

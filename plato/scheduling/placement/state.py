@@ -91,7 +91,8 @@ class ReplicaState:
 
     def note_step(self, seconds: float) -> None:
         """A sequence there has waited so long for its next token."""
-        self._observed.note(max(1, self.sequences), seconds)
+        if self._load is None or not self._load.step_times:
+            self._observed.note(max(1, self.sequences), seconds)
 
     def neighbours(self, run_id: str, now: float, *, counted: bool) -> Neighbours:
         """What decodes there beside a run; `counted`: it has sequences there already."""
