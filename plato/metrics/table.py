@@ -193,6 +193,11 @@ RUNS_TAKEN_OVER = _counter(
 )
 RUNS_IN_FLIGHT = _gauge("runs_in_flight", "Runs in flight.", Role.SCHEDULER)
 RUNS_WAITING = _gauge("runs_waiting", "Runs waiting for admission.", Role.SCHEDULER)
+BRANCHES_WAITING = _gauge(
+    "branches_waiting",
+    "Nodes that could be decoded, and wait because of what that would cost others.",
+    Role.SCHEDULER,
+)
 FALLBACKS = _counter(
     "fallbacks",
     "Answers whose planning was skipped or cut short, by reason.",

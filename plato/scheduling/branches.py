@@ -165,7 +165,7 @@ class BranchAdmission:
 
     @property
     def waiting(self) -> int:
-        """Nodes that could be decoded, and wait."""
+        """Nodes that could be decoded, and wait for others."""
         return len(self._waiting)
 
     def note_ended(self, report: RunReport) -> None:
