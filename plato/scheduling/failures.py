@@ -79,7 +79,8 @@ def classify_failure(error: BaseException, what: str, replica: str) -> AttemptFa
 
     match error:
         case ContextExceededError():
-            return AttemptFailure(ContextLengthError(f"{what}: {error}"), retryable=False)
+            too_long = ContextLengthError(f"{what}: {error}", param=error.param)
+            return AttemptFailure(too_long, retryable=False)
         case RequestRefusedError():
             # How to sample is one choice for all parts, of which many people know nothing.
             message = str(error) if error.param in SAMPLING else f"{what}: {error}"

@@ -98,7 +98,8 @@ class PlanFollower:
                 failure,
                 extra={"run": request.run_id, "attempt": number, "known": len(nodes)},
             )
-            attempts_left -= not self._pause_s
+            if not self._pause_s:
+                attempts_left -= 1
             left_s = deadline - loop.time() - self._pause_s
             if left_s <= 0:
                 return

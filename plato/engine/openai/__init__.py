@@ -2,8 +2,9 @@
 
 `engine` is the `Engine` and `decoder` its sequences, `dialects` what each kind of server is asked
 and how it answers, `connection` which kind a server is, `probe` which grammars it reads, `pause`
-how long one without room is left alone, and `client` HTTP itself. Servers yield tokens, or text of which `text_codec` makes some; what ends a
-sequence and which text is released when is decided here, as for every engine.
+how long one without room is left alone, and `client` HTTP itself. Servers yield tokens, or text of
+which `text_codec` makes some; what ends a sequence and which text is released when is decided here,
+as for every engine.
 """
 
 from plato.engine.openai.config import UpstreamConfig

@@ -95,7 +95,7 @@ class Connection:
         try:
             yield
         except (LookupError, TypeError, ValueError, AttributeError) as error:
-            logger.info("%s: %r", self.dialect.name, error)
+            logger.info("the server does not answer like %s: %r", self.dialect.name, error)
             raise UpstreamError(f"the server does not answer like {self.dialect.name}") from error
 
 
@@ -147,7 +147,7 @@ async def _describe(
             f"of server that it is ({', '.join(DIALECTS)})"
         ) from error
     except (LookupError, TypeError, AttributeError) as error:
-        logger.info("%s: %r", dialect.name, error)
+        logger.info("the server does not answer like %s: %r", dialect.name, error)
         raise UpstreamError(f"the server does not answer like {dialect.name}") from error
 
 
