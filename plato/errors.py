@@ -151,6 +151,13 @@ class UnavailableError(PlatoError):
     code = "unavailable"
 
 
+class BadGatewayError(UnavailableError):
+    """A server that answers in place of this one failed in its answer."""
+
+    status = 502
+    code = "bad_gateway"
+
+
 class SlowConsumerError(PlatoError):
     """A follower of a run does not read its events."""
 

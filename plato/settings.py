@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from collections.abc import Mapping
 from contextlib import suppress
 from difflib import get_close_matches
@@ -62,7 +63,8 @@ def _base_url(url: str) -> str:
         raise ValueError(f"{url!r} is no URL; write http://host:port")
     if parts.username is not None or parts.password is not None:
         raise ValueError("a URL has a user or password, which logs would show; set a key instead")
-    return url.rstrip("/").removesuffix("/v1")
+    host = parts._replace(netloc=parts.netloc.lower())
+    return host.geturl().rstrip("/").removesuffix("/v1").rstrip("/")
 
 
 Url = Annotated[str, AfterValidator(_base_url)]
@@ -576,6 +578,12 @@ class Settings(SamplingFields, BaseSettings):
                 f"upstreams are for the engine {UPSTREAM_ENGINE}, and engine is {self.engine!r}; "
                 f"add --engine {UPSTREAM_ENGINE}, or leave them out"
             )
+        for url, times in Counter(self.upstreams).items():
+            if times > 1:
+                raise ValueError(
+                    f"upstreams has {url} {times} times; name every server once, as a decoder is "
+                    "made of each"
+                )
         if self.upstreams and (self.decoders != 1 or self.max_decoders is not None):
             raise ValueError(
                 "each of the upstreams is a decoder, so decoders and max_decoders must not be set"

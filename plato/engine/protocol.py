@@ -261,7 +261,7 @@ class EngineStats:
     available: bool = True
     """Whether the engine answered last time, if it is in another process."""
     problem: str = ""
-    """Why it is not available, if that is known."""
+    """Why it is not available, or takes nothing now, if that is known."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -77,6 +77,7 @@ RUN_ERRORS = (
 """Error codes of runs that failed after they started."""
 REQUEST_ERRORS = (
     *RUN_ERRORS,
+    "bad_gateway",
     "rate_limit_exceeded",
     "request_timeout",
     "storage_quota_exceeded",
@@ -237,7 +238,7 @@ INTER_TOKEN_SECONDS = _histogram(
 )
 NODE_RETRIES = _counter(
     "node_retries",
-    "Retries of nodes on another decoder, by reason.",
+    "Retries of nodes, by reason.",
     Role.SCHEDULER,
     reason=("busy", "died", "engine", "lease_lost", "silent"),
 )
