@@ -81,7 +81,7 @@ class BodyTimeoutError(InvalidRequestError):
 
 
 class MediaTypeError(InvalidRequestError):
-    """The body of the request is not declared as JSON."""
+    """The body of the request is not declared as plain JSON."""
 
     status = 415
     code = "unsupported_media_type"

@@ -47,6 +47,9 @@ class HeldStream(StreamingResponse):
             closing(_Writer(send, self._write_deadline_s)) as writer,
         ):
             async with aclosing(self._pieces):
+                if scope["method"] == "HEAD":
+                    # Its client gets no piece, and would wait for the last one.
+                    await self._pieces.aclose()
                 await super().__call__(scope, receive, writer.send)
 
     async def listen_for_disconnect(self, receive: Receive) -> None:
