@@ -12,6 +12,8 @@
 #define OUTPUTS 16
 // Columns of B that are converted to float32 together.
 #define SLICE 64
+// Rows whose sums fit the registers together.
+#define ROWS 4
 
 typedef struct Linear Linear;
 
@@ -49,13 +51,33 @@ static void prefetch_block(const LowRank *change, const Adapted *adapted, int64_
     __builtin_prefetch(change->packed + block * size + at);
 }
 
+// Adds the products of OUTPUTS outputs of `count` rows. `count` is a constant where this is called, so
+// that the sums stay in registers; each waits for its last addition, but none for another's.
+static inline __attribute__((always_inline)) void expand_rows(
+    const float *reduced, int64_t rank, const float *weights, int64_t columns, Outputs scales,
+    Outputs bias, int64_t valid, int count, float *out, int64_t outputs) {
+  Outputs sums[ROWS] = {0};
+  for (int64_t c = 0; c < columns; c++) {
+    Outputs column = load_outputs(weights + c * OUTPUTS);
+    for (int r = 0; r < count; r++) sums[r] += reduced[r * rank + c] * column;
+  }
+  for (int r = 0; r < count; r++) {
+    float *to = out + r * outputs;
+    Outputs values = sums[r] * scales + bias;
+    if (valid == OUTPUTS) values += load_outputs(to);
+    else
+      for (int64_t o = 0; o < valid; o++) values[o] += to[o];
+    memcpy(to, &values, valid * sizeof(float));
+  }
+}
+
 // Adds a block of B's products to those of the rows in [begin, end) that are adapted.
 static void expand_block(const LowRank *change, const Adapted *adapted, int64_t block,
                          int64_t begin, int64_t end, int64_t outputs, float *out) {
   int64_t first = begin > adapted->begin ? begin : adapted->begin;
   int64_t last = end < adapted->end ? end : adapted->end, at = block * OUTPUTS;
   if (first >= last) return;
-  int64_t count = outputs - at < OUTPUTS ? outputs - at : OUTPUTS;
+  int64_t valid = outputs - at < OUTPUTS ? outputs - at : OUTPUTS, rank = change->rank;
   Outputs scales = load_outputs(change->scales + at), none = {0};
   for (int64_t start = 0; start < change->width; start += SLICE) {
     int64_t columns = change->width - start < SLICE ? change->width - start : SLICE;
@@ -63,16 +85,13 @@ static void expand_block(const LowRank *change, const Adapted *adapted, int64_t 
     float weights[SLICE * OUTPUTS];
     for (int64_t i = 0; i < columns * OUTPUTS; i++) weights[i] = packed[i];
     Outputs bias = change->bias && start == 0 ? load_outputs(change->bias + at) : none;
-    for (int64_t r = first; r < last; r++) {
-      const float *reduced = adapted->reduced + r * change->rank + change->starts[block] + start;
-      Outputs sums = none;
-      for (int64_t c = 0; c < columns; c++) sums += reduced[c] * load_outputs(weights + c * OUTPUTS);
-      sums = sums * scales + bias;
-      float *to = out + r * outputs + at;
-      if (count == OUTPUTS) sums += load_outputs(to);
-      else
-        for (int64_t o = 0; o < count; o++) sums[o] += to[o];
-      memcpy(to, &sums, count * sizeof(float));
-    }
+    const float *reduced = adapted->reduced + change->starts[block] + start;
+    int64_t r = first;
+    for (; r + ROWS <= last; r += ROWS)
+      expand_rows(reduced + r * rank, rank, weights, columns, scales, bias, valid, ROWS,
+                  out + r * outputs + at, outputs);
+    for (; r < last; r++)
+      expand_rows(reduced + r * rank, rank, weights, columns, scales, bias, valid, 1,
+                  out + r * outputs + at, outputs);
   }
 }
