@@ -30,7 +30,7 @@ from pydantic import (
 from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from plato.errors import SettingsError
+from plato.errors import SettingsError, file_problem
 from plato.validation import is_mapping, is_optional, is_secret, what_it_takes
 
 DEFAULT_MODEL = "HuggingFaceTB/SmolLM2-135M-Instruct"
@@ -608,10 +608,10 @@ class Settings(SamplingFields, BaseSettings):
             return None
         try:
             return Path(self.upstream_api_key_file).expanduser().read_text().strip() or None
-        except (OSError, ValueError) as error:
+        except (OSError, UnicodeDecodeError) as error:
             raise SettingsError(
                 f"upstream_api_key_file is {self.upstream_api_key_file!r}, which cannot be read "
-                f"({type(error).__name__})"
+                f"({file_problem(error)})"
             ) from error
 
     @property

@@ -41,6 +41,7 @@ class ExitCode(IntEnum):
 class UsageError(PlatoError):
     """The command line, or a file that it names, is wrong."""
 
+    type = "invalid_request_error"
     code = "usage_error"
 
 

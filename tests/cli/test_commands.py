@@ -81,7 +81,7 @@ def test_a_server_that_is_not_there_is_told_in_our_words(url: str, reason: str) 
 
 def test_usage_errors_are_json_on_demand() -> None:
     told = json.loads(plato("ask", "", "--json").stderr)["error"]
-    assert told["code"] == "usage_error"
+    assert (told["type"], told["code"]) == ("invalid_request_error", "usage_error")
     assert json.loads(plato("ask", "--bad", "--json").stderr)["error"]["code"] == "usage_error"
     assert refused("nonsense").startswith("No such command 'nonsense'")
 

@@ -170,7 +170,8 @@ def test_without_keys_a_server_on_loopback_has_only_the_names_of_this_machine(pa
 
 
 def test_keys_that_cannot_be_read_are_told_at_once() -> None:
-    assert "/nowhere" in refused("serve", "--api-keys-file", "/nowhere")
+    line = refused("serve", "--api-keys-file", "/nowhere")
+    assert line == "the API keys in /nowhere cannot be read (No such file or directory)"
 
 
 def test_the_help_has_every_setting_under_its_section(monkeypatch: pytest.MonkeyPatch) -> None:
