@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 
@@ -89,12 +90,8 @@ def test_usage_errors_are_json_on_demand() -> None:
 BASE = """
 import json, sys
 
-class Absent:
-    def find_spec(self, name, *_):
-        if name.partition(".")[0] in {"torch", "ray", "transformers", "numpy"}:
-            raise ModuleNotFoundError(name, name=name)
-
-sys.meta_path.insert(0, Absent())
+for name in ("torch", "ray", "transformers", "tokenizers", "huggingface_hub", "numpy"):
+    sys.modules[name] = None
 from plato.cli import app
 
 codes = []
@@ -108,17 +105,31 @@ print(json.dumps(codes))
 """Runs commands where nothing is installed but the client; prints their exit statuses."""
 
 
+def run_base(commands: list[list[str]]) -> tuple[list[int], str]:
+    """The exit statuses of these commands, and what they say on standard error."""
+    ran = subprocess.run(
+        [sys.executable, "-c", BASE, json.dumps(commands)],
+        env={**os.environ, "HF_HUB_OFFLINE": "1"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    return json.loads(ran.stdout.splitlines()[-1]), ran.stderr
+
+
 def test_asking_a_server_needs_neither_torch_nor_ray() -> None:
     with ReplayServer(b"", status=503) as server:
         asked = [[command, "Why?", "--url", server.url] for command in ("ask", "plan")]
         offline = [["config", "show"], ["key", "shop"], ["version"], ["serve", "--help"]]
         local = ["ask", "Why?", "--local"]
-        commands = json.dumps([*asked, *offline, local])
-        ran = subprocess.run(
-            [sys.executable, "-c", BASE, commands], capture_output=True, text=True, timeout=60
-        )
-    assert json.loads(ran.stdout.splitlines()[-1]) == [5, 5, 0, 0, 0, 0, 1], ran.stderr
-    assert "is not installed; run: pip install 'plato-serve[torch]'" in ran.stderr
+        codes, said = run_base([*asked, *offline, local])
+    assert codes == [5, 5, 0, 0, 0, 0, 1], said
+    assert "is not installed; run: pip install 'plato-serve[torch]'" in said
+
+
+def test_the_doctor_works_where_hardly_anything_is_installed() -> None:
+    codes, said = run_base([["doctor"]])
+    assert codes == [0], said
 
 
 def test_output_that_nobody_reads_is_no_error() -> None:
