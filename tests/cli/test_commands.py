@@ -55,11 +55,18 @@ def test_the_exit_status_says_what_kind_of_error_it_was(
     body = json.dumps(error("the reason; the remedy", **fields)).encode()
     with ReplayServer(body, status=status) as server:
         arguments = ("ask", "Why?", "--url", server.url)
-        assert refused(*arguments, code=code) == "the reason; the remedy"
+        assert refused(*arguments, code=code).startswith("the reason; the remedy")
         as_json = plato(*arguments, "--json")
     assert (as_json.exit_code, as_json.stdout) == (code, "")
     told = json.loads(as_json.stderr)["error"]
     assert (told["message"], told["code"]) == ("the reason; the remedy", fields["code"])
+
+
+def test_where_a_key_is_missing_its_option_is_named() -> None:
+    body = json.dumps(error("send a key", code="invalid_api_key")).encode()
+    with ReplayServer(body, status=401) as server:
+        line = refused("ask", "Why?", "--url", server.url, code=4)
+    assert line == "send a key (--api-key, or PLATO_API_KEY)"
 
 
 @pytest.mark.parametrize(
