@@ -100,7 +100,7 @@ def plot_load(rows: Rows, folder: Path, name: str) -> None:
     figure, panels = pyplot.subplots(2, 3, figsize=(11, 6), layout="constrained")
     columns = {
         "tokens_per_s": "answer tokens per second",
-        "goodput_per_s": "questions per second within the targets",
+        "goodput_1_per_s": "questions per second within the targets",
         "latency_p50_s": "latency, median, s",
         "latency_p99_s": "latency, p99, s",
         "first_text_p99_s": "time to first text, p99, s",

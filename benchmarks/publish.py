@@ -14,7 +14,7 @@ from statistics import fmean, median
 from typing import Any
 
 from benchmarks.common.report import RESULTS
-from benchmarks.load.metrics import COLUMNS, RATIOS, mean_row
+from benchmarks.load.metrics import COLUMNS, RATIOS, SHORT_SLACK, mean_row
 from benchmarks.plots import plot_ablations, plot_answers, plot_load
 
 KINDS = ("independent", "mixed", "chain")
@@ -320,10 +320,12 @@ def load(name: str, one: dict[str, Any]) -> str:
             f"![throughput, goodput and latency by rate]({name}.svg)",
             "Questions arrive as a Poisson process at a rate relative to the capacity; "
             f"{1 - settings['long_share']:.0%} are short and always answered sequentially. The "
-            "same questions at the same times for every way. *Goodput*: answers a second with "
-            f"their first text within {settings['first_text_target_s']:g} s, and at most "
-            f"{settings['token_target_s'] * 1e3:.3g} ms for each further token. Means over "
-            f"{settings['seeds']} seeds, and 95 % intervals.",
+            "same questions at the same times for every way. *Goodput x*: answers a second with "
+            f"their first text within {settings['first_text_target_s']:g} s, and for each further "
+            f"token at most x times what a sequential answer takes alone "
+            f"({settings['token_alone_s'] * 1e3:.3g} ms), short answers {SHORT_SLACK:g} times. "
+            "Tokens a second are those of the last three quarters of the window in which "
+            f"questions arrive. Means over {settings['seeds']} seeds, and 95 % intervals.",
             table(("rate", *(ratio.replace("_", " ") for ratio in RATIOS)), ratios),
             table(("rate", "way", *(column.replace("_", " ") for column in COLUMNS)), means),
             f"The thread that asks took at most {metrics['cpu_share']:.0%} of a processor, in "

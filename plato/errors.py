@@ -88,7 +88,7 @@ class BodyTimeoutError(InvalidRequestError):
 
 
 class MediaTypeError(InvalidRequestError):
-    """The body of the request is not declared as JSON."""
+    """The body of the request is not declared as plain JSON."""
 
     status = 415
     code = "unsupported_media_type"
@@ -156,6 +156,13 @@ class UnavailableError(PlatoError):
     status = 503
     type = "server_error"
     code = "unavailable"
+
+
+class BadGatewayError(UnavailableError):
+    """A server that answers in place of this one failed in its answer."""
+
+    status = 502
+    code = "bad_gateway"
 
 
 class SlowConsumerError(PlatoError):

@@ -82,12 +82,13 @@ class LocalPool:
 
 
 def _load(engine: Engine) -> tuple[bool, int]:
-    """Sort key: what cannot be reached last, then by load."""
+    """Sort key: what decodes nothing now last, then by load."""
     try:
         stats = engine.stats()
     except EngineClosedError:
         return True, 0
-    return not stats.available, stats.load.running + stats.load.waiting
+    away = not stats.available or bool(stats.problem)
+    return away, stats.load.running + stats.load.waiting
 
 
 def losses_of(engines: Iterable[Engine]) -> tuple[str, ...]:

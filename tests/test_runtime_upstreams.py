@@ -15,6 +15,7 @@ from plato.engine.openai import health
 from plato.engine.torch import TorchEngine, TorchEngineConfig
 from plato.errors import ModelError, SettingsError, UnavailableError
 from plato.runs import NodeState
+from plato.runs.events import RunError
 from plato.runtime import Runtime
 from plato.settings import Settings
 from tests.engine.helpers import ask
@@ -162,6 +163,70 @@ async def test_a_server_that_answers_nonsense_is_left_for_another(
         servers[0].broken = True
         answer = await runtime.ask(QUESTION, plato=GIVEN)
     assert answer.text == whole.text
+
+
+@pytest.mark.parametrize("servers", [(VllmServer,)], indirect=True, ids=["vllm"])
+@pytest.mark.parametrize("status", [429, 503])
+async def test_the_only_server_is_waited_for_while_it_takes_nothing(
+    servers: list[WireServer], tiny_model_folder: str, status: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(health, "INTERVAL_S", 0.2)
+    (server,) = servers
+    async with await Runtime.open(settings_for(servers, tiny_model_folder)) as runtime:
+        whole = await runtime.ask(QUESTION, plato=GIVEN)
+        server.refusal = status, "1"
+        before = len(server.bodies)
+        asked = asyncio.create_task(runtime.ask(QUESTION, plato=GIVEN))
+        # Longer than the attempts of a node at a decoder that fails.
+        await asyncio.sleep(4)
+        assert not asked.done()
+        assert len(server.bodies) - before < 10
+        server.refusal = None
+        async with asyncio.timeout(20):
+            answer = await asked
+    assert answer.text == whole.text
+
+
+@pytest.mark.parametrize("servers", [(VllmServer, VllmServer)], indirect=True, ids=["vllm"])
+async def test_a_server_without_room_is_left_for_another(
+    servers: list[WireServer], tiny_model_folder: str
+) -> None:
+    async with await Runtime.open(settings_for(servers, tiny_model_folder)) as runtime:
+        whole = await runtime.ask(QUESTION, plato=GIVEN)
+        servers[0].refusal = 429, "45"
+        before = len(servers[0].bodies)
+        async with asyncio.timeout(20):
+            answer = await runtime.ask(QUESTION, plato=GIVEN)
+            written = await runtime.ask(QUESTION, plato={"mode": "plato", "max_nodes": 2})
+    assert answer.text == whole.text
+    assert "planner failed" not in (written.report.reason or "")
+    assert len(servers[0].bodies) - before <= len(PLAN)
+
+
+@pytest.mark.parametrize("servers", [(VllmServer, VllmServer)], indirect=True, ids=["vllm"])
+async def test_who_asks_is_told_when_some_server_has_room_again(
+    servers: list[WireServer], tiny_model_folder: str
+) -> None:
+    async with await Runtime.open(settings_for(servers, tiny_model_folder)) as runtime:
+        for server, retry_after in zip(servers, ("45", "55"), strict=True):
+            server.refusal = 429, retry_after
+        async with asyncio.timeout(10):
+            with pytest.raises(RunError, match="has no room: status 429") as raised:
+                await runtime.ask(QUESTION, plato=GIVEN)
+    assert raised.value.status == 429
+    assert raised.value.retry_after_s == pytest.approx(45, abs=5)
+    assert "10.0.0.1" not in raised.value.message
+
+
+@pytest.mark.parametrize("servers", [(VllmServer,)], indirect=True, ids=["vllm"])
+async def test_a_prompt_that_is_too_long_for_the_server_has_the_code_for_it(
+    servers: list[WireServer], tiny_model_folder: str
+) -> None:
+    servers[0].context_length = 100
+    async with await Runtime.open(settings_for(servers, tiny_model_folder)) as runtime:
+        with pytest.raises(RunError, match="model's context of 100 tokens") as raised:
+            await runtime.ask(QUESTION + " Why?" * 100, plato=GIVEN)
+    assert (raised.value.status, raised.value.code) == (400, "context_length_exceeded")
 
 
 @pytest.mark.parametrize("servers", [(VllmServer, VllmServer)], indirect=True, ids=["vllm"])

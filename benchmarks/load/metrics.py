@@ -13,16 +13,28 @@ from benchmarks.common.statistics import bootstrap, percentile
 from benchmarks.load.outcomes import Outcome, Played
 
 Row = Mapping[str, Any]
+SLACKS = (0.5, 1.0, 2.0)
+"""Targets for the time per token of answers with parts, over that of a sequential answer alone:
+below 1 only parts side by side can keep them."""
+SHORT_SLACK = 2.0
+"""The target for short answers, which no way can make faster than alone."""
+GOODPUT = {f"goodput_{slack:g}_per_s": slack for slack in SLACKS}
 COLUMNS = (
     *("questions", "refused", "failed", "planned"),
     *("latency_p50_s", "latency_p99_s", "first_text_p50_s", "first_text_p99_s"),
     *("token_p50_s", "token_p99_s", "sequential_latency_p50_s", "sequential_latency_p99_s"),
-    *("goodput_per_s", "tokens_per_s"),
+    *GOODPUT,
+    "tokens_per_s",
 )
 """Of the table."""
-RATIOS = ("throughput_over_best", "goodput_over_best", "sequential_p99_ratio")
-"""`auto` over the better of the two other ways; and the p99 latency of sequential questions beside
-what `auto` plans over that beside sequential ones."""
+OVER_BEST = {
+    "throughput_over_best": "tokens_per_s",
+    **{f"goodput_over_best_{slack:g}": column for column, slack in GOODPUT.items()},
+}
+"""`auto` over the better of the two other ways, by column."""
+SEQUENTIAL_P99 = "sequential_p99_ratio"
+"""The p99 latency of short questions beside what `auto` plans over that beside sequential ones."""
+RATIOS = (*OVER_BEST, SEQUENTIAL_P99)
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,24 +42,24 @@ class Targets:
     """What an answer must keep to count for goodput."""
 
     first_text_s: float
-    token_s: float
-    """Per output token after the first text."""
+    alone_s: float
+    """Time per token of a sequential answer alone, after the first text."""
 
-    def met(self, outcome: Outcome) -> bool:
+    def met(self, outcome: Outcome, slack: float) -> bool:
         """Whether an answer keeps them; one that there is not does not."""
+        longest_s = (SHORT_SLACK if outcome.short else slack) * self.alone_s
         return (
             outcome.answered
             and outcome.first_text_s <= self.first_text_s
-            and outcome.token_s <= self.token_s
+            and outcome.token_s <= longest_s
         )
 
 
 def row(seed: int, rate: float, way: str, played: Played, targets: Targets) -> dict[str, Any]:
     """One measurement; `rate` is relative to the capacity. Percentiles are of complete answers."""
-    outcomes, makespan_s = played.outcomes, played.makespan_s
+    outcomes, window_s = played.outcomes, played.window_s
     answers = [one for one in outcomes if one.answered]
     short = [one for one in answers if one.short]
-    tokens = sum(one.tokens for one in answers)
     return {
         "seed": seed,
         "rate": rate,
@@ -56,10 +68,14 @@ def row(seed: int, rate: float, way: str, played: Played, targets: Targets) -> d
         "refused": sum(one.refused for one in outcomes),
         "failed": sum(one.failure is not None for one in outcomes),
         "planned": sum(one.planned for one in answers),
-        "makespan_s": makespan_s,
-        "tokens": tokens,
-        "tokens_per_s": tokens / makespan_s,
-        "goodput_per_s": sum(map(targets.met, outcomes)) / makespan_s,
+        "window_s": window_s,
+        "makespan_s": played.makespan_s,
+        "tokens": sum(one.tokens for one in answers),
+        "tokens_per_s": played.tokens_per_s,
+        **{
+            column: sum(targets.met(one, slack) for one in outcomes) / window_s
+            for column, slack in GOODPUT.items()
+        },
         **_percentiles("latency", [one.latency_s for one in answers]),
         **_percentiles("first_text", [one.first_text_s for one in answers]),
         **_percentiles("token", [one.token_s for one in answers]),
@@ -93,12 +109,9 @@ def metrics(rows: Sequence[Row]) -> dict[str, Any]:
     for name in RATIOS:
         found[name], found[f"{name}_interval"] = {}, {}
     for rate in sorted({row["rate"] for row in rows}):
-        compared = (
-            _over_best(rows, rate, "tokens_per_s"),
-            _over_best(rows, rate, "goodput_per_s"),
-            _pairs(rows, rate, SEQUENTIAL.name, "sequential_latency_p99_s"),
-        )
-        for name, pairs in zip(RATIOS, compared, strict=True):
+        compared = {name: _over_best(rows, rate, column) for name, column in OVER_BEST.items()}
+        compared[SEQUENTIAL_P99] = _pairs(rows, rate, SEQUENTIAL.name, "sequential_latency_p99_s")
+        for name, pairs in compared.items():
             found[name][f"{rate:g}"] = _finite(ratio_of_means(pairs))
             low, high = bootstrap(pairs, ratio_of_means)
             found[f"{name}_interval"][f"{rate:g}"] = _finite(low), _finite(high)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
+from itertools import accumulate
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -24,6 +27,7 @@ from benchmarks.answering.asking import (
     http_asker,
 )
 from benchmarks.answering.questions import Question
+from benchmarks.common.report import RESULTS
 from plato.assembly import engine_config
 from plato.engine import Engine
 from plato.engine.torch import TorchEngine, TorchEngineConfig
@@ -37,6 +41,9 @@ API_KEY = "PLATO_API_KEY"
 """Environment variable with the key of a server."""
 WAYS = (SEQUENTIAL, PLATO, AUTO)
 ANSWER_DEADLINE_S = 300.0
+GPU_KV_BYTES_PER_TOKEN = 131_072
+"""Of the model that `benchmarks.gpu` measures, in bfloat16."""
+GPU_KV_MB = 32_768
 RUNS_AT_ONCE = 4
 """Runs in flight for each sequence of a full batch: 64 for one decoder, the default."""
 
@@ -68,9 +75,30 @@ def settings_of(**values: Any) -> Settings:
     return settings.model_copy(update={"max_runs": RUNS_AT_ONCE * _at_once(settings)})
 
 
-def paced(decoders: int) -> Settings:
-    """The same with engines that sleep for the default model's step times."""
-    return settings_of(engine=f"{__name__}:paced_engine", decoders=decoders, decoder_threads=1)
+def paced(decoders: int, report: Path = RESULTS / "gpu.json") -> Settings:
+    """The same with engines that sleep for the step times in a report of `benchmarks.gpu`."""
+    pace = gpu_pace(report)
+    return settings_of(
+        engine=f"{__name__}:paced_engine",
+        engine_options={"pace": asdict(pace)},
+        decoders=decoders,
+        decoder_threads=1,
+        max_sequences=pace.step_ms[-1][0],
+        kv_budget_mb=GPU_KV_MB,
+    )
+
+
+def gpu_pace(report: Path) -> Pace:
+    """The speed in a report of `benchmarks.gpu`."""
+    rows = json.loads(report.read_text("utf-8"))["rows"]
+    steps = sorted((row["width"], row["step_ms"]) for row in rows if row["part"] == "step")
+    # A wider step is never faster: where it seems so, the narrower one was disturbed.
+    times = [*accumulate((ms for _, ms in reversed(steps)), min)][::-1]
+    return Pace(
+        step_ms=tuple(zip((width for width, _ in steps), times, strict=True)),
+        prefill_tokens_per_s=max(row["tokens_per_s"] for row in rows if row["part"] == "prefill"),
+        kv_bytes_per_token=GPU_KV_BYTES_PER_TOKEN,
+    )
 
 
 def _at_once(settings: Settings) -> int:

@@ -123,6 +123,7 @@ ROWS: tuple[tuple[str, tuple[Panel, ...]], ...] = (
                 (
                     ("in flight", gauge("runs_in_flight")),
                     ("waiting", gauge("runs_waiting")),
+                    ("parts waiting", gauge("branches_waiting")),
                 ),
             ),
         ),

@@ -164,6 +164,8 @@ class ErrorReporter:
             routes = [each for each in request.app.routes if isinstance(each, Route)]
             paths = sorted(route.path for route in routes if route.include_in_schema)
             reason = f"there is no such path; this server has {', '.join(paths)}"
+        elif error.headers is not None and "Allow" in error.headers:
+            reason = f"this path does not take that method; it has {error.headers['Allow']}"
         reported = InvalidRequestError(
             f"{request.method} {request.url.path}: {reason}",
             code=_ROUTER_CODES.get(error.status_code, "not_found"),

@@ -6,9 +6,11 @@
 
 from plato.engine.capabilities import Capabilities, PrefixSharing, Scores, losses
 from plato.engine.errors import (
+    ContextExceededError,
     EngineBusyError,
     EngineClosedError,
     EngineError,
+    EngineUnreadyError,
     ModelNotSupportedError,
     OtherModelError,
     RequestRefusedError,
@@ -45,12 +47,14 @@ __all__ = [
     "UNFINISHED",
     "Capabilities",
     "Chunk",
+    "ContextExceededError",
     "DecoderPool",
     "Engine",
     "EngineBusyError",
     "EngineClosedError",
     "EngineError",
     "EngineStats",
+    "EngineUnreadyError",
     "FinishReason",
     "GenerateRequest",
     "Grammar",

@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterable, Sequence
 
 from plato.engine.capabilities import Capabilities, Scores
 from plato.engine.errors import (
+    ContextExceededError,
     OtherModelError,
     RequestRefusedError,
     ResumptionRefusedError,
@@ -25,7 +26,8 @@ def check_request(
 ) -> None:
     """Raise `RequestRefusedError` if a request can never be served.
 
-    Raises `OtherModelError` if it is for another model than those with these `fingerprints`.
+    Raises `ContextExceededError` if it is too long, and `OtherModelError` if it is for another
+    model than those with these `fingerprints`.
 
     Args:
         request: to check.
@@ -49,7 +51,7 @@ def check_request(
     if "" in request.stop.strings:
         raise RequestRefusedError("a stop string is empty; leave it out", "stop")
     if len(request.prompt) + request.max_tokens > context_length:
-        raise RequestRefusedError(
+        raise ContextExceededError(
             f"{len(request.prompt)} prompt tokens and {request.max_tokens} output tokens pass "
             f"the model's context of {context_length} tokens; shorten one of them",
             "max_tokens",

@@ -24,7 +24,7 @@ def closed(schema: Mapping[str, Any]) -> Mapping[str, Any]:
 
     Itself, if it combines schemas: each of them would then forbid what the others name.
     """
-    return schema if any(map(_combines, _objects(schema))) else _closed(schema)
+    return schema if any(map(_combines, objects_in(schema))) else _closed(schema)
 
 
 def _combines(schema: Mapping[str, Any]) -> bool:
@@ -32,13 +32,13 @@ def _combines(schema: Mapping[str, Any]) -> bool:
     return bool(names & _BESIDE or ("properties" in names and names & _INSTEAD))
 
 
-def _objects(value: Any) -> Iterator[Mapping[str, Any]]:
+def objects_in(value: Any) -> Iterator[Mapping[str, Any]]:
     """All objects in a JSON value."""
     if isinstance(value, Mapping):
         yield value
     if isinstance(value, Mapping | list):
         for inner in value.values() if isinstance(value, Mapping) else value:
-            yield from _objects(inner)
+            yield from objects_in(inner)
 
 
 def _closed(schema: Any) -> Any:

@@ -20,6 +20,10 @@ class RequestRefusedError(EngineError):
         return type(self), (str(self), self.param)
 
 
+class ContextExceededError(RequestRefusedError):
+    """Prompt and output pass the context of the engine's model."""
+
+
 class ResumptionRefusedError(RequestRefusedError):
     """The engine cannot go on where an earlier attempt stopped; begin again."""
 
@@ -29,7 +33,21 @@ class OtherModelError(EngineError):
 
 
 class EngineBusyError(EngineError):
-    """The queue is full; retry later or on another replica."""
+    """The queue is full; retry later or on another replica.
+
+    `retry_after_s` is the time in which nothing is taken, in seconds; `None`: not known.
+    """
+
+    def __init__(self, message: str, retry_after_s: float | None = None) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return type(self), (str(self), self.retry_after_s)
+
+
+class EngineUnreadyError(EngineBusyError):
+    """The server behind an engine takes nothing for now, as while it loads its model."""
 
 
 class EngineClosedError(EngineError):

@@ -143,8 +143,8 @@ class GenerateRequest:
     priority: int = 0
     """Higher is served first, among the sequences of a run."""
     branch: bool = False
-    """Whether it is more than a sequential answer needs: a plan, or a node beside others of its
-    run. It may be delayed where it delays other runs."""
+    """Whether it is more than a sequential answer needs: a plan, or another node than the first of
+    its run. It may be delayed where it delays other runs."""
     lease: Lease | None = None
     group_s: float = 0.0
     """Tokens are sent together at the multiples of this many seconds; the first token, the last,
@@ -261,7 +261,7 @@ class EngineStats:
     available: bool = True
     """Whether the engine answered last time, if it is in another process."""
     problem: str = ""
-    """Why it is not available, if that is known."""
+    """Why it is not available, or takes nothing now, if that is known."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -77,6 +77,7 @@ RUN_ERRORS = (
 """Error codes of runs that failed after they started."""
 REQUEST_ERRORS = (
     *RUN_ERRORS,
+    "bad_gateway",
     "rate_limit_exceeded",
     "request_timeout",
     "storage_quota_exceeded",
@@ -193,6 +194,11 @@ RUNS_TAKEN_OVER = _counter(
 )
 RUNS_IN_FLIGHT = _gauge("runs_in_flight", "Runs in flight.", Role.SCHEDULER)
 RUNS_WAITING = _gauge("runs_waiting", "Runs waiting for admission.", Role.SCHEDULER)
+BRANCHES_WAITING = _gauge(
+    "branches_waiting",
+    "Nodes that could be decoded, and wait because of what that would cost others.",
+    Role.SCHEDULER,
+)
 FALLBACKS = _counter(
     "fallbacks",
     "Answers whose planning was skipped or cut short, by reason.",
@@ -232,7 +238,7 @@ INTER_TOKEN_SECONDS = _histogram(
 )
 NODE_RETRIES = _counter(
     "node_retries",
-    "Retries of nodes on another decoder, by reason.",
+    "Retries of nodes, by reason.",
     Role.SCHEDULER,
     reason=("busy", "died", "engine", "lease_lost", "silent"),
 )

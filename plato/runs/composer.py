@@ -2,6 +2,7 @@
 
 The answer is the texts of the nodes, each stripped of white space at both ends, separated by a
 blank line. A node without text leaves no trace, and a code block that a cut leaves open is closed.
+What continues a text (`RunRequest.raw`) keeps its white space, with which it follows that text.
 Whatever the order in which nodes run and however their output is cut into chunks, the concatenated
 releases are the same text.
 """
@@ -45,6 +46,7 @@ class Composer:
         self._state = state
         self._decode = decode
         self._headings = state.request.headings
+        self._raw = state.request.raw
         self._budget = state.request.max_tokens
         """Tokens left for the current node and those after it; `None` is no bound."""
         self._stop = StopMatcher(state.request.stop)
@@ -128,13 +130,14 @@ class Composer:
         cut = self._budget is not None and (self._budget == 0 or len(node.tokens) > self._budget)
         text = self._within_budget(node) if cut else node.text
         # White space at the end waits for more text, and is dropped if none comes.
-        visible = text[self._shown :].rstrip()
-        if self._shown == 0:
+        kept = text if self._raw else text.rstrip()
+        visible = kept[self._shown :]
+        if self._shown == 0 and not self._raw:
             visible = visible.lstrip()
         released = ""
         if visible:
             lead = self._lead(node) if self._shown == 0 else ""
-            self._shown = len(text.rstrip())
+            self._shown = len(kept)
             released = self._stop.feed(lead + visible)
             self._composed_any = True
         if (cut or node.finish is FinishReason.LENGTH) and self._leaves_open(text):

@@ -12,7 +12,7 @@ import heapq
 import math
 import time
 from collections import Counter
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 
@@ -25,6 +25,11 @@ LEAST_BRANCHES = 2
 """Fewer parts side by side would not make up for the time of the plan."""
 SMOOTHING = 0.1
 """Weight of the last planned answer in their mean cost."""
+LOAD_S = 20.0
+"""Time constant over which the load is smoothed: what arrives in bursts waits for a while."""
+KEPT_UP = 0.75
+"""Share of their time that decoders may be busy if all answers are planned; beyond it answers wait
+for each other for longer than parts side by side save."""
 MANY = 64
 """Places of a batch, where they are not known."""
 FIRST_LINE_STEPS = 25
@@ -54,6 +59,25 @@ class PlanCost:
             self.steps + SMOOTHING * (report.plan.steps / tokens - self.steps),
             self.prompt_tokens + SMOOTHING * (computed / tokens - self.prompt_tokens),
         )
+
+
+class AnsweredLoad:
+    """Tokens a second of the answers that ended, smoothed exponentially over `LOAD_S`."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._at = clock()
+        self._per_s = 0.0
+
+    def note(self, tokens: int) -> None:
+        """An answer of so many tokens has ended."""
+        self._per_s = self.per_s + tokens / LOAD_S
+        self._at = self._clock()
+
+    @property
+    def per_s(self) -> float:
+        """The load now."""
+        return self._per_s * math.exp((self._at - self._clock()) / LOAD_S)
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,12 +113,11 @@ class BranchPolicy:
         """Whether one more branch may join a batch."""
         return batch.width + 1 <= self.widest(batch)
 
-    def plans(self, batch: Neighbours, cost: PlanCost) -> bool:
+    def plans(self, batch: Neighbours, cost: PlanCost, load: float = 0.0) -> bool:
         """Whether an answer should be planned that would join a batch.
 
         If some of its parts would decode side by side, and the decoder would keep up if all answers
-        were planned: it computes as many tokens a second as arrive, so what it computes now is the
-        load.
+        were planned. It has to answer `load` tokens a second, or in a burst what it computes now.
         """
         if self.slowdown is None:
             return True
@@ -108,7 +131,7 @@ class BranchPolicy:
             return False
         planned_s = (1 + cost.steps) / times.rate(batch.places or MANY)
         planned_s += cost.prompt_tokens * batch.prefill_s
-        return planned_s * times.rate(batch.others + 1) <= 1
+        return planned_s * max(load, times.rate(batch.others + 1)) <= KEPT_UP
 
 
 @dataclass(eq=False, slots=True)
@@ -130,22 +153,27 @@ class BranchAdmission:
         self._policy = policy
         self._branches: Counter[str] = Counter()
         """Admitted nodes by run; runs without any are dropped."""
+        self._first: dict[str, int] = {}
+        """The first node of each run, until the run ends."""
         self._waiting: list[_Waiting] = []
         """In order of arrival; bounded by the runs in flight and their nodes."""
         self._checked_at = 0.0
         self._cost = PlanCost()
+        self._load = AnsweredLoad()
         self._runs: set[str] = set()
         """Runs that were asked about and have not ended; bounded by the runs in flight."""
 
     @property
     def waiting(self) -> int:
-        """Nodes that could be decoded, and wait."""
+        """Nodes that could be decoded, and wait for others."""
         return len(self._waiting)
 
     def note_ended(self, report: RunReport) -> None:
         """A run has ended."""
         self._runs.discard(report.run_id)
+        self._first.pop(report.run_id, None)
         self._cost = self._cost.updated(report)
+        self._load.note(report.output_tokens)
 
     def pays(self, run_id: str) -> bool:
         """Whether a planned answer would be worth its cost now."""
@@ -153,10 +181,12 @@ class BranchAdmission:
         self._placement.replicas.update(names)
         batches = self._placement.replicas.neighbours(run_id, counted=False).values()
         # Of runs that have just begun, decoders have not reported anything.
-        begun = -(-len(self._runs - {run_id}) // max(1, len(names)))
+        replicas = max(1, len(names))
+        begun = -(-len(self._runs - {run_id}) // replicas)
         self._runs.add(run_id)
         return not batches or any(
-            self._policy.plans(batch.with_runs(begun), self._cost) for batch in batches
+            self._policy.plans(batch.with_runs(begun), self._cost, self._load.per_s / replicas)
+            for batch in batches
         )
 
     @asynccontextmanager
@@ -169,7 +199,9 @@ class BranchAdmission:
             self._branches[request.run_id] += 1
         else:
             await self._wait(request)
-        branch = self._policy.slowdown is not None and self._branches[request.run_id] > 1
+        # Also where no other decodes now: in a sequential answer it would not have a prompt.
+        first = self._first.setdefault(request.run_id, request.node)
+        branch = self._policy.slowdown is not None and request.node != first
         try:
             yield replace(request, branch=branch)
         finally:

@@ -8,19 +8,23 @@ from dataclasses import dataclass, fields
 
 from plato.breaker import COOLDOWN_S
 from plato.engine import (
+    ContextExceededError,
     EngineBusyError,
     EngineError,
+    EngineUnreadyError,
     RequestRefusedError,
     SamplingParams,
     UpstreamError,
 )
 from plato.errors import (
+    ContextLengthError,
     InvalidRequestError,
     NodeFailedError,
     OverloadedError,
     PlatoError,
     UnavailableError,
 )
+from plato.scheduling.placement.replicas import AVOID_S
 
 logger = logging.getLogger(__name__)
 
@@ -47,11 +51,18 @@ class AttemptFailure:
     retryable: bool = True
     cooldown_s: float = 0.0
     """Time in which the same replica refuses every attempt."""
+    passes: bool = False
+    """Whether that is all that is wrong with it."""
 
     @property
     def blames_replica(self) -> bool:
         """Whether its replica should be avoided."""
         return self.reason != "lease_lost"
+
+    @property
+    def avoid_s(self) -> float:
+        """How long to avoid its replica."""
+        return self.cooldown_s if self.passes else AVOID_S
 
     @property
     def silent(self) -> bool:
@@ -61,25 +72,32 @@ class AttemptFailure:
 
 def classify_failure(error: BaseException, what: str, replica: str) -> AttemptFailure:
     """Classify an error of an attempt; `what` names the node or plan to the user."""
+    where = f"{what}: decoder {replica}" if replica else what
 
     def unavailable(message: str) -> UnavailableError:
-        return UnavailableError(f"{what}: {message}", retry_after_s=RETRY_AFTER_S)
+        return UnavailableError(message, retry_after_s=RETRY_AFTER_S)
 
     match error:
+        case ContextExceededError():
+            too_long = ContextLengthError(f"{what}: {error}", param=error.param)
+            return AttemptFailure(too_long, retryable=False)
         case RequestRefusedError():
             # How to sample is one choice for all parts, of which many people know nothing.
             message = str(error) if error.param in SAMPLING else f"{what}: {error}"
             refused = InvalidRequestError(message, param=error.param)
             return AttemptFailure(refused, retryable=False)
         case EngineBusyError():
-            overloaded = OverloadedError(f"{what}: {error}", retry_after_s=RETRY_AFTER_S)
-            return AttemptFailure(overloaded, "busy")
+            kind = UnavailableError if isinstance(error, EngineUnreadyError) else OverloadedError
+            told_s = error.retry_after_s
+            busy = kind(f"{where}: {error}", retry_after_s=told_s or RETRY_AFTER_S)
+            return AttemptFailure(busy, "busy", cooldown_s=told_s or 0.0, passes=told_s is not None)
         case UpstreamError():
-            return AttemptFailure(unavailable(str(error)), "engine", cooldown_s=COOLDOWN_S)
+            failed = unavailable(f"{where}: {error}")
+            return AttemptFailure(failed, "engine", cooldown_s=COOLDOWN_S)
         case EngineError():
-            return AttemptFailure(unavailable(str(error)), "engine")
+            return AttemptFailure(unavailable(f"{where}: {error}"), "engine")
         case SilenceError():
-            silent = unavailable(f"decoder {replica} does not respond")
+            silent = unavailable(f"{where} does not respond")
             return AttemptFailure(silent, "silent")
         case LeaseLostError():
             message = f"{what}: decoder {replica} dropped it after the scheduler's lease expired"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import random
 import time
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack, aclosing
@@ -33,21 +32,13 @@ from plato.scheduling.branches import BranchAdmission, BranchPolicy
 from plato.scheduling.failures import AttemptFailure, LeaseLostError, SilenceError, classify_failure
 from plato.scheduling.leases import LeaseKeeper, being_cancelled
 from plato.scheduling.placement import Booking, Placement
+from plato.scheduling.retries import Retries
 from plato.settings import Settings
 from plato.tasks import expire
 
 logger = logging.getLogger(__name__)
 
 RELEASE_DEADLINE_S = 1.0
-RETRY_BACKOFF_S = 0.1
-"""Before the second attempt in a row without a new token; doubles with each, with jitter."""
-MAX_ATTEMPTS = 4
-"""Attempts of a node in all, in units of `Settings.node_attempts`."""
-SILENT_COST = 0.5
-"""Cost of a silent attempt: a lost receiver of another stream can block a decoder, so silence is
-weaker evidence against the node than a crash."""
-SUSPECT_AFTER = 2
-"""Attempts in a row without a new token after which a node is suspected of crashing replicas."""
 
 
 @dataclass(slots=True)
@@ -81,9 +72,8 @@ class NodeDecoding:
 class NodeDecoder:
     """Decodes nodes on the pool; shared by all runs of a scheduler.
 
-    A replica that dies, hangs, leaves or is too busy costs an attempt: the node resumes on another
-    decoder from its last token. Attempts in a row without a new token are bounded, so a node that
-    crashes every decoder fails before it takes down the pool.
+    When a replica dies, hangs, leaves or is too busy, the node resumes from its last token, on
+    another decoder if there is one.
     """
 
     def __init__(
@@ -124,12 +114,12 @@ class NodeDecoder:
 
     async def _retry(self, decoding: NodeDecoding) -> None:
         """Retry until an attempt succeeds or the attempts are used up."""
-        fruitless, spent = 0, 0.0
-        limit = self._settings.node_attempts
+        replicas = self._placement.replicas
+        retries = Retries(self._settings.node_attempts, decoding.attempt)
         while True:
             known = len(decoding.status.tokens)
             try:
-                await self._attempt(decoding, suspect=fruitless >= SUSPECT_AFTER)
+                await self._attempt(decoding, suspect=retries.suspect)
             except ResumptionRefusedError as error:
                 self._restart(decoding, error)
                 continue
@@ -139,17 +129,19 @@ class NodeDecoder:
                 failure = classify_failure(error, decoding.name, decoding.replica)
                 if not failure.retryable:
                     raise failure.error from error
-                if len(decoding.status.tokens) > known:
-                    fruitless, spent = 0, 0.0
-                fruitless += 1
-                spent += SILENT_COST if failure.silent else 1
-                if spent >= limit or decoding.attempt + 1 >= MAX_ATTEMPTS * limit:
+                if failure.blames_replica and decoding.replica:
+                    replicas.avoid(decoding.replica, failure.avoid_s)
+                pause_s = retries.pause_s(
+                    failure,
+                    progressed=len(decoding.status.tokens) > known,
+                    free_in_s=replicas.free_in_s,
+                )
+                if pause_s is None:
                     raise failure.error from error
             else:
                 return
             self._note(failure, decoding)
-            cooldown_s = failure.cooldown_s if self._placement.replicas.all_avoided else 0.0
-            await asyncio.sleep(cooldown_s + _backoff_s(fruitless))
+            await asyncio.sleep(pause_s)
             decoding.attempt += 1
             decoding.on_queue(failure.error.message)
 
@@ -163,11 +155,9 @@ class NodeDecoder:
             ) from refused
 
     def _note(self, failure: AttemptFailure, decoding: NodeDecoding) -> None:
-        if failure.blames_replica and decoding.replica:
-            self._placement.replicas.avoid(decoding.replica)
         self._recorder.add(NODE_RETRIES, reason=failure.reason)
         logger.warning(
-            "retrying node on another decoder: %s",
+            "retrying node: %s",
             failure.error.message,
             extra={
                 "run": decoding.request.run_id,
@@ -283,14 +273,3 @@ class NodeDecoder:
                 logger.info(
                     "pins not released, they will expire: %r", result, extra={"run": run_id}
                 )
-
-
-def _backoff_s(fruitless: int) -> float:
-    """Backoff before the next attempt: none at first, since waiting does not revive a process.
-
-    Then it doubles, with jitter, so that nodes that failed together do not retry together.
-    """
-    if fruitless <= 1:
-        return 0.0
-    longest: float = RETRY_BACKOFF_S * 2.0 ** (fruitless - 2)
-    return longest * random.uniform(0.5, 1.0)

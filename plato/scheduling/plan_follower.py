@@ -9,7 +9,7 @@ from contextlib import ExitStack, aclosing
 from dataclasses import replace
 from functools import partial
 
-from plato.engine import EngineError
+from plato.engine import EngineBusyError, EngineError
 from plato.errors import ContextLengthError, PlatoError
 from plato.metrics.table import PLAN_RETRIES
 from plato.planning.protocol import PlanEnded, PlanLine, PlanRequest, PlanStarted, PlanUsage
@@ -36,6 +36,8 @@ class PlanFollower:
         self._services = services
         self._at_s = at_s
         self._replica = ""
+        self._pause_s = 0.0
+        """Time in which the decoder takes nothing, if the last attempt failed of that alone."""
         self._started_s = at_s()
         self.usage = PlanUsage()
         """Cost of the plan so far."""
@@ -65,8 +67,8 @@ class PlanFollower:
     async def follow(self, request: PlanRequest, add: AddNode) -> None:
         """Call `add` for every node after those that `request` knows.
 
-        If a planner dies or is silent, another one resumes from the tokens of the last line.
-        Raises `ContextLengthError`.
+        If a planner dies or is silent, another one resumes from the tokens of the last line. While
+        decoders take nothing for now, it waits. Raises `ContextLengthError`.
         """
         loop = asyncio.get_running_loop()
         deadline = loop.time() + request.deadline_s
@@ -80,8 +82,8 @@ class PlanFollower:
                 emitted = line.emitted
                 add(line.node, self.report(line.node.number), line.emitted)
 
-        attempt = request
-        for number in range(request.attempt, request.attempt + PLAN_ATTEMPTS):
+        attempt, number, attempts_left = request, request.attempt, PLAN_ATTEMPTS
+        while attempts_left:
             if number > request.attempt:
                 self._services.recorder.add(PLAN_RETRIES)
             failure = await self._attempt(
@@ -96,13 +98,17 @@ class PlanFollower:
                 failure,
                 extra={"run": request.run_id, "attempt": number, "known": len(nodes)},
             )
-            left_s = deadline - loop.time()
+            if not self._pause_s:
+                attempts_left -= 1
+            left_s = deadline - loop.time() - self._pause_s
             if left_s <= 0:
                 return
-            attempt = replace(request, deadline_s=left_s)
+            await asyncio.sleep(self._pause_s)
+            attempt, number = replace(request, deadline_s=left_s), number + 1
 
     async def _attempt(self, request: PlanRequest, take: Callable[[PlanLine], None]) -> str | None:
         """Make one attempt; returns why it failed, if it did."""
+        self._pause_s = 0.0
         try:
             async with asyncio.timeout(request.deadline_s + MARGIN_S) as deadline:
                 async with asyncio.timeout(None) as silence:
@@ -118,6 +124,8 @@ class PlanFollower:
                 return f"the plan took longer than {request.deadline_s:g} s"
             if isinstance(error, TimeoutError) and silence.expired():
                 error = SilenceError()
+            if isinstance(error, EngineBusyError):
+                self._pause_s = error.retry_after_s or 0.0
             return _describe(error, self._replica)
 
     async def _receive(

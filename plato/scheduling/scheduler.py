@@ -108,6 +108,7 @@ class GraphScheduler:
         return SchedulerStats(
             running=len(self.runs),
             waiting=self._admission.waiting,
+            branches_waiting=self._services.decoder.branches.waiting,
             avoided=self.placement.replicas.avoided,
             silences=self._services.leases.silences,
             snapshots=self._kv_events.snapshots,

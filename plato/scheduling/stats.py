@@ -17,6 +17,8 @@ class SchedulerStats:
     """Runs in flight here, those taken over included."""
     waiting: int
     """Runs waiting for admission."""
+    branches_waiting: int
+    """Nodes that could be decoded, and wait because of what that would cost others."""
     avoided: int
     """Decoders that get no work because they failed recently."""
     silences: int
@@ -42,6 +44,7 @@ class SchedulerSampler:
         stats = self._stats()
         self._recorder.set(table.RUNS_IN_FLIGHT, stats.running)
         self._recorder.set(table.RUNS_WAITING, stats.waiting)
+        self._recorder.set(table.BRANCHES_WAITING, stats.branches_waiting)
         self._recorder.set(table.DECODERS_AVOIDED, stats.avoided)
         self._recorder.set(table.STORE_WRITES_PENDING, stats.writes_pending)
         self._totals.record(table.STORE_WRITES_DROPPED, stats.writes_dropped)

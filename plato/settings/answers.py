@@ -117,7 +117,7 @@ class LoadSettings(Section):
     title = "Load"
 
     branch_slowdown: float | None = Field(
-        default=1.15,
+        default=1.1,
         ge=1.0,
         description="How many times as long the steps of a decoder may take because parts are "
         "decoded side by side, while others there are answered sequentially; further parts wait. "

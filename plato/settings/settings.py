@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 from pydantic import model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
@@ -73,6 +75,12 @@ class Settings(
                 f"upstreams are for the engine {UPSTREAM_ENGINE}, and engine is {self.engine!r}; "
                 f"add --engine {UPSTREAM_ENGINE}, or leave them out"
             )
+        for url, times in Counter(self.upstreams).items():
+            if times > 1:
+                raise ValueError(
+                    f"upstreams has {url} {times} times; name every server once, as a decoder is "
+                    "made of each"
+                )
         if self.upstreams and (self.decoders != 1 or self.max_decoders is not None):
             raise ValueError(
                 "each of the upstreams is a decoder, so decoders and max_decoders must not be set"

@@ -35,7 +35,8 @@ def _base_url(url: str) -> str:
         raise ValueError(f"{url!r} is no URL; write http://host:port")
     if parts.username is not None or parts.password is not None:
         raise ValueError("a URL has a user or password, which logs would show; set a key instead")
-    return url.rstrip("/").removesuffix("/v1")
+    host = parts._replace(netloc=parts.netloc.lower())
+    return host.geturl().rstrip("/").removesuffix("/v1").rstrip("/")
 
 
 Url = Annotated[str, AfterValidator(_base_url)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import gzip
 import json
 import logging
 from collections.abc import AsyncGenerator
@@ -149,6 +150,8 @@ async def test_an_unknown_path_and_a_wrong_method_are_named(
     assert (error["type"], error["code"]) == ("invalid_request_error", code)
     allow = refused.headers.get("allow")
     assert (set(allow.split(", ")) if allow else None) == allowed
+    for name in allowed or ():
+        assert name in error["message"]
 
 
 @pytest.mark.parametrize("path", [CHAT, RUNS])
@@ -303,6 +306,15 @@ async def test_a_body_that_is_not_declared_as_json_is_not_read(
     for accepted in ("Application/JSON; charset=utf-8", "application/vnd.api+json"):
         answered = await http.post(CHAT, content=content, headers={"Content-Type": accepted})
         assert answered.status_code == httpx.codes.OK
+
+
+async def test_a_compressed_body_is_not_taken_for_broken_json(http: httpx.AsyncClient) -> None:
+    content = gzip.compress(json.dumps(short()).encode())
+    refused = await http.post(CHAT, content=content, headers={**JSON, "Content-Encoding": "gzip"})
+    assert refused.status_code == httpx.codes.UNSUPPORTED_MEDIA_TYPE
+    assert "without Content-Encoding" in refused.json()["error"]["message"]
+    plain = {**JSON, "Content-Encoding": "identity"}
+    assert (await http.post(CHAT, json=short(), headers=plain)).status_code == httpx.codes.OK
 
 
 @pytest.mark.parametrize("path", ["/healthz", "/readyz", "/v1/models"])

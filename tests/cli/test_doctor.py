@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import json
 import socket
+import threading
+import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from plato.cli.doctor import engines
 from plato.ports import free_port
 from tests.cli.running import plato
 
@@ -66,10 +70,44 @@ def test_upstreams_are_asked(monkeypatch: pytest.MonkeyPatch) -> None:
     url = f"http://127.0.0.1:{free_port()}"
     monkeypatch.setenv("PLATO_ENGINE", "openai")
     monkeypatch.setenv("PLATO_UPSTREAMS", url)
-    monkeypatch.setenv("PLATO_UPSTREAM_START_S", "0.1")
+    began = time.monotonic()
     found = examined(code=1)
+    assert time.monotonic() - began < 30, "as long as a start waits"
     assert url in found["engine"]["found"]
-    assert found["engine"]["advice"] == "start the server, or correct --upstreams"
+    assert found["engine"]["advice"].startswith("start the server, or correct --upstream of")
+
+
+@pytest.mark.parametrize(
+    ("status", "models", "advice"),
+    [
+        (401, {}, "for its key"),
+        (503, {}, "wait until it has loaded its model"),
+        (200, {"data": []}, "wait until it has loaded its model"),
+        (301, {}, "correct --upstream of"),
+        (200, {"data": [{"id": "other"}]}, "give both the same model"),
+    ],
+)
+def test_the_advice_on_an_upstream_fits_its_fault(
+    monkeypatch: pytest.MonkeyPatch, status: int, models: dict[str, Any], advice: str
+) -> None:
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(status)
+            self.end_headers()
+            self.wfile.write(json.dumps(models).encode())
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    monkeypatch.setattr(engines, "START_S", 0.1)
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        monkeypatch.setenv("PLATO_ENGINE", "openai")
+        monkeypatch.setenv("PLATO_UPSTREAMS", f"http://127.0.0.1:{server.server_port}")
+        monkeypatch.setenv("PLATO_UPSTREAM_MODEL", "wanted")
+        found = examined(code=1)
+        server.shutdown()
+    assert advice in found["engine"]["advice"]
 
 
 def test_a_store_that_answers(valkey_url: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -93,6 +93,10 @@ def test_a_key_is_taken_or_made_and_shown(parse: Any) -> None:
     [
         (["decoder=2"], "there is no setting --decoder; did you mean decoders?"),
         (["zzz=2"], "there is no setting --zzz"),
+        (
+            ["--engine", "openai", "--upstream", "http://One:1/v1/", "--upstream", "http://one:1"],
+            "upstreams has http://one:1 2 times; name every server once",
+        ),
         (["--zzz", "2"], "No such option: --zzz"),
         (
             ["--max-nodes", "1"],

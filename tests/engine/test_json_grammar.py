@@ -56,6 +56,35 @@ def test_a_schema_has_a_bounded_size() -> None:
         json_grammar({"enum": ["x" * MAX_SCHEMA_CHARS]})
 
 
+@pytest.mark.parametrize("multiples", [[0.01] * 12, [5, 10, 100, 1000], [9973], [2.5, 0.25]])
+def test_multiples_that_people_use_can_be_enforced(multiples: list[float]) -> None:
+    properties = {f"p{i}": {"type": "number", "multipleOf": m} for i, m in enumerate(multiples)}
+    assert json_grammar({"type": "object", "properties": properties})
+
+
+@pytest.mark.parametrize("multiple", [0, True, "7", None, float("inf"), float("nan")])
+def test_what_is_no_multiple_is_refused_in_words(multiple: object) -> None:
+    with pytest.raises(RequestRefusedError):
+        json_grammar({"type": "integer", "multipleOf": multiple})
+
+
+@pytest.mark.hostile
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"type": "integer", "multipleOf": 999_983},
+        {"type": "integer", "multipleOf": -999_983},
+        {"type": "number", "multipleOf": 1e300},
+        {"type": "number", "multipleOf": 99.9983},
+        {"allOf": [{"type": "integer", "multipleOf": 997}, {"multipleOf": 991}]},
+        {"type": "object", "properties": {f"p{i}": {"multipleOf": 9000 + i} for i in range(50)}},
+    ],
+)
+def test_multiples_for_which_a_lexer_takes_seconds_are_refused(schema: dict[str, Any]) -> None:
+    with pytest.raises(RequestRefusedError, match="'multipleOf' that is too large"):
+        json_grammar(schema)
+
+
 @pytest.mark.hostile
 @pytest.mark.parametrize(
     "schema",

@@ -112,6 +112,22 @@ def test_white_space_is_held_back_until_text_follows() -> None:
     assert answer.feed(*events) == ["a", "", " \nb", ""]
 
 
+def test_what_continues_a_text_keeps_its_white_space() -> None:
+    answer = Composed(raw=True)
+    answer.feed(chosen(Mode.SEQUENTIAL), planned(1), plan_finished())
+    events = output(1, "\n"), output(1, "  a", 1), output(1, " ", 4), finished(1, "\n  a ")
+    assert answer.feed(*events) == ["\n", "  a", " ", ""]
+
+
+def test_white_space_that_continues_a_text_counts_for_stop_strings_and_limits() -> None:
+    stopped = Composed(raw=True, stop=("\n",))
+    stopped.feed(chosen(Mode.SEQUENTIAL), planned(1), plan_finished(), output(1, "\na"))
+    assert (stopped.text, stopped.finish_reason) == ("", "stop")
+    limited = Composed(raw=True, max_tokens=2)
+    limited.feed(chosen(Mode.SEQUENTIAL), planned(1), plan_finished(), output(1, " \na"))
+    assert (limited.text, limited.finish_reason) == (" \n", "length")
+
+
 def test_a_retried_attempt_is_not_shown_twice() -> None:
     answer = planned_answer(1)
     assert answer.feed(

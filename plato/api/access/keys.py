@@ -69,15 +69,21 @@ def read_entry(entry: str, *, plain: bool) -> tuple[str, str]:
 def read_keys(entries: Iterable[str], *, plain: bool = False) -> Keys:
     """Keys written one an entry; empty entries and comments (`#`) are skipped.
 
-    Raises `SettingsError`, also if two tenants have the same key.
+    Raises `SettingsError`, which says where, also if two tenants have the same key.
     """
     keys: Keys = {}
-    for entry in entries:
+    unit = "key" if plain else "line"
+    for number, entry in enumerate(entries, start=1):
         if not entry.strip() or entry.lstrip().startswith("#"):
             continue
-        hashed, tenant = read_entry(entry, plain=plain)
+        try:
+            hashed, tenant = read_entry(entry, plain=plain)
+        except SettingsError as error:
+            raise SettingsError(f"{unit} {number}: {error}") from error
         if keys.setdefault(hashed, tenant) != tenant:
-            raise SettingsError(f"{tenant} and {keys[hashed]} have the same API key")
+            raise SettingsError(
+                f"{unit} {number}: {tenant} and {keys[hashed]} have the same API key"
+            )
     return keys
 
 
@@ -122,3 +128,5 @@ class KeyFile:
             return read_keys(self._path.read_text(encoding="utf-8").splitlines())
         except UnicodeDecodeError as error:
             raise SettingsError(f"the API keys in {self._path} are not UTF-8 text") from error
+        except SettingsError as error:
+            raise SettingsError(f"the API keys in {self._path}: {error}") from error

@@ -15,6 +15,10 @@ from plato.api.answers.disconnect import until_client_leaves
 from plato.tasks import Interruption
 
 
+class BrokenOffError(Exception):
+    """The rest of a body will not come; whose error it is, is told already."""
+
+
 class HeldStream(StreamingResponse):
     """A response whose body is written while it comes into being."""
 
@@ -27,7 +31,8 @@ class HeldStream(StreamingResponse):
     ) -> None:
         """Closes `pieces` and gives `slot` back at the end; `response` is Starlette's.
 
-        A client that reads nothing for `write_deadline_s` has left.
+        A client that reads nothing for `write_deadline_s` has left. If `pieces` raise
+        `BrokenOffError`, the connection is closed, so that nobody takes the body for complete.
         """
         super().__init__(pieces, **response)
         self._pieces = pieces
@@ -38,10 +43,13 @@ class HeldStream(StreamingResponse):
         """Send the pieces until their end, or until the client leaves: not an error of ours."""
         with (
             self._slot,
-            suppress(ClientDisconnect),
+            suppress(ClientDisconnect, BrokenOffError),
             closing(_Writer(send, self._write_deadline_s)) as writer,
         ):
             async with aclosing(self._pieces):
+                if scope["method"] == "HEAD":
+                    # Its client gets no piece, and would wait for the last one.
+                    await self._pieces.aclose()
                 await super().__call__(scope, receive, writer.send)
 
     async def listen_for_disconnect(self, receive: Receive) -> None:

@@ -15,19 +15,20 @@ from starlette.responses import Response
 
 from plato.api.answers import sse
 from plato.api.answers.disconnect import while_connected
-from plato.api.answers.held_stream import HeldStream
+from plato.api.answers.held_stream import BrokenOffError, HeldStream
 from plato.api.drain import Drain
 from plato.api.errors import ErrorReporter, error_text
 from plato.api.manners import request_id
 from plato.api.models import is_served
 from plato.api.passthrough.decision import Endpoint, may_be_planned, wants_plato
+from plato.api.passthrough.events import WholeEvents
 from plato.api.passthrough.outgoing import Passed, read_fields
 from plato.api.passthrough.record import PassRecord
 from plato.api.passthrough.upstreams import Upstreams
 from plato.api.questions.intake import Received
 from plato.engine import UpstreamError
 from plato.engine.openai.response import UpstreamResponse
-from plato.errors import DeadlineError, InvalidRequestError, UnavailableError
+from plato.errors import BadGatewayError, DeadlineError, InvalidRequestError
 from plato.metrics import Recorder
 from plato.runs.token_rates import TokenRates
 from plato.settings import Settings
@@ -44,8 +45,8 @@ PASSED_HEADERS = frozenset(
 )
 PASSED_PREFIXES = ("openai-", "x-ratelimit-", "retry-after-")
 """Other headers are about a connection, or tell what this server decides."""
-MAX_HELD = 64 << 10
-"""Bytes of an event that are held back until it is complete."""
+MAX_WHOLE = 1 << 20
+"""Bytes of JSON that are held back until they are complete: then a failure has a status."""
 ABSENT = frozenset({HTTPStatus.NOT_FOUND, HTTPStatus.METHOD_NOT_ALLOWED})
 
 
@@ -167,35 +168,39 @@ class PassThrough:
     async def _answer(self, passed: Passed) -> Items:
         """The upstream's response and, piece by piece, its body.
 
-        An error in the middle of a stream of events is its last event; of another body, it breaks
-        the connection, so that nobody takes the body for complete.
+        Raises a `PlatoError` before the response. An error in the middle of a stream of events is
+        its last event; another body ends with `BrokenOffError`.
         """
         record = PassRecord(self._recorder, passed)
-        in_events, held = False, b""
+        events, begun = WholeEvents(), False
         try:
             with self._in_time() as answer:
                 async with AsyncExitStack() as opened:
                     with answer:
                         response = await opened.enter_async_context(self._upstreams.open(passed))
                     record.begin(response.status)
-                    in_events = _is_event_stream(response)
+                    in_events = _has_type(response, sse.MEDIA_TYPE)
+                    piece = await _beginning(response, answer)
                     yield response
-                    while piece := await _next_piece(response, answer):
+                    begun = True
+                    piece = piece or await _next_piece(response, answer)
+                    while piece:
                         record.feed(piece)
-                        if in_events:
-                            piece, held = whole_events(held + piece)
-                        if piece:
-                            yield piece
-            if held:
-                yield held
+                        if whole := events.feed(piece) if in_events else piece:
+                            yield whole
+                        piece = await _next_piece(response, answer)
+            if events.held:
+                yield events.held
             record.complete()
         except Exception as error:
             record.outcome = "failed"
-            if not in_events:
+            if not begun:
                 raise
             reported = self._errors.in_stream(error, passed.path, passed.request_id)
+            if not in_events:
+                raise BrokenOffError from error
             # What there is of an event that the upstream broke off in is left out.
-            yield b"\n\n" + sse.event(error_text(reported))
+            yield (b"\n\n" if events.within else b"") + sse.event(error_text(reported))
         finally:
             record.close()
             self._rates.charge(passed.tenant, record.tokens)
@@ -216,14 +221,13 @@ class PassThrough:
                 timer.cancel()
 
 
-def whole_events(data: bytes) -> tuple[bytes, bytes]:
-    """The events of a stream that are complete, and the beginning of the next one.
-
-    What is longer than `MAX_HELD` is not held back.
-    """
-    ends = (data.rfind(end) + len(end) for end in (b"\n\n", b"\r\n\r\n") if end in data)
-    cut = max(ends, default=0)
-    return (data, b"") if len(data) - cut > MAX_HELD else (data[:cut], data[cut:])
+async def _beginning(response: UpstreamResponse, answer: Interruption) -> bytes:
+    """As much of a body as is held back. Raises a `PlatoError`."""
+    content = bytearray()
+    if _has_type(response, "application/json"):
+        while len(content) < MAX_WHOLE and (piece := await _next_piece(response, answer)):
+            content += piece
+    return bytes(content)
 
 
 async def _next_piece(response: UpstreamResponse, answer: Interruption) -> bytes:
@@ -232,13 +236,13 @@ async def _next_piece(response: UpstreamResponse, answer: Interruption) -> bytes
         with answer:
             return await response.read()
     except UpstreamError as error:
-        raise UnavailableError(
-            "the upstream server broke off its answer; send the request again", retry_after_s=1.0
+        raise BadGatewayError(
+            "the upstream server broke off its answer; send the request again"
         ) from error
 
 
-def _is_event_stream(response: UpstreamResponse) -> bool:
-    return response.headers.get("content-type", "").startswith(sse.MEDIA_TYPE)
+def _has_type(response: UpstreamResponse, media_type: str) -> bool:
+    return response.headers.get("content-type", "").startswith(media_type)
 
 
 def _passed_back(response: UpstreamResponse) -> dict[str, str]:

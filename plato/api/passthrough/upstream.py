@@ -13,13 +13,15 @@ from http import HTTPStatus
 from plato.api.access.tenants import refuse_shared_cache
 from plato.api.manners import REQUEST_ID
 from plato.api.passthrough.outgoing import Passed
-from plato.engine import EngineError, UpstreamError
+from plato.engine import EngineBusyError, EngineError
+from plato.engine.errors import KeyRefusedError
 from plato.engine.openai.connection import MODELS, identify
 from plato.engine.openai.health import Health
 from plato.engine.openai.response import UpstreamResponse
+from plato.engine.openai.statuses import is_redirect, status_error
 from plato.engine.openai.tenancy import tenant_salt
 from plato.engine.openai.transport import UpstreamTransport
-from plato.errors import UnavailableError
+from plato.errors import BadGatewayError, UnavailableError
 from plato.settings import Settings
 from plato.tasks import Interruption
 
@@ -30,6 +32,7 @@ CONTROL_CONNECTIONS = 4
 CONNECT_S = 10.0
 """Generous: a process that gets many requests at once is late itself."""
 CONTROL_DEADLINE_S = 5.0
+RETRY_AFTER_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,9 +47,10 @@ class _Server:
 class Upstream:
     """Passes requests to one server. Belongs to one event loop."""
 
-    def __init__(self, url: str, settings: Settings) -> None:
-        """Raises `SettingsError` if the key cannot be read."""
+    def __init__(self, name: str, url: str, settings: Settings) -> None:
+        """`name` is for clients. Raises `SettingsError` if the key cannot be read."""
         self.url = url
+        self._name = name
         self.in_flight = 0
         """Requests that it is answering."""
         self._heads: set[Interruption] = set()
@@ -76,8 +80,8 @@ class Upstream:
     async def open(self, passed: Passed) -> AsyncIterator[UpstreamResponse]:
         """The answer, as soon as it begins; leaving the block cancels what is left of it.
 
-        Raises `UnavailableError` if the server is away, and `SettingsError` if it cannot keep the
-        prompts of the configured tenants apart.
+        Raises `UnavailableError` if the server is away, refuses the key or redirects, and
+        `SettingsError` if it cannot keep the prompts of the configured tenants apart.
         """
         self.in_flight += 1
         try:
@@ -101,7 +105,7 @@ class Upstream:
             self._server = None
         if self._health.problem:
             for head in tuple(self._heads):
-                head.interrupt(UpstreamError(self._health.problem))
+                head.interrupt(self._health.error)
             for answer in tuple(self._answers):
                 answer.close()
 
@@ -112,7 +116,7 @@ class Upstream:
     async def _send(self, passed: Passed) -> UpstreamResponse:
         try:
             if self._health.problem:
-                raise UpstreamError(self._health.problem)
+                raise self._health.error
             server, salt = await self._identified(), None
             if passed.decodes and server.salts:
                 salt = tenant_salt(passed.tenant, self._key)
@@ -125,11 +129,16 @@ class Upstream:
                     data=passed.body(self._settings, server.model, salt),
                     headers={"Content-Type": "application/json", REQUEST_ID: passed.request_id},
                 )
+        except KeyRefusedError as error:
+            raise self._refused_key() from error
         except (EngineError, TimeoutError) as error:
             raise self._away(error) from error
         if response.status == HTTPStatus.UNAUTHORIZED:
             response.close()
             raise self._refused_key()
+        if is_redirect(response.status):
+            response.close()
+            raise self._redirected(response)
         return response
 
     @contextmanager
@@ -153,8 +162,8 @@ class Upstream:
         """Ask for its model and its kind."""
         response = await self._transport.send("GET", MODELS, deadline_s=CONTROL_DEADLINE_S)
         with closing(response):
-            if response.status in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
-                raise self._refused_key()
+            if response.status >= HTTPStatus.MULTIPLE_CHOICES:
+                raise status_error(response.status, retry_after_s=response.retry_after_s)
             content = await response.read_all(CONTROL_DEADLINE_S)
         try:
             answer = json.loads(content)
@@ -170,14 +179,28 @@ class Upstream:
         # What the server says is about this server's key, and can have some of it.
         logger.error("%s refuses the key; check upstream_api_key", self.url)
         return UnavailableError(
-            "the upstream server refuses the key of this server; ask the operator to check "
+            f"{self._name} refuses the key of this server; ask the operator to check "
             "upstream_api_key"
         )
 
+    def _redirected(self, response: UpstreamResponse) -> BadGatewayError:
+        # Where it leads is none of the client's business: it has no key there.
+        logger.error(
+            "%s redirects with status %d to %s; correct upstreams",
+            self.url,
+            response.status,
+            response.location,
+        )
+        return BadGatewayError(
+            f"{self._name} redirects with status {response.status}; ask the operator to correct "
+            "upstreams"
+        )
+
     def _away(self, error: Exception) -> UnavailableError:
-        reason = str(error) or type(error).__name__
+        reason = str(error) or "no answer in time"
         logger.warning("%s: %s", self.url, reason)
+        told_s = error.retry_after_s if isinstance(error, EngineBusyError) else None
         return UnavailableError(
-            f"the upstream server does not answer ({reason}); try again in a moment",
-            retry_after_s=1.0,
+            f"{self._name} does not answer ({reason}); try again in a moment",
+            retry_after_s=told_s or RETRY_AFTER_S,
         )

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import logging
 import math
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
+from http import HTTPStatus
+from itertools import pairwise
 
 from plato.api.passthrough.outgoing import Passed
 from plato.api.passthrough.upstream import Upstream
@@ -16,6 +19,18 @@ from plato.errors import UnavailableError
 from plato.settings import Settings
 from plato.tasks import end_task, repeat
 
+logger = logging.getLogger(__name__)
+
+ELSEWHERE = frozenset(
+    {
+        HTTPStatus.TOO_MANY_REQUESTS,
+        HTTPStatus.BAD_GATEWAY,
+        HTTPStatus.SERVICE_UNAVAILABLE,
+        HTTPStatus.GATEWAY_TIMEOUT,
+    }
+)
+"""Statuses that are about the server, so that another one may answer. 500 is not among them: the
+request may be what the server fails of."""
 LOAD_FACTOR = 1.25
 """No server has more than this times its share of the requests, if it can be helped."""
 
@@ -36,7 +51,11 @@ class Upstreams:
     @classmethod
     def of(cls, settings: Settings) -> Upstreams:
         """Those that the settings name. Raises `SettingsError` if their key cannot be read."""
-        return cls([Upstream(url, settings) for url in settings.upstreams])
+        urls = settings.upstreams
+        names = [f"upstream server {number} of {len(urls)}" for number in range(1, len(urls) + 1)]
+        if len(urls) == 1:
+            names = ["the upstream server"]
+        return cls([Upstream(*named, settings) for named in zip(names, urls, strict=True)])
 
     def __bool__(self) -> bool:
         return bool(self._upstreams)
@@ -45,21 +64,27 @@ class Upstreams:
     async def open(self, passed: Passed) -> AsyncIterator[UpstreamResponse]:
         """The answer of the first server that answers; see `Upstream.open`.
 
-        A server that is away has not begun to answer, so another one is asked.
+        In place of a server that is away, or whose status is one of `ELSEWHERE`, another one is
+        asked: nothing of an answer has reached the client.
         """
         self._watching = self._watching or asyncio.create_task(
             repeat(health.INTERVAL_S, self._check), name="watch-upstreams"
         )
         async with AsyncExitStack() as stack:
-            *others, last = self._ranked(passed.opening)
-            for upstream in others:
+            ranked = self._ranked(passed.opening)
+            for upstream, following in pairwise(ranked):
                 try:
                     response = await stack.enter_async_context(upstream.open(passed))
-                    break
                 except UnavailableError:
                     continue
+                if response.status not in ELSEWHERE or not following.available:
+                    break
+                logger.warning(
+                    "%s answers status %d; asking another one", upstream.url, response.status
+                )
+                await stack.aclose()
             else:
-                response = await stack.enter_async_context(last.open(passed))
+                response = await stack.enter_async_context(ranked[-1].open(passed))
             yield response
 
     async def close(self) -> None:

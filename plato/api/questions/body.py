@@ -60,6 +60,12 @@ class BodyReader:
             raise MediaTypeError(
                 f"the body is declared as {kind[:100]!r}; send Content-Type: {JSON}"
             )
+        encoding = request.headers.get("content-encoding", "identity")
+        if encoding.strip().lower() != "identity":
+            raise MediaTypeError(
+                f"the body is declared as encoded ({encoding[:100]!r}); send it as it is, without "
+                "Content-Encoding"
+            )
         declared = request.headers.get("content-length", "")
         # What is announced as too large is not read.
         if len(declared) < 20 and declared.isascii() and declared.isdecimal():

@@ -83,12 +83,19 @@ def parse_body(kind: type[Body], body: bytes | str, context_length: int | None =
         values = from_json(body)
     except ValueError as error:
         raise InvalidRequestError(
-            f"the body is not valid JSON: {error}", code="invalid_json"
+            f"the body is not valid JSON in UTF-8: {error}{_advice(error)}", code="invalid_json"
         ) from error
     if len(body) > SHORT_BODY:
         _refuse_many_items(values, context_length)
     with validated():
         return kind.model_validate(values)
+
+
+def _advice(error: ValueError) -> str:
+    """What to do about JSON that cannot be read, if that is known."""
+    if "hex escape" not in str(error):
+        return ""
+    return "; a text has half of a surrogate pair: cut texts between characters, not within them"
 
 
 def parse_query(kind: type[Body], request: Request) -> Body:

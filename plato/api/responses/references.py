@@ -19,7 +19,7 @@ from plato.runs import RunState
 
 REFERENCE = "item_reference"
 MAX_REFERENCES = 100
-"""Of a request; they are looked up one after the other."""
+"""Of a request, to the same item as well: each becomes a whole answer."""
 _ITEM_ID = re.compile(r"(?:msg|fc)_([0-9a-f]{32})")
 
 
@@ -33,14 +33,14 @@ async def with_items(body: bytes, service: RunService, tenant: str) -> bytes:
     items = fields.get("input") if fields is not None else None
     if fields is None or not isinstance(items, list):
         return body
-    names = {name for item in items if (name := _name(item))}
+    names = [name for item in items if (name := _name(item))]
     if len(names) > MAX_REFERENCES:
         raise InvalidRequestError(
-            f"'input' refers to {len(names)} items; send at most {MAX_REFERENCES} references, and "
+            f"'input' has {len(names)} references to items; send at most {MAX_REFERENCES}, and "
             "other items as they are",
             param="input",
         )
-    found = {name: await _item(name, service, tenant) for name in names}
+    found = {name: await _item(name, service, tenant) for name in set(names)}
     items = [found.get(_name(item) or "") or item for item in items]
     return to_json({**fields, "input": items}, inf_nan_mode="constants")
 

@@ -10,6 +10,7 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.text import Text
 
 from plato.cli.doctor import engines, machine, services
@@ -35,13 +36,14 @@ def doctor(
     Exit status: 1 if something has to be changed, else 0.
     """
     settings = gather_settings({} if model is None else {"model": model}, config).settings
+    servers = f"the servers {', '.join(settings.upstreams)}"
     checks: dict[str, Check] = {
         "Python": machine.check_system,
         "packages": engines.check_packages,
         "CUDA": engines.check_device,
         "compiler": engines.check_kernels,
         "model": engines.check_model,
-        "engine": engines.check_engine,
+        servers if settings.upstreams else "engine": engines.check_engine,
         "memory": machine.check_memory,
         "disk": machine.check_disk,
         "/dev/shm": machine.check_shared_memory,
@@ -53,7 +55,7 @@ def doctor(
     found: list[Finding] = []
     with Console(stderr=True).status("") as status:
         for name, check in checks.items():
-            status.update(f"looking at {name}")
+            status.update(escape(f"looking at {name}"))
             found += check(settings)
     if as_json:
         print(json.dumps([asdict(each) for each in found]))

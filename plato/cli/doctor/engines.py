@@ -10,11 +10,17 @@ from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 
 from plato.cli.doctor.finding import Finding, error, ok, warning
-from plato.engine import losses
+from plato.engine import EngineBusyError, OtherModelError, UpstreamError, losses
 from plato.engine.capabilities import BUILT_IN
+from plato.engine.errors import KeyRefusedError
 from plato.errors import PlatoError
 from plato.models.adapter import find_adapter
 from plato.settings import UPSTREAM_ENGINE, VLLM_ENGINE, Settings
+
+START_S = 3.0
+"""For servers that are away or loading: who looks does not want to wait as a start does."""
+ANSWER_S = 10.0
+"""For each answer of a server, which may be busy."""
 
 
 def check_packages(_: Settings) -> Iterator[Finding]:
@@ -120,6 +126,9 @@ def _check_upstreams(settings: Settings) -> Iterator[Finding]:
     from plato.assembly import check_upstreams
     from plato.models.local import find_local
 
+    settings = settings.model_copy(
+        update={"upstream_start_s": START_S, "node_deadline_s": ANSWER_S}
+    )
     try:
         folder = find_local(
             settings.model, settings.cache_dir, settings.model_revision, weights=False
@@ -129,11 +138,24 @@ def _check_upstreams(settings: Settings) -> Iterator[Finding]:
             return
         connections = check_upstreams(settings, str(folder))
     except PlatoError as problem:
-        yield error("engine", problem.message, "start the server, or correct --upstreams")
+        yield error("engine", problem.message, _upstream_advice(problem))
         return
     for url, connection in zip(settings.upstreams, connections, strict=True):
         lost = losses(connection.capabilities)
         yield ok("engine", f"{url}: {_lost(lost)}", "docs/engines.md says what can be turned on")
+
+
+def _upstream_advice(problem: PlatoError) -> str:
+    match problem.__cause__:
+        case KeyRefusedError():
+            return "ask who runs the server for its key"
+        case OtherModelError():
+            return "give both the same model: --model here, or another model there"
+        case EngineBusyError():
+            return "wait until it has loaded its model, or look at its log"
+        case UpstreamError():
+            return "start the server, or correct --upstream of plato serve (PLATO_UPSTREAMS)"
+    return "correct the setting; docs/engines.md explains it"
 
 
 def _lost(clauses: tuple[str, ...]) -> str:

@@ -1,9 +1,10 @@
 """Engines that are servers of others, over HTTP: vLLM, SGLang, llama.cpp, and chat completions.
 
 `engine` is the `Engine` and `decoder` its sequences, `dialects` what each kind of server is asked
-and how it answers, `connection` which kind a server is, `probe` which grammars it reads, and
-`client` HTTP itself. Servers yield tokens, or text of which `text_codec` makes some; what ends a
-sequence and which text is released when is decided here, as for every engine.
+and how it answers, `connection` which kind a server is, `probe` which grammars it reads, `pause`
+how long one without room is left alone, and `client` HTTP itself. Servers yield tokens, or text of
+which `text_codec` makes some; what ends a sequence and which text is released when is decided here,
+as for every engine.
 """
 
 from plato.engine.openai.config import UpstreamConfig

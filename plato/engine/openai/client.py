@@ -4,27 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import asynccontextmanager, closing
 from http import HTTPStatus
 from typing import Any
 
-from plato.engine.errors import (
-    EngineBusyError,
-    EngineError,
-    KeyRefusedError,
-    RequestRefusedError,
-    UpstreamError,
-)
+from plato.engine.errors import UpstreamError
 from plato.engine.openai.config import UpstreamConfig
 from plato.engine.openai.response import UpstreamResponse
+from plato.engine.openai.statuses import error_detail, is_busy, status_error
 from plato.engine.openai.transport import UpstreamTransport
 from plato.sse import EventParser, EventStreamError
 
+logger = logging.getLogger(__name__)
+
 CONTROL_CONNECTIONS = 4
 """Connections beside those of sequences, for health and the like."""
-MAX_REASON_CHARS = 300
+MAX_LOGGED = 300
+"""Bytes of an unexpected answer that are logged."""
 DONE = "[DONE]"
 """Data of the last event of OpenAI's streams."""
 
@@ -34,7 +33,7 @@ class UpstreamClient:
 
     They raise `UpstreamError` if it is away or answers nonsense, `EngineBusyError` if it has no
     room and `RequestRefusedError` if it refuses the request. After an outage they fail fast until
-    it answers again. Belongs to one event loop.
+    it answers again. What it says beyond that is logged. Belongs to one event loop.
     """
 
     def __init__(self, config: UpstreamConfig, clock: Callable[[], float] = time.monotonic) -> None:
@@ -71,7 +70,8 @@ class UpstreamClient:
             try:
                 return json.loads(content or b"null")
             except ValueError as error:
-                raise UpstreamError(f"the answer is no JSON: {content[:100]!r}") from error
+                self._log(path, response.status, content)
+                raise UpstreamError("the answer is no JSON") from error
 
     async def text(self, path: str) -> str:
         """The text that the server answers to a GET."""
@@ -97,7 +97,7 @@ class UpstreamClient:
                 # Comments that keep the connection open are no progress.
                 async with asyncio.timeout(deadline_s):
                     while not found and (piece := await response.read()):
-                        found = _events(parser, piece)
+                        found = self._events(path, parser, piece)
                 if not found:
                     if parser.within_event:
                         raise UpstreamError("the answer ended within an event")
@@ -106,7 +106,7 @@ class UpstreamClient:
                 for data in found:
                     if data == DONE:
                         return
-                    yield _event(data)
+                    yield self._event(path, data)
 
     async def close(self) -> None:
         """Close all connections."""
@@ -121,9 +121,11 @@ class UpstreamClient:
         try:
             response = await self._transport.send(method, path, deadline_s=deadline_s, json=body)
             with closing(response):
-                if response.status >= HTTPStatus.BAD_REQUEST:
+                if response.status >= HTTPStatus.MULTIPLE_CHOICES:
                     content = await response.read_all(deadline_s)
-                    raise status_error(response.status, content)
+                    self._log(path, response.status, response.location or content)
+                    detail = error_detail(content)
+                    raise status_error(response.status, detail, response.retry_after_s)
                 yield response
         except UpstreamError as error:
             raise type(error)(f"{path}: {error}") from error
@@ -131,57 +133,39 @@ class UpstreamClient:
             self._transport.outages += 1
             raise UpstreamError(f"{path}: the server does not answer in time") from error
 
+    def _events(self, path: str, parser: EventParser, piece: bytes) -> list[str]:
+        """The data of the events that end in a piece of a stream."""
+        try:
+            return parser.feed(piece)
+        except EventStreamError as error:
+            self._log(path, HTTPStatus.OK, str(error))
+            raise UpstreamError("the answer is no stream of server-sent events") from error
+
+    def _event(self, path: str, data: str) -> Any:
+        """The JSON of an event; raises what it reports if it is an error."""
+        try:
+            event = json.loads(data)
+        except ValueError as error:
+            self._log(path, HTTPStatus.OK, data)
+            raise UpstreamError("an event of the answer is no JSON") from error
+        if not isinstance(event, dict):
+            self._log(path, HTTPStatus.OK, data)
+            raise UpstreamError("an event of the answer is no object")
+        if problem := event.get("error"):
+            code = problem.get("code") if isinstance(problem, dict) else None
+            status = code if isinstance(code, int) else HTTPStatus.INTERNAL_SERVER_ERROR
+            self._log(path, status, data)
+            raise status_error(status, error_detail(data))
+        return event
+
+    def _log(self, path: str, status: int, content: bytes | str) -> None:
+        """Log the beginning of an answer that is not what was asked for."""
+        if status in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
+            return  # Some servers repeat part of the key.
+        logger.info(
+            "%s%s answers status %d: %r", self._config.url, path, status, content[:MAX_LOGGED]
+        )
+
 
 def _is_outage(status: int) -> bool:
-    return status >= HTTPStatus.INTERNAL_SERVER_ERROR and not _is_busy(status)
-
-
-def status_error(status: int, content: bytes | str) -> EngineError:
-    """The error that a status other than success means; `content` is the body."""
-    reason = _reason(content) or f"status {status}"
-    if _is_busy(status):
-        return EngineBusyError(f"the server has no room: {reason}")
-    if status in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
-        # Clients are told, and some servers repeat part of the key.
-        return KeyRefusedError("the server refuses Plato's key")
-    if HTTPStatus.BAD_REQUEST <= status < HTTPStatus.INTERNAL_SERVER_ERROR:
-        return RequestRefusedError(f"the server refuses the request: {reason}")
-    return UpstreamError(f"the server failed with status {status}: {reason}")
-
-
-def _is_busy(status: int) -> bool:
-    return status in (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE)
-
-
-def _events(parser: EventParser, piece: bytes) -> list[str]:
-    try:
-        return parser.feed(piece)
-    except EventStreamError as error:
-        raise UpstreamError(str(error)) from error
-
-
-def _event(data: str) -> Any:
-    """The JSON of an event; raises what it reports if it is an error."""
-    try:
-        event = json.loads(data)
-    except ValueError as error:
-        raise UpstreamError(f"an event of the answer is no JSON: {data[:100]!r}") from error
-    if not isinstance(event, dict):
-        raise UpstreamError(f"an event of the answer is no object: {data[:100]!r}")
-    if problem := event.get("error"):
-        status = problem.get("code") if isinstance(problem, dict) else None
-        raise status_error(
-            status if isinstance(status, int) else HTTPStatus.INTERNAL_SERVER_ERROR, data
-        )
-    return event
-
-
-def _reason(content: bytes | str) -> str:
-    """What the body of an error says: OpenAI's, FastAPI's and llama.cpp's shapes, or its start."""
-    try:
-        found = json.loads(content)
-    except ValueError:
-        found = content.decode(errors="replace") if isinstance(content, bytes) else content
-    while isinstance(found, dict):
-        found = next((found[key] for key in ("error", "message", "detail") if key in found), "")
-    return str(found)[:MAX_REASON_CHARS]
+    return status >= HTTPStatus.INTERNAL_SERVER_ERROR and not is_busy(status)

@@ -13,6 +13,7 @@ from plato.engine.capabilities import Capabilities, Scores
 from plato.engine.errors import (
     EngineBusyError,
     EngineError,
+    EngineUnreadyError,
     KeyRefusedError,
     OtherModelError,
     RequestRefusedError,
@@ -94,9 +95,8 @@ class Connection:
         try:
             yield
         except (LookupError, TypeError, ValueError, AttributeError) as error:
-            raise UpstreamError(
-                f"the server does not answer like {self.dialect.name}: {error!r}"
-            ) from error
+            logger.info("the server does not answer like %s: %r", self.dialect.name, error)
+            raise UpstreamError(f"the server does not answer like {self.dialect.name}") from error
 
 
 async def connect(client: UpstreamClient, config: UpstreamConfig) -> Connection:
@@ -147,7 +147,8 @@ async def _describe(
             f"of server that it is ({', '.join(DIALECTS)})"
         ) from error
     except (LookupError, TypeError, AttributeError) as error:
-        raise UpstreamError(f"it does not answer like {dialect.name}: {error!r}") from error
+        logger.info("the server does not answer like %s: %r", dialect.name, error)
+        raise UpstreamError(f"the server does not answer like {dialect.name}") from error
 
 
 async def connect_at_start(config: UpstreamConfig) -> Connection:
@@ -162,7 +163,7 @@ async def connect_at_start(config: UpstreamConfig) -> Connection:
         try:
             return await connect(client, config)
         except KeyRefusedError as error:
-            raise EngineError(
+            raise KeyRefusedError(
                 f"{config.url}: the server wants a key, or another one; set "
                 "PLATO_UPSTREAM_API_KEY or upstream_api_key_file"
             ) from error
@@ -181,8 +182,8 @@ def identify(
 ) -> tuple[Mapping[str, Any], Dialect]:
     """The entry of the model `name`, else the first, in `GET /v1/models`; and the server's dialect.
 
-    Raises `UpstreamError` if `models` is no such answer, or empty, as while a server loads its
-    model, and `OtherModelError` if it lacks the model.
+    Raises `UpstreamError` if `models` is no such answer, `EngineUnreadyError` if it is empty, as
+    while a server loads its model, and `OtherModelError` if it lacks the model.
     """
     model = _choose(_models(models), name)
     return model, _recognise(model, dialect)
@@ -196,7 +197,7 @@ def _models(answer: Any) -> list[Mapping[str, Any]]:
     ):
         raise UpstreamError(f"{MODELS}: the answer is no list of models")
     if not entries:
-        raise UpstreamError("the server has no model yet")
+        raise EngineUnreadyError("the server has no model yet")
     return entries
 
 

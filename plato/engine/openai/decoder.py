@@ -11,6 +11,7 @@ from plato.engine.openai.cache import ServerCache
 from plato.engine.openai.client import UpstreamClient
 from plato.engine.openai.config import UpstreamConfig
 from plato.engine.openai.connection import Connection
+from plato.engine.openai.pause import ServerPause
 from plato.engine.openai.sequence import UpstreamSequence
 from plato.engine.openai.slots import Slots
 from plato.engine.output import Output
@@ -31,6 +32,7 @@ class ServerDecoder:
         self._live = live
         self._places = min(config.max_sequences, connection.server.slots or config.max_sequences)
         self._slots = Slots(self._places, config.max_waiting)
+        self.pause = ServerPause()
         self.prompt_tokens = self.cached_tokens = self.output_tokens = 0
         """Of sequences that have ended."""
         self.reconnect(connection)
@@ -61,7 +63,8 @@ class ServerDecoder:
                 self._slots.place(rank(request)),
                 self.cache.lead(request.prompt) as prefilled,
             ):
-                await self._read(client, sequence, prefilled)
+                with self.pause.respected():
+                    await self._read(client, sequence, prefilled)
         except Exception as error:
             sequence.mailbox.put(error)
 

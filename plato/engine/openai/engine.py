@@ -75,11 +75,12 @@ class UpstreamEngine:
     async def generate(self, request: GenerateRequest) -> AsyncGenerator[Chunk]:
         """Decode one sequence; see `Engine.generate`.
 
-        Raises `UpstreamError`, too, if the server is away or does not answer as it should.
+        Raises `UpstreamError`, too, if the server is away or does not answer as it should. One that
+        takes nothing for now is left alone: `EngineBusyError` has the time.
         """
         self._require_open()
         if self._health.problem:
-            raise UpstreamError(self._health.problem)
+            raise self._health.error
         self._check(request)
         client = self._start()
         sequence = self._decoder.new_sequence(request)
@@ -137,7 +138,7 @@ class UpstreamEngine:
             capabilities=self.capabilities,
             idle_s=time.monotonic() - self._client.heard_at if self._client else 0.0,
             available=self._client is None or (self._client.available and not self._health.problem),
-            problem=self._health.problem,
+            problem=self._health.problem or decoder.pause.reason,
             live=tuple((s.request.run_id, s.request.node) for s in self._live),
         )
 
@@ -208,7 +209,7 @@ class UpstreamEngine:
         if self._health.problem:
             for sequence in self._live:
                 if not sequence.begun:
-                    sequence.mailbox.put(UpstreamError(self._health.problem))
+                    sequence.mailbox.put(self._health.error)
                     sequence.stop()
 
     async def _probe(self) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Awaitable, Callable
 
-from plato.engine.errors import EngineError, OtherModelError
+from plato.engine.errors import EngineError, EngineUnreadyError, OtherModelError, UpstreamError
 
 logger = logging.getLogger(__name__)
 
@@ -22,8 +22,17 @@ class Health:
         self._url = url
         self._failures = 0
         """Failed checks in a row."""
+        self._unready = False
+        """Whether it is there, but not ready."""
         self.problem = ""
         """Why nothing should be sent to the server; empty: it is well."""
+
+    @property
+    def error(self) -> EngineError:
+        """What to raise in place of sending something to the server."""
+        if self._unready:
+            return EngineUnreadyError(self.problem, INTERVAL_S)
+        return UpstreamError(self.problem)
 
     async def check(self, probe: Callable[[], Awaitable[None]]) -> None:
         """Ask with `probe`, which raises an `EngineError` if the server is not well.
@@ -34,6 +43,7 @@ class Health:
             await probe()
         except EngineError as error:
             self._failures += 1
+            self._unready = isinstance(error, EngineUnreadyError)
             if self._failures >= FAILURES or isinstance(error, OtherModelError):
                 self._note(str(error))
         else:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 
 import aiohttp
 
@@ -29,6 +32,28 @@ class UpstreamResponse:
         self._response = response
         self._on_piece = on_piece
         self._on_loss = on_loss
+
+    @property
+    def location(self) -> str:
+        """Where a redirect leads; empty: it is none."""
+        return self.headers.get("location", "")
+
+    @property
+    def retry_after_s(self) -> float | None:
+        """The time after which the server wants to be asked again, in seconds (RFC 9110, 10.2.3).
+
+        `None`: it names none.
+        """
+        value = self.headers.get("retry-after", "")
+        try:
+            if value.isdecimal():
+                return float(value)
+            at = parsedate_to_datetime(value)
+        except ValueError:
+            return None
+        # Dates without a time zone are in UTC.
+        at = at if at.tzinfo else at.replace(tzinfo=UTC)
+        return max(0.0, math.ceil((at - datetime.now(UTC)).total_seconds()))
 
     async def read(self) -> bytes:
         """What has arrived of the body, as soon as there is something; nothing at its end.

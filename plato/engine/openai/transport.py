@@ -14,7 +14,7 @@ import aiohttp
 import httpx
 
 from plato.breaker import CircuitBreaker
-from plato.engine.errors import UpstreamError
+from plato.engine.errors import EngineUnreadyError, UpstreamError
 from plato.engine.openai.response import UpstreamResponse
 
 logger = logging.getLogger(__name__)
@@ -118,7 +118,8 @@ class UpstreamTransport:
         """A GET of which only the status matters; also sent during an outage, which may be over.
 
         Raises `UpstreamError` if the server does not answer, or with a status of 500 or more, as
-        ingresses do for a server that is gone. It may be late while it sends something else.
+        ingresses do for a server that is gone, and `EngineUnreadyError` if that is 503. It may be
+        late while it sends something else.
         """
         asked_at = self._clock()
         try:
@@ -133,6 +134,8 @@ class UpstreamTransport:
         response.close()
         if response.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
             self.outages += 1
+            if response.status == HTTPStatus.SERVICE_UNAVAILABLE:
+                raise EngineUnreadyError(f"{path}: the server is not ready: status 503")
             raise UpstreamError(f"{path}: the server is away: status {response.status}")
         self._note_heard()
 

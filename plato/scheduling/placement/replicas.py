@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -93,13 +94,13 @@ class ReplicaTable:
             load is None or load.kv_free > ROOM_TOKENS * (1 + load.waiting) for load in loads
         )
 
-    def avoid(self, replica: str) -> None:
-        """Place nothing at `replica` for `AVOID_S`, if there is another: it has just failed.
+    def avoid(self, replica: str, for_s: float = AVOID_S) -> None:
+        """Place nothing at `replica` for some time, if there is another: it has just failed.
 
         If it restarts, its next epoch voids what it held.
         """
         if replica in self._states:
-            self._states[replica].avoid_until = self._clock() + AVOID_S
+            self._states[replica].avoid_until = self._clock() + for_s
 
     @property
     def avoided(self) -> int:
@@ -108,9 +109,11 @@ class ReplicaTable:
         return sum(state.avoid_until > now for state in self._states.values())
 
     @property
-    def all_avoided(self) -> bool:
-        """Whether no replica is left that has not just failed."""
-        return self.avoided == len(self._states)
+    def free_in_s(self) -> float:
+        """Seconds until some replica is not avoided any more; infinity if there are none."""
+        now = self._clock()
+        ends = (max(0.0, state.avoid_until - now) for state in self._states.values())
+        return min(ends, default=math.inf)
 
     def observe(self, replica: str, epoch: str, load: Load) -> None:
         """Take the epoch and load that a replica reports with every chunk."""

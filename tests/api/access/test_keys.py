@@ -59,6 +59,15 @@ def test_what_is_no_key_is_refused_without_repeating_it(
     assert ONE not in str(caught.value)
 
 
+def test_the_line_of_a_file_that_is_no_key_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "keys"
+    path.write_text("# Of the shop\n" + line("shop", ONE) + "\nnonsense\n")
+    with pytest.raises(SettingsError, match=rf"{path}: line 4: .*TENANT=KEY"):
+        KeyFile(str(path))
+    with pytest.raises(SettingsError, match=r"key 2: .*TENANT=KEY"):
+        read_keys([f"shop={ONE}", "nonsense"], plain=True)
+
+
 def test_new_keys_are_long_and_differ() -> None:
     keys = {new_key() for _ in range(8)}
     assert len(keys) == 8

@@ -10,7 +10,7 @@ from typing import Any
 from plato.api.answers.held_stream import HeldStream
 
 DEADLINE_S = 0.1
-SCOPE = {"type": "http"}
+SCOPE = {"type": "http", "method": "GET"}
 
 
 async def never() -> Any:

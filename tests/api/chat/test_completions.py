@@ -66,6 +66,17 @@ async def test_a_stream_brings_the_same_text(http: httpx.AsyncClient) -> None:
     assert (usage["choices"], usage["usage"]["completion_tokens"]) == ([], 6)
 
 
+async def test_a_continuation_begins_and_ends_with_its_own_white_space(
+    http: httpx.AsyncClient, runtime: Runtime
+) -> None:
+    (space,) = runtime.tools.tokenizer.text(" ")
+    only_spaces = asked(logit_bias={str(space): 100})
+    whole = (await http.post(PATH, json=only_spaces)).json()
+    assert whole["choices"][0]["text"] == " " * 6
+    chunks = chunks_of(await http.post(PATH, json={**only_spaces, "stream": True}))
+    assert "".join(chunk["choices"][0]["text"] for chunk in chunks) == " " * 6
+
+
 async def test_a_completion_is_a_run_too(http: httpx.AsyncClient) -> None:
     whole = (await http.post(PATH, json=asked(metadata={"ticket": "7"}))).json()
     run = (await http.get(f"{RUNS}/{whole['id']}")).json()

@@ -13,7 +13,7 @@ import pytest
 from plato.api.app import new_app
 from plato.api.drain import Drain
 from plato.api.passthrough import Upstreams
-from plato.api.passthrough.responder import MAX_HELD, whole_events
+from plato.api.passthrough.events import MAX_HELD, WholeEvents
 from plato.engine.openai import health, transport
 from plato.metrics.table import PASSED_ON
 from tests.api.passthrough.fronts import (
@@ -24,6 +24,7 @@ from tests.api.passthrough.fronts import (
     passing_front,
     settings_for,
 )
+from tests.api.passthrough.upstream import BrokenOff
 from tests.engine.waiting import until
 
 CHAT = "/v1/chat/completions"
@@ -54,17 +55,31 @@ async def test_an_upstream_that_is_away_is_told_at_once(front: Front) -> None:
 
 
 @pytest.mark.parametrize(
-    ("data", "whole", "held"),
+    ("pieces", "whole", "held"),
     [
-        (b"data: 1\n\ndata: 2\n\n", b"data: 1\n\ndata: 2\n\n", b""),
-        (b"data: 1\n\ndata: {", b"data: 1\n\n", b"data: {"),
-        (b"data: 1\r\n\r\ndata: {", b"data: 1\r\n\r\n", b"data: {"),
-        (b"data: {", b"", b"data: {"),
-        (b"data: " + b"x" * MAX_HELD, b"data: " + b"x" * MAX_HELD, b""),
+        ([b"data: 1\n\ndata: 2\n\n"], [b"data: 1\n\ndata: 2\n\n"], b""),
+        ([b"data: 1\n\ndata: {", b"}\n\nda"], [b"data: 1\n\n", b"data: {}\n\n"], b"da"),
+        ([b"data: 1\r\n\r\ndata: {"], [b"data: 1\r\n\r\n"], b"data: {"),
+        ([b"data: 1\n", b"\n"], [b"", b"data: 1\n\n"], b""),
+        ([b"data: {"], [b""], b"data: {"),
     ],
 )
-def test_an_event_is_passed_back_when_complete(data: bytes, whole: bytes, held: bytes) -> None:
-    assert whole_events(data) == (whole, held)
+def test_an_event_is_passed_back_when_complete(
+    pieces: list[bytes], whole: list[bytes], held: bytes
+) -> None:
+    events = WholeEvents()
+    assert [events.feed(piece) for piece in pieces] == whole
+    assert events.held == held
+    assert not events.within
+
+
+def test_a_long_event_is_passed_back_as_it_arrives() -> None:
+    events, long = WholeEvents(), b"data: " + b"x" * MAX_HELD
+    assert events.feed(long) == long
+    assert events.within
+    assert events.feed(b"x") == b""
+    assert events.feed(b"\n\n") == b"x\n\n"
+    assert not events.within
 
 
 async def test_an_upstream_that_dies_in_mid_stream_is_an_error_and_no_end(front: Front) -> None:
@@ -78,6 +93,72 @@ async def test_an_upstream_that_dies_in_mid_stream_is_an_error_and_no_end(front:
         with pytest.raises(openai.APIError, match="broke off"):
             _ = [chunk async for chunk in stream]
     assert front.recorder.total(PASSED_ON, outcome="failed") == 1
+
+
+def tracebacks(caplog: pytest.LogCaptureFixture) -> list[str]:
+    """Those of this server, not of the upstream, which runs here, too."""
+    return [
+        record.getMessage()
+        for record in caplog.records
+        if record.exc_info and record.exc_info[0] is not BrokenOff
+    ]
+
+
+async def test_a_whole_answer_that_breaks_off_is_a_bad_gateway(
+    front: Front, caplog: pytest.LogCaptureFixture
+) -> None:
+    front.upstream.breaks = "application/json"
+    async with front.http() as http:
+        broken = await http.post(CHAT, json=WHOLE)
+    assert broken.status_code == httpx.codes.BAD_GATEWAY
+    error = broken.json()["error"]
+    assert error["code"] == "bad_gateway"
+    assert error["message"] == "the upstream server broke off its answer; send the request again"
+    assert not tracebacks(caplog)
+    assert front.recorder.total(PASSED_ON, outcome="failed") == 1
+
+
+async def test_a_body_that_is_passed_back_as_it_arrives_breaks_off_too(
+    front: Front, caplog: pytest.LogCaptureFixture
+) -> None:
+    front.upstream.breaks = "audio/wav"
+    async with front.http() as http:
+        with pytest.raises(httpx.RemoteProtocolError):
+            await http.post(CHAT, json=WHOLE)
+    assert not tracebacks(caplog)
+    assert front.recorder.total(PASSED_ON, outcome="failed") == 1
+
+
+async def test_a_redirect_is_for_the_operator(
+    front: Front, caplog: pytest.LogCaptureFixture
+) -> None:
+    front.upstream.status = 307
+    async with front.http() as http:
+        refused = await http.post(CHAT, json=WHOLE)
+    assert refused.status_code == httpx.codes.BAD_GATEWAY
+    assert "location" not in refused.headers
+    assert "10.0.0.1" not in refused.text
+    assert "ask the operator to correct upstreams" in refused.text
+    assert "redirects with status 307 to http://10.0.0.1/v1" in caplog.text
+
+
+@pytest.mark.parametrize("status", [429, 500, 502, 503])
+async def test_what_the_only_upstream_refuses_is_passed_back(front: Front, status: int) -> None:
+    front.upstream.status = status
+    async with front.http() as http:
+        refused = await http.post(CHAT, json=WHOLE)
+    assert refused.status_code == status
+    assert refused.json()["error"]["message"] == f"no {status}"
+    assert refused.headers["retry-after"] == "7"
+
+
+async def test_one_that_is_not_ready_when_it_is_asked_what_it_is(front: Front) -> None:
+    front.upstream.models_status = 503
+    async with front.http() as http:
+        refused = await http.post(CHAT, json=WHOLE)
+    assert refused.status_code == httpx.codes.SERVICE_UNAVAILABLE
+    assert "not ready: status 503" in refused.json()["error"]["message"]
+    assert refused.headers["retry-after"] == "1"
 
 
 @pytest.mark.parametrize("body", [STREAM, WHOLE], ids=["stream", "whole"])
@@ -238,6 +319,53 @@ class TestSeveral:
                     seed += 1
                     assert (await http.post(CHAT, json=asking(seed))).is_success
                     await asyncio.sleep(0.2)
+
+    @pytest.mark.parametrize("status", [429, 502, 503, 504])
+    async def test_another_answers_for_one_that_cannot_now(self, status: int) -> None:
+        async with passing_front(2) as front, front.http() as http:
+            refusing, other = front.upstreams
+            refusing.status = status
+            for seed in range(8):
+                assert (await http.post(CHAT, json=STREAM | asking(seed))).is_success
+            assert refusing.passed
+            assert len(other.passed) == 8
+            other.status = status
+            asked = len(refusing.passed)
+            refused = await http.post(CHAT, json=WHOLE)
+            assert (refused.status_code, refused.headers["retry-after"]) == (status, "7")
+            # Each is asked once.
+            assert (len(refusing.passed), len(other.passed)) == (asked + 1, 9)
+
+    async def test_what_a_server_fails_of_is_sent_to_no_other(self) -> None:
+        async with passing_front(2) as front, front.http() as http:
+            for upstream in front.upstreams:
+                upstream.status = 500
+            refused = await http.post(CHAT, json=WHOLE)
+            assert refused.status_code == httpx.codes.INTERNAL_SERVER_ERROR
+            assert sum(len(upstream.passed) for upstream in front.upstreams) == 1
+
+    async def test_a_refusal_counts_more_than_a_server_that_is_away(self) -> None:
+        async with passing_front(2) as front, front.http() as http:
+            refusing, away = front.upstreams
+            for seed in range(8):
+                assert (await http.post(CHAT, json=asking(seed))).is_success
+            await away.http.stop()
+            refusing.status = 429
+            async with asyncio.timeout(10):
+                while (  # noqa: ASYNC110
+                    refused := await http.post(CHAT, json=asking(0))
+                ).status_code != httpx.codes.TOO_MANY_REQUESTS:
+                    await asyncio.sleep(0.1)
+            assert refused.headers["retry-after"] == "7"
+
+    async def test_errors_name_the_server(self) -> None:
+        async with passing_front(2) as front, front.http() as http:
+            for upstream in front.upstreams:
+                await upstream.http.stop()
+            message = (await http.post(CHAT, json=WHOLE)).json()["error"]["message"]
+            assert message.startswith("upstream server ")
+            assert " of 2 does not answer" in message
+            assert all(upstream.http.url not in message for upstream in front.upstreams)
 
     async def test_none_is_sent_to_one_that_says_that_it_is_not_well(
         self, monkeypatch: pytest.MonkeyPatch

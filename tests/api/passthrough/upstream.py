@@ -29,6 +29,8 @@ class Upstream(VllmServer):
         self.paths = {"/v1/chat/completions", "/v1/responses", "/v1/embeddings"}
         """Those that it has."""
         self.status = self.health_status = self.models_status = 200
+        self.breaks: str | None = None
+        """The media type of whole answers that it breaks off."""
         self.checks = 0
         """Times that its health was asked for."""
         self.late_s = self.pause_s = 0.0
@@ -64,8 +66,11 @@ class Upstream(VllmServer):
         self.headers.append(dict(request.headers))
         if self.status != OK:
             headers = {"retry-after": "7", "x-internal": "secret", "set-cookie": "a=b"}
+            headers |= {"location": "http://10.0.0.1/v1"}
             error = {"message": f"no {self.status}", "type": "server", "code": self.status}
             return JSONResponse({"error": error}, self.status, headers)
+        if self.breaks is not None:
+            return StreamingResponse(_broken_off(), media_type=self.breaks)
         if not body.get("stream"):
             await self._hold(request)
         if path == "/v1/embeddings":
@@ -100,6 +105,16 @@ class Upstream(VllmServer):
         except asyncio.CancelledError:
             self.left.set()
             raise
+
+
+class BrokenOff(Exception):  # noqa: N818 - what breaks a connection
+    pass
+
+
+async def _broken_off() -> AsyncIterator[bytes]:
+    yield b'{"choices": ['
+    await asyncio.sleep(0.05)
+    raise BrokenOff
 
 
 def sse(event: Body) -> str:

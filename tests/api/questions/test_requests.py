@@ -52,6 +52,20 @@ def test_a_bare_request_gets_the_deployments_defaults() -> None:
     )
 
 
+@pytest.mark.parametrize("encoding", ["latin-1", "utf-8-sig", "utf-16"])
+def test_a_body_in_another_encoding_is_told_which_one_to_use(encoding: str) -> None:
+    body = json.dumps({"messages": [{"role": "user", "content": "Où ?"}]}, ensure_ascii=False)
+    with pytest.raises(InvalidRequestError, match="not valid JSON in UTF-8"):
+        parse_request(body.encode(encoding))
+
+
+@pytest.mark.parametrize("content", ["\ud83d", "\ud83d and more"])
+def test_a_text_with_half_of_a_character_is_refused_with_advice(content: str) -> None:
+    with pytest.raises(InvalidRequestError, match="half of a surrogate pair") as caught:
+        run_request(messages=[{"role": "user", "content": content}])
+    assert caught.value.code == "invalid_json"
+
+
 def test_everything_that_is_asked_for_arrives() -> None:
     request = run_request(
         messages=[{"role": "developer", "content": "Be brief."}, QUESTION],

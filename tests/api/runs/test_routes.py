@@ -119,6 +119,18 @@ async def test_a_run_is_cancelled_and_stays_so(http: httpx.AsyncClient, runtime:
     assert server_sent(await http.get(f"{location}/events"))[-1]["event"] == "run_failed"
 
 
+async def test_a_head_of_events_does_not_wait_for_the_end_of_the_run(
+    http: httpx.AsyncClient,
+) -> None:
+    location = await open_run(http, long())
+    for path in (f"{location}/events", f"/v1/responses/{location[-32:]}?stream=true"):
+        head = await http.head(path)
+        assert head.headers["content-type"].startswith("text/event-stream")
+        assert head.content == b""
+    assert (await http.get(location)).json()["status"] == "running"
+    await http.delete(location)
+
+
 async def test_parts_are_open_until_the_run_ends(http: httpx.AsyncClient) -> None:
     def states(run: dict[str, Any]) -> list[str]:
         return [node["state"] for node in run["plato"]["graph"]["nodes"]]

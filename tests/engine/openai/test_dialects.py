@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from plato.engine import (
-    EngineBusyError,
     EngineError,
+    EngineUnreadyError,
     FinishReason,
     RequestRefusedError,
     SamplingParams,
@@ -118,15 +118,19 @@ class TestSglang:
         assert found == [0, 1, 2, 3, 4]
 
     @pytest.mark.parametrize(
-        ("status", "error"),
-        [(400, RequestRefusedError), (503, EngineBusyError), (None, UpstreamError)],
+        ("status", "error", "message"),
+        [
+            (400, RequestRefusedError, "too long"),
+            (503, EngineUnreadyError, "status 503"),
+            (None, UpstreamError, "status 500"),
+        ],
     )
     def test_an_abort_is_an_error_by_its_status(
-        self, status: int | None, error: type[EngineError]
+        self, status: int | None, error: type[EngineError], message: str
     ) -> None:
         reason = {"type": "abort", "message": "too long", "status_code": status}
         event = {"output_ids": [], "meta_info": {"completion_tokens": 0, "finish_reason": reason}}
-        with pytest.raises(error, match="too long"):
+        with pytest.raises(error, match=message):
             DIALECTS["sglang"].reader(generation())(event)
 
     def test_scores_are_those_of_the_first_position(self) -> None:

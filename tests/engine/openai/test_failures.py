@@ -11,8 +11,10 @@ import pytest
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 
 from plato.engine import (
+    ContextExceededError,
     EngineBusyError,
     EngineError,
+    EngineUnreadyError,
     OtherModelError,
     ReplicaHealth,
     RequestRefusedError,
@@ -58,7 +60,7 @@ class TestStart:
     @pytest.mark.parametrize(
         ("models", "error", "message"),
         [
-            ({"data": []}, UpstreamError, "has no model yet"),
+            ({"data": []}, EngineUnreadyError, "has no model yet"),
             ({"data": [{"id": "m", "owned_by": "acme"}]}, EngineError, "set upstream_dialect"),
             ({"models": "none"}, UpstreamError, "no list of models"),
             ([1, 2], UpstreamError, "no list of models"),
@@ -120,16 +122,23 @@ class TestStart:
 @pytest.mark.parametrize(
     ("reply", "error", "message"),
     [
-        (lambda: openai_error(429, "slow down"), EngineBusyError, "slow down"),
-        (lambda: Response(status_code=503), EngineBusyError, "status 503"),
+        (lambda: openai_error(429, "slow down"), EngineBusyError, "no room: status 429$"),
+        (lambda: Response(status_code=503), EngineUnreadyError, "not ready: status 503$"),
+        (lambda: Response(status_code=307), UpstreamError, "redirects with status 307"),
+        (lambda: openai_error(400, "the context length is 5"), ContextExceededError, "is 5"),
+        (lambda: PlainTextResponse("<html>no", 400), RequestRefusedError, "request: status 400$"),
         (lambda: openai_error(400, "bad top_k"), RequestRefusedError, "bad top_k"),
         (lambda: JSONResponse({"detail": "nope"}, 422), RequestRefusedError, "nope"),
         (lambda: openai_error(401, "no sk-12**"), KeyRefusedError, "s: the server refuses .* key$"),
         (lambda: openai_error(403, "no sk-12**"), KeyRefusedError, "s: the server refuses .* key$"),
-        (lambda: PlainTextResponse("boom", 500), UpstreamError, "status 500: boom"),
-        (lambda: PlainTextResponse("<html>hello</html>\n"), UpstreamError, "<html>"),
-        (lambda: stream("data: {nonsense\n\n"), UpstreamError, "no JSON"),
-        (lambda: stream("data: [1]\n\n"), UpstreamError, "no object"),
+        (lambda: PlainTextResponse("boom", 500), UpstreamError, "failed with status 500$"),
+        (
+            lambda: PlainTextResponse("<html>hello</html>\n"),
+            UpstreamError,
+            "no stream of server-sent events$",
+        ),
+        (lambda: stream("data: {nonsense\n\n"), UpstreamError, "no JSON$"),
+        (lambda: stream("data: [1]\n\n"), UpstreamError, "no object$"),
         (lambda: stream('data: {"x": 1}\n\n'), UpstreamError, "does not answer like vllm"),
         (lambda: stream(event([97]), 'data: {"choices": ['), UpstreamError, "within an event"),
         (lambda: stream(event([97])), UpstreamError, "ended before the sequence"),
@@ -139,13 +148,13 @@ class TestStart:
         (lambda: stream(event(None)), UpstreamError, "no token ids"),  # type: ignore[arg-type]
         (
             lambda: stream(event([97]), 'data: {"error": {"code": 503, "message": "full"}}\n\n'),
-            EngineBusyError,
-            "full",
+            EngineUnreadyError,
+            "status 503$",
         ),
         (
             lambda: stream(event([97]), 'data: {"error": "out of memory"}\n\n'),
             UpstreamError,
-            "out of memory",
+            "failed with status 500$",
         ),
     ],
 )
@@ -161,7 +170,54 @@ async def test_every_failure_has_its_error_and_the_next_request_is_served(
         await ask(engine)
     assert type(raised.value) is error
     server.reply = lambda _: says("hello")
+    if isinstance(raised.value, EngineBusyError):
+        assert raised.value.retry_after_s is not None
+        await asyncio.sleep(raised.value.retry_after_s)
     assert (await ask(engine)).text == "hello"
+
+
+async def test_what_a_server_says_beyond_its_status_is_logged_and_not_raised(
+    engine: UpstreamEngine, server: ScriptedServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    server.reply = lambda _: PlainTextResponse("<html>at 10.0.0.1" + "x" * 1000, 502)
+    with pytest.raises(UpstreamError) as raised:
+        await ask(engine)
+    assert "10.0.0.1" not in str(raised.value)
+    (line,) = [
+        record.getMessage() for record in caplog.records if "<html>" in record.msg % record.args
+    ]
+    assert f"{server.http.url}/v1/completions answers status 502: b'<html>at 10.0.0.1" in line
+    assert len(line) < 500
+
+
+class TestPause:
+    async def test_a_server_without_room_is_left_alone_for_as_long_as_it_says(
+        self, engine: UpstreamEngine, server: ScriptedServer
+    ) -> None:
+        server.reply = lambda _: Response(status_code=429, headers={"Retry-After": "1"})
+        for _ in range(3):
+            with pytest.raises(EngineBusyError, match="no room") as raised:
+                await ask(engine)
+            assert raised.value.retry_after_s is not None
+            assert 0.5 < raised.value.retry_after_s <= 1
+        assert len(server.bodies) == 1
+        assert "no room" in engine.stats().problem
+        assert engine.stats().available
+        server.reply = lambda _: says("hello")
+        await until(lambda: not engine.stats().problem)
+        assert (await ask(engine)).text == "hello"
+
+    async def test_what_runs_there_goes_on(
+        self, engine: UpstreamEngine, server: ScriptedServer
+    ) -> None:
+        server.reply = lambda _: stream(event([97]), 0.3, event([98], "stop"), usage(0), DONE)
+        begun = asyncio.create_task(ask(engine))
+        await until(lambda: any(sequence.begun for sequence in engine._live))
+        server.reply = lambda _: Response(status_code=503)
+        with pytest.raises(EngineUnreadyError):
+            await ask(engine)
+        assert (await begun).text == "ab"
 
 
 async def test_tokens_that_came_before_a_failure_are_not_lost(
@@ -298,7 +354,7 @@ class TestHealth:
         await until(lambda: any(sequence.begun for sequence in engine._live))
         server.reply = lambda _: PlainTextResponse("boom", 500)
         for _ in range(3):
-            with pytest.raises(UpstreamError, match="boom"):
+            with pytest.raises(UpstreamError, match="status 500"):
                 await ask(engine)
         server.reply = lambda _: says("hello")
         await asyncio.sleep(0.1)
@@ -331,7 +387,7 @@ class TestHealth:
         await server.http.start()
         await until(lambda: problem in engine.stats().problem)
         assert not engine.stats().available
-        with pytest.raises(UpstreamError, match=problem):
+        with pytest.raises(EngineError, match=problem):
             await ask(engine)
         status = replica_status("one", engine.stats())
         assert status.health is ReplicaHealth.AWAY
@@ -347,8 +403,9 @@ class TestHealth:
         await ask(engine)
         server.healthy = False
         await until(lambda: not engine.stats().available)
-        with pytest.raises(UpstreamError, match="status 503"):
+        with pytest.raises(EngineUnreadyError, match="status 503") as raised:
             await ask(engine)
+        assert raised.value.retry_after_s == health.INTERVAL_S
         server.healthy = True
         await until(lambda: engine.stats().available)
         assert (await ask(engine)).text == "hello"

@@ -72,6 +72,37 @@ async def get(transport: UpstreamTransport, method: str = "GET", **content: obje
         response.close()
 
 
+@pytest.mark.parametrize(
+    ("header", "least_s", "most_s"),
+    [("7", 7, 7), ("0", 0, 0), ("Fri, 01 Jan 2100 00:00:00 GMT", 1e9, 3e9)],
+)
+async def test_the_time_after_which_to_ask_again_is_read(
+    header: str, least_s: float, most_s: float
+) -> None:
+    found = await retry_after_s(header)
+    assert found is not None
+    assert least_s <= found <= most_s
+
+
+@pytest.mark.parametrize("header", ["", "soon", "-1", "7.5"])
+async def test_a_time_that_cannot_be_read_is_none(header: str) -> None:
+    assert await retry_after_s(header) is None
+
+
+async def retry_after_s(header: str) -> float | None:
+    """As it is read from a response with this header."""
+
+    async def reply(writer: asyncio.StreamWriter) -> None:
+        head = f"HTTP/1.1 503 No\r\nRetry-After: {header}\r\nContent-Length: 0\r\n\r\n"
+        writer.write(head.encode())
+        await writer.drain()
+
+    async with served(reply) as (_, transport):
+        response = await transport.send("GET", "/", deadline_s=DEADLINE_S)
+        response.close()
+        return response.retry_after_s
+
+
 async def says_hello(writer: asyncio.StreamWriter) -> None:
     cookie = b"Set-Cookie: who=one; Path=/\r\n\r\n"
     writer.write(STREAM + cookie + chunk(b"hel"))

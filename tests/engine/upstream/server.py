@@ -35,6 +35,7 @@ from tests.engine.upstream.http import HttpServer
 from tests.gbnf import to_lark
 
 MODEL = "tiny"
+NOT_READY = 503
 Body = dict[str, Any]
 
 
@@ -51,6 +52,8 @@ class WireServer(ABC):
         self.context_length = context_length
         self.bodies: list[Body] = []
         """What sequences were asked for with."""
+        self.refusal: tuple[int, str] | None = None
+        """Status and `Retry-After` for all that it is asked."""
         self.broken = False
         """Whether it breaks off within the first event of each stream."""
         self._requests = 0
@@ -105,7 +108,8 @@ class WireServer(ABC):
         return GenerateRequest(run_id, 1, prompt, budget, sampling=sampling, stop=ends, **fields)
 
     async def _health(self, request: Request) -> Response:
-        return Response()
+        loading = self.refusal is not None and self.refusal[0] == NOT_READY
+        return Response(status_code=NOT_READY if loading else 200)
 
     async def _models(self, request: Request) -> Response:
         return JSONResponse({"object": "list", "data": [self.model()]})
@@ -118,6 +122,9 @@ class WireServer(ABC):
     async def _generate(self, request: Request) -> Response:
         body = await request.json()
         self.bodies.append(body)
+        if self.refusal is not None:
+            status, retry_after = self.refusal
+            return Response("at 10.0.0.1", status, {"Retry-After": retry_after})
         chunks = self.engine.generate(self.read(body))
         try:
             await anext(chunks)  # The acknowledgement.

@@ -20,6 +20,7 @@ FINISHES = {"stop": FinishReason.STOP, "length": FinishReason.LENGTH}
 """By OpenAI's names."""
 LOWEST = -9999.0
 """Servers write this or less for minus infinity, which JSON does not have."""
+MAX_REASON_CHARS = 30
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,7 +154,7 @@ class Dialect(ABC):
 def finish_of(reason: str | None) -> FinishReason | None:
     """A finish reason by its OpenAI name. Raises `UpstreamError` for one that should not occur."""
     if reason is not None and reason not in FINISHES:
-        raise UpstreamError(f"it ended the sequence with {reason!r}")
+        raise UpstreamError(f"it ended the sequence with {str(reason)[:MAX_REASON_CHARS]!r}")
     return None if reason is None else FINISHES[reason]
 
 

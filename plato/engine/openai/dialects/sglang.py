@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping
+from http import HTTPStatus
 from typing import Any
 
 from plato.engine.capabilities import Capabilities, PrefixSharing, Scores
 from plato.engine.errors import NoScoresError, UpstreamError
-from plato.engine.openai.client import status_error
 from plato.engine.openai.dialects.dialect import (
     Delta,
     Dialect,
@@ -15,7 +16,10 @@ from plato.engine.openai.dialects.dialect import (
     finish_of,
     from_server,
 )
+from plato.engine.openai.statuses import MAX_DETAIL_CHARS, status_error
 from plato.engine.protocol import FinishReason
+
+logger = logging.getLogger(__name__)
 
 
 class SglangDialect(Dialect):
@@ -111,7 +115,10 @@ def _finish(reason: Mapping[str, Any] | None) -> FinishReason | None:
     if reason is None:
         return None
     if reason["type"] == "abort":
-        raise status_error(reason.get("status_code") or 500, reason.get("message") or "aborted")
+        status = reason.get("status_code") or HTTPStatus.INTERNAL_SERVER_ERROR
+        detail = str(reason.get("message") or "")[:MAX_DETAIL_CHARS]
+        logger.info("SGLang aborts a sequence with status %d: %r", status, detail)
+        raise status_error(status, detail)
     return finish_of(reason["type"])
 
 
