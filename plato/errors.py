@@ -34,6 +34,13 @@ class PlatoError(Exception):
         return _rebuild, (type(self), self.message, self.param, self.code, self.retry_after_s)
 
 
+def file_problem(error: OSError | UnicodeError) -> str:
+    """Why a file of text cannot be read, for a message that names the file itself."""
+    if isinstance(error, UnicodeError):
+        return "it is not UTF-8 text"
+    return error.strerror or str(error)
+
+
 def _rebuild(
     kind: type[PlatoError],
     message: str,

@@ -34,8 +34,12 @@ class LoopThread:
     def run(self, work: Coroutine[Any, Any, T]) -> T:
         """Run `work`, which has a deadline, there, and wait for it in this thread.
 
-        An interrupt of this thread cancels it, and is raised when it has ended.
+        An interrupt of this thread cancels it, and is raised when it has ended. Raises
+        `RuntimeError` after `end`.
         """
+        if self._loop.is_closed():
+            work.close()
+            raise RuntimeError(f"{self._thread.name} is closed; open another one")
         ended = threading.Event()
 
         async def watched() -> T:

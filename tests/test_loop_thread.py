@@ -82,3 +82,12 @@ def test_the_garbage_collector_of_any_thread_may_close_an_iteration(loop: LoopTh
 
     loop.run(collect())
     assert counting.closed.wait(5)
+
+
+def test_what_has_ended_runs_nothing(loop: LoopThread) -> None:
+    counting = Counting()
+    loop.end()
+    with pytest.raises(RuntimeError, match="test is closed"):
+        loop.run(asyncio.sleep(0))
+    with pytest.raises(RuntimeError, match="test is closed"):
+        next(loop.iterate(counting.numbers(1)))

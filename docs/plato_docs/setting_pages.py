@@ -1,4 +1,4 @@
-"""The settings, of `plato/settings.py`."""
+"""The settings, of `plato/settings`."""
 
 from __future__ import annotations
 

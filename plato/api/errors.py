@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -24,7 +25,8 @@ logger = logging.getLogger(__name__)
 
 _OWN_TYPES = frozenset({"invalid_type", "invalid_value", "unknown_parameter", "unsupported_value"})
 """Error types that `schemas` raises itself; their names are OpenAI's codes."""
-_INPUT_SHOULD = "Input should "
+_SHOULD = re.compile(r"\w+ (should .*?)(?: after validation, not \d+)?")
+"""What pydantic says of a value: `List should have at least 1 item after validation, not 0`."""
 _JSON_NAMES = {"model_type": "an object", "dict_type": "an object", "list_type": "an array"}
 """What those who write JSON call these types of Python."""
 _ROUTER_CODES = {404: "not_found", 405: "method_not_allowed"}
@@ -193,8 +195,8 @@ def _describe(error: ErrorDetails) -> InvalidRequestError:
         message, code = "is not a known parameter; remove it", "unknown_parameter"
     elif kind in _JSON_NAMES:
         message = f"should be {_JSON_NAMES[kind]}"
-    elif message.startswith(_INPUT_SHOULD):
-        message = message.removeprefix("Input ")
+    elif (said := _SHOULD.fullmatch(message)) is not None:
+        message = said[1]
     elif kind not in _OWN_TYPES:
         message = f"is invalid: {message}"
     if kind.endswith("_type"):

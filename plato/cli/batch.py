@@ -29,7 +29,7 @@ from plato.cli.options import (
     request_fields,
 )
 from plato.client import Answer, Asker, UnreachableError
-from plato.errors import OverloadedError, PlatoError, UnavailableError
+from plato.errors import OverloadedError, PlatoError, UnavailableError, file_problem
 from plato.runs import Mode
 
 ATTEMPTS = 6
@@ -105,8 +105,8 @@ def _read(file: Path, system: str | None) -> Iterator[Item]:
     """The questions of a file. Raises `UsageError` that names the line."""
     try:
         lines = file.read_text("utf-8-sig").splitlines()
-    except (OSError, ValueError) as error:
-        raise UsageError(f"{file} cannot be read ({error})") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"{file} cannot be read ({file_problem(error)})") from error
     ids: Counter[str] = Counter()
     for number, line in enumerate(lines, 1):
         if not line.strip():
@@ -128,9 +128,11 @@ def _item(content: dict[str, Any], number: int, system: str | None) -> Item:
     name = content.pop("custom_id", None) or content.pop("id", None) or number
     fields = dict(content.get("body", content))
     question = fields.pop("question", None)
-    messages = fields.pop("messages", None) or messages_of(question, system)
-    if question is None and messages[-1]["content"] is None:
-        raise ValueError("it has no question")
+    messages = fields.pop("messages", None)
+    if not messages:
+        if not question.strip():
+            raise ValueError("it has no question")
+        messages = messages_of(question, system)
     # The answer is read as a stream of events.
     fields.pop("stream", None)
     fields.pop("stream_options", None)

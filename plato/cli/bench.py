@@ -8,7 +8,7 @@ import statistics
 import time
 from contextlib import aclosing
 from dataclasses import asdict, dataclass
-from itertools import cycle, islice
+from itertools import cycle, groupby, islice
 from typing import Annotated, Any
 
 import typer
@@ -192,16 +192,18 @@ def _visible_tokens(usage: dict[str, Any], chunks: int) -> int:
 
 def _print(rows: list[Row]) -> None:
     figures = ("at a time", "answers", "first text", "answer", "longest", "tokens/s")
-    cells = [
-        (
-            row.model,
-            str(row.concurrency),
-            f"{row.answered} ({row.failed} failed)" if row.failed else str(row.answered),
-            f"{row.first_text_p50_s:.2f} s",
-            f"{row.duration_p50_s:.2f} s",
-            f"{row.duration_max_s:.2f} s",
-            f"{row.tokens_per_s:.1f}",
-        )
-        for row in rows
-    ]
-    print_rows(cells, "model", *figures, right=figures)
+    for model, measured in groupby(rows, lambda row: row.model):
+        # Not a column: with their names, models of the hub leave no room for figures.
+        print(model)
+        cells = [
+            (
+                str(row.concurrency),
+                f"{row.answered} ({row.failed} failed)" if row.failed else str(row.answered),
+                f"{row.first_text_p50_s:.2f} s",
+                f"{row.duration_p50_s:.2f} s",
+                f"{row.duration_max_s:.2f} s",
+                f"{row.tokens_per_s:.1f}",
+            )
+            for row in measured
+        ]
+        print_rows(cells, *figures, right=figures)

@@ -14,6 +14,7 @@ from typer.core import TyperGroup
 
 from plato.client import UnreachableError
 from plato.errors import (
+    AuthenticationError,
     BodyTimeoutError,
     DeadlineError,
     InvalidRequestError,
@@ -41,6 +42,7 @@ class ExitCode(IntEnum):
 class UsageError(PlatoError):
     """The command line, or a file that it names, is wrong."""
 
+    type = "invalid_request_error"
     code = "usage_error"
 
 
@@ -103,7 +105,9 @@ def _tell(error: PlatoError, *, as_json: bool) -> ExitCode:
         fields = {name: getattr(error, name) for name in ("message", "type", "param", "code")}
         line = json.dumps({"error": fields})
     else:
-        line = f"plato: {error.message}"
+        # Servers speak of headers.
+        how = " (--api-key, or PLATO_API_KEY)" if isinstance(error, AuthenticationError) else ""
+        line = f"plato: {error.message}{how}"
     sys.stderr.write(f"{line}\n")
     return exit_code(error)
 

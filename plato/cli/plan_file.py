@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from plato.cli.errors import UsageError
-from plato.errors import InvalidPlanError
+from plato.errors import InvalidPlanError, file_problem
 from plato.runs import Node
 from plato.settings import MAX_NODES
 
@@ -22,7 +22,7 @@ def read_plan(path: Path) -> list[dict[str, Any]]:
     try:
         text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"the plan in {path} cannot be read: {error}") from error
+        raise UsageError(f"the plan in {path} cannot be read ({file_problem(error)})") from error
     if text.lstrip().startswith(("{", "[{", "[\n", "[ ")) or path.suffix == ".json":
         try:
             parts = json.loads(text)

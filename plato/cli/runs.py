@@ -25,7 +25,7 @@ from plato.cli.options import ApiKey, AsJson, Url
 from plato.cli.tables import print_rows
 from plato.client import DEFAULT_URL, AsyncClient, RunUpdate
 from plato.client.errors import read_error
-from plato.display import RunView, graph_mermaid, summary
+from plato.display import RunView, graph_mermaid, mark_cuts, summary
 from plato.exports import Recording, to_chrome_trace, to_markdown, to_page
 
 T = TypeVar("T")
@@ -219,9 +219,10 @@ async def _record(url: str, api_key: str | None, run_id: str) -> Recording:
 
 
 def _print_run(run: RunObject) -> None:
-    console = Console()
-    if run.answer:
-        console.print(Markdown(run.answer) if console.is_terminal else run.answer, markup=False)
+    if run.answer and sys.stdout.isatty():
+        Console().print(Markdown(mark_cuts(run.answer, run.texts, run.plato)))
+    elif run.answer:
+        print(run.answer)
     notes = Console(stderr=True)
     notes.print()
     notes.print(f"{run.id} {run.status}", style="bold", markup=False)

@@ -12,6 +12,7 @@ from typing import Any, Self
 from plato.api.answers.run_info import Graph, PlatoInfo, Timings, Usage
 from plato.api.questions.options import PlatoOptions
 from plato.display import graph_mermaid, graph_svg
+from plato.errors import InvalidRequestError
 from plato.runs import AnswerFinish, Mode, RunEvent
 
 Question = str | Sequence[Mapping[str, Any]]
@@ -103,7 +104,12 @@ class Asker(ABC):
 
 
 def request_body(question: Question, options: Mapping[str, Any]) -> dict[str, Any]:
-    """The body of a chat completion request; without a model, the server's only one answers."""
+    """The body of a chat completion request; without a model, the server's only one answers.
+
+    Raises `InvalidRequestError` if the question is empty.
+    """
+    if isinstance(question, str) and not question.strip():
+        raise InvalidRequestError("the question is empty; write one", param="messages")
     messages = [{"role": "user", "content": question}] if isinstance(question, str) else question
     fields = {name: value for name, value in options.items() if name not in _OPTIONS}
     plato = {name: value for name, value in options.items() if name in _OPTIONS}

@@ -9,7 +9,7 @@ from rich.console import Console, ConsoleOptions, RenderResult
 from rich.text import Text
 
 from plato.display.levels import levels
-from plato.display.numbers import listed
+from plato.display.numbers import counted, listed
 from plato.runs import NodeReport, NodeState
 
 MARGIN = 2
@@ -122,7 +122,7 @@ class GraphDrawing:
         if self._until_s is None:
             return Text.assemble(title, (needs, "dim"))
         label = Text(f"{signs.states[node.state]} {title}", style=_STYLES.get(node.state, ""))
-        label.append(f"{needs}  {node.tokens} tokens", style="dim")
+        label.append(f"{needs}  {counted(node.tokens, 'token')}", style="dim")
         if node.cut is not None:
             label.append("  cut" if node.answer_tokens else "  left out", style="yellow")
         return label

@@ -1,4 +1,4 @@
-"""Lists of part numbers."""
+"""Numbers in sentences."""
 
 from __future__ import annotations
 
@@ -13,3 +13,8 @@ def listed(numbers: Iterable[int]) -> str:
         run = [str(number) for _, number in row]
         items += run if len(run) < 3 else [f"{run[0]}-{run[-1]}"]
     return ", ".join(items)
+
+
+def counted(number: int, thing: str) -> str:
+    """`1 token`, `2 tokens`."""
+    return f"{number} {thing}" if number == 1 else f"{number} {thing}s"

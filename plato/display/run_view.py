@@ -25,7 +25,7 @@ class RunView:
         """The graph so far; with `progress`, the state, times and latest text of every part."""
         state = self.state
         latest = {
-            number: " ".join(node.text[-2 * TAIL_CHARS :].split())[-TAIL_CHARS:]
+            number: _end_of(node.text)
             for number, node in state.nodes.items()
             if progress and node.report.state is NodeState.RUNNING
         }
@@ -38,3 +38,13 @@ class RunView:
         if state.plan_complete or state.mode is Mode.SEQUENTIAL:
             return drawing
         return Group(drawing, Text("planning ...", style="dim"))
+
+
+def _end_of(text: str) -> str:
+    """The last words, on one line."""
+    end = " ".join(text[-2 * TAIL_CHARS :].split())
+    if len(end) <= TAIL_CHARS:
+        return end
+    # One more character tells whether a word begins there.
+    cut = end[-TAIL_CHARS - 1 :]
+    return cut.partition(" ")[2] or cut[1:]

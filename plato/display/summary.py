@@ -11,7 +11,7 @@ from rich.text import Text
 from plato.api.answers.run_info import PlatoInfo
 from plato.display.graph import GraphDrawing
 from plato.display.notes import notes
-from plato.display.numbers import listed
+from plato.display.numbers import counted, listed
 from plato.runs import Mode, NodeReport
 
 NARROW = 64
@@ -61,8 +61,8 @@ def _totals(info: PlatoInfo) -> Iterator[str]:
     if timings.first_text_s is not None:
         yield f"first text after {timings.first_text_s:.1f} s"
     if plan.source == "model":
-        decoded = f" ({plan.tokens} tokens in {plan.steps} steps)" if plan.tokens else ""
-        yield f"plan {timings.plan_s:.1f} s{decoded}"
+        work = f"{counted(plan.tokens, 'token')} in {counted(plan.steps, 'step')}"
+        yield f"plan {timings.plan_s:.1f} s" + (f" ({work})" if plan.tokens else "")
 
 
 def _seconds(value: float | None) -> str:

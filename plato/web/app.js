@@ -13,6 +13,16 @@ import { useEffect, useRef, useState } from "preact/hooks";
 
 const UNAUTHORIZED = 401;
 const COMPARISON = "comparison";
+const SECOND = "plato.second";
+
+/** Outlives a reload of the tab. A file that replays needs none, and may have no storage. */
+const secondQuestion = {
+  /** @returns {{id: string, draft: import("plato/ask.js").Draft} | null} */
+  get: () => (enclosed.length ? null : JSON.parse(sessionStorage.getItem(SECOND) ?? "null")),
+  set(waiting) {
+    if (!enclosed.length) sessionStorage.setItem(SECOND, JSON.stringify(waiting));
+  },
+};
 
 function App() {
   const route = useRoute();
@@ -22,7 +32,7 @@ function App() {
   const [error, setError] = useState(null);
   const main = useRef(null);
   /** The second question of a comparison, until it is asked. */
-  const [waiting, setWaiting] = useState(null);
+  const [waiting, setWaiting] = useState(secondQuestion.get);
 
   useEffect(() => {
     if (enclosed.length) return;
@@ -31,6 +41,8 @@ function App() {
       else setError(refused);
     });
   }, []);
+
+  useEffect(() => secondQuestion.set(waiting), [waiting]);
 
   useEffect(() => {
     setError(null);

@@ -58,7 +58,11 @@ export function Ask({ draft, onChange, onAsk, info }) {
   const change = (changed) => onChange({ ...draft, ...changed });
 
   const ask = async (compare) => {
-    if (asking || !draft.question.trim()) return;
+    if (asking) return;
+    if (!draft.question.trim()) {
+      setError({ message: "There is no question yet; write one." });
+      return;
+    }
     setAsking(true);
     setError(null);
     try {

@@ -42,7 +42,7 @@ export function Compare({ first, second, askSecond }) {
     <article class="comparison">
       <header class="question">
         <h1 dir="auto" title=${sequential.run?.question}>${sequential.run?.question ?? " "}</h1>
-        <p class="status" role="status">${both ? verdict(sequential, planned) : turn(sequential, second)}</p>
+        <p class="status" role="status">${both ? verdict(sequential, planned) : turn(sequential, planned, second)}</p>
         <div class="actions">
           ${both && html`<${Player} playback=${playback} /><${ExportMenu} recordings=${recordings} />`}
         </div>
@@ -65,7 +65,7 @@ function Side({ name, recording, at, end }) {
       <header>
         <h2 id=${id}>${run && !enclosed.length ? html`<a href="#/runs/${run.id}">${name}</a>` : name}</h2>
         <small class="number">
-          ${run ? `${seconds(at)} · ${count(tokens, "token")} · ${rate(tokens, at)}` : "waits for its turn"}
+          ${run ? `${seconds(at)} · ${count(tokens, "token")} · ${rate(tokens, at)}` : !error && "waits for its turn"}
         </small>
       </header>
       <div class="scroll" tabindex="0" role="group" aria-labelledby=${id}>
@@ -78,7 +78,8 @@ function Side({ name, recording, at, end }) {
   `;
 }
 
-function turn(sequential, second) {
+function turn(sequential, planned, second) {
+  if (sequential.error || planned.error) return "The answers cannot be compared.";
   if (second) return "Now as Plato answers; then both are shown from the beginning.";
   if (sequential.ended) return "Only the sequential answer is there.";
   return "First sequentially, token after token.";

@@ -4,7 +4,6 @@ import { ErrorNote } from "plato/dialogs.js";
 import { html } from "plato/html.js";
 import { enclosed } from "plato/recording.js";
 import { fold } from "plato/run.js";
-import { standalone } from "plato/standalone.js";
 import { cachedShare, listed, seconds } from "plato/words.js";
 import { useState } from "preact/hooks";
 
@@ -12,7 +11,7 @@ const FORMATS = [
   { name: "JSON", ending: "json", type: "application/json", write: asJson },
   { name: "Markdown", ending: "md", type: "text/markdown", write: asMarkdown },
   { name: "Chrome trace", ending: "trace.json", type: "application/json", write: asTrace },
-  { name: "Page that replays", ending: "html", type: "text/html", write: standalone },
+  { name: "Page that replays", ending: "html", type: "text/html", write: asPage },
 ];
 
 /** @param {{recordings: import("plato/recording.js").Recording[]}} props */
@@ -57,6 +56,12 @@ function download(name, type, text) {
 
 function asJson(recordings) {
   return JSON.stringify(recordings, null, 1);
+}
+
+/** Loaded when it is needed: the page is at most 80 kB. */
+async function asPage(recordings) {
+  const { standalone } = await import("plato/standalone.js");
+  return standalone(recordings);
 }
 
 function asMarkdown(recordings) {

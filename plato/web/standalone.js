@@ -18,13 +18,12 @@ export async function standalone(recordings) {
   );
   imports.textContent = JSON.stringify(map);
 
-  for (const [kind, type] of [
-    ["stylesheet", "text/css"],
-    ["icon", "image/svg+xml"],
-  ]) {
-    const link = page.querySelector(`link[rel=${kind}]`);
-    link.setAttribute("href", dataUrl(type, await text(link.getAttribute("href"))));
-  }
+  await Promise.all(
+    Array.from(page.querySelectorAll("link"), async (link) => {
+      const type = link.rel === "icon" ? "image/svg+xml" : "text/css";
+      link.setAttribute("href", dataUrl(type, await text(link.getAttribute("href"))));
+    }),
+  );
 
   const policy = page.createElement("meta");
   policy.httpEquiv = "Content-Security-Policy";

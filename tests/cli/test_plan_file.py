@@ -42,7 +42,7 @@ def test_json(tmp_path: Path, name: str, indent: int | None) -> None:
         (b"[ONE]", "sequential"),
         (b"[{]", "not valid JSON"),
         (b'{"parts": []}', "not a JSON list"),
-        (b"\xff\xfe", "cannot be read"),
+        (b"\xff\xfe", "cannot be read .it is not UTF-8 text"),
     ],
 )
 def test_what_is_wrong_is_named(tmp_path: Path, content: bytes, wrong: str) -> None:
@@ -55,3 +55,4 @@ def test_what_is_wrong_is_named(tmp_path: Path, content: bytes, wrong: str) -> N
 def test_a_file_that_is_not_there_is_an_error_of_the_command(tmp_path: Path) -> None:
     line = refused("ask", "Why?", "--plan", str(tmp_path / "none"))
     assert line.startswith("the plan in ")
+    assert line.endswith("cannot be read (No such file or directory)")

@@ -150,9 +150,13 @@ class TestRuns:
 
     def test_one_is_shown(self, run: dict[str, Any]) -> None:
         assert printed("runs", "show", run["id"])["answer"] == run["answer"]
-        shown = plato("runs", "show", run["id"])
-        assert "## Salt" in shown.stdout
-        assert "3 Both  needs 1, 2" in shown.stderr
+        assert "3 Both  needs 1, 2" in plato("runs", "show", run["id"]).stderr
+
+    def test_in_a_file_its_text_is_as_it_was_written(
+        self, run: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("COLUMNS", "20")
+        assert plato("runs", "show", run["id"]).stdout == f"{run['answer']}\n"
 
     def test_one_is_watched_to_its_end(self, run: dict[str, Any]) -> None:
         assert plato("runs", "watch", run["id"]).stdout == f"{run['answer']}\n"
@@ -228,6 +232,7 @@ class TestBatch:
             ("{", "line 1 of"),
             ('{"question": "a"}\n[]', "line 2 of"),
             ("{}", "is no question"),
+            ('{"question": " "}', "is no question"),
             (
                 '{"id": 1, "question": "a"}\n{"id": 1, "question": "b"}',
                 "has the id 1 of an earlier",

@@ -116,3 +116,8 @@ async def test_leaving_ends_the_run(client: LocalClient, runtime: Runtime) -> No
                 assert runtime.scheduler.runs
                 break
     assert not runtime.scheduler.runs
+
+
+async def test_an_empty_question_is_told_before_it_is_sent(client: LocalClient) -> None:
+    with pytest.raises(PlatoError, match="the question is empty"):
+        await client.ask(" ")

@@ -1,10 +1,10 @@
-"""Lists of part numbers."""
+"""Numbers in sentences."""
 
 from __future__ import annotations
 
 import pytest
 
-from plato.display.numbers import listed
+from plato.display.numbers import counted, listed
 
 
 @pytest.mark.parametrize(
@@ -19,3 +19,7 @@ from plato.display.numbers import listed
 )
 def test_three_in_a_row_become_a_range(numbers: tuple[int, ...], text: str) -> None:
     assert listed(numbers) == text
+
+
+def test_one_is_singular() -> None:
+    assert [counted(number, "token") for number in (0, 1, 2)] == ["0 tokens", "1 token", "2 tokens"]

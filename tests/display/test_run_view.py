@@ -71,6 +71,15 @@ def test_of_a_long_part_the_end_is_shown() -> None:
     assert "last words" in text
     assert "first words" not in text
     assert max(map(len, text.splitlines())) <= 80
+    # It begins with a whole word.
+    assert text.splitlines()[2].split()[0] == "more"
+
+
+def test_the_end_of_a_text_without_spaces_is_shown() -> None:
+    view = RunView()
+    view.feed(started(1, "Salt"))
+    view.feed(output(1, "盐" * 200))
+    assert "盐" * 10 in shown(view.render())
 
 
 def test_a_plan_alone_shows_no_progress() -> None:

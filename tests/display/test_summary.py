@@ -109,3 +109,7 @@ def test_texts_that_a_prompt_had_no_room_for_are_named() -> None:
         "part 1 was shortened in the prompt of part 4 to make it fit",
         "part 2 was left out of the prompt of part 4 to make it fit",
     ]
+
+
+def test_fields_that_were_ignored_are_named() -> None:
+    assert "note: ignored: temprature, tools" in summed_up(ignored=("temprature", "tools"))

@@ -146,8 +146,8 @@ def test_a_model_is_downloaded_once_and_then_found_without_the_hub(
 ) -> None:
     with serving(Path(tiny_model_folder)) as endpoint:
         *progress, folder = ask("some/model", endpoint, tmp_path)
-    assert progress[0] == "Downloading some/model 0.00"
-    assert progress[-1] == "Downloading some/model 1.00"
+    assert progress[0] == "downloading some/model 0.00"
+    assert progress[-1] == "downloading some/model 1.00"
     weights = Path(folder) / "model.safetensors"
     assert weights.read_bytes() == (Path(tiny_model_folder) / weights.name).read_bytes()
     assert ask("some/model", endpoint, tmp_path) == [folder]

@@ -20,7 +20,7 @@ from plato.server.stages import Stages
 from plato.settings import Settings
 with Stages() as stages:
     stages("loading")
-    stages.progress("Downloading", 0.25)
+    stages.progress("downloading", 0.25)
     time.sleep(0.3)
 stages.ready(ServeOptions(Settings(), open_page=True), "http://m/metrics")
 """
@@ -29,11 +29,11 @@ stages.ready(ServeOptions(Settings(), open_page=True), "http://m/metrics")
 def test_stages_are_lines_where_there_is_no_terminal(capsys: pytest.CaptureFixture[str]) -> None:
     with Stages() as stages:
         stages("loading")
-        stages.progress("Downloading", 0.1)
-        stages.progress("Downloading", 0.2)
+        stages.progress("downloading", 0.1)
+        stages.progress("downloading", 0.2)
     stages.ready(ServeOptions(Settings(served_model_name="m"), key="sk-shown"), "http://m/metrics")
     lines = [line.split() for line in capsys.readouterr().err.splitlines()]
-    assert [words[2:] for words in lines[:3]] == [["loading"], ["Downloading"], ["serving", "m"]]
+    assert [words[2:] for words in lines[:3]] == [["loading"], ["downloading"], ["serving", "m"]]
     assert lines[3:] == [
         ["page", "http://127.0.0.1:8000/"],
         ["API", "http://127.0.0.1:8000/v1"],
@@ -59,7 +59,7 @@ def test_on_a_terminal_a_bar_moves_and_leaves_no_trace() -> None:
     os.close(master)
     assert process.returncode == 0
     text = shown.decode()
-    assert "Downloading" in text
+    assert "downloading" in text
     assert "25" in text or "━" in text
     # The cursor is hidden while the bar moves.
     assert text.rindex("\x1b[?25h") > text.rindex("\x1b[?25l")

@@ -157,5 +157,5 @@ def test_what_is_not_known_is_left_out(tmp_path: Path) -> None:
 
 
 def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
-    with pytest.raises(InvalidRequestError, match=r"none.jsonl cannot be read"):
+    with pytest.raises(InvalidRequestError, match=r"none.jsonl cannot be read \(No such"):
         read_examples(tmp_path / "none.jsonl")

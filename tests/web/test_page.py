@@ -279,6 +279,37 @@ def test_both_answers_side_by_side(server: Server, opened: Open, images: Path) -
     expect(again.get_by_role("status")).to_contain_text("instead of")
 
 
+def test_a_comparison_goes_on_after_a_reload(server: Server, opened: Open) -> None:
+    page = opened(server.url)
+    page.get_by_label("Question").fill(QUESTION)
+    page.get_by_role("button", name="Compare with sequential").click()
+    expect(page.locator(".side").first.locator("header a")).to_be_visible()
+    expect(page.get_by_role("status")).to_contain_text("First sequentially")
+    page.reload()
+    expect(page.get_by_role("status")).to_contain_text("instead of", timeout=ANSWER_MS)
+    # It was asked once: the link of both is known, and nothing waits any more.
+    first = page.url.split("/")[-2]
+    page.goto(f"{server.url}/#/compare/{first}")
+    page.reload()
+    expect(page.get_by_role("status")).to_contain_text("Only the sequential answer")
+
+
+def test_a_comparison_that_is_not_there_is_an_error(server: Server, opened: Open) -> None:
+    page = opened(f"{server.url}/#/compare/none/neither")
+    for side, run_id in zip(page.locator(".side").all(), ("none", "neither"), strict=True):
+        expect(side.get_by_role("alert")).to_contain_text(run_id)
+    expect(page.get_by_role("status")).to_have_text("The answers cannot be compared.")
+    expect(page.locator(".side").first).not_to_contain_text("waits for its turn")
+
+
+def test_nothing_is_asked_without_a_question(server: Server, opened: Open) -> None:
+    page = opened(server.url)
+    page.get_by_label("Question").fill("  ")
+    page.get_by_role("button", name="Ask", exact=True).click()
+    expect(page.get_by_role("alert")).to_contain_text("no question")
+    accessible(page)
+
+
 def test_files_and_a_page_that_replays_without_a_server(
     server: Server, opened: Open, run: dict[str, Any], tmp_path: Path
 ) -> None:

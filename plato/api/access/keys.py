@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from plato.errors import SettingsError
+from plato.errors import SettingsError, file_problem
 
 logger = logging.getLogger(__name__)
 
@@ -100,7 +100,9 @@ class KeyFile:
             """Of the file as it was last read."""
             self._keys = self._read()
         except OSError as error:
-            raise SettingsError(f"the API keys in {path} cannot be read: {error}") from error
+            raise SettingsError(
+                f"the API keys in {path} cannot be read ({file_problem(error)})"
+            ) from error
 
     def keys(self) -> Keys:
         """The keys as of the last second; if the file has become invalid, those before."""

@@ -7,6 +7,7 @@ import shutil
 import sys
 from collections.abc import Iterator
 from contextlib import suppress
+from importlib.util import find_spec
 from pathlib import Path
 
 from plato.caches import cache_root
@@ -128,9 +129,11 @@ def _free_memory_mb() -> int | None:
 
 
 def _needed_mb(settings: Settings) -> int | None:
-    """About what the decoders need; None if the model is not on this machine."""
+    """About what the decoders need; None if the model, or what reads it, is not on this machine."""
     if settings.engine == UPSTREAM_ENGINE:
         return MEMORY_FREE_MB
+    if find_spec("huggingface_hub") is None:
+        return None
     from plato.models.local import find_local, parameters
 
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -41,7 +42,10 @@ class PeftAdapter:
         }
         try:
             _check_config(PeftConfig.from_pretrained(str(folder)))
-            self._peft = PeftModel.from_pretrained(model, str(folder)).eval()
+            with warnings.catch_warnings():
+                # PEFT asks for it by a name that transformers has deprecated.
+                warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)
+                self._peft = PeftModel.from_pretrained(model, str(folder)).eval()
             self._check_layers()
             own = set(get_peft_model_state_dict(self._peft, save_embedding_layers=False))
             others = own ^ load_file(folder / ADAPTER_WEIGHTS).keys()

@@ -76,6 +76,10 @@ def test_neutral_values_are_accepted_without_a_word(neutral: dict[str, Any]) -> 
     assert parse_request(body(**neutral)).ignored == ()
 
 
+def test_a_list_that_is_too_short_is_told_in_our_words() -> None:
+    assert refusal(messages=[]).message == "'messages' should have at least 1 item"
+
+
 def test_a_request_may_leave_the_model_out() -> None:
     assert parse_request(json.dumps({"messages": [QUESTION]})).model is None
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import shutil
+import warnings
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -70,6 +71,12 @@ def made(folder: str, out: Path, **fields: Any) -> Path:
             torch.nn.init.normal_(parameter)
     tuned.save_pretrained(out)
     return out
+
+
+def test_operators_are_spared_the_warnings_of_libraries(tiny_folder: str, adapter: Path) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", FutureWarning)
+        load_model(replace(tiny_config(tiny_folder), adapter=adapter))
 
 
 def own_layers(monkeypatch: pytest.MonkeyPatch) -> None:
