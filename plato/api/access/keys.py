@@ -125,8 +125,13 @@ class KeyFile:
 
     def _read(self) -> Keys:
         try:
-            return read_keys(self._path.read_text(encoding="utf-8").splitlines())
+            keys = read_keys(self._path.read_text(encoding="utf-8").splitlines())
         except UnicodeDecodeError as error:
             raise SettingsError(f"the API keys in {self._path} are not UTF-8 text") from error
         except SettingsError as error:
             raise SettingsError(f"the API keys in {self._path}: {error}") from error
+        if not keys:
+            logger.warning(
+                "%s has no API key; 'plato key TENANT' makes one and prints its line", self._path
+            )
+        return keys

@@ -84,6 +84,14 @@ def test_a_file_is_read_again_when_it_changes(tmp_path: Path) -> None:
     assert keys.keys() == {hash_key(ONE): "shop", hash_key(TWO): "lab"}
 
 
+def test_a_file_without_keys_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = tmp_path / "keys"
+    path.write_text("# Nobody yet.\n")
+    with caplog.at_level(logging.WARNING):
+        assert not KeyFile(str(path)).keys()
+    assert f"{path} has no API key" in caplog.text
+
+
 @pytest.mark.parametrize("content", ["nonsense", None])
 def test_a_file_that_breaks_leaves_the_keys_as_they_were(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, content: str | None
