@@ -88,6 +88,13 @@ class TestStart:
         server.models = models
         assert (await ask(await waiting)).text == "hello"
 
+    async def test_a_server_that_does_not_decode_is_refused(
+        self, make_engine: MakeEngine, server: ScriptedServer
+    ) -> None:
+        server.probe_reply = lambda: Response(status_code=404)
+        with pytest.raises(UpstreamError, match=r"/v1/completions: .* not serve this: status 404"):
+            await make_engine(start_s=0.3)
+
     async def test_another_tokenizer_is_another_model(
         self, make_engine: MakeEngine, server: ScriptedServer
     ) -> None:
