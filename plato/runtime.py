@@ -55,9 +55,12 @@ class LocalPool:
     async def generate(
         self, request: GenerateRequest, ranked: tuple[str, ...] = ()
     ) -> AsyncGenerator[Chunk]:
-        """Decode on the first of `ranked`, or on the least loaded engine."""
+        """Decode on the first of `ranked`, or on the least loaded engine.
+
+        A further attempt gets the next engine: the one before may fail again, and still be well.
+        """
         named = [self._engines[name] for name in ranked if name in self._engines]
-        engine = named[0] if named else min(self._engines.values(), key=_load)
+        engine = named[0] if named else self._choose(request.attempt)
         source = self._engines.get(request.source)
         await self._transfers[engine].before(request, source.export_kv if source else None)
         async with aclosing(engine.generate(request)) as chunks:
@@ -79,6 +82,11 @@ class LocalPool:
         """Drop the pins of a run at one engine."""
         if replica in self._engines:
             self._engines[replica].release(run_id)
+
+    def _choose(self, attempt: int) -> Engine:
+        engines = sorted(self._engines.values(), key=_load)
+        decoding = [engine for engine in engines if not _load(engine)[0]] or engines
+        return decoding[attempt % len(decoding)]
 
 
 def _load(engine: Engine) -> tuple[bool, int]:

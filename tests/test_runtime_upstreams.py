@@ -162,7 +162,22 @@ async def test_a_server_that_answers_nonsense_is_left_for_another(
         whole = await runtime.ask(QUESTION, plato=GIVEN)
         servers[0].broken = True
         answer = await runtime.ask(QUESTION, plato=GIVEN)
+        written = await runtime.ask(QUESTION, plato={"mode": "plato", "max_nodes": 2})
     assert answer.text == whole.text
+    assert "planner failed" not in (written.report.reason or "")
+
+
+@pytest.mark.parametrize("servers", [(VllmServer, VllmServer)], indirect=True, ids=["vllm"])
+@pytest.mark.parametrize("status", [404, 429, 503])
+async def test_another_server_writes_the_plan_at_once(
+    servers: list[WireServer], tiny_model_folder: str, status: int
+) -> None:
+    async with await Runtime.open(settings_for(servers, tiny_model_folder)) as runtime:
+        servers[0].refusal = status, "10"
+        async with asyncio.timeout(9):
+            written = await runtime.ask(QUESTION, plato={"mode": "plato", "max_nodes": 2})
+    assert servers[0].bodies
+    assert "planner failed" not in (written.report.reason or "")
 
 
 @pytest.mark.parametrize("servers", [(VllmServer,)], indirect=True, ids=["vllm"])

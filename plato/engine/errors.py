@@ -24,6 +24,13 @@ class ContextExceededError(RequestRefusedError):
     """Prompt and output pass the context of the engine's model."""
 
 
+class NotServedError(RequestRefusedError):
+    """The server behind an engine lacks a path or a model, or the like.
+
+    At start it tells what the server is not; a server that has decoded is not what it was.
+    """
+
+
 class ResumptionRefusedError(RequestRefusedError):
     """The engine cannot go on where an earlier attempt stopped; begin again."""
 

@@ -254,6 +254,16 @@ class NodeDecoder:
         self._recorder.add(REUSE_ACTUAL, actual)
         self._recorder.add(REUSE_MISSED, max(0, predicted - actual))
 
+    def leave_alone(self, replica: str, for_s: float) -> float:
+        """Place nothing at `replica` for some time; returns when another takes something.
+
+        Both in seconds.
+        """
+        replicas = self._placement.replicas
+        replicas.update([each.name for each in self._pool.replicas()])
+        replicas.avoid(replica, for_s)
+        return min(for_s, replicas.free_in_s)
+
     def finished(self, decoding: NodeDecoding) -> None:
         """Tell placement that the replica holds the node's prompt and output."""
         prompt = decoding.request.prompt.extended(Segment(tuple(decoding.status.tokens)))

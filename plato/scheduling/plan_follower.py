@@ -16,6 +16,7 @@ from plato.planning.protocol import PlanEnded, PlanLine, PlanRequest, PlanStarte
 from plato.runs import Node, PlanReport
 from plato.scheduling.failures import SilenceError
 from plato.scheduling.leases import being_cancelled
+from plato.scheduling.retries import backoff_s
 from plato.scheduling.services import Services
 from plato.tasks import expire
 
@@ -36,7 +37,7 @@ class PlanFollower:
         self._services = services
         self._at_s = at_s
         self._replica = ""
-        self._pause_s = 0.0
+        self._refused_for_s = 0.0
         """Time in which the decoder takes nothing, if the last attempt failed of that alone."""
         self._started_s = at_s()
         self.usage = PlanUsage()
@@ -82,7 +83,8 @@ class PlanFollower:
                 emitted = line.emitted
                 add(line.node, self.report(line.node.number), line.emitted)
 
-        attempt, number, attempts_left = request, request.attempt, PLAN_ATTEMPTS
+        attempt, number = request, request.attempt
+        attempts_left, refusals = PLAN_ATTEMPTS, 0
         while attempts_left:
             if number > request.attempt:
                 self._services.recorder.add(PLAN_RETRIES)
@@ -98,17 +100,21 @@ class PlanFollower:
                 failure,
                 extra={"run": request.run_id, "attempt": number, "known": len(nodes)},
             )
-            if not self._pause_s:
+            pause_s = 0.0
+            if self._refused_for_s:
+                refusals += 1
+                pause_s = self._free_in_s() + backoff_s(refusals)
+            else:
                 attempts_left -= 1
-            left_s = deadline - loop.time() - self._pause_s
+            left_s = deadline - loop.time() - pause_s
             if left_s <= 0:
                 return
-            await asyncio.sleep(self._pause_s)
+            await asyncio.sleep(pause_s)
             attempt, number = replace(request, deadline_s=left_s), number + 1
 
     async def _attempt(self, request: PlanRequest, take: Callable[[PlanLine], None]) -> str | None:
         """Make one attempt; returns why it failed, if it did."""
-        self._pause_s = 0.0
+        self._refused_for_s, self._replica = 0.0, ""
         try:
             async with asyncio.timeout(request.deadline_s + MARGIN_S) as deadline:
                 async with asyncio.timeout(None) as silence:
@@ -125,8 +131,14 @@ class PlanFollower:
             if isinstance(error, TimeoutError) and silence.expired():
                 error = SilenceError()
             if isinstance(error, EngineBusyError):
-                self._pause_s = error.retry_after_s or 0.0
+                self._refused_for_s = error.retry_after_s or 0.0
             return _describe(error, self._replica)
+
+    def _free_in_s(self) -> float:
+        """When some decoder takes something, after the last one has refused."""
+        if not self._replica:  # None of them has taken the plan.
+            return self._refused_for_s
+        return self._services.decoder.leave_alone(self._replica, self._refused_for_s)
 
     async def _receive(
         self, request: PlanRequest, take: Callable[[PlanLine], None], silence: asyncio.Timeout

@@ -66,19 +66,20 @@ class Retries:
             now = self._clock()
             if self._patient_until is None:
                 self._patient_until = now + PATIENCE_S
-            if now + wait_s > self._patient_until:
+            pause_s = wait_s + backoff_s(self._refused)
+            if now + pause_s > self._patient_until:
                 failure.error.retry_after_s = wait_s
                 return None
-            return wait_s + _backoff_s(self._refused)
+            return pause_s
         self._fruitless += 1
         self._made += 1
         self._spent += SILENT_COST if failure.silent else 1
         if self._spent >= self._limit or self._made >= MAX_ATTEMPTS * self._limit:
             return None
-        return wait_s + _backoff_s(self._fruitless)
+        return wait_s + backoff_s(self._fruitless)
 
 
-def _backoff_s(failed: int) -> float:
+def backoff_s(failed: int) -> float:
     """Backoff before the next attempt: none at first, since waiting does not revive a process.
 
     Then it doubles, with jitter, so that nodes that failed together do not retry together.

@@ -66,8 +66,9 @@ def test_a_server_that_is_away_is_waited_for_only_if_all_are(node: Node) -> None
 
 @pytest.mark.parametrize("kind", [EngineBusyError, EngineUnreadyError])
 def test_a_decoder_that_takes_nothing_for_now_is_waited_for_as_long_as_it_says(
-    node: Node, kind: type[EngineBusyError]
+    node: Node, kind: type[EngineBusyError], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("random.uniform", lambda _, most: most)
     began = node.clock.now
     while (pause_s := node.fails(kind("no room", 2.0))) is not None:
         assert pause_s >= 2

@@ -99,6 +99,8 @@ class UpstreamClient:
                     while not found and (piece := await response.read()):
                         found = self._events(path, parser, piece)
                 if not found:
+                    # What is there of a line may show that it is no stream of events at all.
+                    self._events(path, parser, b"\n")
                     if parser.within_event:
                         raise UpstreamError("the answer ended within an event")
                     return

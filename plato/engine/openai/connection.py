@@ -15,6 +15,7 @@ from plato.engine.errors import (
     EngineError,
     EngineUnreadyError,
     KeyRefusedError,
+    NotServedError,
     OtherModelError,
     RequestRefusedError,
     UpstreamError,
@@ -122,8 +123,17 @@ async def _probe(
     """What this server can do of what its kind can."""
     known, tokenizer = connection.capabilities, config.tokenizer.backend
 
-    def decode(request: GenerateRequest) -> AsyncGenerator[Delta]:
-        return connection.deltas(client, connection.generation(request, config.key))
+    async def decode(request: GenerateRequest) -> AsyncGenerator[Delta]:
+        generation = connection.generation(request, config.key)
+        try:
+            async with aclosing(connection.deltas(client, generation)) as deltas:
+                async for delta in deltas:
+                    yield delta
+        except NotServedError as error:
+            # Gateways that speak chat answer so, too, if no server of theirs knows a parameter.
+            if not known.token_ids:
+                raise
+            raise UpstreamError(f"{connection.dialect.path}: {error}") from error
 
     grammars = await find_notations(known.grammars, config.grammar, tokenizer, decode)
     found = replace(known, grammars=grammars)

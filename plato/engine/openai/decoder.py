@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import aclosing
 
-from plato.engine.errors import UpstreamError
+from plato.engine.errors import NotServedError, UpstreamError
 from plato.engine.live import LiveSequences
 from plato.engine.openai.cache import ServerCache
 from plato.engine.openai.client import UpstreamClient
@@ -65,6 +65,9 @@ class ServerDecoder:
             ):
                 with self.pause.respected():
                     await self._read(client, sequence, prefilled)
+        except NotServedError as error:
+            # It was there at start, so another server may still have it.
+            sequence.mailbox.put(UpstreamError(str(error)))
         except Exception as error:
             sequence.mailbox.put(error)
 

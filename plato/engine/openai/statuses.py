@@ -12,11 +12,19 @@ from plato.engine.errors import (
     EngineError,
     EngineUnreadyError,
     KeyRefusedError,
+    NotServedError,
     RequestRefusedError,
     UpstreamError,
 )
 
 MAX_DETAIL_CHARS = 300
+_ABOUT_THE_REQUEST = frozenset(
+    {
+        HTTPStatus.BAD_REQUEST,
+        HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+        HTTPStatus.UNPROCESSABLE_ENTITY,
+    }
+)
 _CONTEXT = re.compile(r"context[ _](length|size)", re.IGNORECASE)
 """In what OpenAI, vLLM, SGLang and llama.cpp say of prompts that are too long."""
 
@@ -44,9 +52,11 @@ def status_error(status: int, detail: str = "", retry_after_s: float | None = No
         return KeyRefusedError("the server refuses Plato's key")
     if is_redirect(status):
         return UpstreamError(f"the server redirects with status {status}; correct upstreams")
-    if HTTPStatus.BAD_REQUEST <= status < HTTPStatus.INTERNAL_SERVER_ERROR:
+    if status in _ABOUT_THE_REQUEST:
         kind = ContextExceededError if _CONTEXT.search(detail) else RequestRefusedError
         return kind(f"the server refuses the request: {detail or f'status {status}'}")
+    if HTTPStatus.BAD_REQUEST <= status < HTTPStatus.INTERNAL_SERVER_ERROR:
+        return NotServedError(f"the server does not serve this: status {status}")
     return UpstreamError(f"the server failed with status {status}")
 
 

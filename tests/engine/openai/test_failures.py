@@ -88,6 +88,13 @@ class TestStart:
         server.models = models
         assert (await ask(await waiting)).text == "hello"
 
+    async def test_a_server_that_does_not_decode_is_refused(
+        self, make_engine: MakeEngine, server: ScriptedServer
+    ) -> None:
+        server.probe_reply = lambda: Response(status_code=404)
+        with pytest.raises(UpstreamError, match=r"/v1/completions: .* not serve this: status 404"):
+            await make_engine(start_s=0.3)
+
     async def test_another_tokenizer_is_another_model(
         self, make_engine: MakeEngine, server: ScriptedServer
     ) -> None:
@@ -129,11 +136,20 @@ class TestStart:
         (lambda: PlainTextResponse("<html>no", 400), RequestRefusedError, "request: status 400$"),
         (lambda: openai_error(400, "bad top_k"), RequestRefusedError, "bad top_k"),
         (lambda: JSONResponse({"detail": "nope"}, 422), RequestRefusedError, "nope"),
+        (lambda: openai_error(404, "no model m"), UpstreamError, "not serve this: status 404$"),
+        (lambda: PlainTextResponse("<html>no", 405), UpstreamError, "serve this: status 405$"),
+        (lambda: Response(status_code=408), UpstreamError, "not serve this: status 408$"),
+        (lambda: Response(status_code=413), RequestRefusedError, "request: status 413$"),
         (lambda: openai_error(401, "no sk-12**"), KeyRefusedError, "s: the server refuses .* key$"),
         (lambda: openai_error(403, "no sk-12**"), KeyRefusedError, "s: the server refuses .* key$"),
         (lambda: PlainTextResponse("boom", 500), UpstreamError, "failed with status 500$"),
         (
             lambda: PlainTextResponse("<html>hello</html>\n"),
+            UpstreamError,
+            "no stream of server-sent events$",
+        ),
+        (
+            lambda: PlainTextResponse("<html>hello</html>"),
             UpstreamError,
             "no stream of server-sent events$",
         ),
@@ -176,18 +192,23 @@ async def test_every_failure_has_its_error_and_the_next_request_is_served(
     assert (await ask(engine)).text == "hello"
 
 
+@pytest.mark.parametrize("status", [200, 404, 502])
 async def test_what_a_server_says_beyond_its_status_is_logged_and_not_raised(
-    engine: UpstreamEngine, server: ScriptedServer, caplog: pytest.LogCaptureFixture
+    engine: UpstreamEngine,
+    server: ScriptedServer,
+    status: int,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     caplog.set_level("INFO")
-    server.reply = lambda _: PlainTextResponse("<html>at 10.0.0.1" + "x" * 1000, 502)
+    server.reply = lambda _: PlainTextResponse("<html>at 10.0.0.1" + "x" * 1000, status)
     with pytest.raises(UpstreamError) as raised:
         await ask(engine)
     assert "10.0.0.1" not in str(raised.value)
     (line,) = [
         record.getMessage() for record in caplog.records if "<html>" in record.msg % record.args
     ]
-    assert f"{server.http.url}/v1/completions answers status 502: b'<html>at 10.0.0.1" in line
+    assert f"{server.http.url}/v1/completions answers status {status}: " in line
+    assert "'<html>at 10.0.0.1" in line
     assert len(line) < 500
 
 
