@@ -14,6 +14,8 @@ from plato.engine.errors import UpstreamError
 
 MAX_ANSWER_BYTES = 4 << 20
 """Limit of an answer that is no stream."""
+MAX_RETRY_S = 3600.0
+"""Nobody is told to wait for longer."""
 
 
 class UpstreamResponse:
@@ -47,13 +49,14 @@ class UpstreamResponse:
         value = self.headers.get("retry-after", "")
         try:
             if value.isdecimal():
-                return float(value)
+                return min(float(value), MAX_RETRY_S)
             at = parsedate_to_datetime(value)
         except ValueError:
             return None
         # Dates without a time zone are in UTC.
         at = at if at.tzinfo else at.replace(tzinfo=UTC)
-        return max(0.0, math.ceil((at - datetime.now(UTC)).total_seconds()))
+        left_s = math.ceil((at - datetime.now(UTC)).total_seconds())
+        return min(max(0.0, left_s), MAX_RETRY_S)
 
     async def read(self) -> bytes:
         """What has arrived of the body, as soon as there is something; nothing at its end.

@@ -6,11 +6,14 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
 
 import pytest
 
 from plato.engine import UpstreamError
 from plato.engine.openai import response as response_module
+from plato.engine.openai.response import MAX_RETRY_S
 from plato.engine.openai.transport import UpstreamTransport
 from tests.engine.waiting import until
 
@@ -73,15 +76,25 @@ async def get(transport: UpstreamTransport, method: str = "GET", **content: obje
 
 
 @pytest.mark.parametrize(
-    ("header", "least_s", "most_s"),
-    [("7", 7, 7), ("0", 0, 0), ("Fri, 01 Jan 2100 00:00:00 GMT", 1e9, 3e9)],
+    ("header", "seconds"),
+    [
+        ("7", 7),
+        ("0", 0),
+        ("Fri, 02 Jan 1970 00:00:00 GMT", 0),
+        # Not for ever, and nothing that no number can hold.
+        ("Fri, 01 Jan 2100 00:00:00 GMT", MAX_RETRY_S),
+        ("9" * 400, MAX_RETRY_S),
+    ],
 )
-async def test_the_time_after_which_to_ask_again_is_read(
-    header: str, least_s: float, most_s: float
-) -> None:
-    found = await retry_after_s(header)
+async def test_the_time_after_which_to_ask_again_is_read(header: str, seconds: float) -> None:
+    assert await retry_after_s(header) == seconds
+
+
+async def test_a_date_is_a_time_from_now() -> None:
+    at = format_datetime(datetime.now(UTC) + timedelta(seconds=100), usegmt=True)
+    found = await retry_after_s(at)
     assert found is not None
-    assert least_s <= found <= most_s
+    assert 90 < found <= 100
 
 
 @pytest.mark.parametrize("header", ["", "soon", "-1", "7.5"])
