@@ -27,9 +27,8 @@ SMOOTHING = 0.1
 """Weight of the last planned answer in their mean cost."""
 LOAD_S = 20.0
 """Time constant over which the load is smoothed: what arrives in bursts waits for a while."""
-KEPT_UP = 0.75
-"""Share of their time that decoders may be busy if all answers are planned; beyond it answers wait
-for each other for longer than parts side by side save."""
+KEPT_UP = 0.95
+"""Share of their time that decoders may be busy if all answers are planned."""
 MANY = 64
 """Places of a batch, where they are not known."""
 FIRST_LINE_STEPS = 25
