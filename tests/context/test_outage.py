@@ -16,19 +16,13 @@ from plato.context.keys import Keys
 from plato.context.redis import RedisContextStore
 from plato.runs import BEFORE_ALL, EventId
 from plato.scheduling.kv_events import publish_kv_events
+from tests.clock import Clock
 from tests.scheduling.helpers import until
 
 from .examples import node, run
 
 TIMEOUT_S = 0.3
 SLACK_S = 0.3
-
-
-class Clock:
-    now = 100.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 @pytest.fixture

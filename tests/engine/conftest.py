@@ -13,7 +13,7 @@ from plato.engine.torch import TorchEngine, TorchEngineConfig
 from plato.engine.torch.core import EngineCore
 from plato.engine.torch.load import load_model
 from plato.engine.torch.model import LanguageModel
-from tests.engine.helpers import Clock
+from tests.clock import Clock
 
 TINY = {
     "hidden_size": 64,

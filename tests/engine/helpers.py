@@ -25,16 +25,6 @@ TIE = 1e-3
 """Two logits nearer than this may change places with the shape of the batch."""
 
 
-class Clock:
-    """Time that passes when a test says so."""
-
-    def __init__(self) -> None:
-        self.now = 100.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
 @dataclass
 class Stream:
     """Everything one sequence sent; acts as its sink."""

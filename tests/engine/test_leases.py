@@ -6,7 +6,7 @@ import pytest
 
 from plato.engine import Lease
 from plato.engine.leases import Leases
-from tests.engine.helpers import Clock
+from tests.clock import Clock
 
 
 @pytest.fixture

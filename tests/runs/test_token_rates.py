@@ -7,17 +7,9 @@ import pytest
 from plato.errors import RateLimitError
 from plato.runs import token_rates
 from plato.runs.token_rates import TokenRates
+from tests.clock import Clock
 
 pytestmark = pytest.mark.hostile
-
-
-class Clock:
-    """Time that passes when a test says so."""
-
-    now = 100.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 def wait_s(rates: TokenRates, tenant: str) -> float | None:

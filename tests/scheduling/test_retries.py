@@ -9,15 +9,9 @@ import pytest
 from plato.engine import EngineBusyError, EngineClosedError, EngineUnreadyError, UpstreamError
 from plato.scheduling.failures import classify_failure
 from plato.scheduling.retries import MAX_ATTEMPTS, PATIENCE_S, Retries
+from tests.clock import Clock
 
 LIMIT = 3
-
-
-class Clock:
-    now = 100.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 class Node:

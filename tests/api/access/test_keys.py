@@ -10,17 +10,9 @@ import pytest
 
 from plato.api.access.keys import CHECK_S, KeyFile, hash_key, new_key, read_keys
 from plato.errors import SettingsError
+from tests.clock import Clock
 
 ONE, TWO = "sk-plato-0123456789", "sk-plato-abcdefghij"
-
-
-class Clock:
-    """Time that passes when a test says so."""
-
-    now = 0.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 def line(tenant: str, key: str) -> str:

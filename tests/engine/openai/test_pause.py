@@ -6,18 +6,7 @@ import pytest
 
 from plato.engine import EngineBusyError, EngineUnreadyError
 from plato.engine.openai.pause import LONGEST_S, MOST_TOLD_S, SHORTEST_S, ServerPause
-
-
-class Clock:
-    now = 100.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
+from tests.clock import Clock
 
 
 @pytest.fixture

@@ -10,8 +10,9 @@ import pytest
 
 from plato.engine import Chunk, EngineClosedError, FinishReason, GenerateRequest, Lease
 from plato.engine.torch import TorchEngine
+from tests.clock import Clock
 from tests.engine.conftest import MakeCore, tiny_config
-from tests.engine.helpers import Clock, Stream, ask, collect, drain, some_tokens
+from tests.engine.helpers import Stream, ask, collect, drain, some_tokens
 from tests.engine.waiting import until
 
 LONG = 480

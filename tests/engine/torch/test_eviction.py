@@ -8,9 +8,9 @@ from plato.engine import FinishReason
 from plato.engine.torch import TorchEngine, pins
 from plato.engine.torch.core import EngineCore
 from plato.engine.torch.pins import PIN_TTL_S
+from tests.clock import Clock
 from tests.engine.conftest import MakeCore
 from tests.engine.helpers import (
-    Clock,
     Stream,
     ask,
     collect,

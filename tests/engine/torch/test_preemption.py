@@ -11,9 +11,9 @@ from plato.engine import FinishReason, Lease, SamplingParams, StopConditions
 from plato.engine.torch import TorchEngine
 from plato.engine.torch.core import EngineCore
 from plato.engine.torch.model import LanguageModel
+from tests.clock import Clock
 from tests.engine.conftest import MakeCore, tiny_config
 from tests.engine.helpers import (
-    Clock,
     Stream,
     ask,
     assert_greedy,

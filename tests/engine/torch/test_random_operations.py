@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from plato.engine import FinishReason, GenerateRequest, Segment
 from plato.engine.torch.core import EngineCore
 from plato.engine.torch.pins import PIN_TTL_S
+from tests.clock import Clock
 from tests.engine.conftest import MakeCore
-from tests.engine.helpers import Clock, Stream, ask, assert_greedy, drain, run_alone, some_tokens
+from tests.engine.helpers import Stream, ask, assert_greedy, drain, run_alone, some_tokens
 
 EXAMPLES = int(os.environ.get("PLATO_RANDOM_EXAMPLES", "10"))
 """`make soak` tries 100."""
